@@ -1,0 +1,49 @@
+# `make run` and `make test` do all their set-up on a fresh machine.
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest
+WORKERS ?= auto
+TESTS ?= tests
+
+.PHONY: run test check bench soak docs setup lock format clean
+.DELETE_ON_ERROR:
+
+setup: .venv/.ready
+
+.venv/.ready: requirements.lock pyproject.toml scripts/setup
+	scripts/setup
+
+run: setup
+	.venv/bin/dogwatch up --quickstart
+
+test: setup
+	scripts/install-test-tools
+	$(PYTEST) $(TESTS) -m "not serial and not soak" -n $(WORKERS)
+	$(PYTEST) $(TESTS) -m "serial and not soak"
+
+check: setup
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/vulture
+
+format: setup
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+bench: setup
+	scripts/install-test-tools
+	$(PY) -m bench
+
+soak: setup
+	scripts/install-test-tools
+	$(PYTEST) $(TESTS) -m soak
+
+docs: setup
+	$(PY) scripts/docs.py
+
+lock:
+	.venv/bin/uv pip compile -q --universal --python-version 3.11 --extra all --group dev --no-emit-index-url --no-emit-find-links --no-header pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv build dist

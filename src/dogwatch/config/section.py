@@ -1,0 +1,41 @@
+"""What a feature offers to the configuration: a key, the type behind it, and a check of what types cannot say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from dogwatch.core.component import Component, Registry
+
+T = TypeVar("T")
+Path = tuple[str | int, ...]
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """A mistake found by a section's check. path: below the section, ("0", "expect") style: (0, "http", "expect").
+
+    The loader turns it into a Problem with file and line.
+    """
+
+    path: Path
+    message: str
+    hint: str = ""
+
+
+class Section(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """One top-level key of the configuration.
+
+    type: what the value is converted to (a struct, or `list[Struct]`). Fields whose type is a family's base class
+    are written as one key naming the kind (`http: {…}` beside `name:`), looked up in `families`.
+    default: the value where the key is absent. check: finds what types cannot say (duplicate names, expressions
+    that do not compile); it does no I/O and reports all faults.
+    """
+
+    key: str
+    type: Any
+    doc: str
+    default: Callable[[], T]
+    families: Mapping[type[Component], Registry[Any]] = {}
+    check: Callable[[T], Iterable[Fault]] = lambda _value: ()

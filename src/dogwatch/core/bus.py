@@ -1,0 +1,70 @@
+"""Live events inside the process: publishers never wait, a slow subscriber loses its oldest and the loss is counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+from dogwatch.core.values import Event
+
+
+class Subscription:
+    """A bounded queue of events of some topics. `dropped` counts what was lost to its bound."""
+
+    def __init__(self, topics: frozenset[str], capacity: int) -> None:
+        self.topics = topics
+        self.dropped = 0
+        self._events: deque[Event] = deque(maxlen=capacity)
+        self._ready = asyncio.Event()
+
+    def offer(self, event: Event) -> None:
+        if len(self._events) == self._events.maxlen:
+            self.dropped += 1
+        self._events.append(event)
+        self._ready.set()
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while True:
+            await self._ready.wait()
+            while self._events:
+                yield self._events.popleft()
+            self._ready.clear()
+
+
+class Bus:
+    """Fans events out to subscriptions; owned by the event loop's thread."""
+
+    def __init__(self) -> None:
+        self._subscriptions: list[Subscription] = []
+        self.published = 0
+        self._dropped_before = 0
+
+    def wanted(self, topic: str) -> bool:
+        """Return whether anyone listens, so that a hot path need not build an event for nobody."""
+        return any(topic in subscription.topics for subscription in self._subscriptions)
+
+    def publish(self, event: Event) -> None:
+        self.published += 1
+        for subscription in self._subscriptions:
+            if event.topic in subscription.topics:
+                subscription.offer(event)
+
+    @property
+    def dropped(self) -> int:
+        return self._dropped_before + sum(subscription.dropped for subscription in self._subscriptions)
+
+    @property
+    def subscribers(self) -> int:
+        return len(self._subscriptions)
+
+    @contextmanager
+    def subscribe(self, *topics: str, capacity: int = 1000) -> Iterator[Subscription]:
+        subscription = Subscription(frozenset(topics), capacity)
+        self._subscriptions.append(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.remove(subscription)
+            self._dropped_before += subscription.dropped

@@ -1,0 +1,198 @@
+"""What every store can do. Writing never waits; reading is asynchronous; what is announced is on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from dogwatch.core.metrics import Family
+from dogwatch.core.values import Status, Transition
+
+
+class ResultRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One probe result as it is kept. Times in seconds; phases are 0 where the probe has none.
+
+    time_s: wall clock. status: the target's status after this result. reason: short word, "" when it succeeded.
+    """
+
+    target: str
+    time_s: float
+    success: bool
+    status: int
+    duration_s: float
+    resolve_s: float = 0.0
+    connect_s: float = 0.0
+    tls_s: float = 0.0
+    first_byte_s: float = 0.0
+    transfer_s: float = 0.0
+    reason: str = ""
+
+
+class TargetState(msgspec.Struct, frozen=True, kw_only=True):
+    """What must survive a restart about a target: its status and the decider's counters.
+
+    fingerprint: hash of the target's specification; state of another specification is not taken over.
+    decider: the decider's own state, as versioned JSON.
+    """
+
+    target: str
+    status: Status
+    since_s: float
+    fingerprint: str
+    decider: bytes
+    paused: bool = False
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an attempt failed, with bounded evidence. headers: (name, value) pairs."""
+
+    target: str
+    time_s: float
+    reason: str
+    message: str
+    headers: tuple[tuple[str, str], ...] = ()
+    body: str = ""
+    truncated: bool = False
+
+
+class Point(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One bucket of a chart. time_s: its start. Durations over its successful results; None where it has none."""
+
+    time_s: float
+    count: int
+    failures: int
+    mean_s: float | None
+    min_s: float | None
+    max_s: float | None
+    phases_s: tuple[float, float, float, float, float] | None = None
+    status: int = 0
+
+
+class SeriesPoints(msgspec.Struct, frozen=True, kw_only=True):
+    """History of one sample series. series: `node_load1` or `node_filesystem_free_bytes{mountpoint="/"}`."""
+
+    host: str
+    series: str
+    points: Sequence[tuple[float, float]]
+
+
+class Availability(msgspec.Struct, frozen=True, kw_only=True):
+    """Time in each status over a period, seconds. ratio: up and degraded ÷ (those and down); None where unknown.
+
+    Maintenance, paused and pending time, and time in which Dogwatch did not run, count for neither side.
+    """
+
+    target: str
+    since_s: float
+    until_s: float
+    up_s: float
+    degraded_s: float
+    down_s: float
+    maintenance_s: float
+    paused_s: float
+    unknown_s: float
+    ratio: float | None
+    incidents: int
+
+
+class Ping(msgspec.Struct, frozen=True, kw_only=True):
+    """One call of a heartbeat URL. signal: success, start, fail, exit or log. body: bounded."""
+
+    target: str
+    time_s: float
+    signal: str
+    exit_status: int | None = None
+    body: str = ""
+    duration_s: float | None = None
+    remote: str = ""
+
+
+class Store(Protocol):
+    """History and state.
+
+    The `add_*` calls return at once and never raise for I/O: rows go to a bounded buffer that a writer thread
+    commits at least every second. What cannot be written (disk full, buffer full) is counted by table in
+    `metrics()` and the store says so in `trouble`; watching goes on.
+    """
+
+    @property
+    def trouble(self) -> str:
+        """Why writing fails now, one sentence; "" while all is well."""
+        ...
+
+    def add_result(self, row: ResultRow) -> None: ...
+
+    def add_failure(self, failure: Failure) -> None: ...
+
+    def add_samples(self, host: str, time_s: float, samples: Iterable[tuple[str, float]]) -> None:
+        """Keep one sample of each series."""
+        ...
+
+    def add_state(self, state: TargetState) -> None:
+        """Keep the newest state of a target; only the last one before a commit is written."""
+        ...
+
+    async def commit_transition(self, transition: Transition, state: TargetState) -> None:
+        """Return once both are on disk, or, where the disk refuses, in a bounded queue for when it can be."""
+        ...
+
+    async def commit_ping(self, ping: Ping) -> None:
+        """Return once it is on disk.
+
+        Raises: TransientError when it cannot be.
+        """
+        ...
+
+    async def flush(self) -> None:
+        """Return once everything added before this call was written or counted as lost."""
+        ...
+
+    async def states(self) -> dict[str, TargetState]: ...
+
+    async def chart(self, target: str, *, since_s: float, until_s: float, points: int) -> Sequence[Point]:
+        """Return at most `points` buckets, oldest first, from the finest resolution that covers the time."""
+        ...
+
+    async def results(self, target: str, *, limit: int, before_s: float | None = None) -> Sequence[ResultRow]:
+        """Return raw results, newest first."""
+        ...
+
+    async def recent(self, targets: Sequence[str], *, limit: int) -> dict[str, Sequence[ResultRow]]:
+        """Return the newest raw results of many targets at once, oldest first: the heartbeat bars."""
+        ...
+
+    async def failures(self, target: str, *, limit: int) -> Sequence[Failure]: ...
+
+    async def transitions(
+        self, target: str | None = None, *, since_s: float = 0.0, limit: int = 100
+    ) -> Sequence[Transition]:
+        """Return transitions, newest first."""
+        ...
+
+    async def availability(
+        self, targets: Sequence[str], *, since_s: float, until_s: float
+    ) -> Sequence[Availability]: ...
+
+    async def series(
+        self, host: str, names: Sequence[str], *, since_s: float, until_s: float, points: int
+    ) -> Sequence[SeriesPoints]:
+        """Return history of every series whose metric name is in `names` (all label sets of it)."""
+        ...
+
+    async def pings(self, target: str, *, limit: int) -> Sequence[Ping]: ...
+
+    async def document(self, name: str) -> bytes | None:
+        """Return a small named document (pauses, ids), or None."""
+        ...
+
+    async def put_document(self, name: str, content: bytes) -> None:
+        """Return once it is on disk."""
+        ...
+
+    def metrics(self) -> Iterable[Family]: ...
+
+    async def close(self) -> None:
+        """Flush and close; safe to call twice."""
+        ...
