@@ -11,9 +11,9 @@ def main() -> None:
     if sys.argv[1:] in (["--version"], ["-V"]):
         print(f"dogwatch {__version__}")
         return
-    from dogwatch.cli.main import cli
+    from dogwatch.cli.main import main as run
 
-    cli()
+    sys.exit(run())
 
 
 if __name__ == "__main__":

@@ -1,10 +1,104 @@
-"""The command tree. Each group is imported when it is called."""
+"""The command tree, and the one place where errors become messages and exit codes. Groups are imported when called."""
 
 from __future__ import annotations
 
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
 import click
 
+from dogwatch import __version__
+from dogwatch.errors import DogwatchError
 
-@click.group()
+# name → (module, attribute, one line of help). The help stands here so that `--help` imports no command.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "up": ("dogwatch.cli.up", "up", "Stand the watch: probe, collect, keep history, show it."),
+    "init": ("dogwatch.cli.up", "init", "Write a starter configuration."),
+    "status": ("dogwatch.cli.status", "status", "Show what is wrong now, first."),
+    "probe": ("dogwatch.cli.probe", "probe", "List, show, run, pause and resume probes."),
+    "host": ("dogwatch.cli.host", "host", "Show hosts as their collectors see them."),
+    "config": ("dogwatch.cli.up", "config", "Check the configuration, show it, print its schema."),
+    "reload": ("dogwatch.cli.reload", "reload", "Reload the configuration, see how reloads ended."),
+    "debug": ("dogwatch.cli.debug", "debug", "Look inside the running daemon."),
+    "completion": ("dogwatch.cli.completion", "completion", "Print shell completion for bash, zsh or fish."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose members are named in a table and imported on first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean '{close[0]}'?" if close else ""
+            raise click.UsageError(f"No such command '{args[0]}'.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with: dogwatch init && dogwatch up",
+)
+@click.version_option(__version__, "-V", "--version", prog_name="dogwatch", message="%(prog)s %(version)s")
 def cli() -> None:
     """Dogwatch stands the watch for the people who run systems."""
+
+
+def report(error: DogwatchError, *, as_json: bool) -> None:
+    """Write the error to stderr: text for people, one object with `--json`."""
+    if as_json:
+        print(json.dumps({"code": error.code, "message": str(error), "hint": error.hint}), file=sys.stderr)
+        return
+    print(f"error: {error}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in arguments
+    try:
+        result: Any = cli.main(list(arguments), prog_name="dogwatch", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has enough. Python would complain again while closing stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except click.ClickException as error:
+        if as_json:
+            print(json.dumps({"code": "usage", "message": error.format_message(), "hint": ""}), file=sys.stderr)
+        else:
+            error.show()
+        return 2
+    except DogwatchError as error:
+        report(error, as_json=as_json)
+        return error.exit_code

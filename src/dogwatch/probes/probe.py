@@ -120,6 +120,8 @@ class Probe(Component, frozen=True, kw_only=True):
     """
 
     variables: ClassVar[Mapping[str, str]] = {}
+    # URL schemes by which an ad hoc target names this kind, besides its own name: `wss://…`.
+    schemes: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[Mapping[str, tuple[str, str]]] = {}
 
     expect: Expression | None = None

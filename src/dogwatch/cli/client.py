@@ -1,0 +1,145 @@
+"""Talks to a daemon: its HTTP API, and its admin socket on this machine."""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+import click
+import msgspec
+
+from dogwatch.daemon.paths import admin_socket, default_data_dir
+from dogwatch.errors import Conflict, DogwatchError, NotAllowed, NotFound, Unreachable, UsageError
+
+DEFAULT_SERVER = "http://127.0.0.1:8410"
+_BY_CODE: dict[str, type[DogwatchError]] = {
+    error.code: error for error in (NotFound, Conflict, NotAllowed, Unreachable, UsageError)
+}
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Client:
+    """One daemon's HTTP API. timeout_s bounds every call."""
+
+    def __init__(self, server: str, *, timeout_s: float = 30.0) -> None:
+        parts = urlsplit(server if "//" in server else f"http://{server}")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"'{server}' is not a server address", hint=f"write it as {DEFAULT_SERVER}")
+        self.server = f"{parts.scheme}://{parts.netloc}"
+        self._parts = parts
+        self._timeout_s = timeout_s
+
+    def get(self, path: str, **query: object) -> Any:
+        """Return the decoded answer of a read."""
+        pairs = [(key, str(value)) for key, value in query.items() if value is not None]
+        return self._call("GET", f"{path}?{urlencode(pairs)}" if pairs else path)
+
+    def post(self, path: str, body: Mapping[str, object] | None = None) -> Any:
+        """Return the decoded answer of a change."""
+        return self._call("POST", path, msgspec.json.encode(body or {}))
+
+    def _call(self, method: str, path: str, body: bytes | None = None) -> Any:
+        parts = self._parts
+        connection_type = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = connection_type(parts.hostname or "", parts.port, timeout=self._timeout_s)
+        headers = {"Accept": "application/json", "User-Agent": "dogwatch"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            connection.request(method, parts.path.rstrip("/") + path, body=body, headers=headers)
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(
+                f"cannot reach the daemon at {self.server}: {_why(error)}",
+                hint="start it with 'dogwatch up', or name another with --server",
+            ) from None
+        finally:
+            connection.close()
+        return self._decode(response.status, response.reason, content)
+
+    def _decode(self, status: int, reason: str, content: bytes) -> Any:
+        try:
+            decoded = msgspec.json.decode(content) if content else None
+        except msgspec.DecodeError:
+            raise Unreachable(
+                f"{self.server} answered {status} with something that is not JSON", hint="is this a Dogwatch daemon?"
+            ) from None
+        if status < 400:
+            return decoded
+        problem = decoded if isinstance(decoded, dict) else {}
+        message = problem.get("detail") or problem.get("title") or f"{status} {reason}"
+        raise _BY_CODE.get(str(problem.get("code")), DogwatchError)(str(message), hint=str(problem.get("hint") or ""))
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__
+
+
+def ask_admin(operation: str, *, path: str | None = None, timeout_s: float = 30.0, **arguments: object) -> Any:
+    """Ask the daemon on this machine over its admin socket and return the decoded answer.
+
+    Raises: Unreachable when nobody listens there, NotAllowed when the socket is somebody else's.
+    """
+    where = path or os.environ.get("DOGWATCH_SOCKET") or str(admin_socket(default_data_dir(os.environ)))
+    request = msgspec.json.encode({"operation": operation, "arguments": arguments}) + b"\n"
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout_s)
+            connection.connect(where)
+            connection.sendall(request)
+            with connection.makefile("rb") as stream:
+                line = stream.readline()
+    except PermissionError:
+        raise NotAllowed(
+            f"may not talk to the admin socket {where}", hint="run this as the user the daemon runs as"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise Unreachable(
+            f"cannot reach a daemon at {where}: {_why(error)}",
+            hint="start it with 'dogwatch up', or name its socket with --socket",
+        ) from None
+    if not line:
+        raise Unreachable(f"the daemon at {where} closed the connection")
+    answer = msgspec.json.decode(line)
+    if "error" in answer:
+        problem = answer["error"]
+        raise _BY_CODE.get(problem["code"], DogwatchError)(problem["message"], hint=problem.get("hint", ""))
+    return answer["result"]
+
+
+def target_path(name: str) -> str:
+    """Return the API path of a target; names may hold anything, slashes too."""
+    return f"/api/v1/targets/{quote(name, safe='')}"
+
+
+def server_option(function: F) -> F:
+    """Add `--server`, and pass a Client as `client`."""
+
+    @click.option(
+        "--server",
+        envvar="DOGWATCH_SERVER",
+        default=DEFAULT_SERVER,
+        show_default=True,
+        metavar="URL",
+        help="The daemon to talk to.",
+    )
+    @functools.wraps(function)
+    def wrapped(*args: Any, server: str, **kwargs: Any) -> Any:
+        return function(*args, client=Client(server), **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def json_option(function: F) -> F:
+    """Add `--json`, passed as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print data as JSON.")(function)
