@@ -123,7 +123,7 @@ class _Composer:
         finally:
             loader.dispose()
 
-    def _take(self, event: yaml.Event) -> None:
+    def _take(self, event: Any) -> None:
         if isinstance(event, yaml.ScalarEvent):
             self._add(self._scalar(event), event.anchor)
         elif isinstance(event, yaml.MappingStartEvent):
@@ -137,8 +137,10 @@ class _Composer:
         elif isinstance(event, yaml.DocumentStartEvent):
             self._documents += 1
             if self._documents > 1:
-                line = event.start_mark.line + 1
-                self._problem(line, "a second document begins here", "write one document in a file, without '---'")
+                mark: Any = event.start_mark
+                self._problem(
+                    mark.line + 1, "a second document begins here", "write one document in a file, without '---'"
+                )
                 raise _Stop
 
     def _scalar(self, event: Any) -> ScalarNode:
@@ -154,7 +156,7 @@ class _Composer:
             line=mark.line + 1,
             column=mark.column + 1,
             text=event.value,
-            plain=event.implicit[0] and not event.style or tag not in ("", "str"),
+            plain=(event.implicit[0] and not event.style) or tag not in ("", "str"),
             tag=tag,
         )
 
@@ -248,7 +250,8 @@ class _Composer:
 
     def _tag(self, event: Any) -> None:
         shown = event.tag.replace(_TAG, "!!")
-        self._problem(event.start_mark.line + 1, f"the tag {quoted(shown)} is not allowed", "write the value without it")
+        line = event.start_mark.line + 1
+        self._problem(line, f"the tag {quoted(shown)} is not allowed", "write the value without it")
 
     def _syntax(self, error: yaml.YAMLError) -> None:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)

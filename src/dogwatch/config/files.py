@@ -80,7 +80,7 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
     """
     # O_NONBLOCK: opening a FIFO without a writer would wait for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
             raise ValueError("it is a folder, not a file")
