@@ -10,7 +10,8 @@ from dogwatch.hosts.calls import BlockingCalls
 # seq_file returns at most a page a read and ends a chunk before a record that does not fit: an answer shorter than
 # this is complete (records longer than the rest of a page would be needed), a longer one is read on.
 _COMPLETE_BELOW = 2000
-_CHUNK = 1 << 16
+# A larger buffer costs more to make than these files to read.
+_CHUNK = 1 << 13
 _TOO_LONG = 1 << 24
 
 

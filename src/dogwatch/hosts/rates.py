@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -12,32 +12,45 @@ class Rates(Generic[K]):
     """Per-second rates of counters by key, between the last two samples.
 
     A key that is new has no rate yet. A counter that went down was reset: its rate starts over. Two samples at the
-    same instant change nothing.
+    same instant change nothing. Rates are computed when they are asked for.
     """
 
     def __init__(self) -> None:
-        self.by_key: dict[K, tuple[float, ...]] = {}
-        self._last: dict[K, tuple[float, ...]] = {}
-        self._last_s = 0.0
+        self._rates: dict[K, tuple[float, ...]] | None = {}
+        self._before: dict[K, tuple[float, ...]] = {}
+        self._now: dict[K, tuple[float, ...]] = {}
+        self._now_s = 0.0
+        self._elapsed_s = 0.0
 
     def update(self, monotonic_s: float, counters: dict[K, tuple[float, ...]]) -> None:
         """Take the newest counters. Keys that are absent are forgotten."""
-        elapsed_s = monotonic_s - self._last_s
-        if self._last and elapsed_s <= 0:
+        elapsed_s = monotonic_s - self._now_s
+        if self._now and elapsed_s <= 0:
             return
-        last = self._last
-        self.by_key = {}
-        for key, values in counters.items():
-            before = last.get(key)
+        self._before, self._now = self._now, counters
+        self._elapsed_s, self._now_s = elapsed_s, monotonic_s
+        self._rates = None
+
+    @property
+    def by_key(self) -> Mapping[K, tuple[float, ...]]:
+        if self._rates is None:
+            self._rates = self._compute()
+        return self._rates
+
+    def _compute(self) -> dict[K, tuple[float, ...]]:
+        elapsed_s = self._elapsed_s
+        rates: dict[K, tuple[float, ...]] = {}
+        for key, values in self._now.items():
+            before = self._before.get(key)
             if before is None or len(before) != len(values):
                 continue
             grown = tuple([(new - old) / elapsed_s for new, old in zip(values, before, strict=True)])
             if min(grown) >= 0:
-                self.by_key[key] = grown
-        self._last = counters
-        self._last_s = monotonic_s
+                rates[key] = grown
+        return rates
 
     def total(self, index: int, keys: Iterable[K]) -> float | None:
         """Return the sum of one rate over keys; None where none of them has a rate."""
-        found = [self.by_key[key][index] for key in keys if key in self.by_key]
+        rates = self.by_key
+        found = [rates[key][index] for key in keys if key in rates]
         return sum(found) if found else None

@@ -47,8 +47,9 @@ class CpuSampler(Sampler):
         self._machine = machine
         self._file = machine.proc("stat")
         self._raw = b""
-        self._last: list[int] = []
-        self._ratios: dict[str, float] = {}
+        self._before: list[bytes] = []
+        self._now: list[bytes] = []
+        self._ratios: dict[str, float] | None = None
         self._cpus: dict[bytes, list[float]] = {}
         self._texts: dict[bytes, tuple[str, ...]] = {}
         self._decoded = b""
@@ -59,23 +60,24 @@ class CpuSampler(Sampler):
         end = raw.find(b"\n")
         if not raw.startswith(b"cpu ") or end < 0:
             raise CollectorError(f"{self._file.path} does not begin with a cpu line")
-        values = [int(word) for word in raw[4:end].split()][:8]
-        if len(values) < 4:
-            raise CollectorError(f"{self._file.path} has {len(values)} CPU modes")
-        self._ratio(values)
+        words = raw[4:end].split()
+        if len(words) < 4:
+            raise CollectorError(f"{self._file.path} has {len(words)} CPU modes")
+        self._before, self._now, self._ratios = self._now, words[:8], None
         self._raw = raw
-        self._cores = raw.count(b"\ncpu")
-        self._machine.cores = self._cores
+        self._cores = self._machine.cores = raw.count(b"\ncpu")
 
-    def _ratio(self, values: list[int]) -> None:
-        last, self._last = self._last, values
-        if len(last) != len(values):
+    def _shares(self) -> dict[str, float]:
+        """Return the share of each mode between the last two samples; none before there are two."""
+        if self._ratios is None:
             self._ratios = {}
-            return
-        # A mode that stepped back counts as nothing; a reset of all leaves no elapsed time and no ratio.
-        grown = [max(new - old, 0) for new, old in zip(values, last, strict=True)]
-        elapsed = sum(grown)
-        self._ratios = dict(zip(MODES, (ticks / elapsed for ticks in grown), strict=False)) if elapsed else {}
+            if len(self._before) == len(self._now):
+                # A mode that stepped back counts as nothing; a reset of all leaves no elapsed time and no ratio.
+                grown = [max(int(new) - int(old), 0) for new, old in zip(self._now, self._before, strict=True)]
+                elapsed = sum(grown)
+                if elapsed:
+                    self._ratios = {mode: ticks / elapsed for mode, ticks in zip(MODES, grown, strict=False)}
+        return self._ratios
 
     def families(self) -> Iterator[Family]:
         if not self._raw:
@@ -132,14 +134,16 @@ class CpuSampler(Sampler):
             yield single(metric, int(word))
 
     def history(self) -> Iterator[tuple[str, float]]:
+        shares = self._shares()
         for mode, text in _HISTORY:
-            if mode in self._ratios:
-                yield text, self._ratios[mode]
+            if mode in shares:
+                yield text, shares[mode]
 
     def show(self, glance: Glance) -> None:
         glance.cores = self._cores
-        if self._ratios:
-            glance.cpu_ratio = max(0.0, 1.0 - self._ratios.get("idle", 0.0) - self._ratios.get("iowait", 0.0))
+        shares = self._shares()
+        if shares:
+            glance.cpu_ratio = max(0.0, 1.0 - shares.get("idle", 0.0) - shares.get("iowait", 0.0))
 
     def close(self) -> None:
         self._file.close()

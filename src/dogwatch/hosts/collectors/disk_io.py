@@ -64,7 +64,8 @@ class DiskIoSampler(Sampler):
     def __init__(self, machine: Machine, exclude: str) -> None:
         self._file = machine.proc("diskstats")
         self._exclude = re.compile(exclude) if exclude else None
-        self._known: dict[bytes, str] = {}
+        self._keys: dict[str, bytes] = {}
+        self._lines = 0
         self._rows: dict[str, list[bytes]] = {}
         self._labels: dict[str, dict[str, str]] = {}
         self._texts: dict[str, tuple[str, str]] = {}
@@ -72,35 +73,51 @@ class DiskIoSampler(Sampler):
         self._table: Table[str] = Table(_METRICS)
 
     def sample(self, at: Moment, /) -> None:
-        rows: dict[str, list[bytes]] = {}
-        counters: dict[str, tuple[float, ...]] = {}
-        known = self._known
-        for line in self._file.read().splitlines():
-            # The name begins after the two numbers, padded to eight places; finding it spares splitting the rest.
-            words = line.split(None, 3)
-            device = known.get(words[2])
-            if device is None:
-                device = self._learn(words[2])
-            if not device:
-                continue
-            row = words[3].split()
-            if len(row) < 11:
-                raise CollectorError(f"{self._file.path} has {len(row)} numbers for {device}")
-            rows[device] = row
-            counters[device] = (int(row[2]) * _SECTOR_BYTES, int(row[6]) * _SECTOR_BYTES, int(row[9]) * _MS)
-        if rows.keys() != self._rows.keys():
+        raw = self._file.read()
+        rows = self._known_rows(raw)
+        if rows is None:
+            rows = self._all_rows(raw)
+            self._keys = {device: b" " + device.encode("utf-8", "backslashreplace") + b" " for device in rows}
+            self._lines = raw.count(b"\n")
             self._labels = {device: {"device": device} for device in rows}
             self._texts = {device: _text(device) for device in sorted(rows)[:MAX_DEVICES]}
+        counters: dict[str, tuple[float, ...]] = {}
+        for device, row in rows.items():
+            if len(row) < 11:
+                raise CollectorError(f"{self._file.path} has {len(row)} numbers for {device}")
+            counters[device] = (int(row[2]) * _SECTOR_BYTES, int(row[6]) * _SECTOR_BYTES)
         self._rows = rows
         self._rates.update(at.monotonic_s, counters)
 
+    def _known_rows(self, raw: bytes) -> dict[str, list[bytes]] | None:
+        """Return the rows of the devices that are known, without reading the others (loop devices, partitions).
+
+        None where a device came or went: then there is another number of lines, or one is not found.
+        """
+        if not self._keys or raw.count(b"\n") != self._lines:
+            return None
+        rows: dict[str, list[bytes]] = {}
+        for device, key in self._keys.items():
+            start = raw.find(key)
+            if start < 0:
+                return None
+            start += len(key)
+            rows[device] = raw[start : raw.find(b"\n", start)].split()
+        return rows
+
+    def _all_rows(self, raw: bytes) -> dict[str, list[bytes]]:
+        rows: dict[str, list[bytes]] = {}
+        for line in raw.splitlines():
+            words = line.split(None, 3)
+            device = self._learn(words[2])
+            if device:
+                rows[device] = words[3].split()
+        return rows
+
     def _learn(self, raw: bytes) -> str:
         """Return the device's name, "" for one that is left out."""
-        if len(self._known) > 10_000:
-            self._known.clear()
         device = raw.decode("utf-8", "backslashreplace")
-        self._known[raw] = "" if self._exclude and self._exclude.match(device) else device
-        return self._known[raw]
+        return "" if self._exclude and self._exclude.match(device) else device
 
     def families(self) -> Iterator[Family]:
         rows = {

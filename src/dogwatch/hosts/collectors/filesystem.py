@@ -126,16 +126,18 @@ class FilesystemSampler(Sampler):
         if self._mounts_changed():
             self._read_mounts()
         remote: list[Mount] = []
+        root, statvfs, stats = self._machine.root, self._machine.statvfs, self._stats
         for mount in self._mounts:
             if mount.may_hang:
                 remote.append(mount)
                 continue
             try:
-                self._stats[mount] = self._machine.statvfs(self._machine.root + mount.mountpoint)
+                stats[mount] = statvfs(root + mount.mountpoint)
             except OSError as error:
                 self._fail(mount, error.strerror or str(error))
             else:
-                self._errors.pop(mount, None)
+                if self._errors:
+                    self._errors.pop(mount, None)
         return self._ask(remote, at) if remote else None
 
     def _mounts_changed(self) -> bool:

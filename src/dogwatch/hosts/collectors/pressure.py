@@ -38,6 +38,7 @@ _METRICS = {
         "Total time in seconds no process could make progress due to memory congestion",
     ),
 }
+_FULL = {resource: f"{resource}_full" for resource in _RESOURCES}
 _HISTORY = {
     key: series(
         "dogwatch_host_pressure_ratio",
@@ -75,9 +76,13 @@ class PressureSampler(Sampler):
                 if error.errno == 95:  # EOPNOTSUPP
                     raise Absent("pressure is switched off (psi=0)") from error
                 raise
-            waited[resource] = (_total(raw, b"some", file.path),)
+            words = raw.split(b"total=")
+            if len(words) < 2 or not raw.startswith(b"some ") or (resource != "cpu" and len(words) < 3):
+                raise CollectorError(f"{file.path} has no totals")
+            waited[resource] = (int(words[1].partition(b"\n")[0]) / 1e6,)
             if resource != "cpu":
-                waited[f"{resource}_full"] = (_total(raw, b"full", file.path),)
+                # Kernels before 5.13 have no such line for the CPU, and later ones no meaning for it.
+                waited[_FULL[resource]] = (int(words[2]) / 1e6,)
         self._waited_s = waited
         self._rates.update(at.monotonic_s, waited)
 
@@ -95,10 +100,3 @@ class PressureSampler(Sampler):
     def close(self) -> None:
         for file in self._files.values():
             file.close()
-
-
-def _total(raw: bytes, line: bytes, path: str) -> float:
-    start = raw.find(b"total=", raw.find(line))
-    if start < 0 or line not in raw:
-        raise CollectorError(f"{path} has no '{line.decode()}' total")
-    return int(raw[start + 6 : start + 30].split(maxsplit=1)[0]) / 1e6

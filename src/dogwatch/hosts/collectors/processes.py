@@ -46,11 +46,12 @@ class ProcessesCollector(Collector, frozen=True, kw_only=True):
 class _Process:
     """One process between samples."""
 
-    __slots__ = ("cpu_ratio", "fd", "name", "pid", "resident_pages", "started", "state", "threads", "ticks")
+    __slots__ = ("cpu_ratio", "fd", "line", "name", "pid", "resident_pages", "started", "state", "threads", "ticks")
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.fd = -1
+        self.line = b""
         self.started = b""
         self.ticks = 0
         self.cpu_ratio = 0.0
@@ -73,6 +74,7 @@ class _Process:
         self.state = words[0]
         self.threads = int(words[17])
         self.resident_pages = int(words[21])
+        self.line = raw
         self.name = raw[raw.index(b"(") + 1 : end]
 
 
@@ -114,25 +116,29 @@ class ProcessesSampler(Sampler):
     def _read(self, pids: Iterable[int], ticks: float) -> dict[int, _Process]:
         alive: dict[int, _Process] = {}
         processes = self._processes
+        pread = os.pread
         for pid in pids:
             process = processes.get(pid)
             if process is None:
                 # Known at once, so that a run that is cut short leaves no descriptor without an owner.
                 process = processes[pid] = _Process(pid)
             try:
-                process.take(self._line(process), ticks)
+                line = pread(process.fd, _READ_BYTES, 0) if process.fd >= 0 else self._line(process)
+                if line == process.line:
+                    # Most processes sleep: nothing about them has changed.
+                    process.cpu_ratio = 0.0
+                else:
+                    process.take(line, ticks)
+            except ProcessLookupError:
+                self._drop(process)  # it ended; its number may be another process's by the next sample
+                continue
             except (OSError, ValueError, IndexError):
                 continue  # it ended, or we may not look
             alive[pid] = process
         return alive
 
     def _line(self, process: _Process) -> bytes:
-        if process.fd >= 0:
-            try:
-                return os.pread(process.fd, _READ_BYTES, 0)
-            except ProcessLookupError:
-                # It ended; the number may be another process's by now.
-                self._drop(process)
+        """Open a process's file and return its line; keep the file open where there is room."""
         fd = os.open(f"{self._proc}/{process.pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
         try:
             line = os.pread(fd, _READ_BYTES, 0)
