@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, Generic, TypeVar
 
@@ -149,6 +150,19 @@ class Table(Generic[K]):
     def _text(self, key: K, labels: Mapping[K, Mapping[str, str]]) -> tuple[str, ...]:
         known = self._texts.get(key)
         return known or tuple(series(metric.name, labels[key]) for metric in self._columns)
+
+
+_NAME = re.compile(r"[A-Za-z0-9_]+")
+
+
+def field_name(text: str) -> str:
+    """Return a field of a kernel's file as part of a metric's name.
+
+    Raises: CollectorError where it is none, so that a damaged file cannot spoil a whole scrape.
+    """
+    if not _NAME.fullmatch(text):
+        raise CollectorError(f"'{text[:40]}' is not a field's name")
+    return text
 
 
 def single(metric: Metric, value: float) -> Family:

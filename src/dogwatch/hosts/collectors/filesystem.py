@@ -276,7 +276,7 @@ def parse_mounts(raw: bytes) -> list[Mount]:
                 fstype=fstype,
                 mountpoint=mountpoint,
                 readonly="ro" in options.split(","),
-                may_hang=fstype not in _LOCAL or below,
+                may_hang=fstype not in _LOCAL | _KERNEL or below,
             )
         )
     return mounts

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from dogwatch.core.metrics import Family
-from dogwatch.hosts.collector import Collector, CollectorError, Glance, Metric, Moment, Sampler
+from dogwatch.hosts.collector import Collector, CollectorError, Glance, Metric, Moment, Sampler, field_name
 from dogwatch.hosts.machine import Machine
 
 _MEMORY_HELP = "Memory information field {}."
@@ -72,7 +72,7 @@ class MemorySampler(Sampler):
         yield from self._paging()
 
     def _name(self, key: bytes, *, is_size: bool) -> tuple[str, str]:
-        field = key.decode("ascii").replace("(", "_").replace(")", "")
+        field = field_name(key.decode("ascii").replace("(", "_").replace(")", ""))
         field = f"{field}_bytes" if is_size else field
         # The kernel has some 60 fields; garbage must not fill the cache.
         if len(self._names) > 500:
@@ -90,7 +90,10 @@ class MemorySampler(Sampler):
             picked = [(index, name) for index, name in enumerate(names) if self._wanted.match(name)]
             self._picked = (
                 keys,
-                [(2 * index + 1, f"node_vmstat_{name}", _VMSTAT_HELP.format(name)) for index, name in picked],
+                [
+                    (2 * index + 1, f"node_vmstat_{field_name(name)}", _VMSTAT_HELP.format(name))
+                    for index, name in picked
+                ],
             )
         for index, name, text in self._picked[1]:
             yield Family(name, "untyped", text, ((name, int(words[index])),))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from dogwatch.core.metrics import Family
-from dogwatch.hosts.collector import Absent, Collector, CollectorError, Metric, Moment, Sampler
+from dogwatch.hosts.collector import Absent, Collector, CollectorError, Metric, Moment, Sampler, field_name
 from dogwatch.hosts.machine import KernelFile, Machine
 
 _NETSTAT = Metric("node_netstat_*", "untyped", "Statistic *.")
@@ -88,7 +88,7 @@ class SocketsSampler(Sampler):
         protocol, *fields = head.decode("ascii").split()
         protocol = protocol.rstrip(":")
         self._layouts[head] = [
-            (index, f"node_netstat_{protocol}_{field}", f"Statistic {protocol}{field}.")
+            (index, f"node_netstat_{field_name(protocol)}_{field_name(field)}", f"Statistic {protocol}{field}.")
             for index, field in enumerate(fields, 1)
             if self._wanted.match(f"{protocol}_{field}")
         ]
@@ -103,7 +103,9 @@ class SocketsSampler(Sampler):
             protocol, six, field = key.decode("ascii").partition("6")
             wanted = six and self._wanted.match(f"{protocol}6_{field}")
             self._snmp6[key] = (
-                (f"node_netstat_{protocol}6_{field}", f"Statistic {protocol}6{field}.") if wanted else None
+                (f"node_netstat_{field_name(protocol)}6_{field_name(field)}", f"Statistic {protocol}6{field}.")
+                if wanted
+                else None
             )
         found = self._snmp6[key]
         if found:
@@ -131,7 +133,7 @@ def _socket(protocol: str, field: str, value: int) -> Family:
             "Number of IPv4 sockets in use.",
             (("node_sockstat_sockets_used", value),),
         )
-    name = f"node_sockstat_{protocol}_{field}"
+    name = f"node_sockstat_{field_name(protocol)}_{field_name(field)}"
     return Family(name, "gauge", f"Number of {protocol} sockets in state {field}.", ((name, value),))
 
 
