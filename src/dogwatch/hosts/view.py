@@ -11,7 +11,7 @@ from dogwatch.core.metrics import Family
 
 
 class CollectorView(msgspec.Struct, frozen=True, kw_only=True):
-    """One collector as it is now. ok: its last run ended in time. message: why not."""
+    """One collector as it is now. ok: its last run ended well and in time. message: why not, or what is missing."""
 
     name: str
     every_s: float
@@ -29,15 +29,20 @@ class ProcessView(msgspec.Struct, frozen=True, kw_only=True):
     resident_bytes: int
     threads: int = 0
     descriptors: int | None = None
+    state: str = ""
 
 
 class FilesystemView(msgspec.Struct, frozen=True, kw_only=True):
+    """One mounted filesystem. error: why it gives no numbers (it hangs, no permission); sizes are 0 then."""
+
     mountpoint: str
     device: str
     fstype: str
     size_bytes: int
     available_bytes: int
     used_ratio: float
+    inodes_used_ratio: float | None = None
+    error: str = ""
 
 
 class ContainerView(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,17 +53,28 @@ class ContainerView(msgspec.Struct, frozen=True, kw_only=True):
     health: str
     cpu_ratio: float | None = None
     memory_bytes: int | None = None
+    memory_limit_bytes: int | None = None
+    restarts: int | None = None
+    network_receive_bytes_per_s: float | None = None
+    network_transmit_bytes_per_s: float | None = None
 
 
 class HostView(msgspec.Struct, frozen=True, kw_only=True):
-    """A host at a glance. Ratios are 0 to 1 of the whole machine; None where it is not known (yet)."""
+    """A host at a glance. Ratios are 0 to 1 of the whole machine; None where it is not known (yet).
+
+    pressure: share of time in which something waited, by resource: cpu, io, memory; io_full and memory_full where
+    everything did.
+    """
 
     name: str
     kernel: str = ""
+    os: str = ""
     cores: int = 0
     uptime_s: float | None = None
     cpu_ratio: float | None = None
     load1: float | None = None
+    load5: float | None = None
+    load15: float | None = None
     memory_used_ratio: float | None = None
     memory_total_bytes: int | None = None
     swap_used_ratio: float | None = None
@@ -68,6 +84,7 @@ class HostView(msgspec.Struct, frozen=True, kw_only=True):
     disk_written_bytes_per_s: float | None = None
     filesystems: Sequence[FilesystemView] = ()
     processes: Sequence[ProcessView] = ()
+    process_count: int | None = None
     containers: Sequence[ContainerView] = ()
     collectors: Sequence[CollectorView] = ()
     pressure: Mapping[str, float] = {}
