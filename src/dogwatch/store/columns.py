@@ -55,7 +55,7 @@ def quantise(row: ResultRow) -> ResultRow:
 
 
 def _planes(columns: Iterable[array[int] | array[float]]) -> bytes:
-    out = []
+    out: list[bytes] = []
     for column in columns:
         raw = column.tobytes()
         size = column.itemsize

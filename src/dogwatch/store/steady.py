@@ -11,7 +11,10 @@ DOWNTIME_S = 86_400.0
 
 
 class SteadyTime:
-    """Follows the wall clock by the monotonic one. last_s: the wall clock at the last commit, or None for no history."""
+    """Follows the wall clock by the monotonic one.
+
+    last_s: the wall clock at the last commit, or None where there is no history.
+    """
 
     def __init__(self, *, now_s: float, monotonic_s: float, last_s: float | None) -> None:
         self._now_s = now_s
