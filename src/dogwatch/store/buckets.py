@@ -73,6 +73,11 @@ class Bucket:
         self.phases_us = [mine + its for mine, its in zip(self.phases_us, other.phases_us, strict=True)]
         self.bins.update(other.bins)
 
+    def copy(self) -> Bucket:
+        bucket = Bucket()
+        bucket.merge(self)
+        return bucket
+
     def point(self, time_s: float) -> Point:
         good = self.count - self.failures
         if not good:
@@ -163,14 +168,13 @@ def _between(rows: ResultColumns, since_ms: int, until_ms: int) -> ResultColumns
 
 
 def merge_into(buckets: dict[int, Bucket], parts: Iterable[tuple[int, Bucket]], width: int) -> None:
-    """Merge finer buckets into those of `width`."""
+    """Merge finer buckets into those of `width`; the parts are used up."""
     for bucket_s, part in parts:
         start = bucket_s - bucket_s % width
         if start in buckets:
             buckets[start].merge(part)
         else:
-            whole = buckets[start] = Bucket()
-            whole.merge(part)
+            buckets[start] = part
 
 
 def points(buckets: dict[int, Bucket]) -> list[Point]:

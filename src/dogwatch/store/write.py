@@ -98,7 +98,7 @@ def _seals(connection: sqlite3.Connection, ledger: Ledger, batch: Batch) -> None
             _block(connection, ledger, "result", piece)
             fine = roll_up(piece.rows, FIVE_MINUTES_S)
             coarse: dict[int, Bucket] = {}
-            merge_into(coarse, fine.items(), HOUR_S)
+            merge_into(coarse, ((start, bucket.copy()) for start, bucket in fine.items()), HOUR_S)
             _merge_results(connection, ledger, "5m", piece.owner_id, fine)
             _merge_results(connection, ledger, "1h", piece.owner_id, coarse)
     for sealed in batch.sample_seals:
