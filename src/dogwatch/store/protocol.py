@@ -58,7 +58,10 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Point(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One bucket of a chart. time_s: its start. Durations over its successful results; None where it has none."""
+    """One bucket of a chart. time_s: its start. Durations over its successful results; None where it has none.
+
+    phases_s: their means. status: the worst that it saw. quantiles_s: p50, p95 and p99, within 6 %.
+    """
 
     time_s: float
     count: int
@@ -68,6 +71,7 @@ class Point(msgspec.Struct, frozen=True, array_like=True, gc=False):
     max_s: float | None
     phases_s: tuple[float, float, float, float, float] | None = None
     status: int = 0
+    quantiles_s: tuple[float, float, float] | None = None
 
 
 class SeriesPoints(msgspec.Struct, frozen=True, kw_only=True):
