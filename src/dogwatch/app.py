@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -37,3 +37,6 @@ class Services(msgspec.Struct, kw_only=True):
     readiness: Callable[[], Sequence[Readiness]]
     # Findings of the self-watch (descriptors near their limit, steady growth), as plain mappings for JSON.
     findings: Callable[[], Sequence[dict[str, object]]]
+    # `/probe` as blackbox_exporter answers it: (query, request headers in lower case) → (HTTP status, content type,
+    # text). None where there is none.
+    blackbox: Callable[[Mapping[str, str], Mapping[str, str]], Awaitable[tuple[int, str, str]]] | None = None

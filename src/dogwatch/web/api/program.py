@@ -1,0 +1,124 @@
+"""`/api/v1`: the program itself: status, version, reloads, findings, live events."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from litestar import get, post
+from litestar.openapi import ResponseSpec
+from litestar.params import Parameter
+
+from dogwatch.config.status import ReloadRecord
+from dogwatch.errors import UsageError
+from dogwatch.web import listing
+from dogwatch.web.api.models import refusals
+from dogwatch.web.context import Ctx
+from dogwatch.web.events import TOPICS, EventStream, EventStreamResponse
+
+_WRONG_SHOWN = 50
+
+
+class WrongOut(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    group: str
+    status: str
+    since_s: float
+    reason: str
+    message: str
+
+
+class StatusOut(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything at a glance. wrong: down and degraded targets, the newest first, at most 50."""
+
+    version: str
+    time_s: float
+    ready: bool
+    targets: dict[str, int]
+    wrong: list[WrongOut]
+    hosts: int
+    findings: int
+    store_trouble: str
+    reload: ReloadRecord | None
+
+
+class VersionOut(msgspec.Struct, frozen=True, kw_only=True):
+    version: str
+    api: int = 1
+
+
+@get("/api/v1/status", summary="Everything at a glance", responses=refusals())
+async def show_status(ctx: Ctx) -> StatusOut:
+    services = ctx.services
+    views = ctx.targets()
+    history = services.reload.history()
+    return StatusOut(
+        version=services.version,
+        time_s=services.clock.now_s(),
+        ready=all(one.ok for one in services.readiness()),
+        targets=listing.counts(views),
+        wrong=[
+            WrongOut(
+                name=view.name,
+                group=view.group,
+                status=view.status,
+                since_s=view.since_s,
+                reason=view.last_reason,
+                message=view.last_message,
+            )
+            for view in listing.troubled(views)[:_WRONG_SHOWN]
+        ],
+        hosts=len(services.hosts.hosts()),
+        findings=len(services.findings()),
+        store_trouble=services.store.trouble,
+        reload=history[0] if history else None,
+    )
+
+
+@get("/api/v1/version", summary="Version of the program and of this API", responses=refusals())
+async def show_version(ctx: Ctx) -> VersionOut:
+    return VersionOut(version=ctx.services.version)
+
+
+@get("/api/v1/reloads", summary="Newest reloads, newest first", responses=refusals())
+async def list_reloads(ctx: Ctx) -> list[ReloadRecord]:
+    return list(ctx.services.reload.history())
+
+
+@get("/api/v1/findings", summary="What the self-watch found", responses=refusals())
+async def list_findings(ctx: Ctx) -> list[dict[str, Any]]:
+    return list(ctx.services.findings())
+
+
+@post("/api/v1/reload", status_code=200, summary="Reload the configuration now", responses=refusals(403))
+async def reload_now(ctx: Ctx) -> ReloadRecord:
+    record = await ctx.services.reload.reload("api")
+    ctx.forget_snapshot()
+    return record
+
+
+@get(
+    "/api/v1/events",
+    summary="Live events (server-sent events)",
+    responses={200: ResponseSpec(str, media_type="text/event-stream", generate_examples=False), **refusals(429)},
+)
+async def live_events(
+    ctx: Ctx,
+    topics: Annotated[str, Parameter(max_length=200, description=f"Comma between: {', '.join(TOPICS)}")] = "",
+    target: Annotated[list[str] | None, Parameter(max_items=500, description="Results of these only")] = None,
+) -> EventStreamResponse:
+    wanted = frozenset(topics.split(",")) if topics else frozenset(TOPICS)
+    unknown = wanted.difference(TOPICS)
+    if unknown:
+        raise UsageError(f"unknown topic '{min(unknown)}'", hint=f"known: {', '.join(TOPICS)}")
+    return EventStreamResponse(EventStream(ctx, wanted, frozenset(target or ())))
+
+
+PROGRAM_HANDLERS = (
+    show_status,
+    show_version,
+    list_reloads,
+    list_findings,
+    reload_now,
+    live_events,
+)

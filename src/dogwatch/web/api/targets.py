@@ -1,0 +1,137 @@
+"""`/api/v1/targets`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from litestar import get, post
+from litestar.params import Parameter
+
+from dogwatch.web import listing
+from dogwatch.web.api import models
+from dogwatch.web.api.models import Limit, NameParam, Range, refusals
+from dogwatch.web.context import AVAILABILITY_PERIODS, Ctx, segment
+
+Epoch = Annotated[float, Parameter(ge=0, le=1e11)]
+
+
+@get("/api/v1/targets", summary="Targets, in configuration order", responses=refusals())
+async def list_targets(
+    ctx: Ctx,
+    q: Annotated[str, Parameter(max_length=500, description="Words, `status:down`, `group:web`, `label:a=b`")] = "",
+    status: Annotated[list[str] | None, Parameter(max_items=20)] = None,
+    group: Annotated[list[str] | None, Parameter(max_items=100)] = None,
+    label: Annotated[list[str] | None, Parameter(max_items=20, description="`team=shop`")] = None,
+    cursor: Annotated[str, Parameter(max_length=2000)] = "",
+    limit: Limit = 100,
+) -> models.TargetPage:
+    wanted = listing.parse_filter(q, groups=group or (), statuses=status or (), labels=label or ())
+    views = [view for view in ctx.targets() if wanted.matches(view)] if wanted else ctx.targets()
+    chosen, following = listing.page(views, cursor=cursor, limit=limit)
+    return models.TargetPage(
+        items=[models.target_out(view) for view in chosen],
+        total=len(views),
+        counts=listing.counts(views),
+        next_cursor=following,
+    )
+
+
+@get("/api/v1/targets/{name:str}", summary="One target", responses=refusals(404))
+async def show_target(ctx: Ctx, name: NameParam) -> models.TargetOut:
+    return models.target_out(ctx.services.watch.target(segment(name)))
+
+
+@get("/api/v1/targets/{name:str}/history", summary="Latency over time", responses=refusals(404))
+async def target_history(
+    ctx: Ctx,
+    name: NameParam,
+    range_: Annotated[Range | None, Parameter(query="range")] = None,
+    since_s: Epoch | None = None,
+    until_s: Epoch | None = None,
+    points: Annotated[int, Parameter(ge=1, le=1000)] = 300,
+) -> models.HistoryOut:
+    known = ctx.services.watch.target(segment(name)).name
+    since, until = models.span(ctx, range_, since_s, until_s)
+    found = await ctx.services.store.chart(known, since_s=since, until_s=until, points=points)
+    return models.HistoryOut(
+        target=known, since_s=since, until_s=until, points=[models.point_out(point) for point in found]
+    )
+
+
+@get("/api/v1/targets/{name:str}/results", summary="Results, newest first", responses=refusals(404))
+async def target_results(
+    ctx: Ctx, name: NameParam, before_s: Epoch | None = None, limit: Limit = 100
+) -> models.ResultPage:
+    known = ctx.services.watch.target(segment(name)).name
+    rows = await ctx.services.store.results(known, limit=limit, before_s=before_s)
+    return models.ResultPage(
+        items=[models.result_out(row) for row in rows],
+        next_before_s=rows[-1].time_s if len(rows) == limit else None,
+    )
+
+
+@get("/api/v1/targets/{name:str}/failures", summary="Failures with their evidence", responses=refusals(404))
+async def target_failures(ctx: Ctx, name: NameParam, limit: Limit = 20) -> list[models.FailureOut]:
+    known = ctx.services.watch.target(segment(name)).name
+    return [models.failure_out(failure) for failure in await ctx.services.store.failures(known, limit=limit)]
+
+
+@get("/api/v1/targets/{name:str}/transitions", summary="Changes of status, newest first", responses=refusals(404))
+async def target_transitions(
+    ctx: Ctx, name: NameParam, since_s: Epoch = 0.0, limit: Limit = 100
+) -> list[models.TransitionOut]:
+    known = ctx.services.watch.target(segment(name)).name
+    found = await ctx.services.store.transitions(known, since_s=since_s, limit=limit)
+    return [models.transition_out(one) for one in found]
+
+
+@get("/api/v1/targets/{name:str}/availability", summary="Availability over 24 h, 7 d, 30 d", responses=refusals(404))
+async def target_availability(ctx: Ctx, name: NameParam) -> models.AvailabilityOut:
+    known = ctx.services.watch.target(segment(name)).name
+    periods = {}
+    for period in AVAILABILITY_PERIODS:
+        found = await ctx.availability([known], period)
+        if known in found:
+            periods[period] = found[known]
+    return models.AvailabilityOut(target=known, periods=periods)
+
+
+@get("/api/v1/transitions", summary="Changes of status of all targets, newest first", responses=refusals())
+async def all_transitions(ctx: Ctx, since_s: Epoch = 0.0, limit: Limit = 100) -> list[models.TransitionOut]:
+    return [models.transition_out(one) for one in await ctx.services.store.transitions(since_s=since_s, limit=limit)]
+
+
+@post("/api/v1/targets/{name:str}/pause", status_code=200, summary="Pause", responses=refusals(403, 404))
+async def pause_target(ctx: Ctx, name: NameParam) -> models.TargetOut:
+    view = await ctx.services.watch.pause(segment(name))
+    ctx.forget_snapshot()
+    return models.target_out(view)
+
+
+@post("/api/v1/targets/{name:str}/resume", status_code=200, summary="Resume", responses=refusals(403, 404))
+async def resume_target(ctx: Ctx, name: NameParam) -> models.TargetOut:
+    view = await ctx.services.watch.resume(segment(name))
+    ctx.forget_snapshot()
+    return models.target_out(view)
+
+
+@post("/api/v1/targets/{name:str}/run", status_code=200, summary="Run one attempt now", responses=refusals(403, 404))
+async def run_target(ctx: Ctx, name: NameParam) -> models.ProbeOut:
+    result = await ctx.services.watch.run_now(segment(name))
+    ctx.forget_snapshot()
+    return models.probe_out(result)
+
+
+TARGET_HANDLERS = (
+    list_targets,
+    show_target,
+    target_history,
+    target_results,
+    target_failures,
+    target_transitions,
+    target_availability,
+    all_transitions,
+    pause_target,
+    resume_target,
+    run_target,
+)

@@ -1,0 +1,117 @@
+"""Builds the ASGI application: handlers, error answers, OpenAPI, and the guard around them."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+from litestar import Litestar, Request, Response, get
+from litestar.di import Provide
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException, ValidationException
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+
+from dogwatch.app import Services
+from dogwatch.errors import DogwatchError
+from dogwatch.web import problems
+from dogwatch.web.api import HANDLERS
+from dogwatch.web.assets import load_assets
+from dogwatch.web.badges import BADGE_HANDLERS
+from dogwatch.web.context import Ctx, WebContext, segment
+from dogwatch.web.exposition import EXPOSITION_HANDLERS
+from dogwatch.web.guard import Guard, Receive, Scope, Send
+from dogwatch.web.options import WebOptions
+from dogwatch.web.pages import PAGE_HANDLERS, problem_page
+from dogwatch.web.pings import PING_HANDLERS
+from dogwatch.web.view import page_templates
+
+log = logging.getLogger(__name__)
+# What programs ask for is never answered with a page, even in a browser.
+_PROGRAMS = ("/api/", "/ping/", "/badge", "/group-badge", "/metrics", "/probe", "/static/")
+
+
+class WebApplication:
+    """The ASGI application. `context` is for server.py: it ends the live streams when the server stops."""
+
+    def __init__(self, guarded: Guard, context: WebContext) -> None:
+        self._guarded = guarded
+        self.context = context
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._guarded(scope, receive, send)
+
+
+def create_web(services: Services, options: WebOptions | None = None) -> WebApplication:
+    """Return the application over a running program's services. Reads the static files and compiles the templates."""
+    options = options or WebOptions()
+    assets = load_assets()
+    context = WebContext(services, options, assets, page_templates(assets))
+    inner = Litestar(
+        route_handlers=[
+            *HANDLERS,
+            *EXPOSITION_HANDLERS,
+            *PING_HANDLERS,
+            *BADGE_HANDLERS,
+            *PAGE_HANDLERS,
+            static_file,
+        ],
+        dependencies={"ctx": Provide(lambda: context, sync_to_thread=False)},
+        exception_handlers={Exception: partial(_failed, context)},
+        openapi_config=OpenAPIConfig(
+            title=f"{options.title} API",
+            version="1",
+            description="What Dogwatch watches, as it is and as it was. Times are seconds since 1970 UTC.",
+            path="/api/v1",
+            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+        ),
+        logging_config=None,
+        debug=False,
+        request_max_body_size=None,  # the guard's, and heartbeats cut theirs
+    )
+    return WebApplication(Guard(inner, options), context)  # type: ignore[arg-type]
+
+
+@get("/static/{version:str}/{name:path}", include_in_schema=False)
+async def static_file(ctx: Ctx, request: Request[Any, Any, Any], version: str, name: str) -> Response[bytes]:
+    asset = ctx.assets.find(segment(str(name)).lstrip("/"))
+    if asset is None:
+        raise NotFoundException("no such file")
+    # A page of an older program may still ask for its version: it gets ours, but must not keep it as its own.
+    current = version == ctx.assets.version
+    headers = {"Cache-Control": "public, max-age=31536000, immutable" if current else "no-cache"}
+    body = asset.content
+    if asset.packed is not None and "gzip" in request.headers.get("accept-encoding", ""):
+        body = asset.packed
+        headers["Content-Encoding"] = "gzip"
+    headers["Vary"] = "Accept-Encoding"
+    return Response(body, media_type=asset.media_type, headers=headers)
+
+
+def _problem_of(error: Exception) -> tuple[problems.Problem, dict[str, str]]:
+    """Return what is said of an error, and further headers."""
+    if isinstance(error, problems.WebRefusal):
+        return problems.problem(error.status, str(error), hint=error.hint), {}
+    if isinstance(error, DogwatchError):
+        return problems.from_error(error), problems.retry_after(error)
+    if isinstance(error, ValidationException):
+        extra = error.extra if isinstance(error.extra, list) else []
+        told = [f"{one.get('key', '')}: {one.get('message', '')}" for one in extra if isinstance(one, dict)]
+        return problems.problem(400, "; ".join(told) or error.detail), {}
+    if isinstance(error, MethodNotAllowedException):
+        return problems.problem(405, "this address does not take that method"), dict(error.headers or {})
+    if isinstance(error, NotFoundException):
+        return problems.problem(404, "there is nothing at this address"), {}
+    if isinstance(error, HTTPException):
+        return problems.problem(error.status_code, error.detail), {}
+    return problems.problem(500, "an error of Dogwatch's own; the log says more"), {}
+
+
+def _failed(ctx: WebContext, request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    problem, headers = _problem_of(error)
+    if problem.status >= 500 and not isinstance(error, DogwatchError):
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith(_PROGRAMS)
+    if page:
+        return problem_page(ctx, problem, headers)
+    return Response(problem, status_code=problem.status, media_type=problems.MEDIA_TYPE, headers=headers)

@@ -1,0 +1,89 @@
+"""What every handler is given: the program's services, the options, and what web itself keeps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Annotated
+
+import jinja2
+from litestar.params import Dependency
+
+from dogwatch.app import Services
+from dogwatch.probes.view import TargetView
+from dogwatch.store.protocol import Availability
+from dogwatch.web.assets import Assets
+from dogwatch.web.options import WebOptions
+
+PERIODS_S = {"1h": 3600.0, "24h": 86400.0, "7d": 7 * 86400.0, "30d": 30 * 86400.0}
+AVAILABILITY_PERIODS = ("24h", "7d", "30d")
+_AVAILABILITY_FRESH_S = 30.0
+_AVAILABILITY_KEPT = 15_000
+# Above this many targets one snapshot serves every request of the same half second.
+_SNAPSHOT_FROM = 500
+_SNAPSHOT_FRESH_S = 0.5
+
+
+class Streams:
+    """The live event streams that are open: bounded in number, and ended together when the server stops."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.open = 0
+        self.closing = asyncio.Event()
+
+
+class WebContext:
+    def __init__(self, services: Services, options: WebOptions, assets: Assets, templates: jinja2.Environment) -> None:
+        self.services = services
+        self.options = options
+        self.assets = assets
+        self.templates = templates
+        self.streams = Streams(options.streams)
+        self._snapshot: tuple[float, Sequence[TargetView]] | None = None
+        self._availability: OrderedDict[tuple[str, str], tuple[float, Availability]] = OrderedDict()
+
+    def targets(self) -> Sequence[TargetView]:
+        """Return all targets; with thousands of them, up to half a second old."""
+        now_s = self.services.clock.monotonic_s()
+        if self._snapshot is not None and now_s - self._snapshot[0] < _SNAPSHOT_FRESH_S:
+            return self._snapshot[1]
+        views = self.services.watch.targets()
+        self._snapshot = (now_s, views) if len(views) >= _SNAPSHOT_FROM else None
+        return views
+
+    def forget_snapshot(self) -> None:
+        """See what a write has just changed."""
+        self._snapshot = None
+
+    async def availability(self, names: Sequence[str], period: str) -> dict[str, Availability]:
+        """Return each target's availability over a period of AVAILABILITY_PERIODS, up to half a minute old."""
+        now_s = self.services.clock.monotonic_s()
+        kept = self._availability
+        found = {}
+        for name in names:
+            entry = kept.get((name, period))
+            if entry is not None and 0 <= now_s - entry[0] < _AVAILABILITY_FRESH_S:
+                found[name] = entry[1]
+        missing = [name for name in names if name not in found]
+        if missing:
+            until_s = self.services.clock.now_s()
+            for one in await self.services.store.availability(
+                missing, since_s=until_s - PERIODS_S[period], until_s=until_s
+            ):
+                found[one.target] = one
+                kept[(one.target, period)] = (now_s, one)
+                kept.move_to_end((one.target, period))
+            while len(kept) > _AVAILABILITY_KEPT:
+                kept.popitem(last=False)
+        return found
+
+
+# Handlers name this parameter `ctx`; the application provides it.
+Ctx = Annotated[WebContext, Dependency(skip_validation=True)]
+
+
+def segment(text: str) -> str:
+    """Return a path parameter as it was meant; guard.py keeps an encoded slash inside its segment."""
+    return text.replace("%2F", "/").replace("%25", "%")

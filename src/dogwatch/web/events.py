@@ -1,0 +1,138 @@
+"""Live events over HTTP (server-sent events): bounded, losses told, ended when the server stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from litestar import Response
+
+from dogwatch.core.bus import Subscription
+from dogwatch.core.values import Event, Status, Transition
+from dogwatch.store.protocol import ResultRow
+from dogwatch.web.context import WebContext
+from dogwatch.web.guard import Receive, Scope, Send
+from dogwatch.web.problems import WebRefusal
+
+TOPICS = ("result", "transition", "sample", "reload", "finding", "target")
+HEARTBEAT_S = 10.0
+RETRY_MS = 2000
+
+
+def shown(data: object) -> object:
+    """Return an event's data as it goes out: rows by name, statuses as words."""
+    if isinstance(data, ResultRow):
+        return {
+            "target": data.target,
+            "time_s": data.time_s,
+            "success": data.success,
+            "status": Status(data.status).word,
+            "duration_s": data.duration_s,
+            "reason": data.reason,
+        }
+    if isinstance(data, Transition):
+        return {
+            "target": data.target,
+            "time_s": data.time_s,
+            "before": data.before.word,
+            "after": data.after.word,
+            "reason": data.reason,
+        }
+    return data
+
+
+def _name(data: object) -> str:
+    """Return the target that an event is about, or ""."""
+    if isinstance(data, Mapping):
+        return str(data.get("target") or data.get("name") or "")
+    return str(getattr(data, "target", None) or getattr(data, "name", None) or "")
+
+
+def encode(event: Event, number: int) -> bytes:
+    # JSON holds no line feed, so that an event's data cannot begin a field of its own.
+    content = msgspec.json.encode(shown(event.data), enc_hook=str)
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (number, event.topic.encode(), content)
+
+
+class EventStream:
+    """One client's stream; an ASGI application that ends when the client leaves or the server stops."""
+
+    def __init__(self, ctx: WebContext, topics: frozenset[str], targets: frozenset[str]) -> None:
+        if ctx.streams.open >= ctx.streams.limit:
+            raise WebRefusal(429, f"{ctx.streams.limit} streams are open", hint="raise server.streams, or poll")
+        self._ctx = ctx
+        self._topics = topics
+        self._targets = targets
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        streams = self._ctx.streams
+        streams.open += 1
+        try:
+            headers = [(b"content-type", b"text/event-stream"), (b"x-accel-buffering", b"no")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await self._write(send, b"retry: %d\n: hello\n\n" % RETRY_MS)
+            with self._ctx.services.bus.subscribe(*self._topics, capacity=self._ctx.options.stream_buffer) as events:
+                await _first_of(
+                    self._pump(events, send),
+                    self._beat(send),
+                    _left(receive),
+                    streams.closing.wait(),
+                )
+            if streams.closing.is_set():
+                await send({"type": "http.response.body", "body": b"event: bye\ndata: {}\n\n", "more_body": False})
+        finally:
+            streams.open -= 1
+
+    async def _write(self, send: Send, body: bytes) -> None:
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def _pump(self, events: Subscription, send: Send) -> None:
+        told = 0
+        number = 0
+        async for event in events:
+            number += 1
+            if events.dropped > told:
+                told = events.dropped
+                await self._write(send, b'event: dropped\ndata: {"dropped":%d}\n\n' % told)
+            if not self._targets or event.topic not in ("result", "target") or _name(event.data) in self._targets:
+                await self._write(send, encode(event, number))
+
+    async def _beat(self, send: Send) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            body = b": beat\nevent: beat\ndata: %s\n\n" % msgspec.json.encode(
+                {"time_s": self._ctx.services.clock.now_s()}
+            )
+            await self._write(send, body)
+
+
+class EventStreamResponse(Response[None]):
+    """Hands Litestar a stream that writes itself."""
+
+    def __init__(self, stream: EventStream) -> None:
+        super().__init__(None, media_type="text/event-stream")
+        self._stream = stream
+
+    def to_asgi_response(self, *_args: Any, **_kwargs: Any) -> Any:
+        return self._stream
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _first_of(*coroutines: Any) -> None:
+    """Run all until one ends, end the others, and wait until they are gone."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    for one in ended:
+        if isinstance(one, Exception):
+            raise one

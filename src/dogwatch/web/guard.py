@@ -1,0 +1,232 @@
+"""What stands before every request: who may ask, how much, and which headers every answer carries.
+
+A plain ASGI wrapper around the application, so that nothing, an error page included, goes round it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from dogwatch.web import problems
+from dogwatch.web.options import WebOptions, is_loopback
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+CONTENT_POLICY = (
+    "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'; "
+    "script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'"
+)
+_HEADERS = (
+    (b"content-security-policy", CONTENT_POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+)
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_QUERY_LIMIT = 16 * 1024
+_PACK_FROM = 1024
+_PACK_SLICE = 128 * 1024
+_PACKED_TYPES = (b"text/", b"application/json", b"application/problem+json", b"application/openmetrics", b"image/svg")
+
+
+class Guard:
+    def __init__(self, inner: Application, options: WebOptions) -> None:
+        self._inner = inner
+        self._options = options
+        external = urlsplit(options.external_url)
+        self._hosts = frozenset(name.lower() for name in (*options.allowed_hosts, external.hostname or "") if name)
+        self._origin = f"{external.scheme}://{external.netloc}".lower() if external.hostname else ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = dict(scope["headers"])
+        answer = _Answer(send, scope, headers)
+        refusal = self._refuse(scope, headers)
+        if refusal is not None:
+            await answer.problem(refusal)
+            return
+        scope["path"] = _path(scope)
+        if scope["method"] == "HEAD" and not scope["path"].startswith("/ping/"):
+            scope["method"] = "GET"
+        await self._inner(scope, self._bounded(scope, receive), answer.send)
+
+    def _refuse(self, scope: Scope, headers: dict[bytes, bytes]) -> problems.Problem | None:
+        if len(scope["query_string"]) > _QUERY_LIMIT:
+            return problems.problem(414, f"the query is longer than {_QUERY_LIMIT} bytes")
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        if not self._host_known(host, scope):
+            return problems.problem(
+                421,
+                f"this server does not answer for the name '{_hostname(host)[:100]}'",
+                hint="ask by localhost or an address, or name it in server.external_url or server.allowed_hosts",
+            )
+        if scope["method"] in _SAFE or scope["path"].startswith("/ping/"):
+            return None
+        return self._refuse_write(scope, headers, host)
+
+    def _host_known(self, host: str, scope: Scope) -> bool:
+        """Refuse foreign names on a loopback address: a page elsewhere may have pointed its own name here
+        (DNS rebinding), and would then be same-origin with us.
+        """
+        name = _hostname(host)
+        if name in self._hosts:
+            return True
+        server = scope.get("server")
+        local = server[0] if server and server[1] is not None else None
+        if local is None or not is_loopback(local):
+            return not self._options.allowed_hosts or is_loopback(name)
+        return is_loopback(name)
+
+    def _refuse_write(self, scope: Scope, headers: dict[bytes, bytes], host: str) -> problems.Problem | None:
+        """Refuse what another site's page makes a browser send, and callers who may not write.
+
+        Browsers state where a request comes from and pages cannot forge it; what states nothing is not a browser.
+        """
+        site = headers.get(b"sec-fetch-site", b"").decode("latin-1").lower()
+        origin = headers.get(b"origin", b"").decode("latin-1").lower()
+        ours = {f"{scope['scheme']}://{host}", f"https://{host}", self._origin}
+        if site not in ("", "same-origin", "none") or (origin and origin not in ours):
+            return problems.problem(403, "the request comes from another site")
+        writes = self._options.writes
+        if writes == "anyone" or (writes == "loopback" and _from_here(scope, headers)):
+            return None
+        return problems.problem(
+            403,
+            "changing the watch over HTTP is not allowed from here",
+            hint=f"server.writes is '{writes}'; use the command line on the machine where Dogwatch runs",
+        )
+
+    def _bounded(self, scope: Scope, receive: Receive) -> Receive:
+        """Return receive with a limit on size and time. Heartbeats cut their body themselves, within ten times it."""
+        ping = scope["path"].startswith("/ping/")
+        limit = self._options.ping_body_limit * 10 if ping else self._options.body_limit
+        left = limit
+        deadline_s = asyncio.get_running_loop().time() + self._options.request_timeout
+        complete = False
+
+        async def bounded() -> Message:
+            nonlocal left, complete
+            if complete:
+                return await receive()  # waits for the disconnect: no deadline
+            try:
+                async with asyncio.timeout_at(deadline_s):
+                    message = await receive()
+            except TimeoutError:
+                raise problems.WebRefusal(408, "the body did not arrive in time") from None
+            complete = not message.get("more_body", False)
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise problems.WebRefusal(413, f"the body is larger than {limit} bytes")
+            return message
+
+        return bounded
+
+
+class _Answer:
+    """Sends one answer: adds the headers, leaves out the body for HEAD, packs text."""
+
+    def __init__(self, send: Send, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        self._send = send
+        self._head = scope["method"] == "HEAD"
+        self._packs = not self._head and b"gzip" in headers.get(b"accept-encoding", b"")
+        self._embeddable = scope["path"].startswith(("/badge", "/group-badge"))
+        self._start: Message | None = None
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        if self._start is not None:
+            start, self._start = self._start, None
+            message = await self._prepare(start, message)
+            await self._send(start)
+        if self._head:
+            message = {**message, "body": b""}
+        await self._send(message)
+
+    async def _prepare(self, start: Message, message: Message) -> Message:
+        headers = [(name.lower(), value) for name, value in start.get("headers", ())]
+        names = {name for name, _value in headers}
+        headers += [pair for pair in _HEADERS if pair[0] not in names]
+        policy = b"cross-origin" if self._embeddable else b"same-origin"
+        headers.append((b"cross-origin-resource-policy", policy))
+        if start["status"] in (408, 413):
+            headers.append((b"connection", b"close"))  # the rest of the body is not read
+        if b"cache-control" not in names:
+            headers.append((b"cache-control", b"no-store"))
+        body = message.get("body", b"")
+        kind = next((value for name, value in headers if name == b"content-type"), b"")
+        if kind.startswith(_PACKED_TYPES) and kind != b"text/event-stream":
+            headers.append((b"vary", b"Accept-Encoding"))
+            whole = not message.get("more_body", False) and b"content-encoding" not in names
+            if self._packs and whole and len(body) >= _PACK_FROM:
+                body = await pack(body)
+                headers = [pair for pair in headers if pair[0] != b"content-length"]
+                headers += [(b"content-encoding", b"gzip"), (b"content-length", str(len(body)).encode())]
+        start["headers"] = headers
+        return {**message, "body": body}
+
+    async def problem(self, problem: problems.Problem) -> None:
+        """Send a problem document instead of asking the application."""
+        body = msgspec.json.encode(problem)
+        headers = [
+            (b"content-type", problems.MEDIA_TYPE.encode()),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        await self.send({"type": "http.response.start", "status": problem.status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+
+async def pack(body: bytes) -> bytes:
+    """Return body as gzip; large ones in slices, between which the event loop goes on."""
+    if len(body) <= _PACK_SLICE:
+        return gzip.compress(body, 1, mtime=0)
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+    out = []
+    for start in range(0, len(body), _PACK_SLICE):
+        out.append(packer.compress(body[start : start + _PACK_SLICE]))
+        await asyncio.sleep(0)
+    return b"".join((*out, packer.flush()))
+
+
+def _path(scope: Scope) -> str:
+    """Return the path with each segment decoded by itself: a slash or per cent sign that was encoded inside a segment
+    stays encoded, so that target names may hold them (context.segment undoes it).
+    """
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    raw = raw.partition(b"?")[0]
+    if b"%" not in raw:
+        return str(scope["path"])
+    segments = raw.decode("latin-1").split("/")
+    return "/".join(
+        unquote(one, errors="replace").replace("%", "%25").replace("/", "%2F") if "%" in one else one
+        for one in segments
+    )
+
+
+def _hostname(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _from_here(scope: Scope, headers: dict[bytes, bytes]) -> bool:
+    """Return whether the caller is on this machine; a proxy on it speaks for others, who are not."""
+    if b"x-forwarded-for" in headers or b"forwarded" in headers or b"x-real-ip" in headers:
+        return False
+    client = scope.get("client")
+    return client is None or is_loopback(client[0])

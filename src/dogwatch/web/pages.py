@@ -1,0 +1,146 @@
+"""The console's pages and the fragments that keep them fresh. Collects what templates show; decides nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from litestar import Request, Response, get
+from litestar.exceptions import HTTPException
+from litestar.params import Parameter
+
+from dogwatch.errors import NotFound, UsageError
+from dogwatch.web import listing, view
+from dogwatch.web.context import AVAILABILITY_PERIODS, Ctx, WebContext, segment
+from dogwatch.web.problems import Problem
+
+_ROWS_ASKED = 100
+_RESULTS_SHOWN = 50
+_FAILURES_SHOWN = 10
+_TRANSITIONS_SHOWN = 30
+_PINGS_SHOWN = 10
+Text = Annotated[str, Parameter(max_length=500)]
+
+
+def _html(ctx: WebContext, template: str, values: dict[str, Any], status: int = 200) -> Response[bytes]:
+    text = ctx.templates.get_template(template).render(
+        options=ctx.options,
+        version=ctx.services.version,
+        base_url=ctx.options.external_url.rstrip("/"),
+        **values,
+    )
+    # A lone surrogate in a name must not cost the page.
+    return Response(text.encode("utf-8", "replace"), status_code=status, media_type="text/html; charset=utf-8")
+
+
+def problem_page(ctx: WebContext, problem: Problem, headers: dict[str, str]) -> Response[bytes]:
+    answer = _html(ctx, "problem.html", {"problem": problem}, problem.status)
+    answer.headers.update(headers)
+    return answer
+
+
+@get("/", include_in_schema=False)
+async def console(ctx: Ctx, q: Text = "", start: Annotated[int, Parameter(ge=0, le=10**6)] = 0) -> Response[bytes]:
+    mistake = ""
+    try:
+        wanted = listing.parse_filter(q)
+    except UsageError as error:
+        wanted, mistake = listing.Filter(words=("\0",)), f"{error}; {error.hint}"
+    board = await view.board(ctx, wanted, q, start)
+    return _html(
+        ctx, "console.html", {"board": board, "mistake": mistake, "q": q, "now": view.now(ctx), "hosts": _hosts(ctx)}
+    )
+
+
+def _hosts(ctx: WebContext) -> list[view.HostTile]:
+    return [view.tile(host) for host in ctx.services.hosts.hosts()]
+
+
+@get("/fragments/now", include_in_schema=False)
+async def now_fragment(ctx: Ctx) -> Response[bytes]:
+    return _html(ctx, "now.html", {"now": view.now(ctx)})
+
+
+@get("/fragments/hosts", include_in_schema=False)
+async def hosts_fragment(ctx: Ctx) -> Response[bytes]:
+    return _html(ctx, "hosts.html", {"hosts": _hosts(ctx)})
+
+
+@get("/fragments/group", include_in_schema=False)
+async def group_fragment(ctx: Ctx, group: Text, q: Text = "", cursor: Text = "") -> Response[bytes]:
+    """Return the next rows of one group."""
+    wanted = listing.parse_filter(q)
+    views = [one for one in ctx.targets() if one.group == group and wanted.matches(one)]
+    chosen, following = listing.page(views, cursor=cursor, limit=view.GROUP_ROWS)
+    part = view.GroupPart(
+        name=group, counts={}, status="", total=len(views), rows=await view.rows(ctx, chosen), cursor=following, q=q
+    )
+    return _html(ctx, "rows.html", {"group": part})
+
+
+@get("/fragments/rows", include_in_schema=False)
+async def rows_fragment(
+    ctx: Ctx, target: Annotated[list[str] | None, Parameter(max_items=_ROWS_ASKED)] = None
+) -> Response[bytes]:
+    """Return the rows of named targets, for a page that catches up; those that are gone are left out."""
+    chosen = []
+    for name in target or ():
+        try:
+            chosen.append(ctx.services.watch.target(name))
+        except NotFound:
+            continue
+    part = view.GroupPart(name="", counts={}, status="", total=0, rows=await view.rows(ctx, chosen), cursor="", q="")
+    return _html(ctx, "rows.html", {"group": part})
+
+
+async def _target_values(ctx: WebContext, name: str) -> dict[str, Any]:
+    store = ctx.services.store
+    target = ctx.services.watch.target(name)
+    row = (await view.rows(ctx, [target], slots=100))[0]
+    availability = [
+        (period, (await ctx.availability([name], period)).get(name)) for period in AVAILABILITY_PERIODS
+    ]
+    return {
+        "row": row,
+        "target": target,
+        "values": view.shown_values(target),
+        "phases": view.phase_parts(target),
+        "availability": availability,
+        "failures": await store.failures(name, limit=_FAILURES_SHOWN),
+        "transitions": await store.transitions(name, limit=_TRANSITIONS_SHOWN),
+        "results": await store.results(name, limit=_RESULTS_SHOWN),
+        "pings": await store.pings(name, limit=_PINGS_SHOWN) if target.kind == "heartbeat" else (),
+    }
+
+
+@get("/targets/{name:str}", include_in_schema=False)
+async def target_page(ctx: Ctx, request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+    known = ctx.services.watch.target(segment(name)).name
+    values = await _target_values(ctx, known)
+    values["asked_url"] = ctx.options.external_url.rstrip("/") or f"{request.url.scheme}://{request.url.netloc}"
+    return _html(ctx, "target.html", values)
+
+
+@get("/fragments/target/{name:str}", include_in_schema=False)
+async def target_fragment(ctx: Ctx, name: str) -> Response[bytes]:
+    known = ctx.services.watch.target(segment(name)).name
+    return _html(ctx, "target_now.html", await _target_values(ctx, known))
+
+
+@get("/favicon.ico", include_in_schema=False)
+async def favicon(ctx: Ctx) -> Response[bytes]:
+    asset = ctx.assets.find("icon.svg")
+    if asset is None:
+        raise HTTPException(status_code=404)
+    return Response(asset.content, media_type=asset.media_type, headers={"Cache-Control": "public, max-age=86400"})
+
+
+PAGE_HANDLERS = (
+    console,
+    now_fragment,
+    hosts_fragment,
+    group_fragment,
+    rows_fragment,
+    target_page,
+    target_fragment,
+    favicon,
+)

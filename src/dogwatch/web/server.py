@@ -1,0 +1,144 @@
+"""Runs the application on sockets that somebody else owns, inside an event loop that somebody else runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Sequence
+from typing import Any, cast
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from dogwatch.web.application import WebApplication
+
+log = logging.getLogger(__name__)
+
+
+class _Protocol(H11Protocol):
+    """Closes a connection whose first request does not arrive in time; uvicorn only times the pause between requests.
+
+    h11 bounds the head's size, and is strict where lenience lets a request be smuggled past a proxy.
+    """
+
+    head_timeout_s = 20.0
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is not before:
+            self._stop_timer()
+        elif self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+            # The next request of a kept connection has begun: uvicorn has just stopped its own timer.
+            self._await_head()
+
+    def _await_head(self) -> None:
+        self._head_timer = asyncio.get_running_loop().call_later(self.head_timeout_s, self._too_late)
+
+    def _too_late(self) -> None:
+        self._head_timer = None
+        self.transport.close()
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without its signal handlers and its ten wake-ups a second."""
+
+    def __init__(self, config: uvicorn.Config, stop: asyncio.Event) -> None:
+        super().__init__(config)
+        self._stop = stop
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):  # renews the Date header
+            try:
+                async with asyncio.timeout(1.0):
+                    await self._stop.wait()
+            except TimeoutError:
+                continue
+            return
+
+
+async def serve(
+    app: WebApplication,
+    sockets: Sequence[socket.socket],
+    *,
+    stop: asyncio.Event,
+    ready: asyncio.Event | None = None,
+    grace_s: float = 10.0,
+) -> None:
+    """Serve until `stop` is set, then: take no new connections → end the live streams → let requests in flight finish,
+    up to grace_s → cancel them.
+
+    Streams end first and not last: they never finish by themselves, and their clients at once reconnect to whoever
+    listens now, which after a restart is the new process.
+
+    sockets: bound; they stay the caller's, open, so that they can be handed to a new process. ready: set once
+    connections are accepted. Cancelling this stops at once.
+    """
+    options = app.context.options
+    protocol = type("Protocol", (_Protocol,), {"head_timeout_s": options.request_timeout})
+    config = uvicorn.Config(
+        cast("Any", app),
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=1024,
+        limit_concurrency=options.connections,
+        timeout_keep_alive=max(1, round(options.keep_alive)),
+        timeout_graceful_shutdown=max(1, round(grace_s)),
+        h11_max_incomplete_event_size=options.header_limit,
+    )
+    config.load()
+    server = _Server(config, stop)
+    own = [sock.dup() for sock in sockets]
+    for sock in own:
+        sock.setblocking(False)
+    running = False
+    try:
+        await server.startup(sockets=own)
+        running = True
+        if ready is not None:
+            ready.set()
+        await server.main_loop()
+        for one in server.servers:
+            one.close()
+        app.context.streams.closing.set()
+        await server.shutdown(sockets=own)
+    finally:
+        app.context.streams.closing.set()
+        await _abandon(server if running else None, own)
+
+
+async def _abandon(server: _Server | None, sockets: Sequence[socket.socket]) -> None:
+    """Leave nothing behind, however serving ended."""
+    for sock in sockets:
+        sock.close()
+    if server is None:
+        return
+    for one in server.servers:
+        one.close()
+    tasks = [task for task in server.server_state.tasks if not task.done()]
+    for task in tasks:
+        task.cancel()
+    for connection in list(server.server_state.connections):
+        connection.transport.abort()
+    if tasks:
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,43 @@
+// Pause, resume, run: forms that post to the API and say how it went.
+import { refresh } from "./live.js";
+import { duration } from "./times.js";
+
+export function toast(text, bad = false) {
+  const box = document.getElementById("toasts");
+  const note = document.createElement("p");
+  note.className = bad ? "toast bad" : "toast";
+  note.textContent = text;
+  box.replaceChildren(note);
+  setTimeout(() => note.remove(), 6000);
+}
+
+async function act(form) {
+  const button = form.querySelector("button");
+  button.disabled = true;
+  try {
+    const answer = await fetch(form.action, { method: "POST", headers: { accept: "application/json" } });
+    const body = await answer.json();
+    if (!answer.ok) throw new Error([body.detail, body.hint].filter(Boolean).join(". "));
+    if ("success" in body) {
+      toast(`${body.success ? "Passed" : `Failed: ${body.message || body.reason}`} in ${duration(body.duration_s)}`, !body.success);
+    } else {
+      toast(form.dataset.action);
+      for (const other of document.querySelectorAll("form[data-if]")) {
+        other.hidden = (other.dataset.if === "paused") !== (body.status === "paused");
+      }
+    }
+    refresh("target-now");
+  } catch (error) {
+    toast(error.message, true);
+  } finally {
+    button.disabled = false;
+  }
+}
+
+export function startActions() {
+  document.addEventListener("submit", (event) => {
+    if (!event.target.matches("form[data-action]")) return;
+    event.preventDefault();
+    act(event.target);
+  });
+}

@@ -1,0 +1,16 @@
+// Joins the parts of the console. Each part works on what the server rendered.
+import { startBars } from "./bars.js";
+import { startBoard } from "./board.js";
+import { startCharts } from "./charts.js";
+import { startLive } from "./live.js";
+import { startTheme } from "./switch.js";
+import { startTimes } from "./times.js";
+import { startActions } from "./actions.js";
+
+startTheme();
+startTimes();
+startBars();
+startCharts();
+startBoard();
+startActions();
+startLive();

@@ -1,0 +1,313 @@
+// Charts: latency of a target (phases stacked where there are phases), series of a host. uPlot is loaded when first
+// needed.
+import { clock, duration } from "./times.js";
+
+const PHASES = [["resolve_s", "Resolve"], ["connect_s", "Connect"], ["tls_s", "TLS"], ["first_byte_s", "First byte"], ["transfer_s", "Transfer"]];
+const RANGES = ["1h", "24h", "7d", "30d"];
+const RANGE_KEY = "dogwatch.range";
+const EVERY_MS = 30_000;
+let library = null;
+
+function loadLibrary() {
+  library ||= new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = document.body.dataset.uplot;
+    script.onload = () => resolve(window.uPlot);
+    script.onerror = () => { library = null; reject(new Error("the chart library did not load")); };
+    document.head.append(script);
+  });
+  return library;
+}
+
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const size = (value) => {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let at = 0;
+  while (value >= 1024 && at < units.length - 1) { value /= 1024; at += 1; }
+  return `${Number(value.toPrecision(3))} ${units[at]}`;
+};
+const plainNumber = (value) => (value === null || value === undefined ? "–" : String(Number(value.toPrecision(3))));
+
+// Each maker returns { x, columns, series, bands, format, summary, failures, rows(index) }.
+function latency(body) {
+  const points = body.points;
+  const x = points.map((one) => one.time_s);
+  const failures = points.map((one) => one.failures);
+  const total = points.map((one) => one.mean_s);
+  const known = total.filter((one) => one !== null);
+  const mean = known.length ? known.reduce((sum, one) => sum + one, 0) / known.length : null;
+  const failed = failures.reduce((sum, one) => sum + one, 0);
+  const max = points.reduce((most, one) => (one.max_s !== null && one.max_s > most ? one.max_s : most), 0);
+  const common = {
+    x, failures, format: duration,
+    summary: known.length || failed
+      ? `mean ${duration(mean)}, slowest ${duration(max)}, ${failed ? `${failed} failed` : "none failed"}`
+      : "",
+  };
+  if (points.some((one) => one.phases && PHASES.some(([key]) => one.phases[key] > 0))) {
+    const stacked = PHASES.map(() => []);
+    points.forEach((one, index) => {
+      let sum = 0;
+      PHASES.forEach(([key], at) => {
+        sum += one.phases ? one.phases[key] : 0;
+        stacked[at][index] = one.phases && one.mean_s !== null ? sum : null;
+      });
+    });
+    const order = PHASES.map(([key, label], at) => ({ key, label, column: stacked[at] })).reverse();
+    return {
+      ...common,
+      columns: order.map((one) => one.column),
+      series: order.map((one) => {
+        const ink = colour(`--${one.key.replace("_s", "").replace("_", "-")}`);
+        return { label: one.label, stroke: ink, fill: ink, width: 1, points: { show: false } };
+      }),
+      keys: PHASES.map(([key, label]) => [label, colour(`--${key.replace("_s", "").replace("_", "-")}`)]),
+      rows: (index) => [
+        ["Total", duration(total[index])],
+        ...PHASES.map(([key, label]) => [label, duration(points[index].phases?.[key])]),
+      ],
+    };
+  }
+  const ink = colour("--line");
+  return {
+    ...common,
+    columns: [points.map((one) => one.max_s), points.map((one) => one.min_s), total],
+    series: [
+      { label: "Slowest", stroke: "transparent", points: { show: false } },
+      { label: "Fastest", stroke: "transparent", points: { show: false } },
+      { label: "Mean", stroke: ink, width: 2, points: { show: known.length < 3, size: 6 } },
+    ],
+    bands: [{ series: [1, 2], fill: `color-mix(in srgb, ${ink} 22%, transparent)` }],
+    keys: [["Mean", ink], ["Fastest to slowest", `color-mix(in srgb, ${ink} 30%, transparent)`]],
+    rows: (index) => [
+      ["Mean", duration(total[index])],
+      ["Fastest", duration(points[index].min_s)],
+      ["Slowest", duration(points[index].max_s)],
+    ],
+  };
+}
+
+function hostSeries(body) {
+  const inks = ["--line", "--connect", "--transfer", "--tls", "--first-byte"];
+  const shown = body.series.slice(0, inks.length);
+  const x = [...new Set(shown.flatMap((one) => one.times_s))].sort((a, b) => a - b);
+  const columns = shown.map((one) => {
+    const at = new Map(one.times_s.map((time, index) => [time, one.values[index]]));
+    return x.map((time) => at.get(time) ?? null);
+  });
+  const format = shown.some((one) => one.series.includes("_bytes")) ? size : plainNumber;
+  const last = columns[0]?.[x.length - 1];
+  return {
+    x, columns, format, failures: null,
+    summary: x.length ? `now ${format(last)}` : "",
+    series: shown.map((one, index) => ({
+      label: one.series, stroke: colour(inks[index]), width: 1.5, spanGaps: true, points: { show: false },
+      fill: shown.length === 1 ? `color-mix(in srgb, ${colour(inks[index])} 18%, transparent)` : undefined,
+    })),
+    keys: [],
+    rows: (index) => shown.map((one, at) => [one.series, format(columns[at][index])]),
+  };
+}
+
+function failureMarks(model) {
+  return (plot) => {
+    if (!model.failures) return;
+    const { ctx, bbox } = plot;
+    ctx.save();
+    ctx.fillStyle = colour("--down");
+    const width = Math.max(2 * devicePixelRatio, Math.min(8 * devicePixelRatio, bbox.width / Math.max(1, model.x.length) - 1));
+    model.failures.forEach((count, index) => {
+      if (!count) return;
+      const x = plot.valToPos(model.x[index], "x", true);
+      ctx.fillRect(x - width / 2, bbox.top + bbox.height - 8 * devicePixelRatio, width, 8 * devicePixelRatio);
+    });
+    ctx.restore();
+  };
+}
+
+function tipFor(model) {
+  return (plot) => {
+    const tip = document.getElementById("tip");
+    const index = plot.cursor.idx;
+    if (index === null || index === undefined || plot.cursor.left < 0) { tip.hidden = true; return; }
+    const lines = [clock(model.x[index]), ...model.rows(index).map(([name, value]) => `${name}  ${value}`)];
+    if (model.failures?.[index]) lines.push(`${model.failures[index]} failed`);
+    tip.textContent = lines.join("\n");
+    tip.hidden = false;
+    const box = plot.over.getBoundingClientRect();
+    const edge = document.documentElement.clientWidth - tip.offsetWidth - 8;
+    const right = box.left + plot.cursor.left + 14;
+    const left = right > edge ? box.left + plot.cursor.left - tip.offsetWidth - 14 : right;
+    tip.style.transform = `translate(${Math.max(8, left)}px, ${Math.max(8, box.top + 8)}px)`;
+  };
+}
+
+function showKeys(figure, model) {
+  let list = figure.querySelector(".chart-key");
+  if (!list) {
+    list = document.createElement("ul");
+    list.className = "key chart-key";
+    figure.querySelector(".plot").after(list);
+  }
+  const keys = model.failures?.some(Boolean) ? [...model.keys, ["Failed checks", colour("--down")]] : model.keys;
+  list.replaceChildren(...keys.map(([label, ink]) => {
+    const entry = document.createElement("li");
+    const patch = document.createElement("span");
+    patch.className = "patch";
+    patch.style.background = ink;
+    entry.append(patch, label);
+    return entry;
+  }));
+}
+
+class Chart {
+  constructor(figure) {
+    this.figure = figure;
+    this.plotted = null;
+    this.number = 0;
+    let range = new URLSearchParams(location.search).get("range");
+    try { range ||= localStorage.getItem(RANGE_KEY); } catch { /* may be forbidden */ }
+    this.range = RANGES.includes(range) && !figure.closest(".host") ? range : figure.dataset.range;
+    figure.addEventListener("click", (event) => {
+      const button = event.target.closest("button[data-range]");
+      if (button) this.choose(button.dataset.range);
+    });
+    figure.addEventListener("dogwatch:close", () => this.close());
+    this.timer = setInterval(() => { if (!document.hidden && figure.isConnected) this.load(); }, EVERY_MS);
+    this.observer = new ResizeObserver(() => this.resize());
+    this.observer.observe(figure.querySelector(".plot"));
+    this.themed = () => this.load();
+    document.addEventListener("dogwatch:theme", this.themed);
+    this.press();
+    this.load();
+  }
+
+  press() {
+    for (const one of this.figure.querySelectorAll("button[data-range]")) {
+      one.setAttribute("aria-pressed", String(one.dataset.range === this.range));
+    }
+  }
+
+  choose(range) {
+    this.range = range;
+    this.press();
+    if (!this.figure.closest(".host")) {
+      try { localStorage.setItem(RANGE_KEY, range); } catch { /* may be forbidden */ }
+      if (document.querySelector("[data-target-page]")) {
+        const url = new URL(location);
+        url.searchParams.set("range", range);
+        history.replaceState(history.state, "", url);
+      }
+    }
+    this.load();
+  }
+
+  async load() {
+    const number = ++this.number;
+    const source = this.figure.dataset.chartSrc;
+    try {
+      const [uPlot, answer] = await Promise.all([
+        loadLibrary(),
+        fetch(`${source}${source.includes("?") ? "&" : "?"}range=${this.range}&points=${innerWidth < 600 ? 120 : 300}`),
+      ]);
+      const body = await answer.json();
+      if (!answer.ok) throw new Error(body.detail);
+      if (number === this.number) this.draw(uPlot, body);
+    } catch (error) {
+      if (number === this.number && !this.plotted) this.figure.querySelector(".plot").textContent = error.message;
+    }
+  }
+
+  draw(uPlot, body) {
+    const model = body.points ? latency(body) : hostSeries(body);
+    const place = this.figure.querySelector(".plot");
+    this.plotted?.destroy();
+    this.plotted = null;
+    const label = this.figure.dataset.label;
+    this.figure.querySelector("figcaption").textContent = model.summary ? `${label}: ${model.summary}` : label;
+    if (!model.summary) { place.textContent = "No data in this time."; return; }
+    place.textContent = "";
+    const axis = { stroke: colour("--muted"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
+    this.plotted = new uPlot({
+      width: place.clientWidth || 300,
+      height: Number(this.figure.dataset.height),
+      legend: { show: false },
+      cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
+      scales: {
+        x: { range: [body.since_s, body.until_s] },
+        y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.08 : 1] },
+      },
+      axes: [
+        { ...axis, space: 70 },
+        { ...axis, size: 64, values: (_plot, ticks) => ticks.map((one) => (one === 0 ? "0" : model.format(one))) },
+      ],
+      series: [{}, ...model.series],
+      bands: model.bands,
+      hooks: { draw: [failureMarks(model)], setCursor: [tipFor(model)] },
+    }, [model.x, ...model.columns], place);
+    this.plotted.over.addEventListener("mouseleave", () => { document.getElementById("tip").hidden = true; });
+    const canvas = place.querySelector("canvas");
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", `${label}, last ${this.range}: ${model.summary}`);
+    showKeys(this.figure, model);
+  }
+
+  resize() {
+    const width = this.figure.querySelector(".plot").clientWidth;
+    if (this.plotted && width && Math.abs(width - this.plotted.width) > 1) {
+      this.plotted.setSize({ width, height: Number(this.figure.dataset.height) });
+    }
+  }
+
+  close() {
+    clearInterval(this.timer);
+    this.observer.disconnect();
+    document.removeEventListener("dogwatch:theme", this.themed);
+    this.plotted?.destroy();
+  }
+}
+
+function begin(figure) {
+  if ("begun" in figure.dataset) return;
+  figure.dataset.begun = "";
+  new Chart(figure);
+}
+
+// A chart as the server's template makes it.
+export function makeChart(source, label) {
+  const figure = document.createElement("figure");
+  figure.className = "chart";
+  Object.assign(figure.dataset, { chartSrc: source, range: "24h", height: "200", label });
+  const ranges = document.createElement("div");
+  ranges.className = "ranges";
+  ranges.setAttribute("role", "group");
+  ranges.setAttribute("aria-label", "Time shown");
+  for (const one of RANGES) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.dataset.range = one;
+    button.textContent = `${one.slice(0, -1)} ${one.slice(-1)}`;
+    ranges.append(button);
+  }
+  const plot = document.createElement("div");
+  plot.className = "plot";
+  const caption = document.createElement("figcaption");
+  caption.className = "muted";
+  figure.append(ranges, plot, caption);
+  // After it stands in the page, so that it knows its width.
+  queueMicrotask(() => begin(figure));
+  return figure;
+}
+
+export function startCharts() {
+  const start = (root) => {
+    for (const figure of root.querySelectorAll(".chart")) {
+      const folded = figure.closest("details[data-load-chart]");
+      if (!folded || folded.open) begin(figure);
+    }
+  };
+  start(document);
+  document.addEventListener("toggle", (event) => {
+    if (event.target.matches?.("details[data-load-chart]") && event.target.open) start(event.target);
+  }, true);
+}

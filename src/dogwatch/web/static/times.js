@@ -1,0 +1,44 @@
+// Shows <time data-t> in the viewer's zone; relative ones are kept true.
+const short = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const dated = new Intl.DateTimeFormat(undefined, {
+  month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit",
+});
+const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
+const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto", style: "short" });
+const STEPS = [[60, 1, "second"], [3600, 60, "minute"], [86400, 3600, "hour"], [Infinity, 86400, "day"]];
+
+export function clock(seconds) {
+  const then = new Date(seconds * 1000);
+  return (Date.now() - then < 20 * 3600 * 1000 ? short : dated).format(then);
+}
+
+export function ago(seconds) {
+  const past = Date.now() / 1000 - seconds;
+  if (Math.abs(past) < 5) return "just now";
+  const [, size, unit] = STEPS.find(([below]) => Math.abs(past) < below);
+  return relative.format(-Math.round(past / size), unit);
+}
+
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  if (seconds < 1) return `${Number((seconds * 1000).toPrecision(3))} ms`;
+  return `${Number(seconds.toPrecision(3))} s`;
+}
+
+export function showTimes(root = document) {
+  for (const element of root.querySelectorAll("time[data-t]")) {
+    const seconds = Number(element.dataset.t);
+    const text = "relative" in element.dataset ? ago(seconds) : clock(seconds);
+    if (element.textContent !== text) element.textContent = text;
+    if (!element.title) element.title = full.format(new Date(seconds * 1000));
+  }
+}
+
+export function startTimes() {
+  const zone = document.getElementById("zone");
+  if (zone) zone.textContent = ` (${Intl.DateTimeFormat().resolvedOptions().timeZone})`;
+  showTimes();
+  setInterval(() => { if (!document.hidden) showTimes(); }, 10_000);
+  document.addEventListener("htmx:after:swap", () => showTimes());
+  document.addEventListener("dogwatch:fresh", () => showTimes());
+}

@@ -1,0 +1,254 @@
+"""What templates are given: rows, groups, host tiles, the present trouble; and the templates themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import jinja2
+import msgspec
+
+from dogwatch.config.status import ReloadRecord
+from dogwatch.core.units import format_duration, format_size
+from dogwatch.core.values import Status
+from dogwatch.hosts.view import CollectorView, FilesystemView, HostView
+from dogwatch.probes.view import TargetView
+from dogwatch.store.protocol import Availability
+from dogwatch.web import bars, listing
+from dogwatch.web.api.models import plain
+from dogwatch.web.assets import Assets
+from dogwatch.web.badges import percent
+from dogwatch.web.context import AVAILABILITY_PERIODS, WebContext
+
+GROUP_ROWS = 50
+_ROWS_AT_FIRST = 120
+_GROUPS_SHOWN = 100
+_WRONG_SHOWN = 12
+_PHASES = (
+    ("resolve", "Resolve"),
+    ("connect", "Connect"),
+    ("tls", "TLS"),
+    ("first_byte", "First byte"),
+    ("transfer", "Transfer"),
+)
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One target on the board. key: its element's id, of characters that ids may have."""
+
+    view: TargetView
+    key: str
+    bars: bars.Bars
+    availability: dict[str, Availability]
+
+
+class GroupPart(msgspec.Struct, frozen=True, kw_only=True):
+    """A group and those of its rows that are shown. cursor: of the next rows, "" at the end."""
+
+    name: str
+    counts: Mapping[str, int]
+    status: str
+    total: int
+    rows: Sequence[Row]
+    cursor: str
+    q: str
+    lazy: bool = False
+
+    @property
+    def key(self) -> str:
+        return key(self.name)
+
+    @property
+    def more(self) -> str:
+        """Return the address of the next rows."""
+        return "/fragments/group?" + urlencode({"group": self.name, "q": self.q, "cursor": self.cursor})
+
+
+class Board(msgspec.Struct, frozen=True, kw_only=True):
+    """total: targets there are; matching: those the filter lets through. earlier, later: groups on other pages."""
+
+    groups: Sequence[GroupPart]
+    total: int
+    matching: int
+    start: int
+    earlier: int | None
+    later: int | None
+
+
+class Now(msgspec.Struct, frozen=True, kw_only=True):
+    """What is the matter now. reload: the newest reload, if it failed."""
+
+    counts: Mapping[str, int]
+    total: int
+    wrong: Sequence[TargetView]
+    wrong_more: int
+    reload: ReloadRecord | None
+    store_trouble: str
+    findings: Sequence[Mapping[str, object]]
+    collectors: Sequence[tuple[str, CollectorView]]
+
+
+class HostTile(msgspec.Struct, frozen=True, kw_only=True):
+    host: HostView
+    filesystems: Sequence[FilesystemView]
+
+
+def key(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:10]
+
+
+async def rows(ctx: WebContext, views: Sequence[TargetView], slots: int = 0) -> list[Row]:
+    slots = slots or ctx.options.bars
+    names = [one.name for one in views]
+    recent = await ctx.services.store.recent(names, limit=slots) if names else {}
+    periods = {period: await ctx.availability(names, period) for period in AVAILABILITY_PERIODS}
+    return [
+        Row(
+            view=one,
+            key=key(one.name),
+            bars=bars.draw(recent.get(one.name, ()), slots),
+            availability={period: found[one.name] for period, found in periods.items() if one.name in found},
+        )
+        for one in views
+    ]
+
+
+async def board(ctx: WebContext, wanted: listing.Filter, q: str, start: int) -> Board:
+    """Return the groups with rows for the first of them; further rows are fetched when they are asked for."""
+    views = ctx.targets()
+    matching = [one for one in views if wanted.matches(one)] if wanted else views
+    groups = listing.grouped(matching)
+    left = _ROWS_AT_FIRST
+    plan: list[tuple[listing.Group, Sequence[TargetView], str]] = []
+    for group in groups[start : start + _GROUPS_SHOWN]:
+        chosen, cursor = listing.page(group.views, cursor="", limit=min(GROUP_ROWS, left)) if left > 0 else ((), "")
+        left -= len(chosen)
+        plan.append((group, chosen, cursor))
+    drawn = {row.view.name: row for row in await rows(ctx, [one for _group, chosen, _c in plan for one in chosen])}
+    later = start + _GROUPS_SHOWN
+    return Board(
+        groups=[
+            GroupPart(
+                name=group.name,
+                counts=group.counts,
+                status=group.status,
+                total=len(group.views),
+                rows=[drawn[one.name] for one in chosen],
+                cursor=cursor,
+                q=q,
+                lazy=not chosen,
+            )
+            for group, chosen, cursor in plan
+        ],
+        total=len(views),
+        matching=len(matching),
+        start=start,
+        earlier=max(0, start - _GROUPS_SHOWN) if start else None,
+        later=later if later < len(groups) else None,
+    )
+
+
+def now(ctx: WebContext) -> Now:
+    services = ctx.services
+    views = ctx.targets()
+    wrong = listing.troubled(views)
+    history = services.reload.history()
+    failed = history[0] if history and history[0].outcome == "failed" else None
+    return Now(
+        counts=listing.counts(views),
+        total=len(views),
+        wrong=wrong[:_WRONG_SHOWN],
+        wrong_more=max(0, len(wrong) - _WRONG_SHOWN),
+        reload=failed,
+        store_trouble=services.store.trouble,
+        findings=services.findings(),
+        collectors=[
+            (host.name, one) for host in services.hosts.hosts() for one in host.collectors if not one.ok
+        ],
+    )
+
+
+def tile(host: HostView) -> HostTile:
+    """Return a host's tile, the fullest file systems first."""
+    return HostTile(host=host, filesystems=sorted(host.filesystems, key=lambda one: -one.used_ratio)[:6])
+
+
+def phase_parts(view: TargetView) -> list[tuple[str, str, float, float]]:
+    """Return (key, name, seconds, share of all) of the last attempt's phases."""
+    if view.last_phases is None:
+        return []
+    seconds = [(name, title, float(getattr(view.last_phases, f"{name}_s"))) for name, title in _PHASES]
+    total = sum(one for _name, _title, one in seconds)
+    return [(name, title, one, one / total) for name, title, one in seconds] if total else []
+
+
+def shown_values(view: TargetView) -> list[tuple[str, str]]:
+    """Return what the last attempt measured, as text."""
+    shown = []
+    for name, value in plain(view.values).items():
+        if isinstance(value, bool):
+            text = "yes" if value else "no"
+        elif isinstance(value, float):
+            text = format_duration(value) if name.endswith("_s") and math.isfinite(value) else f"{value:.4g}"
+        elif isinstance(value, int) and name.endswith("_bytes"):
+            text = format_size(value)
+        else:
+            text = "" if value is None else str(value)
+        if text:
+            shown.append((name, text))
+    return shown
+
+
+def page_templates(assets: Assets) -> jinja2.Environment:
+    """Return the templates, compiled now and not under somebody's request."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("dogwatch.web", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        auto_reload=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(asset=assets.url, Status=Status)
+    environment.filters.update(
+        duration=lambda seconds: "–" if seconds is None else format_duration(seconds),
+        latency=_latency,
+        size=lambda size_bytes: "–" if size_bytes is None else format_size(size_bytes),
+        share=lambda ratio: "–" if ratio is None else f"{ratio * 100:.0f} %",
+        percent=lambda one: "–" if one is None or one.ratio is None else percent(one.ratio),
+        segment=lambda name: quote(name, safe="", errors="replace"),
+        query=lambda text: urlencode({"q": text}, errors="replace"),
+        utc=_utc,
+        word=lambda status: Status(status).word,
+        listed=lambda value: [value] if isinstance(value, str) else list(_items(value)),
+        number=lambda value: f"{value:,}".replace(",", "\u202f"),
+    )
+    for name in environment.list_templates():
+        environment.get_template(name)
+    return environment
+
+
+def _items(value: Any) -> Sequence[str]:
+    if isinstance(value, Mapping):
+        return [f"{name}: {one}" for name, one in value.items()]
+    if isinstance(value, Sequence):
+        return [str(one) for one in value]
+    return [str(value)]
+
+
+def _latency(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def _utc(time_s: float) -> str:
+    """Return an ISO time for <time datetime>; scripts show it in the viewer's zone."""
+    try:
+        return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return ""
