@@ -1,0 +1,86 @@
+"""When targets are due: fixed rates on the monotonic clock, spread, one timer for all of them."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+# A target of a long interval need not wait for hours until it is first asked.
+FIRST_SPREAD_S = 30.0
+# Behind by more than this, everything is moved instead of being caught up with in a burst.
+STALL_S = 1.0
+
+
+class Due(Protocol):
+    """What the schedule writes into a target. turn: distinguishes an entry in force from one that was replaced."""
+
+    turn: int
+    due_s: float
+
+
+T = TypeVar("T", bound=Due)
+
+
+def phase(name: str) -> float:
+    """Return where in its interval a target is asked, in [0, 1): the same after every restart."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") / 2**64
+
+
+def first_due_s(name: str, every_s: float) -> float:
+    """Return how long after its start a target is asked first."""
+    return phase(name) * min(every_s, FIRST_SPREAD_S)
+
+
+class Schedule(Generic[T]):
+    """A heap of due times. Times are seconds on the monotonic clock, less what was lost in stalls.
+
+    stalls, stalled_s: how often and for how long in all everything was moved, because the process was stopped, its
+    machine slept, or there was more to do than it could.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, int, T]] = []
+        self._turns = 0
+        self.stalls = 0
+        self.stalled_s = 0.0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def put(self, target: T, due_s: float) -> None:
+        """Make a target due at that time and at no other. due_s: in the schedule's own time (see `time_s`)."""
+        self._turns += 1
+        target.turn = self._turns
+        target.due_s = due_s
+        heapq.heappush(self._heap, (due_s, self._turns, self._turns, target))
+
+    def remove(self, target: T) -> None:
+        """Forget a target; its entry is dropped when its time comes."""
+        target.turn = 0
+
+    def time_s(self, monotonic_s: float) -> float:
+        return monotonic_s - self.stalled_s
+
+    def next_s(self) -> float | None:
+        """Return when the next entry is due, in the schedule's time; None while there is none."""
+        heap = self._heap
+        while heap and heap[0][2] != heap[0][3].turn:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else None
+
+    def due(self, monotonic_s: float) -> Iterator[tuple[T, float]]:
+        """Yield what is due with its lateness in seconds, each once, earliest first."""
+        following = self.next_s()
+        if following is None:
+            return
+        behind_s = self.time_s(monotonic_s) - following
+        if behind_s > STALL_S:
+            self.stalls += 1
+            self.stalled_s += behind_s
+        now_s = self.time_s(monotonic_s)
+        while (following := self.next_s()) is not None and following <= now_s:
+            target = heapq.heappop(self._heap)[3]
+            target.turn = 0
+            yield target, now_s - following

@@ -1,0 +1,193 @@
+"""The `probes` section: what is asked how often, and when an answer becomes a status."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from dogwatch.config.section import Fault, Section
+from dogwatch.core.component import Registry, nearest
+from dogwatch.core.units import Bytes, Seconds, format_duration
+from dogwatch.probes.probe import EVIDENCE_BYTES, Probe
+from dogwatch.rules.conditions import ConditionError, compile_condition
+from dogwatch.rules.thresholds import Policy, Window
+
+MAX_NAME_CHARS = 100
+Count = Annotated[int, Meta(ge=1, le=1000)]
+# What every kind's expectations may read, beside the kind's own variables; the watch provides them.
+COMMON_VARIABLES: Mapping[str, str] = {"duration_s": "double", "phases": "map"}
+
+
+class Retries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Further tries inside one attempt; only the last one counts.
+
+    attempts: how many beyond the first. base: the wait before the first retry is a random time up to this, and
+    doubles. cap: the longest wait. A retry that could not end before the next attempt is due is not made.
+    """
+
+    attempts: Annotated[int, Meta(ge=0, le=10)] = 0
+    base: Seconds = 0.2
+    cap: Seconds = 2.0
+
+
+class Startup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """grace: how long after its first attempt a target may fail without being down, until it first succeeds."""
+
+    grace: Seconds = 0.0
+
+
+class ProbeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One target: the check is written as one key naming its kind, `http: {url: …}`.
+
+    every: fixed rate. timeout: of one try. failures: in a row until it is down; window: N of M instead.
+    successes: in a row until it is up again. degraded_after: slow successes in a row until it is degraded.
+    jitter: each attempt starts up to this much later, at random. keep_body: how much of a failing answer is kept.
+    paused: watched, but not asked.
+    """
+
+    name: str
+    check: Probe
+    every: Seconds = 15.0
+    timeout: Seconds = 5.0
+    failures: Count = 3
+    successes: Count = 2
+    window: Window | None = None
+    degraded_after: Count = 1
+    retries: Retries = Retries()
+    startup: Startup = Startup()
+    jitter: Seconds = 0.0
+    labels: Mapping[str, str] = {}
+    group: str = ""
+    depends_on: Sequence[str] = ()
+    paused: bool = False
+    keep_body: Bytes = EVIDENCE_BYTES
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(
+            failures=self.failures,
+            successes=self.successes,
+            window=self.window,
+            degraded_after=self.degraded_after,
+            grace_s=self.startup.grace,
+        )
+
+
+def fingerprint(spec: ProbeSpec) -> str:
+    """Return the identity of a target: what is asked, not how often, nor what is made of the answer.
+
+    State, history and memory are kept while it stays the same.
+    """
+    check = msgspec.structs.replace(spec.check, expect=None, degraded_if=None)
+    content = msgspec.json.encode([spec.name, check.kind, check], enc_hook=repr, order="deterministic")
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def variables(check: Probe) -> dict[str, str]:
+    """Return what a check's expectations may read, with types."""
+    return {**COMMON_VARIABLES, **check.variables}
+
+
+def check_probes(specs: Sequence[ProbeSpec]) -> Iterator[Fault]:
+    """Find every mistake that types cannot say, in the order of the specs."""
+    names: dict[str, int] = {}
+    for at, spec in enumerate(specs):
+        yield from _name_faults(at, spec.name, names)
+        yield from _timing_faults(at, spec)
+        yield from _check_faults(at, spec.check)
+    for at, spec in enumerate(specs):
+        for place, name in enumerate(spec.depends_on):
+            if name == spec.name:
+                yield Fault((at, "depends_on", place), "a target cannot depend on itself")
+            elif name not in names:
+                yield Fault((at, "depends_on", place), f"unknown target '{name}'", nearest(name, list(names)))
+    yield from _cycles(specs, names)
+
+
+def _name_faults(at: int, name: str, names: dict[str, int]) -> Iterator[Fault]:
+    if not name.strip() or name != name.strip():
+        yield Fault((at, "name"), "a name must not be empty, nor begin or end with space")
+    elif len(name) > MAX_NAME_CHARS or not name.isprintable():
+        yield Fault((at, "name"), f"a name is at most {MAX_NAME_CHARS} printable characters")
+    if name in names:
+        yield Fault((at, "name"), f"the name '{name}' is used twice, first by probes[{names[name]}]")
+    names.setdefault(name, at)
+
+
+def _timing_faults(at: int, spec: ProbeSpec) -> Iterator[Fault]:
+    if spec.every < 0.1:
+        yield Fault((at, "every"), "at most 10 attempts a second: every must be 100ms or more")
+    if spec.timeout <= 0:
+        yield Fault((at, "timeout"), "must be more than nothing")
+    elif spec.timeout > spec.every:
+        times = f"{format_duration(spec.timeout)} is longer than every ({format_duration(spec.every)})"
+        yield Fault((at, "timeout"), f"{times}: a slow attempt would make the next be skipped")
+    if spec.jitter and spec.jitter > spec.every / 2:
+        yield Fault((at, "jitter"), f"must be at most half of every ({format_duration(spec.every)})")
+    if spec.window and not 1 <= spec.window.failures <= spec.window.of <= 1000:
+        yield Fault((at, "window"), "wants 1 ≤ failures ≤ of ≤ 1000")
+    if spec.keep_body > EVIDENCE_BYTES:
+        yield Fault((at, "keep_body"), f"at most {EVIDENCE_BYTES} bytes are kept")
+
+
+def _check_faults(at: int, check: Probe) -> Iterator[Fault]:
+    for path, message, hint in check.faults():
+        yield Fault((at, check.kind, *path), message, hint)
+    for field in ("expect", "degraded_if"):
+        text = getattr(check, field)
+        if text is None:
+            continue
+        try:
+            compile_condition(text, variables(check))
+        except ConditionError as error:
+            place = f" (at character {error.position + 1})" if error.position else ""
+            yield Fault((at, check.kind, field), f"{error}{place}", error.hint)
+
+
+def _cycles(specs: Sequence[ProbeSpec], names: Mapping[str, int]) -> Iterator[Fault]:
+    """Report every dependency cycle once, at the first of its members."""
+    done: set[str] = set()
+    for spec in specs:
+        trail: list[str] = []
+        yield from _walk(specs, names, spec.name, trail, done)
+
+
+def _walk(
+    specs: Sequence[ProbeSpec], names: Mapping[str, int], start: str, trail: list[str], done: set[str]
+) -> Iterator[Fault]:
+    """Walk dependencies depth first without recursion, so that a chain of 5,000 targets is fine."""
+    stack: list[tuple[str, Iterator[str]]] = [] if start in done else [(start, iter(specs[names[start]].depends_on))]
+    trail.extend(name for name, _rest in stack)
+    while stack:
+        name, rest = stack[-1]
+        following = next(rest, None)
+        if following is None:
+            stack.pop()
+            trail.pop()
+            done.add(name)
+        elif following in trail and following != name:
+            cycle = [*trail[trail.index(following) :], following]
+            yield Fault((names[name], "depends_on"), f"the dependencies go in a circle: {' → '.join(cycle)}")
+        elif following in names and following not in done and following != name:
+            stack.append((following, iter(specs[names[following]].depends_on)))
+            trail.append(following)
+
+
+def probes_section(registry: Registry[Any]) -> Section[list[ProbeSpec]]:
+    """Return the `probes` section over the kinds of a registry."""
+    return Section(
+        key="probes",
+        type=list[ProbeSpec],
+        doc="What is watched: one entry a target.",
+        default=list,
+        families={Probe: registry},
+        check=_check,
+    )
+
+
+def _check(specs: list[ProbeSpec]) -> Iterable[Fault]:
+    return check_probes(specs)

@@ -1,0 +1,297 @@
+"""One watched target: its specification, what is remembered of it, and what an attempt's result means for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from dogwatch.core.values import Status, Transition
+from dogwatch.probes.probe import Attempt, Evidence, Phases, Probe, ProbeEnv, ProbeResult
+from dogwatch.probes.spec import COMMON_VARIABLES, ProbeSpec, fingerprint, variables
+from dogwatch.probes.view import TargetView
+from dogwatch.rules.conditions import Condition, ConditionFailure, compile_condition
+from dogwatch.rules.thresholds import Observation, Policy, Seen, State, decode, encode, step
+from dogwatch.store.protocol import Failure, ResultRow, TargetState
+
+_NO_PHASES = Phases()
+_PLAIN = (bool, int, float, str)
+_SHOWN_CHARS = 500
+_MESSAGE_CHARS = 1000
+
+
+class ResultSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """What a live view hears of one attempt (topic "result"). status: the word, after this attempt."""
+
+    target: str
+    time_s: float
+    success: bool
+    status: str
+    duration_s: float
+    phases: Phases | None = None
+    reason: str = ""
+    message: str = ""
+    lateness_s: float = 0.0
+
+
+class Rules:
+    """A specification's conditions, compiled.
+
+    wants: what attempts must provide. common: which of the variables that the watch provides are read. heavy: whether
+    values may hold what is too large to be kept with the target.
+    """
+
+    __slots__ = ("common", "degraded", "expect", "heavy", "policy", "wants")
+
+    def __init__(self, spec: ProbeSpec) -> None:
+        check = spec.check
+        known = variables(check)
+        self.expect = compile_condition(check.expect, known) if check.expect else None
+        self.degraded = compile_condition(check.degraded_if, known) if check.degraded_if else None
+        read: frozenset[str] = frozenset().union(*(rule.names for rule in (self.expect, self.degraded) if rule))
+        self.common = frozenset(name for name in COMMON_VARIABLES if name in read and name not in check.variables)
+        self.wants = read - self.common
+        self.heavy = any(known[name] not in ("int", "double", "bool") for name in self.wants)
+        self.policy: Policy = spec.policy
+
+
+class Target:
+    """What the watch knows of one target. Owned by the event loop's thread.
+
+    running: an attempt is under way, waiting retries included. tries: of this attempt so far. waiters: who wants the
+    result of the attempt under way. commit: the newest transition on its way to disk. gone: no longer configured;
+    what still arrives for it is dropped.
+    """
+
+    __slots__ = (
+        "attempt",
+        "cancel",
+        "check",
+        "commit",
+        "config_paused",
+        "due_s",
+        "failed",
+        "fingerprint",
+        "gone",
+        "jitter_s",
+        "labels_text",
+        "last_lateness_s",
+        "last_result",
+        "last_success",
+        "last_time_s",
+        "memory",
+        "observed_s",
+        "on_done",
+        "queued",
+        "reasons",
+        "rules",
+        "running",
+        "saved",
+        "saved_s",
+        "skipped",
+        "spec",
+        "started_s",
+        "state",
+        "succeeded",
+        "tries",
+        "turn",
+        "waiters",
+    )  # fmt: skip
+
+    def __init__(self, spec: ProbeSpec, env: ProbeEnv, *, now_s: float) -> None:
+        self.memory: dict[str, Any] = {}
+        self.state = State(since_s=now_s)
+        self.fingerprint = fingerprint(spec)
+        self.turn = 0
+        self.due_s = 0.0
+        self.jitter_s = 0.0
+        self.running = False
+        self.queued = False
+        self.gone = False
+        self.config_paused = False
+        self.tries = 0
+        self.started_s = 0.0
+        self.observed_s: float | None = None
+        self.cancel: Callable[[], None] | None = None
+        self.on_done: Callable[[ProbeResult], None] | None = None
+        self.waiters: list[asyncio.Future[ProbeResult]] = []
+        self.commit: asyncio.Task[None] | None = None
+        self.saved: State | None = None
+        self.saved_s = 0.0
+        self.last_result: ProbeResult | None = None
+        self.last_time_s: float | None = None
+        self.last_success = False
+        self.last_lateness_s = 0.0
+        self.succeeded = self.failed = self.skipped = 0
+        self.reasons: dict[str, int] = {}
+        self.labels_text: Any = None
+        self.adopt(spec, Rules(spec), env)
+
+    def adopt(self, spec: ProbeSpec, rules: Rules, env: ProbeEnv) -> None:
+        """Take over a specification of the same identity; everything remembered stays."""
+        self.spec = spec
+        self.check: Probe = spec.check
+        self.rules = rules
+        self.labels_text = None
+        self.attempt = Attempt(target=spec.name, timeout_s=spec.timeout, env=env, wants=rules.wants, memory=self.memory)
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def status(self) -> Status:
+        return self.state.status
+
+    def restore(self, stored: TargetState) -> None:
+        """Take over what a store kept. Of another identity only a pause by hand is: it was meant for the name."""
+        state = decode(stored.decider) if stored.fingerprint == self.fingerprint else None
+        if state is None:
+            self.state = msgspec.structs.replace(self.state, paused=stored.paused)
+            return
+        self.state = self.saved = state
+        self.config_paused = state.paused and not stored.paused
+
+    def stored(self) -> TargetState:
+        """Return what must survive a restart. paused: by hand; a pause by the configuration ends with it."""
+        return TargetState(
+            target=self.name,
+            status=self.state.status,
+            since_s=self.state.since_s,
+            fingerprint=self.fingerprint,
+            decider=encode(self.state),
+            paused=self.state.paused and not self.config_paused,
+        )
+
+    def judge(self, result: ProbeResult) -> tuple[ProbeResult, bool]:
+        """Return the result with the expectation applied, and whether it is degraded."""
+        rules = self.rules
+        if not result.success or (rules.expect is None and rules.degraded is None):
+            return result, False
+        values = result.values if not rules.common else _with_common(result)
+        if rules.expect is not None:
+            why = _unmet(rules.expect, values)
+            if why:
+                return msgspec.structs.replace(result, success=False, reason="expectation", message=why), False
+        if rules.degraded is None:
+            return result, False
+        try:
+            return result, rules.degraded.test(values)
+        except ConditionFailure as failure:
+            # It answered as it should; that the slow condition cannot be decided is shown, but is not the target's.
+            return msgspec.structs.replace(result, message=str(failure)), False
+
+    def observe(self, seen: Seen, *, now_s: float, monotonic_s: float, why: str = "") -> Transition | None:
+        """Let the decider see one thing; return the transition, if there was one."""
+        elapsed_s = 0.0 if self.observed_s is None else monotonic_s - self.observed_s
+        self.observed_s = monotonic_s
+        observation = Observation(self.spec.name, seen, elapsed_s, why)
+        self.state, transition = step(self.rules.policy, self.state, observation, now_s)
+        return transition
+
+    def count(self, result: ProbeResult, now_s: float) -> None:
+        """Remember a judged result as the target's last."""
+        if result.success:
+            self.succeeded += 1
+        else:
+            self.failed += 1
+            self.reasons[result.reason] = self.reasons.get(result.reason, 0) + 1
+        self.last_success = result.success
+        self.last_time_s = now_s
+        # The evidence holds on to the whole answer, and so may the values.
+        values = light(result.values) if self.rules.heavy else result.values
+        if result.evidence is not None or values is not result.values:
+            result = msgspec.structs.replace(result, evidence=None, values=values)
+        self.last_result = result
+
+    def row(self, result: ProbeResult, now_s: float) -> ResultRow:
+        phases = result.phases or _NO_PHASES
+        return ResultRow(
+            self.spec.name,
+            now_s,
+            result.success,
+            int(self.state.status),
+            result.duration_s,
+            phases.resolve_s,
+            phases.connect_s,
+            phases.tls_s,
+            phases.first_byte_s,
+            phases.transfer_s,
+            result.reason,
+        )
+
+    def failure(self, result: ProbeResult, now_s: float) -> Failure:
+        """Return why an attempt failed, with bounded evidence."""
+        evidence = result.evidence() if result.evidence is not None else Evidence()
+        limit = self.spec.keep_body
+        body, truncated = evidence.body, evidence.truncated
+        if len(body.encode(errors="replace")) > limit:
+            body, truncated = body.encode(errors="replace")[:limit].decode(errors="ignore"), True
+        return Failure(
+            target=self.name,
+            time_s=now_s,
+            reason=result.reason,
+            message=result.message[:_MESSAGE_CHARS],
+            headers=evidence.headers,
+            body=body,
+            truncated=truncated,
+        )
+
+    def view(self, schedule_s: float) -> TargetView:
+        """Return the target as it is now. schedule_s: the time of the schedule."""
+        last, spec, state = self.last_result, self.spec, self.state
+        return TargetView(
+            name=spec.name,
+            kind=self.check.kind,
+            address=self.check.address(),
+            group=spec.group,
+            labels=spec.labels,
+            status=state.status.word,
+            since_s=state.since_s,
+            every_s=spec.every,
+            timeout_s=spec.timeout,
+            last_time_s=self.last_time_s,
+            last_success=self.last_success if last else None,
+            last_duration_s=last.duration_s if last else None,
+            last_phases=last.phases if last else None,
+            last_reason=last.reason if last else "",
+            last_message=last.message if last else "",
+            consecutive_failures=state.bad,
+            lateness_s=self.last_lateness_s,
+            next_s=max(0.0, self.due_s - schedule_s) if self.turn else None,
+            depends_on=spec.depends_on,
+            values=light(last.values) if last else {},
+        )
+
+
+def _with_common(result: ProbeResult) -> dict[str, Any]:
+    phases = result.phases or _NO_PHASES
+    return {**result.values, "duration_s": result.duration_s, "phases": msgspec.structs.asdict(phases)}
+
+
+def _unmet(condition: Condition, values: Mapping[str, Any]) -> str:
+    """Return why an expectation is not met, or ""."""
+    try:
+        return "" if condition.test(values) else condition.explain(values) or "the expectation was false"
+    except ConditionFailure as failure:
+        return str(failure)
+
+
+def light(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that are small enough to keep and show."""
+    return {
+        name: value
+        for name, value in values.items()
+        if type(value) in _PLAIN and not (type(value) is str and len(value) > _SHOWN_CHARS)
+    }
+
+
+def close_memory(memory: dict[str, Any]) -> None:
+    """Release what a target's attempts kept: connections."""
+    for kept in memory.values():
+        close = getattr(kept, "close", None)
+        if callable(close):
+            close()
+    memory.clear()

@@ -1,0 +1,65 @@
+"""Regular expressions of conditions: RE2's meaning, and never more than linear time in the text.
+
+A pattern without unbounded repetition means the same to Python's `re` and cannot run away, so it is used for those;
+every other goes to RE2 inside the reference implementation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from dogwatch.rules.cel_reference import reference_matcher
+
+Search = Callable[[str], bool]
+# Literals, ".", escaped punctuation, simple classes, \d \w \s, anchors, "?", groups without repetition, "|".
+_SAFE = re.compile(
+    r"""(?:
+        [A-Za-z0-9 _<>=@%&~#"'!,:;/-]
+      | [^\x00-\x7f]
+      | \.
+      | \\[.\-/+*?()\[\]{}|^$\\"]
+      | \\[dw]
+      | \[\^?(?:[A-Za-z0-9 _.,:;/@%=+*]|[a-z]-[a-z]|[A-Z]-[A-Z]|[0-9]-[0-9])+\]
+      )\??
+      | [(|)^$]
+    """,
+    re.VERBOSE,
+)
+
+
+def _is_safe(pattern: str) -> bool:
+    at = depth = 0
+    while at < len(pattern):
+        match = _SAFE.match(pattern, at)
+        if match is None:
+            return False
+        depth += {"(": 1, ")": -1}.get(match[0], 0)
+        at = match.end()
+        # A group that may be left out, or an empty branch: rare, and RE2 reads them its own way.
+        if depth < 0 or pattern[at : at + 1] in ("?", "*", "+", "{"):
+            return False
+    return depth == 0 and pattern.count("?") <= 8
+
+
+def matcher(pattern: str) -> Search:
+    """Return a search for a constant pattern.
+
+    Raises: ConditionError for a pattern that RE2 refuses.
+    """
+    if not _is_safe(pattern):
+        return reference_matcher(pattern)
+    # RE2's $ is the very end of the text, Python's also stands before a final newline.
+    found = re.compile(_dollar(pattern), re.ASCII).search
+    return lambda text: found(text) is not None
+
+
+def _dollar(pattern: str) -> str:
+    out = []
+    at = 0
+    while at < len(pattern):
+        step = 2 if pattern[at] == "\\" else 1
+        part = pattern[at : at + step]
+        out.append(r"\Z" if part == "$" else part)
+        at += step
+    return "".join(out)
