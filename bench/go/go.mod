@@ -1,0 +1,3 @@
+module dogwatch.bench/httpprobes
+
+go 1.19

@@ -1,0 +1,63 @@
+"""Deadlines in buckets of 10 ms: adding and dropping one costs a set operation, and only one timer is ever armed."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Protocol
+
+BUCKETS_PER_S = 100
+NEVER = 1 << 62
+
+
+class Expiring(Protocol):
+    def expire(self) -> None:
+        """The time is up. Called at most once for each time it was added."""
+        ...
+
+
+class Deadlines:
+    """Which items end when. An item expires at its time or up to 10 ms later, never earlier."""
+
+    __slots__ = ("_buckets", "_order")
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, set[Expiring]] = {}
+        self._order: list[int] = []
+
+    def add(self, due_s: float, item: Expiring) -> int:
+        """Return the bucket, which `discard` wants back."""
+        bucket = int(due_s * BUCKETS_PER_S) + 1
+        items = self._buckets.get(bucket)
+        if items is None:
+            self._buckets[bucket] = {item}
+            heapq.heappush(self._order, bucket)
+        else:
+            items.add(item)
+        return bucket
+
+    def discard(self, bucket: int, item: Expiring) -> None:
+        items = self._buckets.get(bucket)
+        if items is not None:
+            items.discard(item)
+
+    def next_bucket(self) -> int:
+        """Return the earliest bucket that holds anything, NEVER for none; forgets empty ones before it."""
+        while self._order:
+            bucket = self._order[0]
+            if self._buckets[bucket]:
+                return bucket
+            del self._buckets[bucket]
+            heapq.heappop(self._order)
+        return NEVER
+
+    def expire(self, now_s: float) -> None:
+        """Expire what is due, in order of time."""
+        now = int(now_s * BUCKETS_PER_S)
+        while self._order and self._order[0] <= now:
+            items = self._buckets.pop(heapq.heappop(self._order))
+            # One item's end may take another with it: an item that is gone from the set must not expire.
+            while items:
+                items.pop().expire()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._buckets.values()))

@@ -1,0 +1,290 @@
+"""Answers: the head parsed strictly, the body measured, decoded and bounded as it arrives."""
+
+from __future__ import annotations
+
+import re
+import zlib
+
+from dogwatch.probes.http.request import TOKEN
+
+MAX_HEADERS = 512
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?")
+_MAX_CHUNK_LINE = 4096
+_MAX_TRAILERS = 16 * 1024
+# Names seen all day, so that they need no checking letter by letter.
+_KNOWN = frozenset(
+    "accept-ranges age alt-svc cache-control connection content-encoding content-length content-type date etag "
+    "expires keep-alive last-modified location server set-cookie strict-transport-security transfer-encoding vary "
+    "via x-content-type-options x-frame-options x-powered-by x-request-id x-xss-protection".split()
+)
+
+
+class Refused(Exception):
+    """The answer breaks the protocol or a limit. reason: a word of REASONS."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class Head:
+    """Status line and headers. headers: lower-case name → value, several joined by ", "."""
+
+    __slots__ = ("headers", "raw", "status", "version")
+
+    def __init__(self, raw: bytes, version: float, status: int, headers: dict[str, str]) -> None:
+        self.raw = raw
+        self.version = version
+        self.status = status
+        self.headers = headers
+
+
+def head_end(data: bytes | bytearray, start: int) -> int:
+    """Return the offset behind the empty line that ends a head, -1 if it is not there yet."""
+    strict = data.find(b"\n\r\n", start)
+    # Bare line feeds are wrong, yet every client takes them.
+    loose = data.find(b"\n\n", start, strict + 1 if strict >= 0 else len(data))
+    if loose >= 0:
+        return loose + 2
+    return strict + 3 if strict >= 0 else -1
+
+
+def parse_head(raw: bytes) -> Head:
+    """Parse a whole head.
+
+    Raises: Refused.
+    """
+    lines = raw.decode("latin-1").split("\n")
+    first = lines[0]
+    start = first[:9]
+    digits = first[9:12]
+    if start == "HTTP/1.1 ":
+        version = 1.1
+    elif start == "HTTP/1.0 ":
+        version = 1.0
+    else:
+        raise Refused("protocol", f"the answer is not HTTP/1: it begins {first[:40].strip()!r}")
+    if not (digits.isdigit() and digits.isascii() and digits >= "100" and first[12:13].strip() == ""):
+        raise Refused("protocol", f"bad status line {first[:60].strip()!r}")
+    if len(lines) > MAX_HEADERS:
+        raise Refused("too_large", f"more than {MAX_HEADERS} header lines")
+    headers: dict[str, str] = {}
+    name = ""
+    for line in lines[1:-2]:
+        if line[:1] in {" ", "\t"} and name:
+            headers[name] = f"{headers[name]} {line.strip()}"  # folded, as old servers do
+            continue
+        name, colon, value = line.partition(":")
+        name = name.lower()
+        if name not in _KNOWN and not TOKEN.fullmatch(name) or not colon:
+            raise Refused("protocol", f"bad header line {line[:60].strip()!r}")
+        value = value.strip(" \t\r")
+        if name in headers:
+            _repeat(headers, name, value)
+        else:
+            headers[name] = value
+    return Head(raw, version, int(digits), headers)
+
+
+def _repeat(headers: dict[str, str], name: str, value: str) -> None:
+    if name == "content-length":
+        if headers[name] != value:
+            raise Refused("protocol", "two different content lengths")
+    elif name == "location":
+        pass  # the first one counts
+    else:
+        headers[name] = f"{headers[name]}, {value}"
+
+
+class Body:
+    """A body as it arrives. `feed` returns True once it is complete; Refused says what broke it.
+
+    limit: bytes on the wire, and bytes decoded, each. truncate: end quietly at the limit instead of failing.
+    keep: how many decoded bytes to keep. Framing: length ≥ 0, chunked, or until the connection ends (length -1).
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_decoder",
+        "_encoding",
+        "_limit",
+        "_line",
+        "_state",
+        "_trailers",
+        "_truncate",
+        "decoded",
+        "keep",
+        "kept",
+        "length",
+        "received",
+        "truncated",
+    )
+
+    def __init__(self, length: int, *, chunked: bool, encoding: str, limit: int, truncate: bool, keep: int) -> None:
+        self.length = length
+        self.received = 0
+        self.decoded = 0
+        self.keep = keep
+        self.kept = b""
+        self.truncated = False
+        self._limit = limit
+        self._truncate = truncate
+        self._chunked = chunked
+        self._encoding = encoding
+        self._decoder = _decoder(encoding) if encoding else None
+        self._line = b""
+        self._state = -1  # bytes left of the chunk; -1: size line, -2: line end behind a chunk, -3: trailers
+        self._trailers = 0
+        if length > limit and not truncate:
+            raise Refused("too_large", f"the body has {length} bytes, the limit is {limit}")
+
+    @property
+    def until_close(self) -> bool:
+        return self.length < 0 and not self._chunked
+
+    def feed(self, data: bytes) -> bool:
+        if self._chunked:
+            return self._feed_chunks(data)
+        if self.length < 0:
+            return self._take(data)
+        left = self.length - self.received
+        return self._take(data if len(data) <= left else data[:left]) or self.received >= self.length
+
+    def end(self) -> None:
+        """The connection ended.
+
+        Raises: Refused if the body needed more.
+        """
+        if self._chunked:
+            raise Refused("protocol", f"the connection ended within a chunked body, after {self.received} bytes")
+        if self.length >= 0 and self.received < self.length:
+            raise Refused("protocol", f"the connection ended after {self.received} of {self.length} bytes")
+        self.check()
+
+    def check(self) -> None:
+        """Look whether a compressed body came to its own end.
+
+        Raises: Refused.
+        """
+        decoder = self._decoder
+        if decoder is not None and self.received and not self.truncated and not decoder.eof:
+            raise Refused("protocol", f"the {self._encoding} body ends too early")
+
+    def _take(self, data: bytes) -> bool:
+        """Count and keep content; True if the limit ended it."""
+        self.received += len(data)
+        if self.received > self._limit:
+            if not self._truncate:
+                raise Refused("too_large", f"the body has more than {self._limit} bytes")
+            data = data[: max(0, len(data) - (self.received - self._limit))]
+            self.received = self._limit
+            self.truncated = True
+        if self._decoder is not None:
+            data = self._decode(data)
+        self.decoded += len(data)
+        if data and len(self.kept) < self.keep:
+            self.kept = (self.kept + data if self.kept else data)[: self.keep]
+        return self.truncated
+
+    def _decode(self, data: bytes) -> bytes:
+        decoder = self._decoder
+        assert decoder is not None
+        if self._encoding == "deflate" and not self.decoded and data[:1] and data[0] & 0x0F != 8:
+            decoder = self._decoder = zlib.decompressobj(-zlib.MAX_WBITS)  # raw, as some servers send it
+        try:
+            # One byte over the limit is enough to know, however much a bomb would unpack to.
+            out = decoder.decompress(data, self._limit - self.decoded + 1)
+        except zlib.error as error:
+            raise Refused("protocol", f"the {self._encoding} body cannot be decoded: {error}") from error
+        if self.decoded + len(out) > self._limit:
+            if not self._truncate:
+                raise Refused("too_large", f"the body unpacks to more than {self._limit} bytes")
+            self.truncated = True
+            out = out[: self._limit - self.decoded]
+        return out
+
+    def _feed_chunks(self, data: bytes) -> bool:
+        at = 0
+        end = len(data)
+        while at < end:
+            if self._state > 0:
+                piece = data[at : at + self._state]
+                at += len(piece)
+                self._state -= len(piece)
+                if self._state == 0:
+                    self._state = -2
+                if self._take(piece):
+                    return True
+                continue
+            newline = data.find(b"\n", at)
+            self._line += data[at : newline + 1 if newline >= 0 else end]
+            if len(self._line) > _MAX_CHUNK_LINE:
+                raise Refused("protocol", "a chunk's size line is too long")
+            if newline < 0:
+                return False
+            at = newline + 1
+            line, self._line = self._line.rstrip(b"\r\n"), b""
+            if self._chunk_line(line):
+                return True
+        return False
+
+    def _chunk_line(self, line: bytes) -> bool:
+        """Handle a line between chunks; True at the very end."""
+        if self._state == -3:
+            self._trailers += len(line) + 2
+            if self._trailers > _MAX_TRAILERS:
+                raise Refused("too_large", "the trailers are too long")
+            return not line
+        if self._state == -2:
+            if line:
+                raise Refused("protocol", "a chunk is longer than it says")
+            self._state = -1
+            return False
+        match = _CHUNK_SIZE.fullmatch(line)
+        if match is None:
+            raise Refused("protocol", f"bad chunk size {line[:40]!r}")
+        self._state = int(match[1], 16) or -3
+        return False
+
+
+class _Decoder:
+    """What zlib's decompressor offers, for typing."""
+
+    eof: bool
+
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+def _decoder(encoding: str) -> _Decoder:
+    wbits = zlib.MAX_WBITS | 16 if encoding == "gzip" else zlib.MAX_WBITS
+    return zlib.decompressobj(wbits)  # type: ignore[return-value]
+
+
+def body_of(head: Head, method: str, *, limit: int, truncate: bool, keep: int) -> Body:
+    """Return the body that a head announces.
+
+    Raises: Refused.
+    """
+    headers = head.headers
+    status = head.status
+    chunked = False
+    length = -1
+    if method == "HEAD" or status < 200 or status in {204, 304}:
+        return Body(0, chunked=False, encoding="", limit=limit, truncate=truncate, keep=keep)
+    if "transfer-encoding" in headers:
+        coding = headers["transfer-encoding"].lower()
+        if coding not in {"chunked", "identity"}:
+            raise Refused("protocol", f"unsupported transfer encoding '{coding[:40]}'")
+        chunked = coding == "chunked"
+    if not chunked and "content-length" in headers:
+        text = headers["content-length"]
+        if not (text.isascii() and text.isdigit() and len(text) < 19):
+            raise Refused("protocol", f"bad content length '{text[:40]}'")
+        length = int(text)
+    encoding = headers["content-encoding"].lower() if "content-encoding" in headers else ""
+    if encoding == "x-gzip":
+        encoding = "gzip"
+    if encoding not in {"gzip", "deflate"}:
+        encoding = ""  # kept as it came
+    return Body(length, chunked=chunked, encoding=encoding, limit=limit, truncate=truncate, keep=keep)

@@ -1,0 +1,219 @@
+"""What an attempt says at its end: values for expectations and metrics, and evidence for people."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dogwatch.probes.certificates import certificate_facts
+from dogwatch.probes.engine.addresses import Address, ip_hash
+from dogwatch.probes.probe import EVIDENCE_BYTES, Evidence, Phases, ProbeResult
+
+if TYPE_CHECKING:
+    from dogwatch.probes.http.attempt import HttpAttempt
+    from dogwatch.probes.http.plan import HttpPlan
+    from dogwatch.probes.http.response import Head
+
+_HEAVY = frozenset(
+    {"body", "json", "headers", "phases", "tls_subject", "tls_issuer", "tls_names", "tls_serial", "tls_fingerprint"}
+)
+_CHARSET = re.compile(r"charset=\"?([A-Za-z0-9_.:\-]{1,40})", re.IGNORECASE)
+_MASKED_HEADERS = frozenset({"set-cookie", "authorization", "proxy-authorization", "cookie"})
+
+
+def build(attempt: HttpAttempt, now_s: float) -> ProbeResult:
+    """Return the result of an attempt that has ended, well or not."""
+    head, body = attempt.head, attempt.body
+    phases = Phases(
+        attempt.resolve_s, attempt.connect_s, attempt.tls_s, attempt.first_byte_s, attempt.transfer_s
+    )
+    plan = attempt.plan
+    duration_s = now_s - attempt.launched_s
+    failure = attempt.failure
+    values: dict[str, Any] = {"redirects": attempt.redirects, "tls": attempt.hop.tls, "duration_s": duration_s}
+    if attempt.address is not None:
+        values["ip"], values["ip_version"], values["ip_hash"] = _ip_values(attempt.address)
+    if head is not None:
+        values["status"] = head.status
+        values["http_version"] = head.version
+        values["final_url"] = attempt.hop.place.url
+        values["reused"] = attempt.reused
+        if "last-modified" in head.headers and (modified_s := parse_date(head.headers["last-modified"])):
+            values["last_modified_s"] = modified_s
+        if body is not None:
+            values["content_length"] = body.length if body.length >= 0 or not body.received else -1
+            values["body_bytes"] = body.decoded
+        if failure is None:
+            failure = judge(plan, head.status, attempt.hop.tls, head.version)
+    if attempt.hop.tls and attempt.chain:
+        values.update(chain_values(attempt.chain))
+        values["tls_resumed"] = attempt.resumed
+        values["tls_version"] = attempt.tls_version
+    wants = attempt.attempt.wants
+    if wants and not wants.isdisjoint(_HEAVY):
+        _heavy(values, wants, phases, attempt.chain, head, body.kept if body is not None else b"")
+    reason, message = failure or ("", "")
+    evidence = None
+    if head is not None:
+        evidence = partial(
+            evidence_of, plan.secrets, head, body.kept if body is not None else bytes(attempt.buffer[:EVIDENCE_BYTES])
+        )
+    elif attempt.buffer:
+        evidence = partial(evidence_of, plan.secrets, None, bytes(attempt.buffer[:EVIDENCE_BYTES]))
+    return ProbeResult(
+        success=failure is None,
+        duration_s=duration_s,
+        reason=reason,
+        message=message,
+        phases=phases,
+        values=values,
+        evidence=evidence,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _ip_values(address: Address) -> tuple[str, int, float]:
+    return address[1], 6 if ":" in address[1] else 4, ip_hash(address)
+
+
+def judge(plan: HttpPlan, status: int, tls: bool, version: float) -> tuple[str, str] | None:
+    """Return (reason, message) of why a complete answer is not what the probe demands, None if it is."""
+    accepted = plan.accept_status
+    if accepted is not None and status not in accepted:
+        return "status", f"HTTP status {status}"
+    probe = plan.probe
+    if probe.fail_if_tls and tls:
+        return "mismatch", "the answer came over TLS"
+    if probe.fail_if_not_tls and not tls:
+        return "mismatch", "the answer did not come over TLS"
+    if probe.accept_versions and version not in accepted_versions(probe.accept_versions):
+        return "mismatch", f"HTTP version {version:g}"
+    return None
+
+
+@lru_cache(maxsize=64)
+def accepted_versions(names: tuple[str, ...]) -> frozenset[float]:
+    """Return 1.1 for `HTTP/1.1`, `1.1`…"""
+    return frozenset(float(name.upper().removeprefix("HTTP/")) for name in names)
+
+
+@lru_cache(maxsize=2048)
+def _chain_facts(chain: tuple[bytes, ...]) -> float:
+    expiries = []
+    for der in chain:
+        try:
+            expiries.append(certificate_facts(der).not_after_s)
+        except ValueError:
+            continue
+    return min(expiries, default=0.0)
+
+
+def chain_values(chain: tuple[bytes, ...]) -> dict[str, Any]:
+    """Return the expiry of a chain: the earliest of its certificates."""
+    expires_s = _chain_facts(chain)
+    if not expires_s:
+        return {}
+    return {"tls_expires_s": expires_s, "tls_days_left": (expires_s - time.time()) / 86400}
+
+
+def _heavy(
+    values: dict[str, Any],
+    wants: frozenset[str],
+    phases: Phases,
+    chain: tuple[bytes, ...],
+    head: Head | None,
+    body: bytes,
+) -> None:
+    """Add what costs something and only some expectations read."""
+    if "phases" in wants:
+        values["phases"] = {
+            "resolve": phases.resolve_s,
+            "connect": phases.connect_s,
+            "tls": phases.tls_s,
+            "first_byte": phases.first_byte_s,
+            "transfer": phases.transfer_s,
+        }
+    if head is not None:
+        if "headers" in wants:
+            values["headers"] = head.headers
+        if "body" in wants:
+            values["body"] = body_text(head.headers, body)
+        if "json" in wants:
+            try:
+                values["json"] = msgspec.json.decode(body)
+            except (msgspec.DecodeError, RecursionError):
+                values["json"] = None
+    if chain and any(name.startswith("tls_") for name in wants):
+        values.update(leaf_values(chain))
+
+
+def leaf_values(chain: tuple[bytes, ...]) -> dict[str, Any]:
+    """Return what the peer's own certificate says."""
+    try:
+        facts = certificate_facts(chain[0])
+    except ValueError:
+        return {}
+    return {
+        "tls_subject": facts.subject,
+        "tls_issuer": facts.issuer,
+        "tls_names": list(facts.names),
+        "tls_serial": facts.serial,
+        "tls_fingerprint": facts.fingerprint,
+    }
+
+
+def body_text(headers: Mapping[str, str], body: bytes) -> str:
+    """Return a body as text, by the charset the server named, else UTF-8; what is not text becomes U+FFFD."""
+    content_type = headers.get("content-type", "")
+    match = _CHARSET.search(content_type) if "charset" in content_type.lower() else None
+    try:
+        return body.decode(match[1] if match else "utf-8", "replace")
+    except (LookupError, UnicodeError, ValueError):
+        return body.decode("utf-8", "replace")
+
+
+@lru_cache(maxsize=1024)
+def parse_date(text: str) -> float:
+    """Return an HTTP date as seconds since 1970 UTC, 0 for none."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return 0.0
+
+
+def evidence_of(secrets: tuple[str, ...], head: Head | None, body: bytes) -> Evidence:
+    """Return what the target said, bounded, with every secret of ours blanked."""
+    headers: list[tuple[str, str]] = []
+    size = 0
+    truncated = False
+    lines = head.raw.decode("latin-1").split("\n") if head is not None else []
+    for number, line in enumerate(lines):
+        line = line.strip("\r")
+        if not line:
+            continue
+        name, _, value = ("", "", line) if number == 0 else line.partition(":")
+        value = "***" if name.lower() in _MASKED_HEADERS else blank(value.strip(), secrets)
+        size += len(name) + len(value)
+        if size > EVIDENCE_BYTES // 2:
+            truncated = True
+            break
+        headers.append((name, value))
+    text = blank(body_text(head.headers if head is not None else {}, body[:EVIDENCE_BYTES]), secrets)
+    room = EVIDENCE_BYTES - min(size, EVIDENCE_BYTES // 2)
+    if len(raw := text.encode()) > room:
+        truncated = True
+        text = raw[:room].decode("utf-8", "ignore")
+    return Evidence(headers=tuple(headers), body=text, truncated=truncated or len(body) >= EVIDENCE_BYTES)
+
+
+def blank(text: str, secrets: tuple[str, ...]) -> str:
+    for secret in secrets:
+        if secret in text:
+            text = text.replace(secret, "***")
+    return text
