@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
+from dogwatch import __version__
+from dogwatch.config.part import Configuration, Part
+from dogwatch.config.reload import Reloader
+from dogwatch.config.section import Section
 from dogwatch.config.status import ReloadControl
 from dogwatch.core.bus import Bus
 from dogwatch.core.clock import Clock
-from dogwatch.core.metrics import Family
+from dogwatch.core.metrics import Family, series
+from dogwatch.diagnose.selfwatch import SELF_WATCH, SelfWatch
+from dogwatch.hosts.hosts import Hosts
+from dogwatch.hosts.section import HOST
 from dogwatch.hosts.view import HostsView
+from dogwatch.probes.blackbox import MODULES, Blackbox
+from dogwatch.probes.engine import Engine
+from dogwatch.probes.env import close_env, new_env
+from dogwatch.probes.heartbeats import HeartbeatLedger
+from dogwatch.probes.kinds import PROBES
+from dogwatch.probes.probe import ProbeEnv
+from dogwatch.probes.spec import probes_section
 from dogwatch.probes.view import WatchView
+from dogwatch.probes.watch import Watch
+from dogwatch.store.limits import STORE
+from dogwatch.store.part import StorePart
 from dogwatch.store.protocol import Store
+from dogwatch.store.sqlite import SqliteStore, open_store
+
+PROBES_SECTION = probes_section(PROBES)
+# What the features offer to the configuration; the daemon adds its own.
+SECTIONS: tuple[Section[Any], ...] = (PROBES_SECTION, MODULES, HOST, STORE, SELF_WATCH)
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,3 +64,113 @@ class Services(msgspec.Struct, kw_only=True):
     # `/probe` as blackbox_exporter answers it: (query, request headers in lower case) → (HTTP status, content type,
     # text). None where there is none.
     blackbox: Callable[[Mapping[str, str], Mapping[str, str]], Awaitable[tuple[int, str, str]]] | None = None
+
+
+class App:
+    """Everything of the running program but the web: built here, owned here, closed here."""
+
+    def __init__(self, *, clock: Clock, bus: Bus, store: SqliteStore, env: ProbeEnv, store_path: str) -> None:
+        self.clock = clock
+        self.bus = bus
+        self.store = store
+        self.env = env
+        self.watch = Watch(env=env, store=store, bus=bus, clock=clock, section=PROBES_SECTION)
+        self.hosts = Hosts(clock=clock, bus=bus, store=store)
+        self.self_watch = SelfWatch(clock=clock, bus=bus)
+        self.blackbox = Blackbox(self.watch)
+        # In the order in which they start; they stop the other way round.
+        self.parts: tuple[Part, ...] = (
+            StorePart(store, store_path),
+            self.self_watch,
+            self.hosts,
+            self.blackbox,
+            self.watch,
+        )
+        self._register_gauges()
+
+    def _register_gauges(self) -> None:
+        """Tell the self-watch of every queue there is."""
+        self.self_watch.register("bus_dropped", lambda: self.bus.dropped)
+        self.self_watch.register("live_subscribers", lambda: self.bus.subscribers)
+        self.self_watch.register("probes_running", lambda: self.watch.running)
+        self.self_watch.register("store_waiting_rows", lambda: self.store.waiting)
+
+    def services(self, reload: Reloader) -> Services:
+        """Return what web and admin socket work with."""
+        return Services(
+            version=__version__,
+            clock=self.clock,
+            bus=self.bus,
+            store=self.store,
+            watch=self.watch,
+            hosts=self.hosts,
+            reload=reload,
+            metrics=lambda: self._metrics(reload),
+            readiness=lambda: self._readiness(reload),
+            findings=lambda: [msgspec.to_builtins(finding) for finding in self.self_watch.findings()],
+            blackbox=self.blackbox.answer,
+        )
+
+    def _metrics(self, reload: Reloader) -> Iterable[Family]:
+        yield Family(
+            "dogwatch_build_info", "gauge", "The running version.", [(_version_series(), 1.0)]
+        )
+        yield from self.watch.metrics()
+        yield from self.env.engine.metrics()
+        yield from self.hosts.metrics()
+        yield from self.store.metrics()
+        yield from self.self_watch.metrics()
+        yield from reload.families()
+        yield Family(
+            "dogwatch_events_dropped_total", "counter", "Live events lost by slow subscribers.",
+            [("dogwatch_events_dropped_total", float(self.bus.dropped))],
+        )
+
+    def _readiness(self, reload: Reloader) -> Sequence[Readiness]:
+        applied = reload.current is not None
+        failing = reload.failing
+        return (
+            Readiness(
+                name="configuration",
+                ok=applied,
+                message="the newest one has mistakes; the one before is in force" if failing else "",
+            ),
+            # Trouble with the disk does not make it unready: watching goes on, and nothing else would watch instead.
+            Readiness(name="store", ok=True, message=self.store.trouble),
+        )
+
+    async def close(self) -> None:
+        """Close what the parts shared, the store last."""
+        await close_env(self.env)
+        await self.store.close()
+
+
+def _version_series() -> str:
+    return series("dogwatch_build_info", {"version": __version__})
+
+
+async def open_app(configuration: Configuration, *, clock: Clock) -> App:
+    """Open the store and the probe engine, restore what is remembered, join the parts. Nothing runs yet.
+
+    Raises: DogwatchError when the store cannot be opened.
+    """
+    options = configuration.get(STORE)
+    store = await open_store(options.path, clock, options.limits())
+    engine = Engine()
+    try:
+        engine.open()
+        ledger = HeartbeatLedger()
+        await _restore_pings(configuration, store, ledger)
+        env = new_env(engine, {"heartbeat": ledger})
+        return App(clock=clock, bus=Bus(), store=store, env=env, store_path=options.path)
+    except BaseException:
+        engine.close()
+        await store.close()
+        raise
+
+
+async def _restore_pings(configuration: Configuration, store: Store, ledger: HeartbeatLedger) -> None:
+    """Let the ledger know what was called before the restart."""
+    names = [spec.name for spec in configuration.get(PROBES_SECTION) if spec.check.kind == "heartbeat"]
+    for pings in await asyncio.gather(*(store.pings(name, limit=50) for name in names)):
+        ledger.restore(pings)

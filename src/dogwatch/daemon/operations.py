@@ -1,0 +1,53 @@
+"""What the admin socket answers: what this process does, as data and as text for 80 columns."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+
+from dogwatch import __version__
+from dogwatch.daemon.admin import Operation
+from dogwatch.diagnose import fds, heap, profile, tasks, threads
+
+
+async def _tasks() -> dict[str, object]:
+    found = tasks.inspect_tasks()
+    return {"data": found, "text": tasks.render_tasks(found)}
+
+
+async def _fds() -> dict[str, object]:
+    found = fds.inspect_fds()
+    return {"data": found, "text": fds.render_fds(found)}
+
+
+async def _threads() -> dict[str, object]:
+    found = threads.inspect_threads()
+    return {"data": found, "text": threads.render_threads(found)}
+
+
+async def _heap() -> dict[str, object]:
+    # Walking every object takes a while: beside the loop, not in it.
+    found = await asyncio.to_thread(heap.inspect_heap)
+    return {"data": found, "text": heap.render_heap(found)}
+
+
+async def _profile(seconds: float = 5.0) -> dict[str, object]:
+    found = await profile.profile(seconds)
+    return {"data": found, "text": profile.render_profile(found)}
+
+
+async def _version() -> dict[str, object]:
+    return {"data": {"version": __version__, "pid": os.getpid()}, "text": f"dogwatch {__version__}, pid {os.getpid()}"}
+
+
+def operations() -> Mapping[str, Operation]:
+    """Return the operations by name."""
+    return {
+        "tasks": _tasks,
+        "fds": _fds,
+        "threads": _threads,
+        "heap": _heap,
+        "profile": _profile,
+        "version": _version,
+    }

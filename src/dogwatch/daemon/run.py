@@ -1,0 +1,198 @@
+"""The life of the daemon: load, open, start, watch, stop in order; reload and restart on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from dogwatch import __version__
+from dogwatch.app import App, open_app
+from dogwatch.config.load import Loaded, Loader
+from dogwatch.config.reload import Reloader
+from dogwatch.core.clock import Clock
+from dogwatch.core.stop import run_until_stopped
+from dogwatch.core.supervisor import Limits, Phase, Supervisor
+from dogwatch.daemon.admin import AdminServer
+from dogwatch.daemon.listener import WebPart
+from dogwatch.daemon.operations import operations
+from dogwatch.daemon.sockets import own_command
+from dogwatch.daemon.systemd import notify
+
+log = logging.getLogger(__name__)
+CHECK_S = 60.0
+
+
+class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line says. data: the data folder, made by the caller. environ: the process's, at start."""
+
+    loader: Loader
+    data: Path
+    socket_path: Path
+    environ: Mapping[str, str]
+    grace_s: float = 10.0
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How the daemon ended. restart: the sockets with which the program is to be executed again, or None."""
+
+    exit_code: int
+    restart: tuple[socket.socket, ...] | None = None
+
+
+class Daemon:
+    """One run of the daemon. said: is told what a person at a terminal wants to know once it runs."""
+
+    def __init__(
+        self,
+        options: RunOptions,
+        *,
+        clock: Clock,
+        inherited: Sequence[socket.socket],
+        said: Callable[[Daemon], None],
+    ) -> None:
+        self._options = options
+        self._clock = clock
+        self._inherited = inherited
+        self._said = said
+        self._restarting = False
+        self._tasks: set[asyncio.Task[object]] = set()
+        self.supervisor = Supervisor(Limits(grace_s=options.grace_s))
+
+    async def run(self, loaded: Loaded) -> Ending:
+        """Watch until told to stop.
+
+        Raises: DogwatchError for what keeps it from starting.
+        """
+        self.loaded = loaded
+        self.app = await open_app(loaded, clock=self._clock)
+        try:
+            self.reloader = Reloader(self._options.loader, (), clock=self._clock, bus=self.app.bus)
+            self.web = WebPart(
+                self.app.services(self.reloader),
+                inherited=self._inherited,
+                grace_s=self._options.grace_s,
+                on_end=self._web_ended,
+            )
+            self.reloader.use((*self.app.parts, self.web))
+            admin = AdminServer(self._options.socket_path, operations())
+            await admin.open()
+        except BaseException:
+            await self.app.close()
+            raise
+        try:
+            await self.reloader.start(loaded)
+        except BaseException:
+            await self._stop_parts()
+            await admin.close()
+            await self.app.close()
+            self.web.close_sockets()
+            raise
+        return await self._watch(admin)
+
+    async def _watch(self, admin: AdminServer) -> Ending:
+        supervisor = self.supervisor
+        supervisor.start("config watch", self.reloader.watch())
+        supervisor.on_stop(Phase.REFUSE, "reload", self.reloader.close)
+        supervisor.on_stop(Phase.REFUSE, "admin socket", admin.close)
+        supervisor.on_stop(Phase.FINISH, "web", self.web.stop)
+        supervisor.on_stop(Phase.CANCEL, "parts", self._stop_parts)
+        supervisor.on_stop(Phase.FLUSH, "store", self.app.store.flush)
+        supervisor.on_stop(Phase.CLOSE, "app", self.app.close)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
+        loop.add_signal_handler(signal.SIGUSR2, self._restart_soon)
+        environ = self._options.environ
+        notify(environ, "READY=1", f"MAINPID={os.getpid()}", f"STATUS=watching {len(self.app.watch.targets())} targets")
+        self._said(self)
+        try:
+            report = await run_until_stopped(supervisor)
+        finally:
+            loop.remove_signal_handler(signal.SIGHUP)
+            loop.remove_signal_handler(signal.SIGUSR2)
+        notify(environ, "RELOADING=1" if self._restarting else "STOPPING=1")
+        for task in self._tasks:
+            task.cancel()
+        if self._restarting:
+            return Ending(exit_code=0, restart=self.web.sockets)
+        self.web.close_sockets()
+        return Ending(exit_code=report.exit_code)
+
+    async def _stop_parts(self) -> None:
+        """Stop every part, the newest first; one that fails does not keep the others from stopping."""
+        for part in reversed(self.app.parts):
+            try:
+                await part.stop()
+            except Exception:
+                log.exception("%s did not stop well", part.name)
+
+    def _web_ended(self, error: BaseException | None) -> None:
+        log.error("the web server ended unexpectedly", exc_info=error)
+        self.supervisor.stop("the web server ended unexpectedly", 1)
+
+    def _soon(self, work: asyncio.Task[object]) -> None:
+        self._tasks.add(work)
+        work.add_done_callback(self._tasks.discard)
+
+    def _reload_soon(self) -> None:
+        self._soon(asyncio.get_running_loop().create_task(self.reloader.reload("signal"), name="reload by signal"))
+
+    def _restart_soon(self) -> None:
+        self._soon(asyncio.get_running_loop().create_task(self._restart(), name="restart"))
+
+    async def _restart(self) -> None:
+        """Stop for a restart, if the program that would follow says that it could start."""
+        why = await check_successor(self._options.environ)
+        if why:
+            log.error("restart refused, going on: %s", why)
+            return
+        if not self.supervisor.stopping:
+            self._restarting = True
+            self.supervisor.stop("restart")
+
+
+async def check_successor(environ: Mapping[str, str]) -> str:
+    """Run this command line's own check in a process of its own; return why it would not start, or ""."""
+    process = await asyncio.create_subprocess_exec(
+        *own_command(),
+        "--check",
+        env=dict(environ),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(CHECK_S):
+            _, complaint = await process.communicate()
+    except (TimeoutError, asyncio.CancelledError) as error:
+        process.kill()
+        await process.wait()
+        if isinstance(error, asyncio.CancelledError):
+            raise
+        return f"the check of the new program took longer than {CHECK_S:g} s"
+    if process.returncode == 0:
+        return ""
+    return complaint.decode(errors="replace").strip()[-2000:] or f"the check ended with {process.returncode}"
+
+
+def banner(daemon: Daemon) -> str:
+    """Return what a person at a terminal sees once it runs."""
+    address = daemon.web.sockets[0].getsockname()
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    shown = "127.0.0.1" if host in ("0.0.0.0", "[::]") else host  # noqa: S104 compared, not bound
+    count = len(daemon.app.watch.targets())
+    return (
+        f"Dogwatch {__version__} watches {count} target{'' if count == 1 else 's'} and this host.\n"
+        f"  Open      http://{shown}:{address[1]}/\n"
+        f"  Edit      {', '.join(daemon.loaded.files) or 'nothing configured'} (changes are taken over at once)\n"
+        f"  Stop      Ctrl-C"
+    )
+
+
+__all__ = ["App", "Daemon", "Ending", "RunOptions", "banner", "check_successor"]

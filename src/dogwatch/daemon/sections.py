@@ -1,0 +1,11 @@
+"""Every section of the configuration: what the features offer, and the server's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dogwatch.app import SECTIONS as FEATURE_SECTIONS
+from dogwatch.config.section import Section
+from dogwatch.web.options import SECTION as SERVER
+
+SECTIONS: tuple[Section[Any], ...] = (SERVER, *FEATURE_SECTIONS)
