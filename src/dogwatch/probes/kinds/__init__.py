@@ -1,0 +1,12 @@
+"""One file per kind of probe, and the one list of them. What kinds share lives a folder higher."""
+
+from __future__ import annotations
+
+from dogwatch.core.component import Registry
+from dogwatch.probes.kinds.dns import DnsProbe
+from dogwatch.probes.kinds.icmp import IcmpProbe
+from dogwatch.probes.kinds.tcp import TcpProbe
+from dogwatch.probes.kinds.tls import TlsProbe
+from dogwatch.probes.probe import Probe
+
+PROBES: Registry[Probe] = Registry("probe", TcpProbe, TlsProbe, DnsProbe, IcmpProbe)
