@@ -1,10 +1,13 @@
-"""One file per kind of probe, and the list of them.
+"""One file per kind of probe, and the one list of them. What kinds share lives a folder higher."""
 
-Belongs here: a kind's options and how it asks. Does not: schedules, states and expectations (the watch).
-"""
+from __future__ import annotations
 
 from dogwatch.core.component import Registry
+from dogwatch.probes.kinds.dns import DnsProbe
 from dogwatch.probes.kinds.http import HttpProbe
+from dogwatch.probes.kinds.icmp import IcmpProbe
+from dogwatch.probes.kinds.tcp import TcpProbe
+from dogwatch.probes.kinds.tls import TlsProbe
 from dogwatch.probes.probe import Probe
 
-PROBES: Registry[Probe] = Registry("probe", HttpProbe)
+PROBES: Registry[Probe] = Registry("probe", HttpProbe, TcpProbe, TlsProbe, DnsProbe, IcmpProbe)
