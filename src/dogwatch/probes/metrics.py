@@ -26,7 +26,6 @@ SUCCESS = ("probe_success", "Displays whether or not the probe was a success")
 DURATION = ("probe_duration_seconds", "Returns how long the probe took to complete in seconds")
 LOOKUP = ("probe_dns_lookup_time_seconds", "Returns the time taken for probe dns lookup in seconds")
 HTTP_PHASES = ("probe_http_duration_seconds", "Duration of http request by phase, summed over all redirects")
-ICMP_PHASES = ("probe_icmp_duration_seconds", "Duration of icmp request by phase")
 
 
 class LatenessHistogram:
@@ -107,6 +106,14 @@ def numbers(check: Probe, values: Mapping[str, Any]) -> Iterator[tuple[str, str,
             yield name, text, float(value)
 
 
+def infos(check: Probe, values: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (metric name, help, label, text) of a kind's metrics that are texts: `probe_tls_version_info`."""
+    for variable, (name, text) in check.metrics.items():
+        value = values.get(variable)
+        if isinstance(value, str) and value and name.endswith("_info"):
+            yield name, text, "version" if "version" in name else variable, value
+
+
 def watch_families(watch: Watch) -> Iterator[Family]:
     """Yield everything there is to say of the targets and of the watch itself, one family at a time.
 
@@ -158,6 +165,8 @@ def _kind_families(targets: list[Target]) -> Iterator[Family]:
         text = _text(target)
         for name, words, value in numbers(target.check, _last(target).values):
             found.setdefault(name, (words, []))[1].append((text.get(name), value))
+        for name, words, label, info in infos(target.check, _last(target).values):
+            found.setdefault(name, (words, []))[1].append((text.get(name, label, info), 1.0))
     for name, (words, rows) in found.items():
         yield Family(name, "gauge", words, rows)
 
@@ -213,4 +222,6 @@ def probe_families(check: Probe, result: ProbeResult) -> list[Family]:
         rows = [(series(HTTP_PHASES[0], {"phase": phase}), value) for phase, value in pairs]
         families.append(Family(*_gauge(HTTP_PHASES), rows))
     families += [Family(name, "gauge", text, [(name, value)]) for name, text, value in numbers(check, result.values)]
+    for name, text, label, info in infos(check, result.values):
+        families.append(Family(name, "gauge", text, [(series(name, {label: info}), 1.0)]))
     return families
