@@ -223,12 +223,11 @@ _UNSUPPORTED: Mapping[str, Sequence[str]] = {
         "proxy_from_environment",
         "proxy_connect_header",
         "no_proxy",
-        "skip_resolve_phase_with_proxy",
         "http_headers",
     ),
     "grpc": ("metadata",),
 }
-Path_ = tuple[str | int, ...]
+Place = tuple[str | int, ...]
 
 
 def parse_prometheus_duration(text: str) -> float:
@@ -286,7 +285,7 @@ def read_module(name: str, value: Any) -> tuple[Module | None, list[Fault]]:
     return (None, faults) if faults else (Module(**fields), [])
 
 
-def _unknown(value: Any, kind: type[msgspec.Struct], path: Path_) -> Iterator[Fault]:
+def _unknown(value: Any, kind: type[msgspec.Struct], path: Place) -> Iterator[Fault]:
     if not isinstance(value, Mapping):
         return
     known = [field.name for field in msgspec.structs.fields(kind)]
@@ -353,7 +352,7 @@ def _http_faults(options: HttpModule) -> Iterator[Fault]:
         yield Fault(("http",), "at most one of basic_auth, authorization and bearer_token may be given")
 
 
-def _regex_fault(pattern: str, path: Path_) -> Iterator[Fault]:
+def _regex_fault(pattern: str, path: Place) -> Iterator[Fault]:
     try:
         compile_condition(f"text.matches({cel_string(pattern)})", {"text": "string"})
     except ConditionError as error:
@@ -379,7 +378,7 @@ def read_file(path: Path) -> dict[str, Module]:
         loader = yaml.CSafeLoader(text)
         try:
             root = loader.get_single_node()
-            content = loader.construct_document(root) if root is not None else {}
+            content = loader.construct_document(root) if root is not None else None
         finally:
             loader.dispose()
     except OSError as error:
@@ -391,7 +390,7 @@ def read_file(path: Path) -> dict[str, Module]:
         message = getattr(error, "problem", None) or str(error)
         raise ConfigError([Problem(message, file=str(path), line=mark.line + 1 if mark else 0)]) from None
     modules = content.get("modules") if isinstance(content, dict) else None
-    if not isinstance(modules, dict):
+    if root is None or not isinstance(modules, dict):
         raise ConfigError([Problem("has no modules", path="modules", file=str(path))])
     return _read_all(modules, path, root)
 
@@ -413,7 +412,7 @@ def _read_all(modules: Mapping[Any, Any], path: Path, root: yaml.Node) -> dict[s
     return found
 
 
-def line_of(root: yaml.Node, path: Path_) -> int:
+def line_of(root: yaml.Node, path: Place) -> int:
     """Return the line where the part at a path was written, or where the nearest part around it was."""
     line, node = root.start_mark.line + 1, root
     for step in path:
@@ -456,7 +455,7 @@ MODULES: Section[dict[str, Any]] = Section(
     type=dict[str, Any],
     doc="blackbox_exporter's modules for /probe: inline in its own format, or `file:` with the path of its file.",
     default=dict,
-    check=lambda value: check_modules(value),
+    check=check_modules,
 )
 
 _DEFAULTS = """

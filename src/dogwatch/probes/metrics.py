@@ -78,11 +78,13 @@ class SeriesText:
         self._made: dict[tuple[str, str], str] = {}
 
     def get(self, name: str, key: str = "", value: str = "") -> str:
-        """Return `name{labels…, key="value"}`."""
+        """Return `name{labels…, key="value"}`. name: may have labels of its own, `name{phase="tls"}`."""
         made = self._made.get((name, value))
         if made is None:
             extra = {key: value} if key else {}
-            made = self._made[(name, value)] = series(name, {**self._labels, **extra})
+            bare, _, own = name.partition("{")
+            text = series(bare, {**self._labels, **extra})
+            made = self._made[(name, value)] = f"{text[:-1]},{own}" if own else text
         return made
 
 
@@ -164,7 +166,7 @@ def _kind_families(targets: list[Target]) -> Iterator[Family]:
     for target in targets:
         text = _text(target)
         for name, words, value in numbers(target.check, _last(target).values):
-            found.setdefault(name, (words, []))[1].append((text.get(name), value))
+            found.setdefault(name.partition("{")[0], (words, []))[1].append((text.get(name), value))
         for name, words, label, info in infos(target.check, _last(target).values):
             found.setdefault(name, (words, []))[1].append((text.get(name, label, info), 1.0))
     for name, (words, rows) in found.items():
@@ -221,7 +223,11 @@ def probe_families(check: Probe, result: ProbeResult) -> list[Family]:
         pairs = zip(PHASES, phase_values(result.phases), strict=True)
         rows = [(series(HTTP_PHASES[0], {"phase": phase}), value) for phase, value in pairs]
         families.append(Family(*_gauge(HTTP_PHASES), rows))
-    families += [Family(name, "gauge", text, [(name, value)]) for name, text, value in numbers(check, result.values)]
+    own: dict[str, tuple[str, list[tuple[str, float]]]] = {}
+    for name, text, value in numbers(check, result.values):
+        own.setdefault(name.partition("{")[0], (text, []))[1].append((name, value))
     for name, text, label, info in infos(check, result.values):
-        families.append(Family(name, "gauge", text, [(series(name, {label: info}), 1.0)]))
+        own.setdefault(name, (text, []))[1].append((series(name, {label: info}), 1.0))
+    taken = {family.name for family in families}
+    families += [Family(name, "gauge", text, rows) for name, (text, rows) in own.items() if name not in taken]
     return families
