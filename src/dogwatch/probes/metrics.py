@@ -26,7 +26,6 @@ SUCCESS = ("probe_success", "Displays whether or not the probe was a success")
 DURATION = ("probe_duration_seconds", "Returns how long the probe took to complete in seconds")
 LOOKUP = ("probe_dns_lookup_time_seconds", "Returns the time taken for probe dns lookup in seconds")
 HTTP_PHASES = ("probe_http_duration_seconds", "Duration of http request by phase, summed over all redirects")
-ICMP_PHASES = ("probe_icmp_duration_seconds", "Duration of icmp request by phase")
 
 
 class LatenessHistogram:
@@ -79,11 +78,13 @@ class SeriesText:
         self._made: dict[tuple[str, str], str] = {}
 
     def get(self, name: str, key: str = "", value: str = "") -> str:
-        """Return `name{labels…, key="value"}`."""
+        """Return `name{labels…, key="value"}`. name: may have labels of its own, `name{phase="tls"}`."""
         made = self._made.get((name, value))
         if made is None:
             extra = {key: value} if key else {}
-            made = self._made[(name, value)] = series(name, {**self._labels, **extra})
+            bare, _, own = name.partition("{")
+            text = series(bare, {**self._labels, **extra})
+            made = self._made[(name, value)] = f"{text[:-1]},{own}" if own else text
         return made
 
 
@@ -105,6 +106,14 @@ def numbers(check: Probe, values: Mapping[str, Any]) -> Iterator[tuple[str, str,
         value = values.get(variable)
         if isinstance(value, int | float):
             yield name, text, float(value)
+
+
+def infos(check: Probe, values: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (metric name, help, label, text) of a kind's metrics that are texts: `probe_tls_version_info`."""
+    for variable, (name, text) in check.metrics.items():
+        value = values.get(variable)
+        if isinstance(value, str) and value and name.endswith("_info"):
+            yield name, text, "version" if "version" in name else variable, value
 
 
 def watch_families(watch: Watch) -> Iterator[Family]:
@@ -157,7 +166,9 @@ def _kind_families(targets: list[Target]) -> Iterator[Family]:
     for target in targets:
         text = _text(target)
         for name, words, value in numbers(target.check, _last(target).values):
-            found.setdefault(name, (words, []))[1].append((text.get(name), value))
+            found.setdefault(name.partition("{")[0], (words, []))[1].append((text.get(name), value))
+        for name, words, label, info in infos(target.check, _last(target).values):
+            found.setdefault(name, (words, []))[1].append((text.get(name, label, info), 1.0))
     for name, (words, rows) in found.items():
         yield Family(name, "gauge", words, rows)
 
@@ -212,5 +223,11 @@ def probe_families(check: Probe, result: ProbeResult) -> list[Family]:
         pairs = zip(PHASES, phase_values(result.phases), strict=True)
         rows = [(series(HTTP_PHASES[0], {"phase": phase}), value) for phase, value in pairs]
         families.append(Family(*_gauge(HTTP_PHASES), rows))
-    families += [Family(name, "gauge", text, [(name, value)]) for name, text, value in numbers(check, result.values)]
+    own: dict[str, tuple[str, list[tuple[str, float]]]] = {}
+    for name, text, value in numbers(check, result.values):
+        own.setdefault(name.partition("{")[0], (text, []))[1].append((name, value))
+    for name, text, label, info in infos(check, result.values):
+        own.setdefault(name, (text, []))[1].append((series(name, {label: info}), 1.0))
+    taken = {family.name for family in families}
+    families += [Family(name, "gauge", text, rows) for name, (text, rows) in own.items() if name not in taken]
     return families

@@ -20,6 +20,8 @@ _NO_PHASES = Phases()
 _PLAIN = (bool, int, float, str)
 _SHOWN_CHARS = 500
 _MESSAGE_CHARS = 1000
+# As expectations name them, in the order of Phases.
+PHASE_NAMES = ("resolve", "connect", "tls", "first_byte", "transfer")
 
 
 class ResultSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -267,8 +269,11 @@ class Target:
 
 
 def _with_common(result: ProbeResult) -> dict[str, Any]:
-    phases = result.phases or _NO_PHASES
-    return {**result.values, "duration_s": result.duration_s, "phases": msgspec.structs.asdict(phases)}
+    return {
+        **result.values,
+        "duration_s": result.duration_s,
+        "phases": dict(zip(PHASE_NAMES, msgspec.structs.astuple(result.phases or _NO_PHASES), strict=True)),
+    }
 
 
 def _unmet(condition: Condition, values: Mapping[str, Any]) -> str:

@@ -186,7 +186,8 @@ class Checker:
         wanted = {"+": ("int", "double", "string", "list"), "%": ("int",)}.get(node.op, _NUMBERS)
         if both is None or not _is(left, *wanted) or not _is(right, *wanted):
             raise self._mismatch(node, left, right)
-        return both
+        # Only one overload takes the side that is known, so it is the result's type.
+        return right if left == "dyn" else left if right == "dyn" else both
 
     def _in(self, node: Binary, left: Type, right: Type) -> Type:
         if not _is(right, "list", "map"):

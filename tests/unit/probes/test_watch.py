@@ -199,7 +199,7 @@ async def test_an_unmet_expectation_fails_with_what_was_seen_and_evidence(world:
 
 
 async def test_a_slow_success_is_degraded(world: World) -> None:
-    check = FakeProbe(degraded_if="duration_s > 0.5 || phases.transfer_s > 1")
+    check = FakeProbe(degraded_if="duration_s > 0.5 || phases.transfer > 1")
     answer("a", good(0.7))
     await world.configure(spec("a", every=1.0, timeout=1.0, check=check, degraded_after=2))
     await world.go(4)

@@ -1,0 +1,185 @@
+"""What blackbox_exporter shows for each prober: the same names, those that are always there with zero included."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from dogwatch.core.metrics import Family, series
+from dogwatch.probes.metrics import DURATION, HTTP_PHASES, LOOKUP, PHASES, SUCCESS, numbers, phase_values
+from dogwatch.probes.probe import Phases, Probe, ProbeResult
+
+# Go's zero time as blackbox_exporter prints it where no chain was verified.
+_NO_CHAIN_S = -62_135_596_800.0
+_IP = {
+    "probe_ip_addr_hash": "Specifies the hash of IP address. It's useful to detect if the IP address changes.",
+    "probe_ip_protocol": "Specifies whether probe ip protocol is IP4 or IP6",
+}
+_REGEX = {"probe_failed_due_to_regex": "Indicates if probe failed due to regex"}
+_EXPIRY = ("probe_ssl_earliest_cert_expiry", "Returns last SSL chain expiry in unixtime")
+# By prober: what is always there, name → help. Zero where the probe says nothing else.
+_ALWAYS: Mapping[str, Mapping[str, str]] = {
+    "http": {
+        **_IP,
+        **_REGEX,
+        "probe_http_content_length": "Length of http content response",
+        "probe_http_redirects": "The number of redirects",
+        "probe_http_ssl": "Indicates if SSL was used for the final redirect",
+        "probe_http_status_code": "Response HTTP status code",
+        "probe_http_uncompressed_body_length": "Length of uncompressed response body",
+        "probe_http_version": "Returns the version of HTTP of the probe response",
+    },
+    "tcp": {**_IP, **_REGEX},
+    "icmp": _IP,
+    "dns": {
+        **_IP,
+        "probe_dns_additional_rrs": "Returns number of entries in the additional resource record list",
+        "probe_dns_answer_rrs": "Returns number of entries in the answer resource record list",
+        "probe_dns_authority_rrs": "Returns number of entries in the authority resource record list",
+        "probe_dns_query_succeeded": "Displays whether or not the query was executed successfully",
+    },
+    "grpc": {
+        **_IP,
+        "probe_grpc_ssl": "Indicates if SSL was used for the connection",
+        "probe_grpc_status_code": "Response gRPC status code",
+        _EXPIRY[0]: _EXPIRY[1],
+    },
+    "websocket": _IP,
+    "unix": _REGEX,
+}
+# By prober: what is there once the probe has a value for it.
+_SOMETIMES: Mapping[str, frozenset[str]] = {
+    "http": frozenset((_EXPIRY[0], "probe_http_last_modified_timestamp_seconds")),
+    "tcp": frozenset((_EXPIRY[0],)),
+    "icmp": frozenset(("probe_icmp_reply_hop_limit",)),
+    "dns": frozenset(("probe_dns_serial",)),
+}
+_SERVING = ("NOT_SERVING", "SERVICE_UNKNOWN", "SERVING", "UNKNOWN")
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """One answered /probe request. success: every check of the module included. by_regex, by_cel: what failed it."""
+
+    prober: str
+    probe: Probe
+    result: ProbeResult
+    success: bool
+    by_regex: bool = False
+    by_cel: bool = False
+    has_cel: bool = False
+    verified: bool = True
+
+
+def families(outcome: Outcome) -> list[Family]:
+    """Return the families in the order of their names, as blackbox_exporter does."""
+    prober, result = outcome.prober, outcome.result
+    found: dict[str, tuple[str, list[tuple[str, float]]]] = {}
+
+    def put(name: str, text: str, value: float) -> None:
+        found[name] = (text, [(name, value)])
+
+    for name, text in _ALWAYS[prober].items():
+        put(name, text, 0.0)
+    if prober == "grpc":
+        found["probe_grpc_healthcheck_response"] = ("Response HealthCheck response", _serving(result.values))
+    values = {**result.values, **_address(result.values)}
+    allowed = _ALWAYS[prober].keys() | _SOMETIMES.get(prober, frozenset())
+    for name, text, value in numbers(outcome.probe, values):
+        if name in allowed:
+            put(name, _ALWAYS[prober].get(name, text), value)
+    put("probe_ip_addr_hash", _IP["probe_ip_addr_hash"], float(values.get("ip_hash", 0.0)))
+    if outcome.by_regex:
+        put("probe_failed_due_to_regex", _REGEX["probe_failed_due_to_regex"], 1.0)
+    if outcome.has_cel:
+        put("probe_failed_due_to_cel", "Indicates if probe failed due to CEL", float(outcome.by_cel))
+    for name, (text, rows) in _phases(outcome).items():
+        found[name] = (text, rows)
+    found.update(_certificate(outcome))
+    put(SUCCESS[0], SUCCESS[1], float(outcome.success))
+    put(DURATION[0], DURATION[1], result.duration_s)
+    put(LOOKUP[0], LOOKUP[1], (result.phases or Phases()).resolve_s)
+    return [Family(name, "gauge", text, rows) for name, (text, rows) in sorted(found.items())]
+
+
+def _address(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return what can be said of the address where the kind did not: FNV-1a over its bytes."""
+    if "ip_hash" in values or not values.get("ip"):
+        return {}
+    try:
+        address = ipaddress.ip_address(str(values["ip"]).partition("%")[0])
+    except ValueError:
+        return {}
+    hashed = 0x811C9DC5
+    for byte in address.packed:
+        hashed = ((hashed ^ byte) * 0x01000193) & 0xFFFFFFFF
+    return {"ip_hash": float(hashed), "ip_version": float(address.version)}
+
+
+def _serving(values: Mapping[str, Any]) -> list[tuple[str, float]]:
+    name = "probe_grpc_healthcheck_response"
+    seen = str(values.get("serving_status", values.get("status", "")))
+    return [(series(name, {"serving_status": status}), float(status == seen)) for status in _SERVING]
+
+
+def _phases(outcome: Outcome) -> dict[str, tuple[str, list[tuple[str, float]]]]:
+    result, prober = outcome.result, outcome.prober
+    phases = result.phases or Phases()
+    if prober == "http":
+        name, text = HTTP_PHASES
+        times: dict[str, float] = dict(zip(PHASES, phase_values(phases), strict=True))
+    elif prober == "dns":
+        name, text = "probe_dns_duration_seconds", "Duration of DNS request by phase"
+        request_s = phases.first_byte_s + phases.transfer_s
+        times = {"resolve": phases.resolve_s, "connect": phases.connect_s, "request": request_s}
+        times["request"] = float(result.values.get("query_s", request_s))
+    elif prober == "icmp":
+        name, text = "probe_icmp_duration_seconds", "Duration of icmp request by phase"
+        rtt_s = float(result.values.get("rtt_avg_s", phases.first_byte_s))
+        setup_s = float(result.values.get("setup_s", phases.connect_s))
+        times = {"resolve": phases.resolve_s, "setup": setup_s, "rtt": rtt_s}
+    elif prober == "grpc":
+        name, text = "probe_grpc_duration_seconds", "Duration of gRPC request by phase"
+        times = {"resolve": phases.resolve_s, "check": max(0.0, result.duration_s - phases.resolve_s)}
+    else:
+        return {}
+    return {name: (text, [(series(name, {"phase": phase}), value) for phase, value in sorted(times.items())])}
+
+
+def _certificate(outcome: Outcome) -> dict[str, tuple[str, list[tuple[str, float]]]]:
+    """Return what is only there once a certificate was seen."""
+    values = outcome.result.values
+    expires_s = values.get("tls_expires_s", values.get("tls_expiry_s"))
+    if expires_s is None or outcome.prober not in ("http", "tcp", "grpc", "websocket"):
+        return {}
+    names = [name for name in values.get("tls_names", ()) if not _is_address(name)]
+    chain = "probe_ssl_last_chain_info"
+    labels = {
+        "fingerprint_sha256": str(values.get("tls_fingerprint", "")).replace(":", "").lower(),
+        "issuer": str(values.get("tls_issuer", "")),
+        "subject": str(values.get("tls_subject", "")),
+        "subjectalternative": ",".join(names),
+    }
+    until = "probe_ssl_last_chain_expiry_timestamp_seconds"
+    until_s = float(values.get("tls_chain_expiry_s") or expires_s) if outcome.verified else _NO_CHAIN_S
+    version = "probe_tls_version_info"
+    shown = str(values.get("tls_version", "")).replace("TLSv", "TLS ")
+    return {
+        _EXPIRY[0]: (_EXPIRY[1], [(_EXPIRY[0], float(expires_s))]),
+        until: ("Returns last SSL chain expiry in timestamp", [(until, until_s)]),
+        chain: ("Contains SSL leaf certificate information", [(series(chain, labels), 1.0)]),
+        version: (
+            "Returns the TLS version used or NaN when unknown",
+            [(series(version, {"version": shown}), 1.0)],
+        ),
+    }
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
