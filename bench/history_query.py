@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from dogwatch.core.clock import ManualClock
+from dogwatch.store import files
 from dogwatch.store.limits import StoreLimits
 from dogwatch.store.protocol import ResultRow
 from dogwatch.store.sqlite import SqliteStore, open_store
@@ -92,7 +93,7 @@ async def _ours(path: Path, probes: int, rounds: int) -> dict[str, object]:
         figures = await _ask(store, path, clock, probes, rounds)
     finally:
         await store.close()
-    size = path.stat().st_size
+    size = files.size_bytes(path)
     return {"what": "dogwatch", "build_s": build_s, "bytes_per_result": size / count, "MiB": size / 2**20, **figures}
 
 
