@@ -14,7 +14,7 @@ from dogwatch.core.metrics import Family, number, render
 from dogwatch.errors import NotFound
 from dogwatch.web.context import Ctx
 
-TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+TEXT_TYPE = "text/plain; version=0.0.4"  # Litestar adds the charset to text/*
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
@@ -58,13 +58,13 @@ async def probe(ctx: Ctx, request: Request[Any, Any, Any]) -> Response[bytes]:
     for name, value in request.query_params.multi_items():
         query.setdefault(name, value)
     status, media_type, text = await ctx.services.blackbox(query, dict(request.headers))
-    return Response(text.encode(), status_code=status, media_type=media_type)
+    return Response(text.encode(), status_code=status, media_type=media_type.removesuffix("; charset=utf-8") if media_type.startswith("text/") else media_type)
 
 
 @get("/healthz", include_in_schema=False)
 async def healthz() -> Response[bytes]:
     """Say that the event loop turns."""
-    return Response(b"ok\n", media_type="text/plain; charset=utf-8")
+    return Response(b"ok\n", media_type="text/plain")
 
 
 class ReadyOut(msgspec.Struct, frozen=True, kw_only=True):

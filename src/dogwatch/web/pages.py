@@ -29,7 +29,7 @@ def _html(ctx: WebContext, template: str, values: dict[str, Any], status: int = 
         **values,
     )
     # A lone surrogate in a name must not cost the page.
-    return Response(text.encode("utf-8", "replace"), status_code=status, media_type="text/html; charset=utf-8")
+    return Response(text.encode("utf-8", "replace"), status_code=status, media_type="text/html")
 
 
 def problem_page(ctx: WebContext, problem: Problem, headers: dict[str, str]) -> Response[bytes]:

@@ -19,7 +19,7 @@ def _text(text: str, status: int, headers: dict[str, str] | None = None) -> Resp
     return Response(
         text.encode(),
         status_code=status,
-        media_type="text/plain; charset=utf-8",
+        media_type="text/plain",
         headers={"Access-Control-Allow-Origin": "*", **(headers or {})},
     )
 

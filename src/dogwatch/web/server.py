@@ -108,6 +108,7 @@ async def serve(
     )
     config.load()
     server = _Server(config, stop)
+    server.lifespan = config.lifespan_class(config)
     own = [sock.dup() for sock in sockets]
     for sock in own:
         sock.setblocking(False)

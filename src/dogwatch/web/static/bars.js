@@ -56,9 +56,7 @@ function show(bars, index) {
   tip.hidden = false;
   const box = bars.querySelector("svg").getBoundingClientRect();
   const count = slots(bars);
-  // The picture keeps its shape and stands at the right edge of its box.
-  const width = Math.min(box.width, box.height * (count * SLOT) / 24);
-  const x = box.right - width + ((count - data.length + index + 0.5) / count) * width;
+  const x = box.left + ((count - data.length + index + 0.5) / count) * box.width;
   const left = Math.max(8, Math.min(x - tip.offsetWidth / 2, document.documentElement.clientWidth - tip.offsetWidth - 8));
   const above = box.top - tip.offsetHeight - 6;
   tip.style.transform = `translate(${left}px, ${above < 4 ? box.bottom + 6 : above}px)`;
@@ -67,9 +65,7 @@ function show(bars, index) {
 function indexAt(bars, clientX) {
   const box = bars.querySelector("svg").getBoundingClientRect();
   const count = slots(bars);
-  const width = Math.min(box.width, box.height * (count * SLOT) / 24);
-  const data = values(bars);
-  return Math.floor(((clientX - box.right + width) / width) * count) - (count - data.length);
+  return Math.floor(((clientX - box.left) / box.width) * count) - (count - values(bars).length);
 }
 
 function hide() { document.getElementById("tip").hidden = true; held = null; }
@@ -98,6 +94,6 @@ export function startBars() {
     event.preventDefault();
     held.index = Math.max(0, Math.min(last, held.index + step));
     show(held.bars, held.index);
-    document.getElementById("toasts").textContent = document.getElementById("tip").textContent;
+    document.getElementById("said").textContent = document.getElementById("tip").textContent;
   });
 }

@@ -6,6 +6,8 @@ const PHASES = [["resolve_s", "Resolve"], ["connect_s", "Connect"], ["tls_s", "T
 const RANGES = ["1h", "24h", "7d", "30d"];
 const RANGE_KEY = "dogwatch.range";
 const EVERY_MS = 30_000;
+const hours = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
+const days = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
 let library = null;
 
 function loadLibrary() {
@@ -238,7 +240,10 @@ class Chart {
         y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.08 : 1] },
       },
       axes: [
-        { ...axis, space: 70 },
+        {
+          ...axis, space: 80, size: 30,
+          values: (_plot, ticks) => ticks.map((one) => (this.range.endsWith("h") ? hours : days).format(one * 1000)),
+        },
         { ...axis, size: 64, values: (_plot, ticks) => ticks.map((one) => (one === 0 ? "0" : model.format(one))) },
       ],
       series: [{}, ...model.series],

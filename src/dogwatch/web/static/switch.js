@@ -6,9 +6,7 @@ export function startTheme() {
   const button = document.getElementById("theme");
   const said = document.getElementById("theme-text");
   const show = () => {
-    const theme = document.documentElement.dataset.theme || "";
-    said.textContent = NAMES[theme];
-    button.setAttribute("aria-label", `Colour theme: ${theme || "as the system"}`);
+    said.textContent = NAMES[document.documentElement.dataset.theme || ""];
   };
   button.addEventListener("click", () => {
     const theme = NEXT[document.documentElement.dataset.theme || ""];

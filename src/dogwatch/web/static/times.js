@@ -19,6 +19,19 @@ export function ago(seconds) {
   return relative.format(-Math.round(past / size), unit);
 }
 
+// How long something has lasted: "40 s", "5 min", "3 h 20 min", "2 d 4 h".
+export function span(since) {
+  let rest = Math.max(0, Math.round(Date.now() / 1000 - since));
+  const parts = [];
+  for (const [size, unit] of [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]]) {
+    const count = Math.floor(rest / size);
+    rest -= count * size;
+    if (count) parts.push(`${count} ${unit}`);
+    if (parts.length === 2 || (parts.length && unit === "min")) break;
+  }
+  return parts.join(" ") || "0 s";
+}
+
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds < 1) return `${Number((seconds * 1000).toPrecision(3))} ms`;
@@ -28,7 +41,8 @@ export function duration(seconds) {
 export function showTimes(root = document) {
   for (const element of root.querySelectorAll("time[data-t]")) {
     const seconds = Number(element.dataset.t);
-    const text = "relative" in element.dataset ? ago(seconds) : clock(seconds);
+    const { relative: isRelative, span: isSpan } = element.dataset;
+    const text = isSpan !== undefined ? `for ${span(seconds)}` : isRelative !== undefined ? ago(seconds) : clock(seconds);
     if (element.textContent !== text) element.textContent = text;
     if (!element.title) element.title = full.format(new Date(seconds * 1000));
   }
