@@ -16,7 +16,8 @@ from dogwatch.config.status import ReloadControl
 from dogwatch.core.bus import Bus
 from dogwatch.core.clock import Clock
 from dogwatch.core.metrics import Family, series
-from dogwatch.diagnose.selfwatch import SELF_WATCH, SelfWatch
+from dogwatch.diagnose.self_watch import SECTION as SELF_WATCH
+from dogwatch.diagnose.self_watch import SelfWatch
 from dogwatch.hosts.hosts import Hosts
 from dogwatch.hosts.section import HOST
 from dogwatch.hosts.view import HostsView
@@ -77,7 +78,7 @@ class App:
         self.watch = Watch(env=env, store=store, bus=bus, clock=clock, section=PROBES_SECTION)
         self.hosts = Hosts(clock=clock, bus=bus, store=store)
         self.self_watch = SelfWatch(clock=clock, bus=bus)
-        self.blackbox = Blackbox(self.watch)
+        self.blackbox = Blackbox(env=env, registry=PROBES)
         # In the order in which they start; they stop the other way round.
         self.parts: tuple[Part, ...] = (
             StorePart(store, store_path),
@@ -93,7 +94,7 @@ class App:
         self.self_watch.register("bus_dropped", lambda: self.bus.dropped)
         self.self_watch.register("live_subscribers", lambda: self.bus.subscribers)
         self.self_watch.register("probes_running", lambda: self.watch.running)
-        self.self_watch.register("store_waiting_rows", lambda: self.store.waiting)
+        self.self_watch.register("probes_waiting", lambda: self.watch.waiting)
 
     def services(self, reload: Reloader) -> Services:
         """Return what web and admin socket work with."""

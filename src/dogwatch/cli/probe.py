@@ -18,7 +18,7 @@ from dogwatch.errors import UsageError
 _PHASES = ("resolve_s", "connect_s", "tls_s", "first_byte_s", "transfer_s")
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[float]):
     """`5s`, `500ms`; a plain number is seconds."""
 
     name = "duration"

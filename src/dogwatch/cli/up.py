@@ -117,10 +117,10 @@ def _loader(paths: tuple[str, ...], folder: Path, listen: str | None, settings: 
 
 def _check(loaded: Loaded) -> int:
     """Tell whether it could start: what a restart asks the next program before it trusts it."""
-    from dogwatch.app import STORE
-    from dogwatch.store.sqlite import check_store
+    from dogwatch.store.files import check_file, migrations
+    from dogwatch.store.limits import STORE
 
-    check_store(loaded.get(STORE).path)
+    check_file(Path(loaded.get(STORE).path), migrations()[-1][0])
     click.echo("ok")
     return 0
 

@@ -95,6 +95,10 @@ class Reloader:
     def families(self) -> list[Family]:
         return self._history.families()
 
+    def use(self, *parts: Part) -> None:
+        """Add parts before the start; some are given this reloader when they are made."""
+        self._parts += parts
+
     async def start(self, loaded: Loaded | None = None) -> Loaded:
         """Bring the first configuration into force. loaded: where the caller has read it already.
 

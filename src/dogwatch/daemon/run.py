@@ -80,7 +80,7 @@ class Daemon:
                 grace_s=self._options.grace_s,
                 on_end=self._web_ended,
             )
-            self.reloader.use((*self.app.parts, self.web))
+            self.reloader.use(*self.app.parts, self.web)
             admin = AdminServer(self._options.socket_path, operations())
             await admin.open()
         except BaseException:
@@ -98,7 +98,7 @@ class Daemon:
 
     async def _watch(self, admin: AdminServer) -> Ending:
         supervisor = self.supervisor
-        supervisor.start("config watch", self.reloader.watch())
+        _ = supervisor.start("config watch", self.reloader.watch())
         supervisor.on_stop(Phase.REFUSE, "reload", self.reloader.close)
         supervisor.on_stop(Phase.REFUSE, "admin socket", admin.close)
         supervisor.on_stop(Phase.FINISH, "web", self.web.stop)

@@ -9,8 +9,9 @@ import msgspec
 
 from dogwatch.core.component import Registry, nearest
 from dogwatch.errors import ConfigError, Problem, UsageError
-from dogwatch.probes.probe import Probe
+from dogwatch.probes.probe import Probe, ProbeEnv, ProbeResult, attempt_once
 from dogwatch.probes.spec import ProbeSpec, check_probes
+from dogwatch.probes.target import Target, close_memory
 
 
 def build_probe(registry: Registry[Probe], kind: str, options: Mapping[str, Any]) -> Probe:
@@ -40,3 +41,14 @@ def build_probe(registry: Registry[Probe], kind: str, options: Mapping[str, Any]
             Problem(fault.message, path=".".join(map(str, fault.path[1:])), hint=fault.hint) for fault in faults
         )
     return probe
+
+
+async def ask_once(probe: Probe, env: ProbeEnv, *, timeout_s: float) -> ProbeResult:
+    """Run one attempt of a probe that is not a target, expectations included, and keep nothing of it."""
+    spec = ProbeSpec(name=probe.address() or probe.kind, check=probe, timeout=timeout_s)
+    target = Target(spec, env, now_s=0.0)
+    try:
+        result = await attempt_once(probe, target.attempt)
+        return target.judge(result)[0]
+    finally:
+        close_memory(target.memory)

@@ -13,13 +13,13 @@ from dogwatch.core.clock import Clock
 from dogwatch.core.component import Registry, nearest
 from dogwatch.core.metrics import Family
 from dogwatch.errors import NotFound, TransientError
-from dogwatch.probes.adhoc import build_probe
+from dogwatch.probes.adhoc import ask_once, build_probe
 from dogwatch.probes.metrics import probe_families, watch_families
-from dogwatch.probes.probe import Probe, ProbeEnv, ProbeResult, attempt_once
+from dogwatch.probes.probe import Probe, ProbeEnv, ProbeResult
 from dogwatch.probes.reload import WatchChange
 from dogwatch.probes.runner import Runner
 from dogwatch.probes.spec import ProbeSpec
-from dogwatch.probes.target import Target, close_memory
+from dogwatch.probes.target import Target
 from dogwatch.probes.view import TargetView
 from dogwatch.rules.thresholds import Seen
 from dogwatch.store.protocol import Ping, Store
@@ -162,12 +162,8 @@ class Watch(Runner):
 
     async def ask(self, probe: Probe, *, timeout_s: float) -> tuple[ProbeResult, list[Family]]:
         """Run one attempt of a probe that is not a target, expectations included."""
-        spec = ProbeSpec(name=probe.address() or probe.kind, check=probe, timeout=timeout_s)
-        target = Target(spec, self.env, now_s=self.clock.now_s())
         async with self._ad_hoc:
-            result = await attempt_once(probe, target.attempt)
-        result, _degraded = target.judge(result)
-        close_memory(target.memory)
+            result = await ask_once(probe, self.env, timeout_s=timeout_s)
         return result, probe_families(probe, result)
 
     async def ping(self, name: str, *, signal: str, exit_status: int | None, body: str, remote: str) -> None:
