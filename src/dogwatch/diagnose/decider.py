@@ -134,8 +134,8 @@ def _found(series: Mapping[str, Series], sample: Sample, limits: Limits, state: 
 
 
 def _near_limit(sample: Sample, limits: Limits, warned: bool) -> Iterator[Finding]:
-    ratio = sample.fds / max(1, sample.fd_limit)
-    if ratio >= limits.fd_warn - (HYSTERESIS if warned else 0.0):
+    ratio = sample.fds / sample.fd_limit if sample.fd_limit else 0.0
+    if sample.fd_limit and ratio >= limits.fd_warn - (HYSTERESIS if warned else 0.0):
         yield Finding(
             key="fds",
             symptom=f"{sample.fds} of {sample.fd_limit} descriptors are open ({ratio:.0%})",

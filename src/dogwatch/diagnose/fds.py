@@ -9,6 +9,7 @@ import io
 import os
 import socket
 import struct
+import textwrap
 import types
 import weakref
 from collections import Counter
@@ -256,4 +257,5 @@ def render_fds(fds: Iterable[FdInfo], *, width: int = 80) -> str:
         rows.append((info.number, info.kind, what, _telling(info.holders)))
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(info.kind for info in known).most_common())
     narrow = [(number, kind, fit(what, 42), holder) for number, kind, what, holder in rows]
-    return f"{len(known)} descriptors: {kinds}\n\n" + table(("fd", "kind", "what", "held by"), narrow, width=width)
+    head = textwrap.fill(f"{len(known)} descriptors: {kinds}", width)
+    return f"{head}\n\n" + table(("fd", "kind", "what", "held by"), narrow, width=width)

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import msgspec
@@ -53,7 +54,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Stack = tuple[tuple[str, str], ...]
-Key = tuple[str, Stack]
+# Name of the thread, its stack, whether it computed.
+Key = tuple[str, Stack, bool]
 
 
 async def profile(seconds: float, *, hz: float = 100.0, top: int = 20) -> Profile:
@@ -89,7 +91,9 @@ def _sampled_by_signal(counts: Counter[Key], hz: float) -> Iterator[int]:
         return
 
     def sample(_number: int, frame: FrameType | None) -> None:
-        counts["MainThread", _steps(frame)] += 1
+        steps = _steps(frame)
+        # The timer counts the CPU time of all threads: it also fires while this one waits.
+        counts["MainThread", steps, not _idle(steps)] += 1
 
     signal.signal(signal.SIGPROF, sample)
     signal.siginterrupt(signal.SIGPROF, False)
@@ -107,18 +111,39 @@ def watch(seconds: float, hz: float, ended: threading.Event, skipped: int = 0) -
     """Sample all threads but this one and `skipped` until the time is over or `ended` is set."""
     counts: Counter[Key] = Counter()
     ours = (threading.get_ident(), skipped)
-    due_s = time.monotonic()
+    cpu_s: dict[int, float] = {}
+    due_s = looked_s = time.monotonic()
     until_s = due_s + seconds
     while due_s < until_s:
-        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        threads = {thread.ident: thread for thread in threading.enumerate()}
+        now_s = time.monotonic()
         for ident, frame in sys._current_frames().items():  # noqa: SLF001 - documented
             if ident not in ours:
-                counts[names.get(ident, "unnamed"), _steps(frame)] += 1
+                thread = threads.get(ident)
+                steps = _steps(frame)
+                busy = not _idle(steps)
+                used_s = _cpu_s(thread)
+                if busy and thread is not None and used_s is not None:
+                    # Whoever waits in a C function looks busy; its CPU time tells.
+                    busy = used_s - cpu_s.get(ident, used_s) > 0.05 * (now_s - looked_s)
+                    cpu_s[ident] = used_s
+                counts[thread.name if thread else "unnamed", steps, busy] += 1
+        looked_s = now_s
         # A late sample is not made up for.
         due_s = max(due_s + 1 / hz, time.monotonic())
         if ended.wait(max(0.0, due_s - time.monotonic())):
             break
     return counts
+
+
+def _cpu_s(thread: threading.Thread | None) -> float | None:
+    """Return the CPU time that a thread has used, None where the kernel does not say."""
+    if thread is None or thread.native_id is None:
+        return None
+    try:
+        return int(Path(f"/proc/self/task/{thread.native_id}/schedstat").read_bytes().split()[0]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _steps(frame: FrameType | None) -> Stack:
@@ -135,9 +160,9 @@ def summarize(counts: Counter[Key], *, seconds: float, top: int = 20) -> Profile
     total: Counter[tuple[str, str]] = Counter()
     collapsed: Counter[str] = Counter()
     busy = 0
-    for (thread, steps), count in counts.items():
+    for (thread, steps, computed), count in counts.items():
         collapsed[";".join([thread, *(f"{name} ({short(file)})" for name, file in steps)])] += count
-        if steps and not _idle(steps[-1]):
+        if steps and computed:
             busy += count
             own[steps[-1]] += count
             for step in set(steps):
@@ -156,8 +181,10 @@ def summarize(counts: Counter[Key], *, seconds: float, top: int = 20) -> Profile
     )
 
 
-def _idle(step: tuple[str, str]) -> bool:
-    name, file = step
+def _idle(steps: Stack) -> bool:
+    if not steps:
+        return True
+    name, file = steps[-1]
     return any(file.endswith(end) and name.rsplit(".", 1)[-1] == function for end, function in _IDLE)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import resource
 import threading
@@ -14,6 +15,8 @@ from pathlib import Path
 import msgspec
 
 from dogwatch.diagnose import fds, tasks
+
+_log = logging.getLogger(__name__)
 
 # More kinds than these are one kind, "other": what is kept is bounded.
 MAX_KINDS = 50
@@ -85,7 +88,7 @@ class LagMeter:
             self._handle = self._loop.call_later(self._period_s, self._beat)
 
     def _beat(self) -> None:
-        # A whole millisecond is the step of uvloop's timers: early or late by it is no lag.
+        # uvloop's timers step in whole milliseconds and may be early.
         self._lags.append(max(0.0, time.monotonic() - self._due_s))
         self._set()
 
@@ -96,14 +99,16 @@ def resident_bytes() -> int:
 
 
 def fd_limit() -> int:
-    """Return the soft limit of descriptors."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    """Return the soft limit of descriptors, 0 where there is none."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 0 if limit == resource.RLIM_INFINITY else limit
 
 
 def started_at_s() -> float:
     """Return when this process started, wall clock."""
     ticks = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
-    booted_s = next(int(line.split()[1]) for line in Path("/proc/stat").open() if line.startswith("btime"))
+    lines = Path("/proc/stat").read_text().splitlines()
+    booted_s = next(int(line.split()[1]) for line in lines if line.startswith("btime"))
     return booted_s + ticks / os.sysconf("SC_CLK_TCK")
 
 
@@ -118,8 +123,8 @@ def take(*, time_s: float, at_s: float, lag: Lag, gauges: Mapping[str, Callable[
     for name, gauge in gauges.items():
         try:
             read[name] = float(gauge())
-        except Exception:  # noqa: BLE001 - someone's gauge must not end the watch; its absence shows
-            continue
+        except Exception as error:  # noqa: BLE001 - someone's gauge must not end the watch
+            _log.warning("gauge %s failed: %s: %s", name, type(error).__name__, error)
     return Sample(
         time_s=time_s,
         at_s=at_s,

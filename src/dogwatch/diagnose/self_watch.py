@@ -167,7 +167,8 @@ class SelfWatch:
             kinds = sorted(self._newest.task_kinds.items(), key=lambda item: -item[1])[:4]
             more = [Evidence(what=f"tasks running {kind}", last=count) for kind, count in kinds]
         elif finding.key == "growth:memory" and "tracemalloc" in sys.modules:
-            from dogwatch.diagnose.heap import inspect_heap, short
+            from dogwatch.diagnose.frame import short
+            from dogwatch.diagnose.heap import inspect_heap
 
             sites_used = inspect_heap(top=3).sites
             more = [
@@ -181,7 +182,7 @@ class SelfWatch:
         """Return the process metrics of every Prometheus client, and our own."""
         times = os.times()
         yield _one("process_open_fds", "gauge", "Open file descriptors.", fds.count_fds())
-        yield _one("process_max_fds", "gauge", "Limit of open file descriptors.", sample.fd_limit())
+        yield _one("process_max_fds", "gauge", "Limit of open file descriptors.", sample.fd_limit() or float("inf"))
         yield _one("process_resident_memory_bytes", "gauge", "Resident memory.", sample.resident_bytes())
         yield _one("process_cpu_seconds_total", "counter", "CPU time, user and system.", times.user + times.system)
         yield _one("process_start_time_seconds", "gauge", "Start time since 1970 UTC.", self._started_at_s)
