@@ -45,6 +45,10 @@ class _Open(msgspec.Struct):
     merges: list[tuple[ScalarNode, Node]] = []
 
 
+# Stands for a key that is no text: its value is still read, and nothing else is said of it.
+_NO_KEY = ScalarNode(text="")
+
+
 class _Stop(Exception):
     """The rest of the file is not worth reading."""
 
@@ -213,12 +217,11 @@ class _Composer:
         if isinstance(node, ScalarNode) and not node.null:
             return node
         self._problem(node.line, "a key must be text")
-        # A key that no field has, so that its value is still read and nothing else is said of it.
-        return ScalarNode(file=node.file, line=node.line, column=node.column, text="\0")
+        return _NO_KEY
 
     def _entry(self, parent: _Open, key: ScalarNode, value: Node) -> None:
         assert isinstance(parent.node, MapNode)
-        if key.text == "\0":
+        if key is _NO_KEY:
             return
         if key.text == "<<" and key.plain:
             parent.merges.append((key, value))

@@ -80,13 +80,17 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
     """
     # O_NONBLOCK: opening a FIFO without a writer would wait for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
             raise ValueError("it is a folder, not a file")
         if not stat.S_ISREG(mode):
             raise ValueError("it is not a regular file")
-        data = file.read(limit_bytes + 1)
+        data = b""
+        while len(data) <= limit_bytes and (chunk := os.read(descriptor, limit_bytes + 1 - len(data))):
+            data += chunk
+    finally:
+        os.close(descriptor)
     if len(data) > limit_bytes:
         raise ValueError(f"it is larger than {limit_bytes // 2**20} MiB")
     return data

@@ -136,4 +136,6 @@ def fingerprint(node: Node) -> object:
         return [fingerprint(item) for item in node.items]
     assert isinstance(node, ScalarNode)
     # Quoting decides between null or a number and text, so it is a part of the meaning.
-    return [node.text] if node.plain and not node.tag else node.text
+    if node.null:
+        return None
+    return [node.text] if (node.plain or node.free) and not node.tag else node.text

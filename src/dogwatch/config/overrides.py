@@ -11,6 +11,7 @@ from dogwatch.config.containers import DictShape, ListShape, TupleShape, UnionSh
 from dogwatch.config.nodes import MapNode, Node, Path, ScalarNode, format_path
 from dogwatch.config.shape import AnyShape, Shape
 from dogwatch.config.structs import FamilyShape, StructShape
+from dogwatch.config.substitute import encodable
 from dogwatch.core.component import nearest
 from dogwatch.errors import Problem
 
@@ -54,6 +55,9 @@ def apply(tree: MapNode, overrides: Sequence[Override]) -> tuple[MapNode, list[P
     """Return the tree with each override in force, later ones over earlier ones. The tree is not changed."""
     problems: list[Problem] = []
     for override in overrides:
+        if not encodable(override.text):
+            problems.append(Problem("is not UTF-8", path=format_path(override.path), file=override.label))
+            continue
         node = ScalarNode(file=override.label, text=override.text, free=True, plain=False)
         try:
             changed = _set(tree, override.path, node)

@@ -97,6 +97,9 @@ class TextShape(Shape):
         if node.null:
             return self.refuse(node, path, run, 'write "" for empty text' if not node.text else "put it in quotes")
         text = node.text
+        if "\0" in text:
+            # Nothing outside can take it: paths, arguments, headers and databases all refuse it.
+            return self.refuse(node, path, run, "it contains the character NUL")
         if (
             len(text) < (self.least or 0)
             or (self.most is not None and len(text) > self.most)

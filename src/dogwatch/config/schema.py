@@ -57,6 +57,9 @@ class _Writer:
         self.definitions: dict[str, Schema] = {}
         self._names: dict[StructShape, str] = {}
 
+    def structs(self) -> list[StructShape]:
+        return list(self._names)
+
     def of(self, shape: Shape) -> Schema:
         if isinstance(shape, StructShape):
             return self._struct(shape)
@@ -153,6 +156,8 @@ def written(shape: Shape, value: Any) -> Any:
     """Return a default as it would be written, or None where there is no short way to."""
     if isinstance(shape, UnitShape) and isinstance(value, int | float):
         return shape.show(value)
+    if isinstance(shape, ChoiceShape):
+        return next((word for word, choice in shape.choices.items() if choice == value), None)
     if isinstance(shape, UnionShape) and isinstance(value, int | float) and not isinstance(value, bool):
         unit = next((option for option in shape.options if isinstance(option, UnitShape)), None)
         return unit.show(value) if unit else value
@@ -238,3 +243,11 @@ def _paragraphs(doc: str) -> str:
     """Return a docstring with each paragraph on one line."""
     paragraphs = re.split(r"\n\s*\n", doc.strip())
     return "\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def structs(catalog: Catalog) -> list[StructShape]:
+    """Return every struct that the sections can hold."""
+    writer = _Writer()
+    for shape in catalog.shapes.values():
+        writer.of(shape)
+    return writer.structs()

@@ -31,6 +31,8 @@ class Section(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     are written as one key naming the kind (`http: {…}` beside `name:`), looked up in `families`.
     default: the value where the key is absent. check: finds what types cannot say (duplicate names, expressions
     that do not compile); it does no I/O and reports all faults.
+    example: YAML that may stand below the key, not indented; `dogwatch init` writes it, so it must pass the check. ""
+    for none: then the defaults are written as comments.
     """
 
     key: str
@@ -39,3 +41,4 @@ class Section(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     default: Callable[[], T]
     families: Mapping[type[Component], Registry[Any]] = {}
     check: Callable[[T], Iterable[Fault]] = lambda _value: ()
+    example: str = ""

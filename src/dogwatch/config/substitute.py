@@ -21,6 +21,15 @@ _ESCAPE_HINT = "write $${ for a literal ${"
 MAX_VALUE_CHARS = 2**20
 
 
+def encodable(text: str) -> bool:
+    """Return whether text is proper: bytes of the environment that are not UTF-8 arrive as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Substitution:
     """Replaces substitutions throughout a tree, and collects every one that cannot be.
 
@@ -96,6 +105,8 @@ class Substitution:
             raise ValueError(f"{quoted('${' + inner + '}')} is not a substitution", _ESCAPE_HINT)
         self.names.add(name)
         value = self._environ.get(name, "")
+        if not encodable(value):
+            raise ValueError(f"the environment variable {name} is not UTF-8")
         if value or (name in self._environ and not separator):
             return value
         if separator:

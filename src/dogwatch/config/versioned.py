@@ -56,5 +56,7 @@ class Versioned(Generic[T]):
             for migration in self._migrations[written - 1 :]:
                 document = migration(document)
             return msgspec.convert(document, self._type)
-        except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
-            raise PermanentError(f"cannot read {file}: {self.name} is damaged: {error}") from error
+        except (msgspec.MsgspecError, UnicodeDecodeError, LookupError, TypeError) as error:
+            raise PermanentError(
+                f"cannot read {file}: {self.name} is damaged: {error or type(error).__name__}"
+            ) from error
