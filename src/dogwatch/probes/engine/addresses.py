@@ -60,6 +60,7 @@ def in_order(four: tuple[str, ...], six: tuple[str, ...], family: str) -> tuple[
     return mixed + v6[short:] + v4[short:]
 
 
+@lru_cache(maxsize=4096)
 def ip_hash(address: Address) -> float:
     """Return blackbox_exporter's probe_ip_addr_hash: FNV-1a, 32 bits, over the packed address."""
     family, host = address

@@ -40,7 +40,7 @@ def open_socket(family: int, options: SocketOptions | None = None) -> socket.Soc
     """
     # SocketType is the C type below socket.socket: half the cost to make, and nothing of the rest is needed.
     sock = socket.SocketType(family, _STREAM, 0)
-    if options is None or not (options.source or options.interface):
+    if options is None:
         return sock
     try:
         if options.interface:
@@ -105,7 +105,7 @@ class Dial:
     __slots__ = ("_bucket", "_done", "_engine", "_error", "_next", "_options", "_port", "_racers", "addresses")
 
     def __init__(
-        self, engine: Engine, addresses: tuple[Address, ...], port: int, done: Dialed, options: SocketOptions
+        self, engine: Engine, addresses: tuple[Address, ...], port: int, done: Dialed, options: SocketOptions | None
     ) -> None:
         self.addresses = addresses[:MAX_ADDRESSES]
         self._engine = engine

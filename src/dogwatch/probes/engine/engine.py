@@ -284,7 +284,7 @@ class Engine:
         done(socket, address, error): called once; the socket is watched, and belongs to whoever calls `hand_over`
         and `drop`. There is no deadline here: cancel when yours has passed.
         """
-        dial = Dial(self, addresses, port, done, options or SocketOptions())
+        dial = Dial(self, addresses, port, done, options)
         dial.start()
         return dial.cancel
 

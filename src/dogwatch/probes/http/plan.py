@@ -9,12 +9,12 @@ from dogwatch.probes.engine.addresses import literal
 from dogwatch.probes.engine.dial import SocketOptions
 from dogwatch.probes.engine.tls import TlsPolicy
 from dogwatch.probes.http.request import Hop, Place, basic, build_request, parse_url
+from dogwatch.probes.probe import EVIDENCE_BYTES
 
 if TYPE_CHECKING:
     from dogwatch.probes.http.attempt import Kept
     from dogwatch.probes.kinds.http import HttpProbe
 
-BODY_VARIABLES = frozenset({"body", "json"})
 _STATUS_RANGE = re.compile(r"([1-5])xx|(\d{3})(?:\s*-\s*(\d{3}))?", re.IGNORECASE)
 _READS_STATUS = re.compile(r"\bstatus\b")
 DEFAULT_STATUS = frozenset(range(200, 300))
@@ -66,11 +66,13 @@ class HttpPlan:
         "probe",
         "resumptions",
         "secrets",
+        "slow",
         "socket_options",
     )
 
     def __init__(self, probe: HttpProbe) -> None:
         self.probe = probe
+        self.slow = probe.slow_lane
         self.headers = request_headers(probe)
         self.body = probe.body.encode()
         self.family = address_family(probe)
@@ -86,9 +88,8 @@ class HttpPlan:
             alpn=("http/1.1",),
         )
         self.inspect_policy = TlsPolicy(verify=False, cert_file=tls.cert_file, key_file=tls.key_file)
-        self.socket_options = SocketOptions(probe.source_address, probe.interface)
-        if not (probe.source_address or probe.interface):
-            self.socket_options = SocketOptions()
+        chosen = probe.source_address or probe.interface
+        self.socket_options = SocketOptions(probe.source_address, probe.interface) if chosen else None
         self.accept_status = accepted_statuses(probe)
         self.secrets = secrets_of(probe)
         self.resumptions: dict[tuple[str, str, int], Resumption] = {}
@@ -100,7 +101,11 @@ class HttpPlan:
             place, method, self.headers, body, keep_alive=self.probe.keep_alive, foreign=foreign
         )
         address = literal(place.host)
-        return Hop(place, address, method, request, place.scheme == "https", foreign)
+        return Hop(place, address, method, request, place.scheme == "https", place.url, foreign)
+
+    def keep(self, wants: frozenset[str]) -> int:
+        """Return how many bytes of the body an attempt keeps."""
+        return self.probe.body_limit if "body" in wants or "json" in wants else EVIDENCE_BYTES
 
     def resumption(self, origin: tuple[str, str, int]) -> Resumption:
         found = self.resumptions.get(origin)

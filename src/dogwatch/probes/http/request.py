@@ -51,6 +51,7 @@ class Hop(msgspec.Struct, frozen=True):
     method: str
     request: bytes
     tls: bool
+    url: str
     foreign: bool = False
 
 

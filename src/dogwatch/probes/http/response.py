@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 import zlib
+from functools import lru_cache
+from typing import Any
+
+import msgspec
 
 from dogwatch.probes.http.request import TOKEN
 
@@ -11,7 +15,8 @@ MAX_HEADERS = 512
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?")
 _MAX_CHUNK_LINE = 4096
 _MAX_TRAILERS = 16 * 1024
-# Names seen all day, so that they need no checking letter by letter.
+_AFTER_STATUS = frozenset({" ", "\r", "\n"})
+# Names seen all day, which need no checking.
 _KNOWN = frozenset(
     "accept-ranges age alt-svc cache-control connection content-encoding content-length content-type date etag "
     "expires keep-alive last-modified location server set-cookie strict-transport-security transfer-encoding vary "
@@ -42,12 +47,12 @@ class Head:
 
 def head_end(data: bytes | bytearray, start: int) -> int:
     """Return the offset behind the empty line that ends a head, -1 if it is not there yet."""
-    strict = data.find(b"\n\r\n", start)
+    strict = data.find(b"\r\n\r\n", start)
     # Bare line feeds are wrong, yet every client takes them.
-    loose = data.find(b"\n\n", start, strict + 1 if strict >= 0 else len(data))
+    loose = data.find(b"\n\n", start, strict if strict >= 0 else len(data))
     if loose >= 0:
         return loose + 2
-    return strict + 3 if strict >= 0 else -1
+    return strict + 4 if strict >= 0 else -1
 
 
 def parse_head(raw: bytes) -> Head:
@@ -55,18 +60,29 @@ def parse_head(raw: bytes) -> Head:
 
     Raises: Refused.
     """
-    lines = raw.decode("latin-1").split("\n")
-    first = lines[0]
-    start = first[:9]
-    digits = first[9:12]
+    text = raw.decode("latin-1")
+    start = text[:9]
+    digits = text[9:12]
     if start == "HTTP/1.1 ":
         version = 1.1
     elif start == "HTTP/1.0 ":
         version = 1.0
     else:
-        raise Refused("protocol", f"the answer is not HTTP/1: it begins {first[:40].strip()!r}")
-    if not (digits.isdigit() and digits.isascii() and digits >= "100" and first[12:13].strip() == ""):
-        raise Refused("protocol", f"bad status line {first[:60].strip()!r}")
+        raise Refused("protocol", f"the answer is not HTTP/1: it begins {text[:40].strip()!r}")
+    if not (digits.isdigit() and digits.isascii() and digits >= "100" and text[12:13] in _AFTER_STATUS):
+        raise Refused("protocol", f"bad status line {text[:60].strip()!r}")
+    lines = text.split("\r\n")
+    headers: dict[str, str] = {}
+    for line in lines[1:-2]:
+        name, _, value = line.partition(":")
+        headers[name.lower()] = value.strip()
+    # Whatever is unusual (unknown names, folding, bare line feeds, repeated names) is looked at line by line.
+    if not _KNOWN.issuperset(headers) or len(headers) != len(lines) - 3:
+        headers = _parse_fields(text.replace("\r\n", "\n").split("\n"))
+    return Head(raw, version, int(digits), headers)
+
+
+def _parse_fields(lines: list[str]) -> dict[str, str]:
     if len(lines) > MAX_HEADERS:
         raise Refused("too_large", f"more than {MAX_HEADERS} header lines")
     headers: dict[str, str] = {}
@@ -77,14 +93,19 @@ def parse_head(raw: bytes) -> Head:
             continue
         name, colon, value = line.partition(":")
         name = name.lower()
-        if name not in _KNOWN and not TOKEN.fullmatch(name) or not colon:
+        if not colon or not _is_token(name):
             raise Refused("protocol", f"bad header line {line[:60].strip()!r}")
-        value = value.strip(" \t\r")
+        value = value.strip()
         if name in headers:
             _repeat(headers, name, value)
         else:
             headers[name] = value
-    return Head(raw, version, int(digits), headers)
+    return headers
+
+
+@lru_cache(maxsize=4096)
+def _is_token(name: str) -> bool:
+    return TOKEN.fullmatch(name) is not None
 
 
 def _repeat(headers: dict[str, str], name: str, value: str) -> None:
@@ -97,54 +118,42 @@ def _repeat(headers: dict[str, str], name: str, value: str) -> None:
         headers[name] = f"{headers[name]}, {value}"
 
 
-class Body:
+class Body(msgspec.Struct, eq=False):
     """A body as it arrives. `feed` returns True once it is complete; Refused says what broke it.
 
-    limit: bytes on the wire, and bytes decoded, each. truncate: end quietly at the limit instead of failing.
-    keep: how many decoded bytes to keep. Framing: length ≥ 0, chunked, or until the connection ends (length -1).
+    length: -1 where it is unknown. limit: bytes on the wire, and bytes decoded, each. truncate: end quietly at the
+    limit instead of failing. keep: how many decoded bytes to keep. Neither length nor chunked: until the end.
     """
 
-    __slots__ = (
-        "_chunked",
-        "_decoder",
-        "_encoding",
-        "_limit",
-        "_line",
-        "_state",
-        "_trailers",
-        "_truncate",
-        "decoded",
-        "keep",
-        "kept",
-        "length",
-        "received",
-        "truncated",
-    )
+    length: int
+    limit: int
+    truncate: bool
+    keep: int
+    chunked: bool = False
+    encoding: str = ""
+    decoder: Any = None
+    received: int = 0
+    decoded: int = 0
+    kept: bytes = b""
+    truncated: bool = False
+    line: bytes = b""
+    state: int = -1  # bytes left of the chunk; -1: size line, -2: line end behind a chunk, -3: trailers
+    trailers: int = 0
 
-    def __init__(self, length: int, *, chunked: bool, encoding: str, limit: int, truncate: bool, keep: int) -> None:
-        self.length = length
-        self.received = 0
-        self.decoded = 0
-        self.keep = keep
-        self.kept = b""
-        self.truncated = False
-        self._limit = limit
-        self._truncate = truncate
-        self._chunked = chunked
-        self._encoding = encoding
-        self._decoder = _decoder(encoding) if encoding else None
-        self._line = b""
-        self._state = -1  # bytes left of the chunk; -1: size line, -2: line end behind a chunk, -3: trailers
-        self._trailers = 0
-        if length > limit and not truncate:
-            raise Refused("too_large", f"the body has {length} bytes, the limit is {limit}")
+    def whole(self, data: bytes) -> bool:
+        """Take a body that arrived at once, the usual case; False if it needs more than counting."""
+        if self.encoding:
+            return False
+        self.received = self.decoded = len(data)
+        self.kept = data if len(data) <= self.keep else data[: self.keep]
+        return True
 
     @property
     def until_close(self) -> bool:
-        return self.length < 0 and not self._chunked
+        return self.length < 0 and not self.chunked
 
     def feed(self, data: bytes) -> bool:
-        if self._chunked:
+        if self.chunked:
             return self._feed_chunks(data)
         if self.length < 0:
             return self._take(data)
@@ -156,7 +165,7 @@ class Body:
 
         Raises: Refused if the body needed more.
         """
-        if self._chunked:
+        if self.chunked:
             raise Refused("protocol", f"the connection ended within a chunked body, after {self.received} bytes")
         if self.length >= 0 and self.received < self.length:
             raise Refused("protocol", f"the connection ended after {self.received} of {self.length} bytes")
@@ -167,20 +176,20 @@ class Body:
 
         Raises: Refused.
         """
-        decoder = self._decoder
+        decoder = self.decoder
         if decoder is not None and self.received and not self.truncated and not decoder.eof:
-            raise Refused("protocol", f"the {self._encoding} body ends too early")
+            raise Refused("protocol", f"the {self.encoding} body ends too early")
 
     def _take(self, data: bytes) -> bool:
         """Count and keep content; True if the limit ended it."""
         self.received += len(data)
-        if self.received > self._limit:
-            if not self._truncate:
-                raise Refused("too_large", f"the body has more than {self._limit} bytes")
-            data = data[: max(0, len(data) - (self.received - self._limit))]
-            self.received = self._limit
+        if self.received > self.limit:
+            if not self.truncate:
+                raise Refused("too_large", f"the body has more than {self.limit} bytes")
+            data = data[: max(0, len(data) - (self.received - self.limit))]
+            self.received = self.limit
             self.truncated = True
-        if self._decoder is not None:
+        if self.decoder is not None:
             data = self._decode(data)
         self.decoded += len(data)
         if data and len(self.kept) < self.keep:
@@ -188,103 +197,97 @@ class Body:
         return self.truncated
 
     def _decode(self, data: bytes) -> bytes:
-        decoder = self._decoder
+        decoder = self.decoder
         assert decoder is not None
-        if self._encoding == "deflate" and not self.decoded and data[:1] and data[0] & 0x0F != 8:
-            decoder = self._decoder = zlib.decompressobj(-zlib.MAX_WBITS)  # raw, as some servers send it
+        if self.encoding == "deflate" and not self.decoded and data[:1] and data[0] & 0x0F != 8:
+            decoder = self.decoder = zlib.decompressobj(-zlib.MAX_WBITS)  # raw, as some servers send it
         try:
             # One byte over the limit is enough to know, however much a bomb would unpack to.
-            out = decoder.decompress(data, self._limit - self.decoded + 1)
+            out = decoder.decompress(data, self.limit - self.decoded + 1)
         except zlib.error as error:
-            raise Refused("protocol", f"the {self._encoding} body cannot be decoded: {error}") from error
-        if self.decoded + len(out) > self._limit:
-            if not self._truncate:
-                raise Refused("too_large", f"the body unpacks to more than {self._limit} bytes")
+            raise Refused("protocol", f"the {self.encoding} body cannot be decoded: {error}") from error
+        if self.decoded + len(out) > self.limit:
+            if not self.truncate:
+                raise Refused("too_large", f"the body unpacks to more than {self.limit} bytes")
             self.truncated = True
-            out = out[: self._limit - self.decoded]
+            out = out[: self.limit - self.decoded]
         return out
 
     def _feed_chunks(self, data: bytes) -> bool:
         at = 0
         end = len(data)
         while at < end:
-            if self._state > 0:
-                piece = data[at : at + self._state]
+            if self.state > 0:
+                piece = data[at : at + self.state]
                 at += len(piece)
-                self._state -= len(piece)
-                if self._state == 0:
-                    self._state = -2
+                self.state -= len(piece)
+                if self.state == 0:
+                    self.state = -2
                 if self._take(piece):
                     return True
                 continue
             newline = data.find(b"\n", at)
-            self._line += data[at : newline + 1 if newline >= 0 else end]
-            if len(self._line) > _MAX_CHUNK_LINE:
+            self.line += data[at : newline + 1 if newline >= 0 else end]
+            if len(self.line) > _MAX_CHUNK_LINE:
                 raise Refused("protocol", "a chunk's size line is too long")
             if newline < 0:
                 return False
             at = newline + 1
-            line, self._line = self._line.rstrip(b"\r\n"), b""
+            line, self.line = self.line.rstrip(b"\r\n"), b""
             if self._chunk_line(line):
                 return True
         return False
 
     def _chunk_line(self, line: bytes) -> bool:
         """Handle a line between chunks; True at the very end."""
-        if self._state == -3:
-            self._trailers += len(line) + 2
-            if self._trailers > _MAX_TRAILERS:
+        if self.state == -3:
+            self.trailers += len(line) + 2
+            if self.trailers > _MAX_TRAILERS:
                 raise Refused("too_large", "the trailers are too long")
             return not line
-        if self._state == -2:
+        if self.state == -2:
             if line:
                 raise Refused("protocol", "a chunk is longer than it says")
-            self._state = -1
+            self.state = -1
             return False
         match = _CHUNK_SIZE.fullmatch(line)
         if match is None:
             raise Refused("protocol", f"bad chunk size {line[:40]!r}")
-        self._state = int(match[1], 16) or -3
+        self.state = int(match[1], 16) or -3
         return False
 
 
-class _Decoder:
-    """What zlib's decompressor offers, for typing."""
-
-    eof: bool
-
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+def _decoder(encoding: str) -> Any:
+    return zlib.decompressobj(zlib.MAX_WBITS | 16 if encoding == "gzip" else zlib.MAX_WBITS)
 
 
-def _decoder(encoding: str) -> _Decoder:
-    wbits = zlib.MAX_WBITS | 16 if encoding == "gzip" else zlib.MAX_WBITS
-    return zlib.decompressobj(wbits)  # type: ignore[return-value]
-
-
-def body_of(head: Head, method: str, *, limit: int, truncate: bool, keep: int) -> Body:
+def body_of(head: Head, method: str, limit: int, truncate: bool, keep: int) -> Body:
     """Return the body that a head announces.
 
     Raises: Refused.
     """
     headers = head.headers
     status = head.status
-    chunked = False
     length = -1
     if method == "HEAD" or status < 200 or status in {204, 304}:
-        return Body(0, chunked=False, encoding="", limit=limit, truncate=truncate, keep=keep)
+        return Body(0, limit, truncate, keep)
     if "transfer-encoding" in headers:
-        coding = headers["transfer-encoding"].lower()
-        if coding not in {"chunked", "identity"}:
+        coding = headers["transfer-encoding"].lower().strip()
+        if coding != "chunked":
             raise Refused("protocol", f"unsupported transfer encoding '{coding[:40]}'")
-        chunked = coding == "chunked"
-    if not chunked and "content-length" in headers:
-        text = headers["content-length"]
-        if not (text.isascii() and text.isdigit() and len(text) < 19):
-            raise Refused("protocol", f"bad content length '{text[:40]}'")
-        length = int(text)
-    encoding = headers["content-encoding"].lower() if "content-encoding" in headers else ""
-    if encoding == "x-gzip":
-        encoding = "gzip"
-    if encoding not in {"gzip", "deflate"}:
-        encoding = ""  # kept as it came
-    return Body(length, chunked=chunked, encoding=encoding, limit=limit, truncate=truncate, keep=keep)
+        body = Body(-1, limit, truncate, keep, chunked=True)
+    else:
+        if "content-length" in headers:
+            text = headers["content-length"].rstrip()
+            if not (text.isascii() and text.isdigit() and len(text) < 19):
+                raise Refused("protocol", f"bad content length '{text[:40]}'")
+            length = int(text)
+            if length > limit and not truncate:
+                raise Refused("too_large", f"the body has {length} bytes, the limit is {limit}")
+        body = Body(length, limit, truncate, keep)
+    if "content-encoding" in headers:
+        encoding = headers["content-encoding"].lower().strip().replace("x-gzip", "gzip")
+        if encoding in {"gzip", "deflate"}:  # anything else is kept as it came
+            body.encoding = encoding
+            body.decoder = _decoder(encoding)
+    return body

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dogwatch.probes.certificates import certificate_facts
-from dogwatch.probes.engine.addresses import Address, ip_hash
+from dogwatch.probes.engine.addresses import ip_hash
 from dogwatch.probes.probe import EVIDENCE_BYTES, Evidence, Phases, ProbeResult
 
 if TYPE_CHECKING:
@@ -29,29 +29,33 @@ _MASKED_HEADERS = frozenset({"set-cookie", "authorization", "proxy-authorization
 
 def build(attempt: HttpAttempt, now_s: float) -> ProbeResult:
     """Return the result of an attempt that has ended, well or not."""
-    head, body = attempt.head, attempt.body
-    phases = Phases(
-        attempt.resolve_s, attempt.connect_s, attempt.tls_s, attempt.first_byte_s, attempt.transfer_s
-    )
+    head, body, hop = attempt.head, attempt.body, attempt.hop
+    phases = Phases(attempt.resolve_s, attempt.connect_s, attempt.tls_s, attempt.first_byte_s, attempt.transfer_s)
     plan = attempt.plan
     duration_s = now_s - attempt.launched_s
     failure = attempt.failure
-    values: dict[str, Any] = {"redirects": attempt.redirects, "tls": attempt.hop.tls, "duration_s": duration_s}
+    values: dict[str, Any] = {
+        "duration_s": duration_s,
+        "redirects": attempt.redirects,
+        "tls": hop.tls,
+        "reused": attempt.reused,
+        "final_url": hop.url,
+    }
     if attempt.address is not None:
-        values["ip"], values["ip_version"], values["ip_hash"] = _ip_values(attempt.address)
+        ip = values["ip"] = attempt.address[1]
+        values["ip_version"] = 6 if ":" in ip else 4
+        values["ip_hash"] = ip_hash(attempt.address)
     if head is not None:
         values["status"] = head.status
         values["http_version"] = head.version
-        values["final_url"] = attempt.hop.place.url
-        values["reused"] = attempt.reused
         if "last-modified" in head.headers and (modified_s := parse_date(head.headers["last-modified"])):
             values["last_modified_s"] = modified_s
         if body is not None:
-            values["content_length"] = body.length if body.length >= 0 or not body.received else -1
+            values["content_length"] = body.length
             values["body_bytes"] = body.decoded
         if failure is None:
-            failure = judge(plan, head.status, attempt.hop.tls, head.version)
-    if attempt.hop.tls and attempt.chain:
+            failure = judge(plan, head.status, hop.tls, head.version)
+    if hop.tls and attempt.chain:
         values.update(chain_values(attempt.chain))
         values["tls_resumed"] = attempt.resumed
         values["tls_version"] = attempt.tls_version
@@ -77,17 +81,14 @@ def build(attempt: HttpAttempt, now_s: float) -> ProbeResult:
     )
 
 
-@lru_cache(maxsize=4096)
-def _ip_values(address: Address) -> tuple[str, int, float]:
-    return address[1], 6 if ":" in address[1] else 4, ip_hash(address)
-
-
 def judge(plan: HttpPlan, status: int, tls: bool, version: float) -> tuple[str, str] | None:
     """Return (reason, message) of why a complete answer is not what the probe demands, None if it is."""
     accepted = plan.accept_status
     if accepted is not None and status not in accepted:
         return "status", f"HTTP status {status}"
     probe = plan.probe
+    if not (probe.fail_if_tls or probe.fail_if_not_tls or probe.accept_versions):
+        return None
     if probe.fail_if_tls and tls:
         return "mismatch", "the answer came over TLS"
     if probe.fail_if_not_tls and not tls:
