@@ -95,8 +95,7 @@ def families(outcome: Outcome) -> list[Family]:
         put("probe_failed_due_to_regex", _REGEX["probe_failed_due_to_regex"], 1.0)
     if outcome.has_cel:
         put("probe_failed_due_to_cel", "Indicates if probe failed due to CEL", float(outcome.by_cel))
-    for name, (text, rows) in _phases(outcome).items():
-        found[name] = (text, rows)
+    found.update(_phases(outcome))
     found.update(_certificate(outcome))
     put(SUCCESS[0], SUCCESS[1], float(outcome.success))
     put(DURATION[0], DURATION[1], result.duration_s)
