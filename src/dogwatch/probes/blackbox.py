@@ -30,7 +30,7 @@ from dogwatch.probes.blackbox_modules import (
     read_file,
     read_module,
 )
-from dogwatch.probes.blackbox_translate import Translated, translate
+from dogwatch.probes.blackbox_translate import Translated, over_limit, translate
 from dogwatch.probes.probe import Attempt, Probe, ProbeEnv, ProbeResult, attempt_once
 from dogwatch.probes.target import close_memory
 
@@ -157,7 +157,7 @@ class Blackbox:
                 lines.add(f'msg="Saw" {name}={value:g}')
         if result.message:
             lines.add(f"msg={_quoted(result.message)} reason={result.reason}", level="error")
-        return _judged(module, translated, result, lines)
+        return _judged(module, translated, over_limit(module, result), lines)
 
     def _translate(self, module: Module, target: str, hostname: str) -> Translated:
         key = (module.name, target, hostname)
@@ -275,7 +275,13 @@ def _judged(module: Module, translated: Translated, result: ProbeResult, lines: 
         by_cel=by_cel,
         has_cel=any(check.kind == "cel" for check in translated.checks),
         verified=config is None or not config.insecure_skip_verify,
+        follows=_follows(module),
     )
+
+
+def _follows(module: Module) -> bool:
+    old = module.http.no_follow_redirects
+    return module.http.follow_redirects if old is None else not old
 
 
 def _quoted(text: str) -> str:

@@ -52,16 +52,20 @@ _ALWAYS: Mapping[str, Mapping[str, str]] = {
 }
 # By prober: what is there once the probe has a value for it.
 _SOMETIMES: Mapping[str, frozenset[str]] = {
-    "http": frozenset((_EXPIRY[0], "probe_http_last_modified_timestamp_seconds")),
-    "tcp": frozenset((_EXPIRY[0],)),
+    "http": frozenset(("probe_http_last_modified_timestamp_seconds",)),
     "icmp": frozenset(("probe_icmp_reply_hop_limit",)),
     "dns": frozenset(("probe_dns_serial",)),
 }
+_REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _SERVING = ("NOT_SERVING", "SERVICE_UNKNOWN", "SERVING", "UNKNOWN")
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """One answered /probe request. success: every check of the module included. by_regex, by_cel: what failed it."""
+    """One answered /probe request.
+
+    success: every check of the module included. by_regex, by_cel: what failed it. verified: the chain was checked.
+    follows: redirects are followed.
+    """
 
     prober: str
     probe: Probe
@@ -71,6 +75,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     by_cel: bool = False
     has_cel: bool = False
     verified: bool = True
+    follows: bool = True
 
 
 def families(outcome: Outcome) -> list[Family]:
@@ -85,18 +90,17 @@ def families(outcome: Outcome) -> list[Family]:
         put(name, text, 0.0)
     if prober == "grpc":
         found["probe_grpc_healthcheck_response"] = ("Response HealthCheck response", _serving(result.values))
-    values = {**result.values, **_address(result.values)}
+    values = {**result.values, **_address(result.values), **_as_they_count(outcome)}
     allowed = _ALWAYS[prober].keys() | _SOMETIMES.get(prober, frozenset())
     for name, text, value in numbers(outcome.probe, values):
-        if name in allowed:
+        if name in allowed and name != _EXPIRY[0]:
             put(name, _ALWAYS[prober].get(name, text), value)
     put("probe_ip_addr_hash", _IP["probe_ip_addr_hash"], float(values.get("ip_hash", 0.0)))
     if outcome.by_regex:
         put("probe_failed_due_to_regex", _REGEX["probe_failed_due_to_regex"], 1.0)
     if outcome.has_cel:
         put("probe_failed_due_to_cel", "Indicates if probe failed due to CEL", float(outcome.by_cel))
-    for name, (text, rows) in _phases(outcome).items():
-        found[name] = (text, rows)
+    found.update(_phases(outcome))
     found.update(_certificate(outcome))
     put(SUCCESS[0], SUCCESS[1], float(outcome.success))
     put(DURATION[0], DURATION[1], result.duration_s)
@@ -118,6 +122,18 @@ def _address(values: Mapping[str, Any]) -> dict[str, float]:
     return {"ip_hash": float(hashed), "ip_version": float(address.version)}
 
 
+def _as_they_count(outcome: Outcome) -> dict[str, Any]:
+    """Return the values that blackbox_exporter counts in its own way."""
+    values, counted = outcome.result.values, {}
+    if not outcome.follows and values.get("status") in _REDIRECTS:
+        counted["redirects"] = 1  # the one that was not followed
+    if outcome.result.reason == "timeout" and "failed_regex" in values:
+        counted["failed_regex"] = False
+    if outcome.prober == "http" and "status" not in values:
+        counted["tls"] = False  # only an answer tells
+    return counted
+
+
 def _serving(values: Mapping[str, Any]) -> list[tuple[str, float]]:
     name = "probe_grpc_healthcheck_response"
     seen = str(values.get("serving_status", values.get("status", "")))
@@ -130,6 +146,8 @@ def _phases(outcome: Outcome) -> dict[str, tuple[str, list[tuple[str, float]]]]:
     if prober == "http":
         name, text = HTTP_PHASES
         times: dict[str, float] = dict(zip(PHASES, phase_values(phases), strict=True))
+        if "ip" not in result.values:
+            times = {"resolve": phases.resolve_s}
     elif prober == "dns":
         name, text = "probe_dns_duration_seconds", "Duration of DNS request by phase"
         request_s = phases.first_byte_s + phases.transfer_s
@@ -152,7 +170,9 @@ def _certificate(outcome: Outcome) -> dict[str, tuple[str, list[tuple[str, float
     """Return what is only there once a certificate was seen."""
     values = outcome.result.values
     expires_s = values.get("tls_expires_s", values.get("tls_expiry_s"))
-    if expires_s is None or outcome.prober not in ("http", "tcp", "grpc", "websocket"):
+    # A certificate that was refused is not shown.
+    refused = outcome.result.reason in ("certificate", "tls")
+    if expires_s is None or refused or outcome.prober not in ("http", "tcp", "grpc", "websocket"):
         return {}
     names = [name for name in values.get("tls_names", ()) if not _is_address(name)]
     chain = "probe_ssl_last_chain_info"

@@ -22,7 +22,7 @@ from dogwatch.probes.blackbox_modules import (
     cel_string,
     parse_limit,
 )
-from dogwatch.probes.probe import Probe
+from dogwatch.probes.probe import Probe, ProbeResult
 from dogwatch.rules.conditions import Condition, ConditionFailure, compile_condition
 
 # blackbox_exporter knows no limit by default; we never read without one.
@@ -147,8 +147,9 @@ def _http(module: Module, target: str, hostname: str) -> tuple[str, dict[str, An
         # Every probe does a full handshake, so that the certificate is seen each time.
         "full_handshake_every": 0.0,
         "proxy": http.proxy_url,
-        "body_limit": parse_limit(http.body_size_limit) or BODY_LIMIT,
-        "body_over": "fail" if parse_limit(http.body_size_limit) else "truncate",
+        # One byte more than the limit tells that there was more; see `over_limit`.
+        "body_limit": parse_limit(http.body_size_limit) + 1 if parse_limit(http.body_size_limit) else BODY_LIMIT,
+        "body_over": "truncate",
         "compression": http.compression if http.compression not in ("", "identity") else "none",
         "accept_versions": [version.removesuffix(".0") for version in http.valid_http_versions],
     }
@@ -162,6 +163,20 @@ def _http(module: Module, target: str, hostname: str) -> tuple[str, dict[str, An
         options["ip_fallback"] = http.ip_protocol_fallback
     options.update(_credentials(http, headers))
     return "http", options
+
+
+def over_limit(module: Module, result: ProbeResult) -> ProbeResult:
+    """Return a result whose body was cut at the module's limit as the failure that it is."""
+    limit = parse_limit(module.http.body_size_limit) if module.prober == "http" else 0
+    if not limit or result.values.get("body_bytes", 0) <= limit:
+        return result
+    return msgspec.structs.replace(
+        result,
+        success=False,
+        reason="too_large",
+        message=f"the body is larger than {limit} bytes",
+        values={**result.values, "body_bytes": limit},
+    )
 
 
 def _credentials(http: HttpModule, headers: dict[str, str]) -> dict[str, Any]:
@@ -215,7 +230,8 @@ def _dialogue(steps: tuple[QueryStep, ...]) -> list[dict[str, Any]]:
         if step.expect:
             one["expect"] = step.expect
         if step.send:
-            one["send"] = step.send
+            # Groups are filled in only beside the expect that found them.
+            one["send"] = step.send if step.expect else step.send.replace("$", "$$")
         if step.starttls:
             one["starttls"] = True
         found.append(one)
