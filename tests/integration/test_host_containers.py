@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import pytest
+from tests.integration.docker_fixture import IMAGE, DockerDaemon, docker_daemon
 
 from dogwatch.core.clock import SystemClock
 from dogwatch.core.metrics import render
@@ -13,11 +13,7 @@ from dogwatch.hosts.collectors.containers import ContainersCollector
 from dogwatch.hosts.machine import Machine
 from dogwatch.hosts.runner import Entry, Runner
 
-fixtures = pytest.importorskip("tests.integration.docker_fixture", reason="the Docker fixture is not here")
-docker_daemon = fixtures.docker_daemon
-if TYPE_CHECKING:
-    from tests.integration.docker_fixture import DockerDaemon
-
+__all__ = ["docker_daemon"]
 pytestmark = pytest.mark.serial
 
 
@@ -58,7 +54,7 @@ async def test_state_health_restarts_and_use_of_real_containers(docker_daemon: D
         busy = by_name["busy"]
         assert busy.state == "running"
         assert busy.health == ""
-        assert busy.image == fixtures.IMAGE
+        assert busy.image == IMAGE
         assert busy.cpu_ratio is not None
         assert 0.01 < busy.cpu_ratio <= 1
         assert busy.memory_bytes
@@ -68,11 +64,17 @@ async def test_state_health_restarts_and_use_of_real_containers(docker_daemon: D
         assert by_name["crasher"].cpu_ratio is None
         assert by_name["done"].state == "exited"
         text = render(runner.families())
-        labels = f'id="{busy.container_id}",image="{fixtures.IMAGE}",name="busy"'
+        labels = f'id="{busy.container_id}",image="{IMAGE}",name="busy"'
         assert f'dogwatch_container_state{{{labels},state="running"}} 1.0' in text
         assert f'dogwatch_container_state{{{labels},state="exited"}} 0.0' in text
         assert f"container_cpu_usage_seconds_total{{{labels}}}" in text
         assert 'name="sick",health="unhealthy"} 1.0' in text
+
+        docker_daemon.docker("rename", "sick", "ill")
+        await sample(runner, entry)
+        text = render(runner.families())
+        assert 'name="ill",health="unhealthy"} 1.0' in text
+        assert 'name="sick"' not in text
 
         docker_daemon.docker("rm", "-f", "busy")
         await sample(runner, entry)

@@ -45,6 +45,8 @@ class BlockingCalls:
             raise Refused(f"not asked: {len(self._running)} other calls hang")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
+        # An error that comes when nobody waits any more is no news.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
         def work() -> None:
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 
@@ -22,11 +23,22 @@ from dogwatch.hosts.section import HOST, HostSpec
 from dogwatch.hosts.view import HostView
 from dogwatch.store.protocol import Store
 
-Spawn = Callable[[Coroutine[None, None, None], str], "asyncio.Task[None]"]
+_log = logging.getLogger(__name__)
+
+Spawn = Callable[[str, Coroutine[None, None, None]], "asyncio.Task[None]"]
 
 
-def _spawn(work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
-    return asyncio.get_running_loop().create_task(work, name=name)
+def _spawn(name: str, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    """Start a task that nobody supervises; an end by an error is at least in the log, at once."""
+    task = asyncio.get_running_loop().create_task(work, name=name)
+    task.add_done_callback(_ended)
+    return task
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        _log.error("task %s failed: %s: %s", task.get_name(), type(error).__name__, error, exc_info=error)
 
 
 class HostSample(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,8 +52,8 @@ class HostSample(msgspec.Struct, frozen=True, kw_only=True):
 class Hosts:
     """Samples this machine, shows it, keeps what is worth keeping. Implements Part and HostsView.
 
-    It begins to sample when the first configuration is put in force. spawn: starts its task, so that a supervisor
-    may own it. on_signal: is given every sample for deciders; None builds none.
+    It begins to sample when the first configuration is put in force. spawn: starts its task: a
+    supervisor's `start`. on_signal: is given every sample for deciders; None builds none.
     """
 
     name = "hosts"
@@ -95,7 +107,7 @@ class Hosts:
         self._name = spec.name or _machine_name(machine)
         self._runner.replace(entries)
         if self._task is None:
-            self._task = self._spawn(self._runner.run(), "hosts")
+            self._task = self._spawn("hosts", self._runner.run())
         return replaced
 
     async def stop(self) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Meta
 
 from dogwatch.config.section import Fault, Path, Section
 from dogwatch.core.units import Seconds
@@ -45,7 +44,7 @@ class HostSpec(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str = ""
-    every: Annotated[Seconds, Meta(gt=0)] = 15.0
+    every: Seconds = 15.0
     root: str = "/"
     collectors: Collectors = Collectors()
     extra: tuple[ExtraCollector, ...] = ()

@@ -58,6 +58,8 @@ class ContainersCollector(Collector, frozen=True, kw_only=True):
     """
 
     kind: ClassVar[str] = "containers"
+    # Every container costs the engine two answers.
+    default_every_s: ClassVar[float | None] = 30.0
     metrics: ClassVar[tuple[Metric, ...]] = (*_STATS, _RESTARTS, _STATE, _HEALTH)
     timeout: Seconds = 10.0
     socket: str = ""
@@ -207,7 +209,8 @@ class ContainersSampler(Sampler):
         )
 
     def families(self) -> Iterator[Family]:
-        known = self._containers
+        # By name as well: a container that is renamed gets new text.
+        known = {f"{key} {container.labels['name']}": container for key, container in self._containers.items()}
         labels = {key: container.labels for key, container in known.items()}
         yield from self._stats.families({key: c.row for key, c in known.items() if c.row}, labels)
         yield from self._restarts.families({key: (c.restarts,) for key, c in known.items()}, labels)
@@ -221,9 +224,10 @@ class ContainersSampler(Sampler):
         labels: dict[tuple[str, str], Mapping[str, str]] = {}
         for key, container in self._containers.items():
             now = value(container)
+            named = f"{key} {container.labels['name']}"
             for word in words if now else ():
-                rows[key, word] = (float(word == now),)
-                labels[key, word] = {**container.labels, label: word}
+                rows[named, word] = (float(word == now),)
+                labels[named, word] = {**container.labels, label: word}
         return table.families(rows, labels)
 
     def show(self, glance: Glance) -> None:

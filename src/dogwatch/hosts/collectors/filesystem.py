@@ -192,9 +192,12 @@ class FilesystemSampler(Sampler):
         if not waiting:
             return
         # A shade less than the collector's deadline, so that a mount that hangs does not make the others late, too.
-        done, late = await asyncio.wait(waiting, timeout=self._timeout_s * 0.9)
+        try:
+            done, late = await asyncio.wait(waiting, timeout=self._timeout_s * 0.9)
+        finally:
+            for future in waiting:
+                future.cancel()  # nothing where it is done
         for future in late:
-            future.cancel()
             self._hang(waiting[future], at, f"no answer in {self._timeout_s * 0.9:g} s")
         for future in done:
             self._answered(waiting[future], future)
@@ -229,7 +232,7 @@ class FilesystemSampler(Sampler):
             yield texts[0], _used_ratio(stat)
             yield texts[1], stat.f_bavail * stat.f_frsize
             if stat.f_files:
-                yield texts[2], 1 - stat.f_ffree / stat.f_files
+                yield texts[2], _inodes_ratio(stat)
 
     def show(self, glance: Glance) -> None:
         glance.filesystems = [view for mount in self._mounts if (view := self._view(mount)) is not None]
@@ -246,7 +249,7 @@ class FilesystemSampler(Sampler):
             size_bytes=stat.f_blocks * stat.f_frsize if stat else 0,
             available_bytes=stat.f_bavail * stat.f_frsize if stat else 0,
             used_ratio=_used_ratio(stat) if stat else 0.0,
-            inodes_used_ratio=1 - stat.f_ffree / stat.f_files if stat and stat.f_files else None,
+            inodes_used_ratio=_inodes_ratio(stat) if stat and stat.f_files else None,
             error=error,
         )
 
@@ -315,9 +318,14 @@ def _unescape(text: str) -> str:
 
 
 def _used_ratio(stat: os.statvfs_result) -> float:
-    used = stat.f_blocks - stat.f_bfree
+    # Servers have been seen to report more that is free than there is.
+    used = max(0, stat.f_blocks - stat.f_bfree)
     whole = used + stat.f_bavail
     return used / whole if whole else 0.0
+
+
+def _inodes_ratio(stat: os.statvfs_result) -> float:
+    return max(0.0, 1 - stat.f_ffree / stat.f_files)
 
 
 def _row(mount: Mount, stat: os.statvfs_result) -> tuple[float, ...]:
