@@ -186,7 +186,11 @@ class FakeWatch:
         )
 
     def metrics(self) -> Iterable[Family]:
-        for name, value in (("probe_success", 1.0), ("probe_duration_seconds", 0.083), ("probe_http_status_code", 200.0)):
+        for name, value in (
+            ("probe_success", 1.0),
+            ("probe_duration_seconds", 0.083),
+            ("probe_http_status_code", 200.0),
+        ):
             yield Family(
                 name,
                 "gauge",
@@ -264,7 +268,10 @@ class FakeHosts:
             collectors=[
                 CollectorView(name="cpu", every_s=15, ok=True),
                 CollectorView(
-                    name="filesystem", every_s=60, ok=index == 0, message="" if index == 0 else "/mnt/nfs did not answer"
+                    name="filesystem",
+                    every_s=60,
+                    ok=index == 0,
+                    message="" if index == 0 else "/mnt/nfs did not answer",
                 ),
             ],
             pressure={"cpu": 0.012, "io": 0.034},
@@ -331,9 +338,7 @@ class FakeStore:
         if status in (Status.DOWN, Status.DEGRADED) and back >= 7:
             status = Status.UP
         phases = (0.004, 0.011, 0.024, duration_s * 0.5, duration_s * 0.1) if one.kind == "http" else (0.0,) * 5
-        return ResultRow(
-            one.name, time_s, not failed, int(status), duration_s, *phases, "status" if failed else ""
-        )
+        return ResultRow(one.name, time_s, not failed, int(status), duration_s, *phases, "status" if failed else "")
 
     async def chart(self, target: str, *, since_s: float, until_s: float, points: int) -> Sequence[Point]:
         one = self._known(target)
@@ -404,9 +409,7 @@ class FakeStore:
         ]
         return sorted(found, key=lambda one: -one.time_s)[:limit]
 
-    async def availability(
-        self, targets: Sequence[str], *, since_s: float, until_s: float
-    ) -> Sequence[Availability]:
+    async def availability(self, targets: Sequence[str], *, since_s: float, until_s: float) -> Sequence[Availability]:
         return [self._available(name, since_s, until_s) for name in targets]
 
     def _available(self, name: str, since_s: float, until_s: float) -> Availability:
@@ -505,7 +508,11 @@ async def fake_blackbox(query: Mapping[str, str], _headers: Mapping[str, str]) -
         return 400, text, f'Unknown module "{query["module"]}"\n'
     if not query.get("target"):
         return 400, text, "Target parameter is missing\n"
-    return 200, "text/plain; version=0.0.4; charset=utf-8", "# HELP probe_success x\n# TYPE probe_success gauge\nprobe_success 1\n"
+    return (
+        200,
+        "text/plain; version=0.0.4; charset=utf-8",
+        "# HELP probe_success x\n# TYPE probe_success gauge\nprobe_success 1\n",
+    )
 
 
 class FakeProgram:

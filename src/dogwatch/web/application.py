@@ -18,7 +18,7 @@ from dogwatch.web import problems
 from dogwatch.web.api import HANDLERS
 from dogwatch.web.assets import load_assets
 from dogwatch.web.badges import BADGE_HANDLERS
-from dogwatch.web.context import Ctx, WebContext, segment
+from dogwatch.web.context import Ctx, Segment, WebContext, segment
 from dogwatch.web.exposition import EXPOSITION_HANDLERS
 from dogwatch.web.guard import Guard, Receive, Scope, Send
 from dogwatch.web.options import WebOptions
@@ -73,7 +73,7 @@ def create_web(services: Services, options: WebOptions | None = None) -> WebAppl
 
 
 @get("/static/{version:str}/{name:path}", include_in_schema=False)
-async def static_file(ctx: Ctx, request: Request[Any, Any, Any], version: str, name: str) -> Response[bytes]:
+async def static_file(ctx: Ctx, request: Request[Any, Any, Any], version: Segment, name: Segment) -> Response[bytes]:
     asset = ctx.assets.find(segment(str(name)).lstrip("/"))
     if asset is None:
         raise NotFoundException("no such file")

@@ -13,7 +13,7 @@ from dogwatch.core.units import format_duration
 from dogwatch.errors import NotFound
 from dogwatch.probes.view import TargetView
 from dogwatch.web import listing
-from dogwatch.web.context import AVAILABILITY_PERIODS, PERIODS_S, Ctx, WebContext, segment
+from dogwatch.web.context import AVAILABILITY_PERIODS, PERIODS_S, Ctx, Segment, WebContext, segment
 
 # Text is white at 11 px on these: each has a contrast of at least 4.5 against it.
 _COLOURS = {
@@ -133,21 +133,21 @@ async def _uptime(
 
 
 @get("/badge/{file:str}", include_in_schema=False)
-async def status_badge(ctx: Ctx, request: Request[Any, Any, Any], file: str) -> Response[bytes]:
+async def status_badge(ctx: Ctx, request: Request[Any, Any, Any], file: Segment) -> Response[bytes]:
     name = _stem(file)
     views = _target(ctx, name) if name is not None else ()
     return _status(request, views[0].name, views) if views else _unknown(request, name or "")
 
 
 @get("/badge/{name:str}/uptime/{file:str}", include_in_schema=False)
-async def uptime_badge(ctx: Ctx, request: Request[Any, Any, Any], name: str, file: str) -> Response[bytes]:
+async def uptime_badge(ctx: Ctx, request: Request[Any, Any, Any], name: Segment, file: Segment) -> Response[bytes]:
     label = segment(name)
     views = _target(ctx, label)
     return await _uptime(ctx, request, label, views, file) if views else _unknown(request, label)
 
 
 @get("/badge/{name:str}/latency/{file:str}", include_in_schema=False)
-async def latency_badge(ctx: Ctx, request: Request[Any, Any, Any], name: str, file: str) -> Response[bytes]:
+async def latency_badge(ctx: Ctx, request: Request[Any, Any, Any], name: Segment, file: Segment) -> Response[bytes]:
     label, period = segment(name), _stem(file)
     if not _target(ctx, label):
         return _unknown(request, label)
@@ -166,14 +166,16 @@ async def latency_badge(ctx: Ctx, request: Request[Any, Any, Any], name: str, fi
 
 
 @get("/group-badge/{file:str}", include_in_schema=False)
-async def group_badge(ctx: Ctx, request: Request[Any, Any, Any], file: str) -> Response[bytes]:
+async def group_badge(ctx: Ctx, request: Request[Any, Any, Any], file: Segment) -> Response[bytes]:
     name = _stem(file)
     views = _group(ctx, name) if name is not None else ()
     return _status(request, name or "", views) if views else _unknown(request, name or "")
 
 
 @get("/group-badge/{name:str}/uptime/{file:str}", include_in_schema=False)
-async def group_uptime_badge(ctx: Ctx, request: Request[Any, Any, Any], name: str, file: str) -> Response[bytes]:
+async def group_uptime_badge(
+    ctx: Ctx, request: Request[Any, Any, Any], name: Segment, file: Segment
+) -> Response[bytes]:
     label = segment(name)
     views = _group(ctx, label)
     return await _uptime(ctx, request, label, views, file) if views else _unknown(request, label)

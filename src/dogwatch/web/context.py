@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import jinja2
-from litestar.params import Dependency
+from litestar.di import NamedDependency
+from litestar.params import PathParameter, SkipValidation
 
 from dogwatch.app import Services
 from dogwatch.probes.view import TargetView
@@ -81,7 +82,8 @@ class WebContext:
 
 
 # Handlers name this parameter `ctx`; the application provides it.
-Ctx = Annotated[WebContext, Dependency(skip_validation=True)]
+Ctx = NamedDependency[SkipValidation[WebContext]]
+Segment = Annotated[str, PathParameter()]
 
 
 def segment(text: str) -> str:

@@ -66,7 +66,7 @@ class EventStream:
         self._topics = topics
         self._targets = targets
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         streams = self._ctx.streams
         streams.open += 1
         try:

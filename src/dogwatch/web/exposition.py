@@ -58,7 +58,11 @@ async def probe(ctx: Ctx, request: Request[Any, Any, Any]) -> Response[bytes]:
     for name, value in request.query_params.multi_items():
         query.setdefault(name, value)
     status, media_type, text = await ctx.services.blackbox(query, dict(request.headers))
-    return Response(text.encode(), status_code=status, media_type=media_type.removesuffix("; charset=utf-8") if media_type.startswith("text/") else media_type)
+    return Response(
+        text.encode(),
+        status_code=status,
+        media_type=media_type.removesuffix("; charset=utf-8") if media_type.startswith("text/") else media_type,
+    )
 
 
 @get("/healthz", include_in_schema=False)

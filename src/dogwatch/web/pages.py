@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 from litestar import Request, Response, get
 from litestar.exceptions import HTTPException
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from dogwatch.errors import NotFound, UsageError
 from dogwatch.web import listing, view
-from dogwatch.web.context import AVAILABILITY_PERIODS, Ctx, WebContext, segment
+from dogwatch.web.context import AVAILABILITY_PERIODS, Ctx, Segment, WebContext, segment
 from dogwatch.web.problems import Problem
 
 _ROWS_ASKED = 100
@@ -18,7 +18,7 @@ _RESULTS_SHOWN = 50
 _FAILURES_SHOWN = 10
 _TRANSITIONS_SHOWN = 30
 _PINGS_SHOWN = 10
-Text = Annotated[str, Parameter(max_length=500)]
+Text = Annotated[str, QueryParameter(max_length=500)]
 
 
 def _html(ctx: WebContext, template: str, values: dict[str, Any], status: int = 200) -> Response[bytes]:
@@ -39,7 +39,7 @@ def problem_page(ctx: WebContext, problem: Problem, headers: dict[str, str]) -> 
 
 
 @get("/", include_in_schema=False)
-async def console(ctx: Ctx, q: Text = "", start: Annotated[int, Parameter(ge=0, le=10**6)] = 0) -> Response[bytes]:
+async def console(ctx: Ctx, q: Text = "", start: Annotated[int, QueryParameter(ge=0, le=10**6)] = 0) -> Response[bytes]:
     mistake = ""
     try:
         wanted = listing.parse_filter(q)
@@ -79,7 +79,7 @@ async def group_fragment(ctx: Ctx, group: Text, q: Text = "", cursor: Text = "")
 
 @get("/fragments/rows", include_in_schema=False)
 async def rows_fragment(
-    ctx: Ctx, target: Annotated[list[str] | None, Parameter(max_items=_ROWS_ASKED)] = None
+    ctx: Ctx, target: Annotated[list[str] | None, QueryParameter(max_items=_ROWS_ASKED)] = None
 ) -> Response[bytes]:
     """Return the rows of named targets, for a page that catches up; those that are gone are left out."""
     chosen = []
@@ -96,9 +96,7 @@ async def _target_values(ctx: WebContext, name: str) -> dict[str, Any]:
     store = ctx.services.store
     target = ctx.services.watch.target(name)
     row = (await view.rows(ctx, [target], slots=100))[0]
-    availability = [
-        (period, (await ctx.availability([name], period)).get(name)) for period in AVAILABILITY_PERIODS
-    ]
+    availability = [(period, (await ctx.availability([name], period)).get(name)) for period in AVAILABILITY_PERIODS]
     return {
         "row": row,
         "target": target,
@@ -113,7 +111,7 @@ async def _target_values(ctx: WebContext, name: str) -> dict[str, Any]:
 
 
 @get("/targets/{name:str}", include_in_schema=False)
-async def target_page(ctx: Ctx, request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+async def target_page(ctx: Ctx, request: Request[Any, Any, Any], name: Segment) -> Response[bytes]:
     known = ctx.services.watch.target(segment(name)).name
     values = await _target_values(ctx, known)
     values["asked_url"] = ctx.options.external_url.rstrip("/") or f"{request.url.scheme}://{request.url.netloc}"
@@ -121,7 +119,7 @@ async def target_page(ctx: Ctx, request: Request[Any, Any, Any], name: str) -> R
 
 
 @get("/fragments/target/{name:str}", include_in_schema=False)
-async def target_fragment(ctx: Ctx, name: str) -> Response[bytes]:
+async def target_fragment(ctx: Ctx, name: Segment) -> Response[bytes]:
     known = ctx.services.watch.target(segment(name)).name
     return _html(ctx, "target_now.html", await _target_values(ctx, known))
 

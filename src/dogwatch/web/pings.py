@@ -9,7 +9,7 @@ from litestar import HttpMethod, Request, Response, route
 
 from dogwatch.errors import NotFound, TransientError
 from dogwatch.web import problems
-from dogwatch.web.context import Ctx, WebContext, segment
+from dogwatch.web.context import Ctx, Segment, WebContext, segment
 
 _METHODS = [HttpMethod.GET, HttpMethod.HEAD, HttpMethod.POST]
 _SIGNALS = ("start", "fail", "log")
@@ -68,12 +68,12 @@ async def _take(ctx: WebContext, request: Request[Any, Any, Any], ping_id: str, 
 
 
 @route("/ping/{ping_id:str}", http_method=_METHODS, status_code=200, include_in_schema=False)
-async def ping(ctx: Ctx, request: Request[Any, Any, Any], ping_id: str) -> Response[bytes]:
+async def ping(ctx: Ctx, request: Request[Any, Any, Any], ping_id: Segment) -> Response[bytes]:
     return await _take(ctx, request, segment(ping_id), "")
 
 
 @route("/ping/{ping_id:str}/{action:str}", http_method=_METHODS, status_code=200, include_in_schema=False)
-async def ping_action(ctx: Ctx, request: Request[Any, Any, Any], ping_id: str, action: str) -> Response[bytes]:
+async def ping_action(ctx: Ctx, request: Request[Any, Any, Any], ping_id: Segment, action: Segment) -> Response[bytes]:
     return await _take(ctx, request, segment(ping_id), segment(action))
 
 

@@ -24,6 +24,7 @@ class _Protocol(H11Protocol):
 
     head_timeout_s = 20.0
     _head_timer: asyncio.TimerHandle | None = None
+    _asked = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -37,8 +38,9 @@ class _Protocol(H11Protocol):
         before = self.cycle
         super().data_received(data)
         if self.cycle is not before:
+            self._asked = True
             self._stop_timer()
-        elif self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+        elif self._head_timer is None and self._asked and self.cycle.response_complete:
             # The next request of a kept connection has begun: uvicorn has just stopped its own timer.
             self._await_head()
 
@@ -130,12 +132,13 @@ async def serve(
 
 async def _abandon(server: _Server | None, sockets: Sequence[socket.socket]) -> None:
     """Leave nothing behind, however serving ended."""
+    if server is not None:
+        for one in server.servers:
+            one.close()
     for sock in sockets:
         sock.close()
     if server is None:
         return
-    for one in server.servers:
-        one.close()
     tasks = [task for task in server.server_state.tasks if not task.done()]
     for task in tasks:
         task.cancel()

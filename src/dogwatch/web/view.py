@@ -166,9 +166,7 @@ def now(ctx: WebContext) -> Now:
         reload=failed,
         store_trouble=services.store.trouble,
         findings=services.findings(),
-        collectors=[
-            (host.name, one) for host in services.hosts.hosts() for one in host.collectors if not one.ok
-        ],
+        collectors=[(host.name, one) for host in services.hosts.hosts() for one in host.collectors if not one.ok],
     )
 
 

@@ -6,13 +6,13 @@ import math
 from typing import Annotated
 
 from litestar import get
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from dogwatch.errors import UsageError
 from dogwatch.hosts.view import HostView
 from dogwatch.web.api import models
 from dogwatch.web.api.models import NameParam, Range, refusals
-from dogwatch.web.api.targets import Epoch
+from dogwatch.web.api.targets import EpochOrNone
 from dogwatch.web.context import Ctx, segment
 
 _NAMES_LIMIT = 20
@@ -32,11 +32,11 @@ async def show_host(ctx: Ctx, name: NameParam) -> HostView:
 async def host_series(
     ctx: Ctx,
     name: NameParam,
-    metric: Annotated[str, Parameter(max_length=2000, description="Metric names, comma between: node_load1")],
-    range_: Annotated[Range | None, Parameter(query="range")] = None,
-    since_s: Epoch | None = None,
-    until_s: Epoch | None = None,
-    points: Annotated[int, Parameter(ge=1, le=1000)] = 300,
+    metric: Annotated[str, QueryParameter(max_length=2000, description="Metric names, comma between: node_load1")],
+    range_: Annotated[Range | None, QueryParameter(name="range")] = None,
+    since_s: EpochOrNone = None,
+    until_s: EpochOrNone = None,
+    points: Annotated[int, QueryParameter(ge=1, le=1000)] = 300,
 ) -> models.HostSeriesOut:
     known = ctx.services.hosts.host(segment(name)).name
     names = [one for one in metric.split(",") if one]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar.openapi import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import PathParameter, QueryParameter
 
 from dogwatch.core.values import Status, Transition, Value
 from dogwatch.errors import UsageError
@@ -29,8 +29,8 @@ def refusals(*statuses: int) -> dict[int, ResponseSpec]:
     }
 
 
-NameParam = Annotated[str, Parameter(max_length=500, description="Name; a slash in it is written %2F")]
-Limit = Annotated[int, Parameter(ge=1, le=500, description="Rows at most")]
+NameParam = Annotated[str, PathParameter(max_length=500, description="Name; a slash in it is written %2F")]
+Limit = Annotated[int, QueryParameter(ge=1, le=500, description="Rows at most")]
 
 
 class TargetOut(msgspec.Struct, frozen=True, kw_only=True):

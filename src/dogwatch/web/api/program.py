@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from litestar import get, post
 from litestar.openapi import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from dogwatch.config.status import ReloadRecord
 from dogwatch.errors import UsageError
@@ -104,8 +104,8 @@ async def reload_now(ctx: Ctx) -> ReloadRecord:
 )
 async def live_events(
     ctx: Ctx,
-    topics: Annotated[str, Parameter(max_length=200, description=f"Comma between: {', '.join(TOPICS)}")] = "",
-    target: Annotated[list[str] | None, Parameter(max_items=500, description="Results of these only")] = None,
+    topics: Annotated[str, QueryParameter(max_length=200, description=f"Comma between: {', '.join(TOPICS)}")] = "",
+    target: Annotated[list[str] | None, QueryParameter(max_items=500, description="Results of these only")] = None,
 ) -> EventStreamResponse:
     wanted = frozenset(topics.split(",")) if topics else frozenset(TOPICS)
     unknown = wanted.difference(TOPICS)

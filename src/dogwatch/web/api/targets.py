@@ -5,24 +5,27 @@ from __future__ import annotations
 from typing import Annotated
 
 from litestar import get, post
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from dogwatch.web import listing
 from dogwatch.web.api import models
 from dogwatch.web.api.models import Limit, NameParam, Range, refusals
 from dogwatch.web.context import AVAILABILITY_PERIODS, Ctx, segment
 
-Epoch = Annotated[float, Parameter(ge=0, le=1e11)]
+Epoch = Annotated[float, QueryParameter(ge=0, le=1e11)]
+EpochOrNone = Annotated[float | None, QueryParameter(ge=0, le=1e11)]
 
 
 @get("/api/v1/targets", summary="Targets, in configuration order", responses=refusals())
 async def list_targets(
     ctx: Ctx,
-    q: Annotated[str, Parameter(max_length=500, description="Words, `status:down`, `group:web`, `label:a=b`")] = "",
-    status: Annotated[list[str] | None, Parameter(max_items=20)] = None,
-    group: Annotated[list[str] | None, Parameter(max_items=100)] = None,
-    label: Annotated[list[str] | None, Parameter(max_items=20, description="`team=shop`")] = None,
-    cursor: Annotated[str, Parameter(max_length=2000)] = "",
+    q: Annotated[
+        str, QueryParameter(max_length=500, description="Words, `status:down`, `group:web`, `label:a=b`")
+    ] = "",
+    status: Annotated[list[str] | None, QueryParameter(max_items=20)] = None,
+    group: Annotated[list[str] | None, QueryParameter(max_items=100)] = None,
+    label: Annotated[list[str] | None, QueryParameter(max_items=20, description="`team=shop`")] = None,
+    cursor: Annotated[str, QueryParameter(max_length=2000)] = "",
     limit: Limit = 100,
 ) -> models.TargetPage:
     wanted = listing.parse_filter(q, groups=group or (), statuses=status or (), labels=label or ())
@@ -45,10 +48,10 @@ async def show_target(ctx: Ctx, name: NameParam) -> models.TargetOut:
 async def target_history(
     ctx: Ctx,
     name: NameParam,
-    range_: Annotated[Range | None, Parameter(query="range")] = None,
-    since_s: Epoch | None = None,
-    until_s: Epoch | None = None,
-    points: Annotated[int, Parameter(ge=1, le=1000)] = 300,
+    range_: Annotated[Range | None, QueryParameter(name="range")] = None,
+    since_s: EpochOrNone = None,
+    until_s: EpochOrNone = None,
+    points: Annotated[int, QueryParameter(ge=1, le=1000)] = 300,
 ) -> models.HistoryOut:
     known = ctx.services.watch.target(segment(name)).name
     since, until = models.span(ctx, range_, since_s, until_s)
@@ -60,7 +63,7 @@ async def target_history(
 
 @get("/api/v1/targets/{name:str}/results", summary="Results, newest first", responses=refusals(404))
 async def target_results(
-    ctx: Ctx, name: NameParam, before_s: Epoch | None = None, limit: Limit = 100
+    ctx: Ctx, name: NameParam, before_s: EpochOrNone = None, limit: Limit = 100
 ) -> models.ResultPage:
     known = ctx.services.watch.target(segment(name)).name
     rows = await ctx.services.store.results(known, limit=limit, before_s=before_s)

@@ -1,0 +1,641 @@
+"""The HTTP server over a program that does not run: real sockets, real requests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from urllib.parse import quote
+
+import httpx
+import msgspec
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from dogwatch.app import Readiness
+from dogwatch.core.values import Event
+from dogwatch.errors import TransientError
+from dogwatch.probes.view import TargetView
+from dogwatch.web.application import create_web
+from dogwatch.web.options import WebOptions
+from dogwatch.web.server import serve
+from tests.fakes import FakeProgram, many, view
+
+
+class Running:
+    """A server on a port of its own."""
+
+    def __init__(self, program: FakeProgram, port: int, stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+        self.program = program
+        self.port = port
+        self.stop = stop
+        self.task = task
+        self.url = f"http://127.0.0.1:{port}"
+
+    async def raw(self, request: bytes) -> bytes:
+        """Send bytes, return everything until the server closes."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(request)
+            async with asyncio.timeout(20):
+                return await reader.read()
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+
+@asynccontextmanager
+async def running(
+    program: FakeProgram | None = None, *, grace_s: float = 5.0, **changes: object
+) -> AsyncIterator[Running]:
+    program = program or FakeProgram()
+    app = create_web(program.services, msgspec.structs.replace(WebOptions(), **changes))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        stop, ready = asyncio.Event(), asyncio.Event()
+        task = asyncio.create_task(serve(app, [listener], stop=stop, ready=ready, grace_s=grace_s))
+        async with asyncio.timeout(10):
+            await ready.wait()
+        try:
+            yield Running(program, listener.getsockname()[1], stop, task)
+        finally:
+            stop.set()
+            async with asyncio.timeout(15):
+                await task
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Running]:
+    async with running() as one:
+        yield one
+
+
+@pytest.fixture
+async def client(server: Running) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=server.url, timeout=20) as one:
+        yield one
+
+
+# ── API ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_status_says_what_is_wrong(client: httpx.AsyncClient) -> None:
+    body = (await client.get("/api/v1/status")).json()
+    assert body["targets"] == {"pending": 1, "up": 7, "degraded": 1, "down": 1, "paused": 1, "maintenance": 1}
+    assert [one["name"] for one in body["wrong"]] == ["shop/checkout", "blog"]
+    assert body["ready"] is True
+    assert body["reload"]["outcome"] == "applied"
+
+
+async def test_targets_page_through_by_cursor(client: httpx.AsyncClient) -> None:
+    seen: list[str] = []
+    cursor = ""
+    while True:
+        body = (await client.get("/api/v1/targets", params={"limit": 5, "cursor": cursor})).json()
+        assert body["total"] == 12
+        seen += [one["name"] for one in body["items"]]
+        cursor = body["next_cursor"]
+        if not cursor:
+            break
+    assert len(seen) == len(set(seen)) == 12
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("status=down&status=degraded", {"shop/checkout", "blog"}),
+        ("group=data&q=db", {"db-1", "db-2"}),
+        ("label=team%3Dshop&status=up", {"shop", "login"}),
+        ("q=status:paused", {"certificate"}),
+    ],
+)
+async def test_targets_filter(client: httpx.AsyncClient, query: str, names: set[str]) -> None:
+    body = (await client.get(f"/api/v1/targets?{query}")).json()
+    assert {one["name"] for one in body["items"]} == names
+
+
+@pytest.mark.parametrize("name", ["shop/checkout", "größe 数据 <b>&", "edge-lb"])
+async def test_names_with_slashes_and_unicode_work_everywhere(client: httpx.AsyncClient, name: str) -> None:
+    path = quote(name, safe="")
+    for rest in ("", "/history", "/results", "/failures", "/transitions", "/availability"):
+        answer = await client.get(f"/api/v1/targets/{path}{rest}")
+        assert answer.status_code == 200, (rest, answer.text)
+    assert (await client.get(f"/api/v1/targets/{path}")).json()["name"] == name
+    assert (await client.get(f"/targets/{path}")).status_code == 200
+    assert (await client.get(f"/badge/{path}.svg")).status_code == 200
+
+
+async def test_per_cent_signs_in_names_are_not_decoded_twice() -> None:
+    names = ["100%", "a%2Fb", "a/b", "%25"]
+    program = FakeProgram([view(name, "tcp", "x:1", "g", "up", 0.01, "", 0.0) for name in names])
+    async with running(program) as server, httpx.AsyncClient(base_url=server.url) as client:
+        for name in names:
+            answer = await client.get(f"/api/v1/targets/{quote(name, safe='')}")
+            assert answer.json()["name"] == name
+
+
+async def test_unknown_name_is_a_problem_with_a_hint(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/api/v1/targets/shoop")
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert (body["code"], body["hint"]) == ("not_found", "did you mean 'shop'?")
+
+
+async def test_history_has_phases_and_bounds(client: httpx.AsyncClient) -> None:
+    body = (await client.get("/api/v1/targets/shop/history", params={"range": "7d", "points": 50})).json()
+    assert body["until_s"] - body["since_s"] == 7 * 86400
+    assert 0 < len(body["points"]) <= 50
+    assert body["points"][0]["phases"]["tls_s"] == 0.024
+
+
+async def test_results_go_back_in_time(client: httpx.AsyncClient) -> None:
+    first = (await client.get("/api/v1/targets/shop/results", params={"limit": 3})).json()
+    second = (
+        await client.get("/api/v1/targets/shop/results", params={"limit": 3, "before_s": first["next_before_s"]})
+    ).json()
+    times = [one["time_s"] for one in first["items"] + second["items"]]
+    assert times == sorted(times, reverse=True)
+    assert len(set(times)) == 6
+
+
+async def test_failures_carry_their_evidence(client: httpx.AsyncClient) -> None:
+    body = (await client.get("/api/v1/targets/shop%2Fcheckout/failures")).json()
+    assert body[0]["headers"][0] == {"name": "content-type", "value": "text/html"}
+    assert "<script>" in body[0]["body"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/targets?limit=0",
+        "/api/v1/targets?limit=x",
+        "/api/v1/targets?status=dwon",
+        "/api/v1/targets?cursor=nonsense",
+        "/api/v1/targets?label=team",
+        "/api/v1/targets/shop/history?range=2d",
+        "/api/v1/targets/shop/history?since_s=5&until_s=4",
+        "/api/v1/hosts/watch-1/series?metric=,",
+        "/api/v1/events?topics=nonsense",
+    ],
+)
+async def test_wrong_questions_are_usage_problems(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.get(path)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["code"] == "usage"
+    assert answer.json()["detail"]
+
+
+async def test_hosts_and_their_series(client: httpx.AsyncClient) -> None:
+    hosts = (await client.get("/api/v1/hosts")).json()
+    assert [one["name"] for one in hosts] == ["watch-1", "build-2"]
+    series = (await client.get("/api/v1/hosts/watch-1/series?metric=node_load1&range=1h&points=10")).json()["series"]
+    assert series[0]["series"] == "node_load1"
+    assert len(series[0]["times_s"]) == len(series[0]["values"]) == 10
+    assert (await client.get("/api/v1/hosts/watch-9")).status_code == 404
+
+
+async def test_pause_resume_and_run(client: httpx.AsyncClient, server: Running) -> None:
+    assert (await client.post("/api/v1/targets/shop/pause")).json()["status"] == "paused"
+    assert server.program.watch.target("shop").status == "paused"
+    assert (await client.get("/api/v1/targets?q=status:paused")).json()["total"] == 2
+    assert (await client.post("/api/v1/targets/shop/resume")).json()["status"] == "up"
+    run = (await client.post("/api/v1/targets/shop%2Fcheckout/run")).json()
+    assert (run["success"], run["message"]) == (False, "status is 503, expected 200")
+    assert (await client.post("/api/v1/targets/nobody/pause")).status_code == 404
+
+
+async def test_reload_answers_with_its_record(client: httpx.AsyncClient, server: Running) -> None:
+    server.program.reload.problems = ("dogwatch.yaml:3: probes[0].hots: unknown option",)
+    body = (await client.post("/api/v1/reload")).json()
+    assert (body["outcome"], body["problems"]) == ("failed", ["dogwatch.yaml:3: probes[0].hots: unknown option"])
+    assert (await client.get("/api/v1/reloads")).json()[0]["number"] == 2
+
+
+async def test_store_errors_keep_their_vocabulary(client: httpx.AsyncClient, server: Running) -> None:
+    async def fail(*_args: object, **_options: object) -> None:
+        raise TransientError("the store is busy", hint="try again", retry_after_s=3)
+
+    server.program.store.results = fail  # type: ignore[assignment]
+    answer = await client.get("/api/v1/targets/shop/results")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
+    assert answer.json()["code"] == "transient"
+
+
+async def test_an_error_of_our_own_tells_nothing_secret(
+    client: httpx.AsyncClient, server: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> list[Readiness]:
+        raise RuntimeError("password=hunter2")
+
+    server.program.services.readiness = fail
+    answer = await client.get("/api/v1/status")
+    assert answer.status_code == 500
+    assert answer.json()["code"] == "internal"
+    assert "hunter2" not in answer.text
+    assert "hunter2" in caplog.text
+
+
+async def test_openapi_describes_what_is_there(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/api/v1/openapi.json")
+    body = answer.json()
+    assert body["openapi"].startswith("3.1")
+    assert "/api/v1/targets/{name}/history" in body["paths"]
+    assert not [path for path in body["paths"] if not path.startswith("/api/v1/")]
+    assert "cdn" not in answer.text
+    for path in ("/api/v1", "/api/v1/swagger", "/api/v1/redoc", "/schema"):
+        assert (await client.get(path)).status_code == 404
+
+
+async def test_wrong_method_says_which_are_right(client: httpx.AsyncClient) -> None:
+    answer = await client.delete("/api/v1/targets/shop")
+    assert answer.status_code == 405
+    assert "GET" in answer.headers["allow"]
+
+
+# ── exposition ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_metrics_parse_in_both_formats(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    plain = {family.name: family for family in text_string_to_metric_families(answer.text)}
+    assert len(plain["probe_success"].samples) == 12
+    assert {sample.labels["target"] for sample in plain["probe_success"].samples} >= {"größe 数据 <b>&"}
+    accept = {"accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"}
+    answer = await client.get("/metrics", headers=accept)
+    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    rich = {family.name: family for family in parse_openmetrics(answer.text)}
+    assert rich["dogwatch_probe_attempts"].type == "counter"
+    assert rich["dogwatch_probe_attempts"].samples[0].value == 12345
+
+
+async def test_metrics_of_thousands_let_the_loop_go_on() -> None:
+    program = FakeProgram(many(5000, 1_800_000_000.0))
+    async with running(program) as server, httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+        loop = asyncio.get_running_loop()
+        worst = 0.0
+
+        async def watch() -> None:
+            nonlocal worst
+            while True:
+                before = loop.time()
+                await asyncio.sleep(0.001)
+                worst = max(worst, loop.time() - before)
+
+        task = asyncio.create_task(watch())
+        answer = await client.get("/metrics", headers={"accept-encoding": "gzip"})
+        task.cancel()
+        assert answer.headers["content-encoding"] == "gzip"
+        assert answer.text.count("\nprobe_success{") == 5000
+        assert worst < 0.5  # about 0.01 alone; other tests share the machine
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "text"),
+    [
+        ("", 400, "Target parameter is missing\n"),
+        ("?target=x&module=nope", 400, 'Unknown module "nope"\n'),
+        ("?target=x", 200, "# HELP probe_success x\n# TYPE probe_success gauge\nprobe_success 1\n"),
+        ("?target=x&module=http_2xx&module=nope", 200, None),
+    ],
+)
+async def test_probe_answers_as_blackbox(client: httpx.AsyncClient, query: str, status: int, text: str | None) -> None:
+    answer = await client.get(f"/probe{query}")
+    assert answer.status_code == status
+    assert text is None or answer.text == text
+
+
+async def test_probe_without_blackbox_is_absent() -> None:
+    program = FakeProgram()
+    program.services.blackbox = None
+    async with running(program) as server, httpx.AsyncClient(base_url=server.url) as client:
+        assert (await client.get("/probe?target=x")).status_code == 404
+
+
+async def test_health_and_readiness(client: httpx.AsyncClient, server: Running) -> None:
+    assert (await client.get("/healthz")).text == "ok\n"
+    assert (await client.get("/readyz")).status_code == 200
+    server.program.ready.append(Readiness(name="probes", ok=False, message="first round is not over"))
+    answer = await client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["checks"][-1]["message"] == "first round is not over"
+    assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_head_is_get_without_a_body(client: httpx.AsyncClient) -> None:
+    for path in ("/", "/healthz", "/metrics", "/badge/shop.svg", "/api/v1/version"):
+        answer = await client.head(path)
+        assert (answer.status_code, answer.content) == (200, b""), path
+
+
+# ── heartbeats ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+PING = "/ping/nightly-backup"
+
+
+@pytest.mark.parametrize(
+    ("path", "signal", "exit_status"),
+    [
+        ("", "success", None),
+        ("/start", "start", None),
+        ("/fail", "fail", None),
+        ("/log", "log", None),
+        ("/0", "exit", 0),
+        ("/255", "exit", 255),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+async def test_ping(
+    client: httpx.AsyncClient, server: Running, method: str, path: str, signal: str, exit_status: int | None
+) -> None:
+    answer = await client.request(method, PING + path, params={"rid": "3f0a2f6e-5c4f-4a4b-9a55-0a8f3c1f2b11"})
+    assert answer.status_code == 200
+    assert answer.text == ("" if method == "HEAD" else "OK")
+    taken = server.program.watch.pings
+    assert [(one.signal, one.exit_status, one.remote) for one in taken] == [(signal, exit_status, "127.0.0.1")]
+
+
+@pytest.mark.parametrize("path", ["/ping/nobody", "/ping/shop"])
+async def test_ping_of_what_is_no_heartbeat(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.post(path)
+    assert (answer.status_code, answer.text) == (404, "not found\n")
+
+
+@pytest.mark.parametrize("path", ["/256", "/-1", "/stop", "/٣", "?rid=nonsense"])
+async def test_malformed_ping(client: httpx.AsyncClient, server: Running, path: str) -> None:
+    assert (await client.get(PING + path)).status_code == 400
+    assert server.program.watch.pings == []
+
+
+async def test_ping_body_is_kept_and_cut() -> None:
+    async with running(ping_body_limit=1000) as server, httpx.AsyncClient(base_url=server.url) as client:
+        assert (await client.post(PING, content=b"a\0b\xff")).text == "OK"
+        answer = await client.post(PING, content=b"x" * 5000)
+        assert (answer.text, answer.headers["ping-body-limit"]) == ("OK", "1000")
+        assert (await client.post(PING, content=b"x" * 10_001)).status_code == 413
+        assert [one.body for one in server.program.watch.pings] == ["a\ufffdb\ufffd", "x" * 1000]
+
+
+async def test_ping_that_cannot_be_kept_is_not_acknowledged(client: httpx.AsyncClient, server: Running) -> None:
+    server.program.watch.ping_error = TransientError("no space left on device")
+    answer = await client.post(PING)
+    assert answer.status_code == 503
+    assert "retry-after" in answer.headers
+
+
+async def test_ping_answers_only_once_it_is_on_disk(client: httpx.AsyncClient, server: Running) -> None:
+    written = asyncio.Event()
+    asked = asyncio.Event()
+
+    async def slow(_name: str, **_values: object) -> None:
+        asked.set()
+        await written.wait()
+
+    server.program.watch.ping = slow  # type: ignore[method-assign]
+    task = asyncio.create_task(client.post(PING))
+    await asked.wait()
+    await client.get("/healthz")  # whatever else the server would do, it has done
+    assert not task.done()
+    written.set()
+    assert (await task).text == "OK"
+
+
+async def test_ping_from_another_site_is_taken(client: httpx.AsyncClient) -> None:
+    headers = {"origin": "https://elsewhere.example", "sec-fetch-site": "cross-site"}
+    assert (await client.post(PING, headers=headers)).headers["access-control-allow-origin"] == "*"
+
+
+# ── badges ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/badge/shop.svg", "shop: up"),
+        ("/badge/shop%2Fcheckout.svg", "shop/checkout: down"),
+        ("/badge/shop/uptime/30d.svg", "shop 30d: 97.3"),
+        ("/badge/shop/latency/24h.svg", "ms"),
+        ("/badge.svg", "Dogwatch: 1 of 12 down"),
+        ("/group-badge/web.svg", "web: 1 of 4 down"),
+        ("/group-badge/data/uptime/7d.svg", "data 7d: 99."),
+    ],
+)
+async def test_badges(client: httpx.AsyncClient, path: str, said: str) -> None:
+    answer = await client.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("image/svg+xml")
+    assert said in answer.text
+    assert "no-cache" in answer.headers["cache-control"]
+    assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
+    again = await client.get(path, headers={"if-none-match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/badge/nobody.svg", "/badge/shop", "/badge/shop/uptime/2d.svg", "/badge/no/latency/1h.svg", "/group-badge/x.svg"],
+)
+async def test_unknown_badges_are_pictures_too(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.get(path)
+    assert answer.status_code == 404
+    assert answer.text.startswith("<svg")
+
+
+async def test_badge_tag_changes_with_the_status(client: httpx.AsyncClient, server: Running) -> None:
+    before = (await client.get("/badge/shop.svg")).headers["etag"]
+    server.program.watch.replace("shop", status="down")
+    answer = await client.get("/badge/shop.svg", headers={"if-none-match": before})
+    assert answer.status_code == 200
+    assert "shop: down" in answer.text
+
+
+# ── live events ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@asynccontextmanager
+async def stream(server: Running, query: str = "") -> AsyncIterator[Callable[[], Awaitable[tuple[str, object]]]]:
+    """Give a function that returns the next event's name and data; it waits until the stream is subscribed."""
+    async with (
+        httpx.AsyncClient(base_url=server.url, timeout=20) as client,
+        client.stream("GET", f"/api/v1/events{query}") as answer,
+    ):
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "text/event-stream"
+        lines = answer.aiter_lines()
+
+        async def following() -> tuple[str, object]:
+            name = ""
+            async with asyncio.timeout(10):
+                async for line in lines:
+                    if line.startswith("event: "):
+                        name = line[7:]
+                    elif line.startswith("data: "):
+                        return name, json.loads(line[6:])
+            return "end", None
+
+        async with asyncio.timeout(10):
+            async for line in lines:
+                if line == ": hello":
+                    break
+            while not server.program.bus.subscribers:
+                await asyncio.sleep(0)
+        yield following
+
+
+async def test_events_arrive_as_they_happen(server: Running) -> None:
+    async with stream(server) as following:
+        server.program.publish_result("shop", duration_s=0.25)
+        server.program.watch.replace("shop", status="down", last_message="line\n\ndata: forged")
+        name, data = await following()
+        assert (name, data["target"], data["duration_s"], data["status"]) == ("result", "shop", 0.25, "up")
+        name, data = await following()
+        assert (name, data["before"], data["after"]) == ("transition", "up", "down")
+        assert data["reason"] == "line\n\ndata: forged"
+
+
+async def test_events_by_topic_and_target(server: Running) -> None:
+    async with stream(server, "?topics=result,reload&target=blog") as following:
+        server.program.watch.replace("shop", status="down")
+        server.program.publish_result("shop")
+        server.program.publish_result("blog")
+        server.program.bus.publish(Event(topic="reload", time_s=0.0, data={"number": 2}))
+        assert (await following())[1]["target"] == "blog"
+        assert await following() == ("reload", {"number": 2})
+
+
+async def test_slow_client_is_told_what_it_lost() -> None:
+    async with running(stream_buffer=10) as server, stream(server, "?topics=result") as following:
+        for _turn in range(50):  # at once: the stream cannot take any in between
+            server.program.publish_result("shop")
+        events = [await following() for _turn in range(11)]
+        assert ("dropped", {"dropped": 40}) in events
+        assert sum(name == "result" for name, _data in events) == 10
+
+
+async def test_streams_are_limited_and_given_back() -> None:
+    async with running(streams=1) as server:
+        async with httpx.AsyncClient(base_url=server.url) as client:
+            async with stream(server):
+                answer = await client.get("/api/v1/events")
+                assert (answer.status_code, answer.json()["code"]) == (429, "too_many")
+            async with asyncio.timeout(10):
+                while server.program.bus.subscribers:
+                    await asyncio.sleep(0)
+            async with stream(server):
+                pass
+
+
+# ── the server's life ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_stop_ends_streams_and_finishes_requests() -> None:
+    program = FakeProgram()
+    async with running(program) as server, httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        release, asked = asyncio.Event(), asyncio.Event()
+
+        async def slow(name: str) -> TargetView:
+            asked.set()
+            await release.wait()
+            return program.watch.target(name)
+
+        program.watch.pause = slow  # type: ignore[method-assign]
+        async with stream(server) as following:
+            request = asyncio.create_task(client.post("/api/v1/targets/shop/pause"))
+            await asked.wait()
+            server.stop.set()
+            assert (await following())[0] == "bye"
+            assert (await following())[0] == "end"
+            assert not request.done()
+            release.set()
+            assert (await request).status_code == 200
+        await server.task
+
+
+async def test_stop_does_not_wait_longer_than_the_grace() -> None:
+    program = FakeProgram()
+    cancelled = asyncio.Event()
+
+    async def never(_name: str) -> TargetView:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        raise AssertionError
+
+    program.watch.pause = never  # type: ignore[method-assign]
+    async with running(program, grace_s=1.0) as server:
+        asking = asyncio.create_task(server.raw(b"POST /api/v1/targets/shop/pause HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+        while not program.bus.subscribers and not asking.done():
+            await asyncio.sleep(0.05)
+            if len(asyncio.all_tasks()) > 3:
+                break
+        server.stop.set()
+        async with asyncio.timeout(5):
+            await server.task
+            await asking
+    assert cancelled.is_set()
+
+
+async def test_cancelling_leaves_no_task_and_keeps_the_callers_socket() -> None:
+    program = FakeProgram()
+    app = create_web(program.services)
+    before = asyncio.all_tasks()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ready = asyncio.Event()
+        task = asyncio.create_task(serve(app, [listener], stop=asyncio.Event(), ready=ready))
+        await ready.wait()
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await reader.readuntil(b"hello")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert listener.fileno() >= 0
+        assert listener.getsockname()[1]
+        writer.close()
+    assert asyncio.all_tasks() == before
+    assert program.bus.subscribers == 0
+
+
+async def test_a_second_server_takes_over_the_same_socket() -> None:
+    """What a restart does: both accept on one listening socket, the first stops, no connection is refused."""
+    program = FakeProgram()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        stops = [asyncio.Event(), asyncio.Event()]
+        readies = [asyncio.Event(), asyncio.Event()]
+        tasks = [
+            asyncio.create_task(serve(create_web(program.services), [listener], stop=stop, ready=ready))
+            for stop, ready in zip(stops, readies, strict=True)
+        ]
+        for ready in readies:
+            await ready.wait()
+        statuses = []
+
+        async def ask() -> None:
+            while not stops[1].is_set():
+                async with httpx.AsyncClient() as client:
+                    statuses.append((await client.get(f"{url}/healthz")).status_code)
+
+        asking = asyncio.create_task(ask())
+        while len(statuses) < 5:
+            await asyncio.sleep(0)
+        stops[0].set()
+        await tasks[0]
+        seen = len(statuses)
+        while len(statuses) < seen + 5:
+            await asyncio.sleep(0)
+        stops[1].set()
+        await asking
+        await tasks[1]
+        assert set(statuses) == {200}
+
+
+async def test_connection_limit_answers_503() -> None:
+    async with running(connections=3, streams=2) as server:
+        async with stream(server), stream(server):
+            answer = await server.raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 503")
