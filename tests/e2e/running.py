@@ -109,7 +109,9 @@ class Daemon:
 
     def run(self, *arguments: str, within_s: float = 30.0) -> subprocess.CompletedProcess[str]:
         """Run another command line against this daemon."""
-        env = {**self._env, "DOGWATCH_SERVER": self.server, "DOGWATCH_SOCKET": str(self.data / "admin.sock")}
+        env = {**self._env, "DOGWATCH_SERVER": self.server}
+        if arguments[0] != "up":
+            env["DOGWATCH_SOCKET"] = str(self.data / "admin.sock")
         return subprocess.run(
             self.command(*arguments), capture_output=True, text=True, timeout=within_s, env=env, check=False
         )

@@ -20,11 +20,10 @@ class AdHoc(msgspec.Struct, frozen=True):
     options: Mapping[str, object]
 
 
-def is_ad_hoc(text: str, registry: Registry[Probe]) -> bool:
+def is_ad_hoc(text: str) -> bool:
     """Return whether the text names a target itself (a URL, `kind://…`, `host:port`), not one that is configured."""
-    scheme, mark, _ = text.partition("://")
-    if mark:
-        return scheme in _schemes(registry)
+    if "://" in text:
+        return True
     host, colon, port = text.rpartition(":")
     return bool(colon and host and port.isdigit())
 

@@ -35,9 +35,20 @@ class Client:
         self._timeout_s = timeout_s
 
     def get(self, path: str, **query: object) -> Any:
-        """Return the decoded answer of a read."""
-        pairs = [(key, str(value)) for key, value in query.items() if value is not None]
-        return self._call("GET", f"{path}?{urlencode(pairs)}" if pairs else path)
+        """Return the decoded answer of a read. A value that is a sequence is given several times, None is left out."""
+        pairs = urlencode({key: value for key, value in query.items() if value is not None}, doseq=True)
+        return self._call("GET", f"{path}?{pairs}" if pairs else path)
+
+    def all(self, path: str, **query: object) -> list[Any]:
+        """Return every item of a listing that comes in pages."""
+        items: list[Any] = []
+        cursor = None
+        while True:
+            page = self.get(path, limit=500, cursor=cursor, **query)
+            items += page["items"]
+            cursor = page.get("next_cursor")
+            if not cursor:
+                return items
 
     def post(self, path: str, body: Mapping[str, object] | None = None) -> Any:
         """Return the decoded answer of a change."""

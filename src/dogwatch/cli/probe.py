@@ -51,15 +51,7 @@ def list_(client: Client, group: str | None, only: str | None, labels: tuple[str
       dogwatch probe list --status down
       dogwatch probe list --label team=shop --json
     """
-    items: list[dict[str, Any]] = []
-    cursor = None
-    while True:
-        label = ",".join(labels) or None
-        page = client.get("/api/v1/targets", limit=500, cursor=cursor, group=group, status=only, label=label)
-        items += page["items"]
-        cursor = page.get("next_cursor")
-        if not cursor:
-            break
+    items = client.all("/api/v1/targets", group=group, status=only, label=labels)
     if as_json:
         print_json(items)
         return
@@ -97,7 +89,7 @@ def show(client: Client, name: str, as_json: bool) -> None:
     """
     target = client.get(target_path(name))
     results = client.get(f"{target_path(name)}/results", limit=10)["items"]
-    failures = client.get(f"{target_path(name)}/failures", limit=3)["items"]
+    failures = client.get(f"{target_path(name)}/failures", limit=3)
     if as_json:
         print_json({"target": target, "results": results, "failures": failures})
         return
@@ -181,8 +173,8 @@ def run(
     """
     from dogwatch.probes.kinds import PROBES
 
-    ad_hoc = [parse(text, PROBES) for text in targets if is_ad_hoc(text, PROBES)]
-    names = [text for text in targets if not is_ad_hoc(text, PROBES)]
+    ad_hoc = [parse(text, PROBES) for text in targets if is_ad_hoc(text)]
+    names = [text for text in targets if not is_ad_hoc(text)]
     rows: list[dict[str, Any]] = []
     if ad_hoc:
         from dogwatch.cli.once import probe_all

@@ -26,7 +26,7 @@ def status(client: Client, show_all: bool, exit_code: bool, as_json: bool) -> in
       dogwatch status --exit-code && deploy
     """
     summary = client.get("/api/v1/status")
-    targets = _all_targets(client)
+    targets = client.all("/api/v1/targets")
     if as_json:
         print_json({"summary": summary, "targets": targets})
     else:
@@ -34,21 +34,21 @@ def status(client: Client, show_all: bool, exit_code: bool, as_json: bool) -> in
     return 1 if exit_code and any(target["status"] == "down" for target in targets) else 0
 
 
-def _all_targets(client: Client) -> list[dict[str, Any]]:
-    targets: list[dict[str, Any]] = []
-    cursor = None
-    while True:
-        page = client.get("/api/v1/targets", limit=500, cursor=cursor)
-        targets += page["items"]
-        cursor = page.get("next_cursor")
-        if not cursor:
-            return targets
+def _troubles(summary: dict[str, Any]) -> list[str]:
+    """Return what is wrong with Dogwatch itself."""
+    troubles = [summary["store_trouble"]] if summary["store_trouble"] else []
+    reload = summary["reload"]
+    if reload is not None and reload["outcome"] == "failed":
+        troubles.append("the newest configuration has mistakes, the one before is in force: see dogwatch reload status")
+    if summary["findings"]:
+        troubles.append(f"{summary['findings']} finding(s) of the self-watch: see /api/v1/findings")
+    return troubles
 
 
 def _print(summary: dict[str, Any], targets: list[dict[str, Any]], *, show_all: bool) -> None:
     counts = {word: sum(target["status"] == word for target in targets) for word in _ORDER}
     click.echo("  ".join(f"{status_text(word)} {count}" for word, count in counts.items() if count) or "no targets")
-    for trouble in summary.get("troubles", []):
+    for trouble in _troubles(summary):
         click.echo(click.style(f"! {trouble}", fg="yellow"))
     shown = [target for target in targets if show_all or target["status"] not in ("up", "paused")]
     if not shown:
