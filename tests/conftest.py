@@ -35,6 +35,7 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+from hypothesis import settings
 
 # How long a leaving thread, descriptor or task may take before it counts as left behind.
 PATIENCE_S = 2.0
@@ -216,6 +217,9 @@ _register = LeakRegister()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A busy machine is not a slow function: pytest-timeout bounds tests, hypothesis need not time each example.
+    settings.register_profile("dogwatch", deadline=None)
+    settings.load_profile("dogwatch")
     config.addinivalue_line("markers", "allow_leak(*patterns, reason): `kind:name` patterns of what may stay behind")
 
 
