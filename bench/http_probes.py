@@ -94,7 +94,7 @@ async def engine_load(options: argparse.Namespace) -> Any:
 async def full_load(options: argparse.Namespace) -> Any:
     """The whole watch (scheduling, expectation, state, metrics): an object with `run(count, workers)` and `failed`."""
     try:
-        from bench.watch_load import watch_load
+        from bench.watch_load import watch_load  # noqa: PLC0415 - given by the watch's own bench
     except ImportError:
         raise SystemExit("skipped: bench/watch_load.py with `async watch_load(probe, workers)` is not there") from None
     return await watch_load(probe_of(options), options.workers)
@@ -200,7 +200,7 @@ def blackbox(directory: str) -> Iterator[tuple[int, str] | None]:
     config.write_text(
         "modules:\n  ok:\n    prober: http\n    timeout: 5s\n    http:\n      preferred_ip_protocol: ip4\n"
         f"      tls_config: {{ca_file: {directory}/ca.pem}}\n"
-        '      fail_if_body_not_matches_regexp: [\'"status":\\s*"ok"\']\n'
+        "      fail_if_body_not_matches_regexp: ['\"status\":\\s*\"ok\"']\n"
     )
     address = "127.0.0.1:19115"
     command = [program, f"--config.file={config}", f"--web.listen-address={address}", "--log.level=error"]

@@ -14,7 +14,6 @@ import msgspec
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
-from tests.fakes import FakeProgram, many, view
 
 from dogwatch.app import Readiness
 from dogwatch.core.values import Event
@@ -23,6 +22,7 @@ from dogwatch.probes.view import TargetView
 from dogwatch.web.application import create_web
 from dogwatch.web.options import WebOptions
 from dogwatch.web.server import serve
+from tests.fakes import FakeProgram, many, view
 
 
 class Running:
@@ -516,15 +516,16 @@ async def test_slow_client_is_told_what_it_lost() -> None:
 
 
 async def test_streams_are_limited_and_given_back() -> None:
-    async with running(streams=1) as server, httpx.AsyncClient(base_url=server.url) as client:
-        async with stream(server):
-            answer = await client.get("/api/v1/events")
-            assert (answer.status_code, answer.json()["code"]) == (429, "too_many")
-        async with asyncio.timeout(10):
-            while server.program.bus.subscribers:
-                await asyncio.sleep(0)
-        async with stream(server):
-            pass
+    async with running(streams=1) as server:
+        async with httpx.AsyncClient(base_url=server.url) as client:
+            async with stream(server):
+                answer = await client.get("/api/v1/events")
+                assert (answer.status_code, answer.json()["code"]) == (429, "too_many")
+            async with asyncio.timeout(10):
+                while server.program.bus.subscribers:
+                    await asyncio.sleep(0)
+            async with stream(server):
+                pass
 
 
 # ── the server's life ────────────────────────────────────────────────────────────────────────────────────────────
@@ -634,6 +635,7 @@ async def test_a_second_server_takes_over_the_same_socket() -> None:
 
 
 async def test_connection_limit_answers_503() -> None:
-    async with running(connections=3, streams=2) as server, stream(server), stream(server):
-        answer = await server.raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        assert answer.startswith(b"HTTP/1.1 503")
+    async with running(connections=3, streams=2) as server:
+        async with stream(server), stream(server):
+            answer = await server.raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 503")

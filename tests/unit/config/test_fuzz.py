@@ -51,7 +51,7 @@ notify:
   ops: {slack: {webhook: "${WEBHOOK}"}}
 """
 ENVIRON = {"WEBHOOK": "https://x", "WEIRD": "\udcff", "DOGWATCH_SERVER__WORKERS": "3"}
-KEYS = ["<<", "do", "every", "extra", "http", "icmp", "labels", "name", "notify", "port", "probes", "rules", "server", "tcp", "token", "url", "when"]
+KEYS = "<< do every extra http icmp labels name notify port probes rules server tcp token url when".split()
 WORDS = ["~", "null", "true", "no", "010", "0x", "1e999", "-1", "5s", "5m5", "25%", "64MiB", "${X}", "${", "${file:/t}"]
 WORDS += [
     "${file:/gone}",

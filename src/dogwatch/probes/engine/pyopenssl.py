@@ -5,11 +5,13 @@ An extra (`dogwatch[tls]`), and imported only by the engine that uses it: it cos
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from dogwatch.probes.engine.addresses import literal
+from dogwatch.probes.engine.tls import TlsChannel, TlsFailed, TlsPolicy
 
 _VERSIONS = {"1.0": 0x0301, "1.1": 0x0302, "1.2": 0x0303, "1.3": 0x0304}
 _READ_BYTES = 65536

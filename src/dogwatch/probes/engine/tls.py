@@ -242,7 +242,7 @@ def choose_provider(name: str) -> TlsProvider:
     """Return the provider of that name: standard, pyopenssl, or auto (pyOpenSSL where it is installed)."""
     if name in {"pyopenssl", "auto"}:
         try:
-            from dogwatch.probes.engine.pyopenssl import PyOpenSslTls
+            from dogwatch.probes.engine.pyopenssl import PyOpenSslTls  # noqa: PLC0415 - heavy, only if asked for
         except ImportError:
             if name == "pyopenssl":
                 raise

@@ -18,7 +18,9 @@ _MAX_TRAILERS = 16 * 1024
 _AFTER_STATUS = frozenset({" ", "\r", "\n"})
 # Names seen all day, which need no checking.
 _KNOWN = frozenset(
-    ["accept-ranges", "age", "alt-svc", "cache-control", "connection", "content-encoding", "content-length", "content-type", "date", "etag", "expires", "keep-alive", "last-modified", "location", "server", "set-cookie", "strict-transport-security", "transfer-encoding", "vary", "via", "x-content-type-options", "x-frame-options", "x-powered-by", "x-request-id", "x-xss-protection"]
+    "accept-ranges age alt-svc cache-control connection content-encoding content-length content-type date etag "
+    "expires keep-alive last-modified location server set-cookie strict-transport-security transfer-encoding vary "
+    "via x-content-type-options x-frame-options x-powered-by x-request-id x-xss-protection".split()
 )
 
 

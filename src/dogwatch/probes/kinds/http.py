@@ -144,7 +144,7 @@ class HttpProbe(Probe, frozen=True, kw_only=True):
     def launch(self, attempt: Attempt, done: Done) -> Cancel:
         plan = plan_of(self, attempt.memory)
         if plan.slow:
-            from dogwatch.probes.http.curl import launch_slow
+            from dogwatch.probes.http.curl import launch_slow  # noqa: PLC0415 - libcurl only for those who need it
 
             return launch_slow(plan, attempt, done)
         running = HttpAttempt(attempt.env.engine, plan, attempt, done, plan.first, plan.keep(attempt.wants))
