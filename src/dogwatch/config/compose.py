@@ -256,12 +256,15 @@ class _Composer:
         line = event.start_mark.line + 1
         self._problem(line, f"the tag {quoted(shown)} is not allowed", "write the value without it")
 
-    def _syntax(self, error: yaml.YAMLError) -> None:
+    def _syntax(self, error: Any) -> None:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         line = mark.line + 1 if mark else 1
         what = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
         context = getattr(error, "context", None)
         lines = self._text.splitlines()
+        if mark and line > len(lines) and getattr(error, "context_mark", None):
+            # What was never closed is noticed at the end of the file; where it began is what helps.
+            line = error.context_mark.line + 1
         written = lines[line - 1] if line <= len(lines) else ""
         if _LEADING_TAB.match(written):
             self._problem(line, "a tab cannot indent", "use spaces")

@@ -81,6 +81,7 @@ class Reloader:
         self._committed = False
         self._error: Exception | None = None
         self._watched: tuple[Path, ...] = loader.paths
+        self._watcher: Watcher | None = None
         self.current: Loaded | None = None
 
     @property
@@ -119,7 +120,7 @@ class Reloader:
 
     async def watch(self, *, timing: Timing | None = None, make: Callable[[], Inotify] = Inotify) -> None:
         """Reload on every change of the files, until cancelled. To be run as a supervised task."""
-        watcher = Watcher(lambda: self._watched, timing=timing, make=make)
+        self._watcher = watcher = Watcher(lambda: self._watched, timing=timing, make=make)
         async with asyncio.TaskGroup() as group:
             group.create_task(follow(watcher, self._on_change), name="config-watch")
             group.create_task(self._remind(), name="config-remind")
@@ -205,14 +206,14 @@ class Reloader:
         """Return the validated configuration, or None if it means what is in force already."""
         loaded = request.loaded
         if loaded is not None:
-            self._watched = loaded.parsed.watched
+            self._watch_also(loaded.parsed.watched)
             trace.reached("parsed")
             trace.reached("validated")
             return loaded
         timeout_s = self._deadlines.load_s
         with _phase("reading the configuration", timeout_s):
             parsed = await self._lane.run(self._loader.parse, timeout_s=timeout_s)
-        self._watched = parsed.watched
+        self._watch_also(parsed.watched)
         trace.reached("parsed")
         if self.current is not None and not parsed.problems and parsed.digest == self.current.digest:
             return None
@@ -220,6 +221,12 @@ class Reloader:
             loaded = await self._lane.run(lambda: self._loader.validate(parsed), timeout_s=timeout_s)
         trace.reached("validated")
         return loaded
+
+    def _watch_also(self, paths: tuple[Path, ...]) -> None:
+        if paths != self._watched:
+            self._watched = paths
+            if self._watcher is not None:
+                self._watcher.refresh()
 
     async def _apply(self, loaded: Loaded, trace: Trace) -> list[str]:
         """Build, start, swap and stop the old; return what went wrong after the swap, which is not undone."""

@@ -152,6 +152,10 @@ class Watcher:
         """Whether it has to do without inotify, or without enough of it."""
         return self._inotify is None or self._limited
 
+    def refresh(self) -> None:
+        """Look again: `paths` has other answers now."""
+        self._woken.set()
+
     async def changes(self) -> AsyncGenerator[float, None]:
         """Yield the seconds since the first sign of each change, forever. Close it (`aclosing`) to release all."""
         self._open()
@@ -217,7 +221,7 @@ class Watcher:
             log.warning("configuration cannot be compared: %s", error or "the disk does not answer")
             return False
         before, self._known = self._known, found
-        # A path that is new to us was read a moment ago; was it what it is now? The reload's digest will tell.
+        # A path that is new to us counts as a change: whether it is still what was read, the reload's digest tells.
         return before is not None and before != found
 
     def _read(self, paths: tuple[Path, ...]) -> dict[Path, bytes]:

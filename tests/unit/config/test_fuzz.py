@@ -51,7 +51,8 @@ notify:
   ops: {slack: {webhook: "${WEBHOOK}"}}
 """
 ENVIRON = {"WEBHOOK": "https://x", "WEIRD": "\udcff", "DOGWATCH_SERVER__WORKERS": "3"}
-KEYS = "<< do every extra http icmp labels name notify port probes rules server tcp token url when".split()
+KEYS = ["<<", "do", "every", "extra", "http", "icmp", "labels", "name", "notify", "port", "probes", "rules", "server"]
+KEYS += ["tcp", "token", "url", "when"]
 WORDS = ["~", "null", "true", "no", "010", "0x", "1e999", "-1", "5s", "5m5", "25%", "64MiB", "${X}", "${", "${file:/t}"]
 WORDS += [
     "${file:/gone}",

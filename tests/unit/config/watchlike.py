@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -183,6 +184,13 @@ def read(
     )
     loader = Loader([], CATALOG, environ=environ or {}, overrides=overrides)
     return loader.validate(loader.parse_reading(Reading(files=files), SecretFiles(read_secret)))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let everything else run until the condition holds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for sets no event
+            await asyncio.sleep(0.001)
 
 
 def problems(*texts: str | bytes, **inputs: Any) -> list[str]:
