@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from dogwatch.core.units import Bytes, Seconds, Secret
+from dogwatch.core.units import Seconds, Secret
 from dogwatch.probes.patterns import matches, pattern_faults
 from dogwatch.probes.probe import Attempt
 from dogwatch.probes.processes import Child, Command
@@ -67,7 +67,7 @@ class ExecProbe(SteppedProbe, frozen=True, kw_only=True):
     exit_status: tuple[Annotated[int, Meta(ge=0, le=255)], ...] = ()
     expect_output: str | None = None
     format: Literal["text", "json", "nagios"] = "text"
-    max_output: Annotated[Bytes, Meta(ge=1, le=16 * 1024 * 1024)] = 64 * 1024
+    max_output: Annotated[int, Meta(ge=1, le=16 * 1024 * 1024, extra={"unit": "size"})] = 64 * 1024
     grace: Seconds = 2.0
 
     def _program(self) -> str:

@@ -51,7 +51,7 @@ class HeartbeatProbe(Probe, frozen=True, kw_only=True):
         "last_duration_s": ("probe_heartbeat_last_run_seconds", "Duration of the newest run from its start to its end"),
     }
 
-    period: Annotated[Seconds, Meta(ge=1)] = 86400.0
+    period: Annotated[float, Meta(ge=1, extra={"unit": "duration"})] = 86400.0
     cron: str = ""
     timezone: str = "UTC"
     grace: Seconds = 3600.0

@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 from msgspec import Meta
 
-from dogwatch.core.units import Bytes, Secret
+from dogwatch.core.units import Secret
 from dogwatch.probes.addresses import join_host_port
 from dogwatch.probes.patterns import pattern, pattern_faults
 from dogwatch.probes.probe import Attempt
@@ -72,7 +72,7 @@ class WebsocketProbe(SteppedProbe, frozen=True, kw_only=True):
     expect_message: str | None = None
     ping: bool = False
     close_code: Annotated[int, Meta(ge=1000, le=4999)] | None = None
-    max_message: Annotated[Bytes, Meta(ge=1, le=1024 * 1024)] = 64 * 1024
+    max_message: Annotated[int, Meta(ge=1, le=1024 * 1024, extra={"unit": "size"})] = 64 * 1024
     tls: TlsOptions = TlsOptions()
     ip_version: Literal[4, 6] | None = None
     source: str = ""
