@@ -16,7 +16,7 @@ from dogwatch.probes.probe import EVIDENCE_BYTES, Attempt, CoroutineProbe, Evide
 _CLOCK = SystemClock()
 _REASONS = {
     errno.ECONNREFUSED: "refused",
-    errno.ENOENT: "missing",
+    errno.ENOENT: "unreachable",  # a unix socket that is not there
     errno.ECONNRESET: "reset",
     errno.EPIPE: "reset",
     errno.ECONNABORTED: "reset",

@@ -41,12 +41,12 @@ TLS_VARIABLES = {
 }
 TLS_METRICS = {
     "tls": ("probe_ssl", "Indicates if TLS was used"),
-    "tls_expiry_s": ("probe_ssl_earliest_cert_expiry", "Returns last SSL chain expiry in unixtime"),
+    "tls_expiry_s": ("probe_ssl_earliest_cert_expiry", "Returns earliest SSL cert expiry in unixtime"),
     "tls_chain_expiry_s": (
         "probe_ssl_last_chain_expiry_timestamp_seconds",
         "Returns last SSL chain expiry in timestamp",
     ),
-    "tls_version": ("probe_tls_version_info", "Returns the TLS version used or NaN when unknown"),
+    "tls_version": ("probe_tls_version_info{version}", "Returns the TLS version used"),
 }
 
 
@@ -73,6 +73,7 @@ class Stream:
         self.tls: ssl.SSLObject | None = None
         self._loop = asyncio.get_running_loop()
         self._buffer = bytearray()
+        self.max_read_bytes = MAX_READ_BYTES
         self._read_bytes = 0
         self._lines = 0
 
@@ -145,7 +146,7 @@ class Stream:
     async def recv(self) -> bytes:
         """Return what came next, b"" at the end of the connection.
 
-        Raises: ProbeFailed with reason "too_large" once the attempt has read MAX_READ_BYTES.
+        Raises: ProbeFailed with reason "too_large" once the attempt has read max_read_bytes.
         """
         if self._buffer:
             data = bytes(self._buffer)
@@ -153,8 +154,8 @@ class Stream:
             return data
         data = await self._recv()
         self._read_bytes += len(data)
-        if self._read_bytes > MAX_READ_BYTES:
-            raise ProbeFailed("too_large", f"{self.address}: sent more than {MAX_READ_BYTES} bytes")
+        if self._read_bytes > self.max_read_bytes:
+            raise ProbeFailed("too_large", f"{self.address}: sent more than {self.max_read_bytes} bytes")
         return data
 
     async def _recv(self) -> bytes:
@@ -282,3 +283,19 @@ async def connect(family: int, sockaddr: SocketAddress | str, source: str = "") 
         sock.close()
         raise
     return sock
+
+
+async def open_unix_stream(path: str, progress: Progress) -> Stream:
+    """Connect to a unix socket.
+
+    Raises: ProbeFailed.
+    """
+    progress.doing = "connecting"
+    started = perf_counter()
+    try:
+        sock = await connect(socket.AF_UNIX, path)
+    except OSError as error:
+        raise failure_of(error, f"cannot connect to {path}") from error
+    finally:
+        progress.connect_s = perf_counter() - started
+    return Stream(sock, path, progress)

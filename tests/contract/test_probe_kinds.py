@@ -1,0 +1,560 @@
+"""What every kind of probe keeps to, whatever it asks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dns.message
+import msgspec
+import pytest
+from tests.probing import Trust, ask, children, free_port, new_attempt, open_descriptors, peer, silent_tcp, silent_udp
+
+from dogwatch.config.section import Fault
+from dogwatch.core.clock import ManualClock
+from dogwatch.probes.heartbeats import HeartbeatLedger
+from dogwatch.probes.kinds import PROBES
+from dogwatch.probes.kinds.dns import DnsProbe
+from dogwatch.probes.kinds.docker import DockerProbe
+from dogwatch.probes.kinds.exec import ExecProbe
+from dogwatch.probes.kinds.grpc import GrpcProbe
+from dogwatch.probes.kinds.heartbeat import HeartbeatProbe
+from dogwatch.probes.kinds.icmp import IcmpProbe
+from dogwatch.probes.kinds.tcp import DialogueStep, TcpProbe
+from dogwatch.probes.kinds.tls import TlsProbe
+from dogwatch.probes.kinds.websocket import WebsocketProbe
+from dogwatch.probes.probe import EVIDENCE_BYTES, REASONS, Evidence, Probe, ProbeResult, attempt_once
+
+SECRET = "hunter2-very-secret"
+
+
+@dataclass
+class Scene:
+    """A probe and what it is to meet. secret: it carries SECRET somewhere."""
+
+    probe: Probe
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+Opener = Callable[[Path], AbstractAsyncContextManager[Scene]]
+
+
+@dataclass
+class Case:
+    """One kind. example: as configuration writes it. bad: options that must be refused, with the faulty path.
+
+    good, refused, silent: scenes; None where there is no such thing for the kind, and `why` says why.
+    """
+
+    example: dict[str, Any]
+    bad: list[tuple[dict[str, Any], str]]
+    good: Opener
+    refused: Opener | None
+    silent: Opener | None
+    why: str = ""
+
+
+def scene(make: Callable[[Path], AsyncIterator[Scene]]) -> Opener:
+    return contextlib.asynccontextmanager(make)
+
+
+# --- tcp
+
+
+async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"220 ready\r\n")
+    await reader.readline()
+    writer.write(b"250 fine\r\n")
+    await writer.drain()
+
+
+DIALOGUE = (DialogueStep(expect="^220", send=SECRET), DialogueStep(expect="^250"))
+
+
+@scene
+async def tcp_good(_: Path) -> AsyncIterator[Scene]:
+    async with peer(_greet) as port:
+        yield Scene(TcpProbe(host="127.0.0.1", port=port, dialogue=DIALOGUE))
+
+
+@scene
+async def tcp_refused(_: Path) -> AsyncIterator[Scene]:
+    yield Scene(TcpProbe(host="127.0.0.1", port=free_port(), dialogue=DIALOGUE))
+
+
+@scene
+async def tcp_silent(_: Path) -> AsyncIterator[Scene]:
+    with silent_tcp() as port:
+        yield Scene(TcpProbe(host="127.0.0.1", port=port, dialogue=DIALOGUE))
+
+
+# --- tls
+
+
+async def _idle(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+
+
+@scene
+async def tls_good(folder: Path) -> AsyncIterator[Scene]:
+    trust = Trust(folder)
+    async with peer(_idle, trust.server()) as port:
+        yield Scene(TlsProbe(host=f"127.0.0.1:{port}", ca_file=trust.ca_file))
+
+
+@scene
+async def tls_refused(_: Path) -> AsyncIterator[Scene]:
+    yield Scene(TlsProbe(host=f"127.0.0.1:{free_port()}"))
+
+
+@scene
+async def tls_silent(_: Path) -> AsyncIterator[Scene]:
+    with silent_tcp() as port:
+        yield Scene(TlsProbe(host=f"127.0.0.1:{port}"))
+
+
+# --- dns
+
+
+class _Answers(asyncio.DatagramProtocol):
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        response = dns.message.make_response(dns.message.from_wire(data))
+        self.transport.sendto(response.to_wire(), address)
+
+
+@scene
+async def dns_good(_: Path) -> AsyncIterator[Scene]:
+    loop = asyncio.get_running_loop()
+    transport, _protocol = await loop.create_datagram_endpoint(_Answers, local_addr=("127.0.0.1", 0))
+    port = transport.get_extra_info("sockname")[1]
+    yield Scene(DnsProbe(name="a.example", server=f"127.0.0.1:{port}"))
+    transport.close()
+
+
+@scene
+async def dns_refused(_: Path) -> AsyncIterator[Scene]:
+    yield Scene(DnsProbe(name="a.example", server=f"127.0.0.1:{free_port()}", transport="tcp"))
+
+
+@scene
+async def dns_silent(_: Path) -> AsyncIterator[Scene]:
+    with silent_udp() as port:
+        yield Scene(DnsProbe(name="a.example", server=f"127.0.0.1:{port}"))
+
+
+# --- icmp
+
+
+def _can_ping() -> bool:
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP):
+            return True
+    return False
+
+
+@scene
+async def icmp_good(_: Path) -> AsyncIterator[Scene]:
+    if not _can_ping():
+        pytest.skip("not allowed to send echo requests here")
+    yield Scene(IcmpProbe(host="127.0.0.1"))
+
+
+# --- grpc
+
+
+@scene
+async def grpc_good(_: Path) -> AsyncIterator[Scene]:
+    import grpc
+    from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+    server = grpc.aio.server()
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield Scene(GrpcProbe(host=f"127.0.0.1:{port}", metadata={"authorization": SECRET}))
+    await server.stop(None)
+
+
+@scene
+async def grpc_refused(_: Path) -> AsyncIterator[Scene]:
+    yield Scene(GrpcProbe(host=f"127.0.0.1:{free_port()}", metadata={"authorization": SECRET}))
+
+
+@scene
+async def grpc_silent(_: Path) -> AsyncIterator[Scene]:
+    with silent_tcp() as port:
+        yield Scene(GrpcProbe(host=f"127.0.0.1:{port}", metadata={"authorization": SECRET}))
+
+
+# --- websocket
+
+
+@scene
+async def websocket_good(_: Path) -> AsyncIterator[Scene]:
+    from websockets.asyncio.server import ServerConnection, serve
+
+    async def echo(connection: ServerConnection) -> None:
+        async for message in connection:
+            await connection.send(message)
+
+    async with serve(echo, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = f"ws://127.0.0.1:{port}/chat?token={SECRET}"
+        yield Scene(WebsocketProbe(url=url, send=SECRET, expect_message="hunter2", ping=True))
+
+
+@scene
+async def websocket_refused(_: Path) -> AsyncIterator[Scene]:
+    yield Scene(WebsocketProbe(url=f"ws://127.0.0.1:{free_port()}/?token={SECRET}", headers={"Cookie": SECRET}))
+
+
+@scene
+async def websocket_silent(_: Path) -> AsyncIterator[Scene]:
+    with silent_tcp() as port:
+        yield Scene(WebsocketProbe(url=f"ws://user:{SECRET}@127.0.0.1:{port}/?token={SECRET}"))
+
+
+# --- exec
+
+
+@scene
+async def exec_good(_: Path) -> AsyncIterator[Scene]:
+    yield Scene(ExecProbe(args=("/bin/echo", "load=1.5"), env={"TOKEN": SECRET}))
+
+
+@scene
+async def exec_refused(_: Path) -> AsyncIterator[Scene]:
+    yield Scene(ExecProbe(args=("/nowhere/no-such-program", SECRET)))
+
+
+@scene
+async def exec_silent(_: Path) -> AsyncIterator[Scene]:
+    # A child of the child holds the pipes: ending only the first would leave it.
+    yield Scene(ExecProbe(shell=f"sleep 1000 & sleep 1000 # {SECRET}", grace=0.2))
+
+
+# --- docker
+
+
+@contextlib.contextmanager
+def _unix(folder: Path) -> Any:
+    path = str(folder / "d.sock")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+        sock.listen()
+        yield path, sock
+
+
+ENGINE = {
+    "/version": {"ApiVersion": "1.41", "MinAPIVersion": "1.12"},
+    "/v1.41/containers/web/json": {"Id": "abcdef0123456789", "Name": "/web", "State": {"Status": "running"}},
+}
+
+
+async def _engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while line := await reader.readline():
+        path = line.split()[1].decode()
+        while (await reader.readline()).strip():
+            pass
+        body = msgspec.json.encode(ENGINE.get(path, {"message": "no such page"}))
+        status = b"200 OK" if path in ENGINE else b"404 Not Found"
+        writer.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+        await writer.drain()
+    writer.close()
+
+
+@scene
+async def docker_good(folder: Path) -> AsyncIterator[Scene]:
+    path = str(folder / "d.sock")
+    server = await asyncio.start_unix_server(_engine, path)
+    yield Scene(DockerProbe(container="web", socket=path))
+    server.close()
+
+
+@scene
+async def docker_refused(folder: Path) -> AsyncIterator[Scene]:
+    yield Scene(DockerProbe(container="web", socket=str(folder / "none.sock")))
+
+
+@scene
+async def docker_silent(folder: Path) -> AsyncIterator[Scene]:
+    with _unix(folder) as (path, _):
+        yield Scene(DockerProbe(container="web", socket=path))
+
+
+# --- heartbeat
+
+
+def _ledger(*signals: str) -> HeartbeatLedger:
+    ledger = HeartbeatLedger(ManualClock())
+    ledger.configure({"t": SECRET})
+    for signal in signals:
+        ledger.apply(ledger.ping("t", signal=signal))
+    return ledger
+
+
+@scene
+async def heartbeat_good(_: Path) -> AsyncIterator[Scene]:
+    yield Scene(HeartbeatProbe(id=SECRET), {"heartbeat": _ledger("success")})
+
+
+@scene
+async def heartbeat_refused(_: Path) -> AsyncIterator[Scene]:
+    yield Scene(HeartbeatProbe(id=SECRET), {"heartbeat": _ledger("fail")})
+
+
+CASES: dict[str, Case] = {
+    "tcp": Case(
+        example={"host": "db-1:5432", "dialogue": [{"expect": "^220 (\\S+)", "send": "EHLO ${1}"}]},
+        bad=[
+            ({"host": "db-1"}, "port"),
+            ({"host": "db-1:x"}, "host"),
+            ({"host": "a:1", "dialogue": [{"expect": "("}]}, "dialogue"),
+            ({"host": "a:1", "dialogue": [{}]}, "dialogue"),
+        ],
+        good=tcp_good,
+        refused=tcp_refused,
+        silent=tcp_silent,
+    ),
+    "tls": Case(
+        example={"host": "shop.example:8443", "min_days": 14, "starttls": "smtp"},
+        bad=[({"host": "a b"}, "host"), ({"host": "a", "key_file": "k.pem"}, "key_file")],
+        good=tls_good,
+        refused=tls_refused,
+        silent=tls_silent,
+    ),
+    "dns": Case(
+        example={"name": "shop.example", "type": "MX", "values": ["10 mail.shop.example."], "match": "exact"},
+        bad=[
+            ({"name": "a", "type": "NONSENSE"}, "name"),
+            ({"name": "a..b"}, "name"),
+            ({"name": "a", "rcode": ["FINE"]}, "rcode"),
+            ({"name": "a", "match": "regex", "values": ["("]}, "values"),
+            ({"name": "a", "answer": {"fail_if_matches": ["("]}}, "answer"),
+        ],
+        good=dns_good,
+        refused=dns_refused,
+        silent=dns_silent,
+    ),
+    "icmp": Case(
+        example={"host": "db-1", "count": 3, "interval": 0.1},
+        bad=[({"host": "http://db-1/"}, "host")],
+        good=icmp_good,
+        refused=None,
+        silent=None,
+        why="loopback always answers; tests/integration/test_kind_icmp.py does it in a network namespace",
+    ),
+    "grpc": Case(
+        example={"host": "shop:50051", "service": "shop.Cart", "tls": True, "metadata": {"x-team": "shop"}},
+        bad=[({"host": "a", "metadata": {"Bad Name": "x"}}, "metadata"), ({"host": ":1"}, "host")],
+        good=grpc_good,
+        refused=grpc_refused,
+        silent=grpc_silent,
+    ),
+    "websocket": Case(
+        example={"url": "wss://shop.example/live", "send": "ping", "expect_message": "^pong$"},
+        bad=[
+            ({"url": "https://shop.example/"}, "url"),
+            ({"url": "ws://a/", "expect_message": "["}, "expect_message"),
+            ({"url": "ws://a/", "headers": {"A": "x\r\nB: y"}}, "headers"),
+        ],
+        good=websocket_good,
+        refused=websocket_refused,
+        silent=websocket_silent,
+    ),
+    "exec": Case(
+        example={"args": ["/usr/lib/nagios/plugins/check_disk", "-w", "10%"], "format": "nagios"},
+        bad=[({}, "args"), ({"args": ["a"], "shell": "b"}, "args"), ({"args": ["a"], "env": {"A=B": "c"}}, "env")],
+        good=exec_good,
+        refused=exec_refused,
+        silent=exec_silent,
+    ),
+    "docker": Case(
+        example={"labels": ["com.example.team=shop"], "condition": "healthy", "max_restarts": 3},
+        bad=[({}, "container"), ({"container": "a", "socket": "docker.sock"}, "socket")],
+        good=docker_good,
+        refused=docker_refused,
+        silent=docker_silent,
+    ),
+    "heartbeat": Case(
+        example={"cron": "30 3 * * *", "timezone": "Europe/Berlin", "grace": 1800},
+        bad=[({"cron": "61 * * * *"}, "cron"), ({"timezone": "Mars/Olympus"}, "timezone")],
+        good=heartbeat_good,
+        refused=heartbeat_refused,
+        silent=None,
+        why="it asks nobody: it answers at once from what it heard",
+    ),
+}
+KINDS = sorted(CASES)
+SILENT = [kind for kind in KINDS if CASES[kind].silent]
+TYPES: dict[str, Any] = {
+    "int": int,
+    "double": (int, float),
+    "string": str,
+    "bool": bool,
+    "list": (list, tuple),
+    "map": dict,
+    "dyn": object,
+}
+
+
+def test_every_kind_is_in_the_table() -> None:
+    # http has a suite of its own beside its engine.
+    assert set(PROBES.kinds()) - {"http"} == set(CASES)
+
+
+def check(probe: Probe, result: ProbeResult) -> None:
+    """Check what holds for every result."""
+    assert result.reason == "" if result.success else result.reason in REASONS
+    assert bool(result.message) is not result.success
+    assert result.duration_s >= 0
+    assert SECRET not in result.message
+    unknown = set(result.values) - set(probe.variables)
+    assert not unknown, "values that no expectation may read"
+    for name, value in result.values.items():
+        assert isinstance(value, TYPES[probe.variables[name]]), name
+        if probe.variables[name] in ("int", "double"):
+            assert not isinstance(value, bool), name
+    evidence = result.evidence() if result.evidence else Evidence()
+    assert len(evidence.body) <= EVIDENCE_BYTES
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_success(kind: str, tmp_path: Path) -> None:
+    async with CASES[kind].good(tmp_path) as found:
+        result = await ask(found.probe, **found.extra)
+        assert result.success, result
+        check(found.probe, result)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if CASES[kind].refused])
+async def test_refusal(kind: str, tmp_path: Path) -> None:
+    opener = CASES[kind].refused
+    assert opener is not None
+    async with opener(tmp_path) as found:
+        result = await ask(found.probe, **found.extra)
+        assert not result.success
+        assert result.reason in {"refused", "unreachable", "local", "exit"}
+        check(found.probe, result)
+
+
+@pytest.mark.parametrize("kind", SILENT)
+async def test_timeout_is_kept_and_says_what_it_waited_for(kind: str, tmp_path: Path) -> None:
+    opener = CASES[kind].silent
+    assert opener is not None
+    async with opener(tmp_path) as found:
+        before, family = open_descriptors(), children()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        attempt = new_attempt(0.3, **found.extra)
+        result = await attempt_once(found.probe, attempt)
+        took_s = loop.time() - started
+        assert result.reason == "timeout"
+        assert 0.25 < took_s < 0.6
+        assert re.search("while (waiting|doing|running|asking)", result.message)
+        check(found.probe, result)
+        await _all_gone(attempt, before, family)
+
+
+async def _all_gone(attempt: Any, before: dict[str, str], family: set[str]) -> None:
+    async with asyncio.timeout(5):
+        await asyncio.gather(*attempt.env.tasks, return_exceptions=True)
+    assert not attempt.env.tasks
+    now = open_descriptors()
+    assert {name: now[name] for name in now.keys() - before.keys()} == {}
+    assert children() == family
+
+
+@pytest.mark.parametrize("kind", SILENT)
+async def test_cancel_leaves_nothing_and_is_final(kind: str, tmp_path: Path) -> None:
+    opener = CASES[kind].silent
+    assert opener is not None
+    async with opener(tmp_path) as found:
+        before, family = open_descriptors(), children()
+        attempt = new_attempt(5.0, **found.extra)
+        calls: list[ProbeResult] = []
+        cancel = found.probe.launch(attempt, calls.append)
+        await asyncio.sleep(0.1)  # until it is in the middle of something
+        cancel()
+        cancel()
+        await asyncio.sleep(0)
+        await _all_gone(attempt, before, family)
+        assert calls == []
+        cancel()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_cancel_at_once_and_after_the_end(kind: str, tmp_path: Path) -> None:
+    async with CASES[kind].good(tmp_path) as found:
+        await ask(found.probe, **found.extra)  # what is made once (contexts, imports) is there now
+        family = children()
+        calls: list[ProbeResult] = []
+        attempt = new_attempt(2.0, **found.extra)
+        before = open_descriptors()
+        found.probe.launch(attempt, calls.append)()
+        await _all_gone(attempt, before, family)
+        assert calls == []
+        result_came = asyncio.Event()
+
+        def done(result: ProbeResult) -> None:
+            calls.append(result)
+            result_came.set()
+
+        cancel = found.probe.launch(attempt, done)
+        assert calls == [], "done was called from within launch"
+        await result_came.wait()
+        cancel()
+        await asyncio.sleep(0)
+        assert len(calls) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_example_is_configuration_without_fault(kind: str) -> None:
+    probe = msgspec.convert(CASES[kind].example, PROBES.get(kind), strict=True)
+    assert probe.faults() == []
+    assert probe.address()
+
+
+@pytest.mark.parametrize(("kind", "options", "where"), [(kind, *bad) for kind in KINDS for bad in CASES[kind].bad])
+def test_bad_options_are_faults_at_their_place(kind: str, options: dict[str, Any], where: str) -> None:
+    probe = msgspec.convert(options, PROBES.get(kind), strict=True)
+    faults = [Fault(*fault) for fault in probe.faults()]
+    assert any(where in fault.path for fault in faults), faults
+    assert all(fault.message for fault in faults)
+    assert isinstance(probe.address(), str), "shown even where it is wrong"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_option_variable_and_metric_is_documented(kind: str) -> None:
+    component = PROBES.get(kind)
+    doc = re.sub(r"\s+", " ", component.__doc__ or "")
+    inherited = {"expect", "degraded_if"}
+    for option in component.__struct_fields__:
+        assert option in inherited or re.search(rf"\b{option}(, \w+)*: ", doc), f"{option} is not in the docstring"
+    assert set(component.variables.values()) <= set(TYPES)
+    assert set(component.metrics) <= set(component.variables)
+    for name, help_ in component.metrics.values():
+        assert re.fullmatch(r'probe_[a-z0-9_]+(\{[a-z_]+(="[a-z]+")?\})?', name)
+        assert help_
+    assert not component.short or component.short in component.__struct_fields__
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_is_hashable_or_at_least_comparable(kind: str) -> None:
+    """Reload keeps a probe whose options did not change."""
+    component = PROBES.get(kind)
+    one, two = (msgspec.convert(CASES[kind].example, component) for _ in range(2))
+    assert one == two
+    assert msgspec.json.encode(one) == msgspec.json.encode(two)
