@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from dogwatch.core.units import Bytes, Ratio, Seconds
+from dogwatch.core.units import Ratio
 from dogwatch.probes.addresses import SocketAddress, resolve_host
 from dogwatch.probes.icmp_socket import TOKEN_BYTES, EchoSocket
 from dogwatch.probes.probe import Attempt
@@ -55,8 +55,8 @@ class IcmpProbe(SteppedProbe, frozen=True, kw_only=True):
     host: str
     ip_version: Literal[4, 6] | None = None
     count: Annotated[int, Meta(ge=1, le=100)] = 1
-    interval: Annotated[Seconds, Meta(ge=0.001)] = 0.2
-    payload: Annotated[Bytes, Meta(ge=TOKEN_BYTES, le=_MAX_PAYLOAD)] = 56
+    interval: Annotated[float, Meta(ge=0.001, extra={"unit": "duration"})] = 0.2
+    payload: Annotated[int, Meta(ge=TOKEN_BYTES, le=_MAX_PAYLOAD, extra={"unit": "size"})] = 56
     ttl: Annotated[int, Meta(ge=0, le=255)] = 0
     dont_fragment: bool = False
     source: str = ""
