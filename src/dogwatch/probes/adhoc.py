@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from dogwatch.core.component import Registry, nearest
+from dogwatch.config.build import Catalog
+from dogwatch.config.compose import compose
+from dogwatch.config.section import Section
+from dogwatch.config.shape import FAILED, Run, Shape
+from dogwatch.core.component import Registry
 from dogwatch.errors import ConfigError, Problem, UsageError
 from dogwatch.probes.probe import Probe, ProbeEnv, ProbeResult, attempt_once
 from dogwatch.probes.spec import ProbeSpec, check_probes
 from dogwatch.probes.target import Target, close_memory
 
 
+@lru_cache(maxsize=256)
+def _shape(component: type[Probe]) -> Shape:
+    section: Section[Any] = Section(key=component.kind, type=component, doc="", default=dict)
+    return Catalog([section]).shapes[component.kind]
+
+
 def build_probe(registry: Registry[Probe], kind: str, options: Mapping[str, Any]) -> Probe:
     """Return a probe of a kind with these options, checked as a configured one is.
 
-    options: base units (seconds, bytes). Raises: ConfigError.
+    options: as in the configuration: `30s`, `64KiB`. Raises: ConfigError.
     """
     try:
         component = registry.get(kind)
     except UsageError as error:
         raise ConfigError([Problem(str(error), hint=error.hint)]) from None
-    known = {field.encode_name for field in msgspec.structs.fields(component)}
-    unknown = [
-        Problem(f"unknown option '{name}'", path=kind, hint=nearest(name, sorted(known)))
-        for name in options
-        if name not in known
-    ]
-    if unknown:
-        raise ConfigError(unknown)
-    try:
-        probe = msgspec.convert(dict(options), component, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConfigError([Problem(str(error), path=kind)]) from None
+    run = Run()
+    node, problems = compose("", msgspec.json.encode({kind: options}))
+    probe = FAILED if node is None else _shape(component).convert(node.items[kind], (kind,), run)
+    problems += run.problems
+    if problems or not isinstance(probe, Probe):
+        # There is no file: a line would mislead.
+        raise ConfigError(replace(problem, line=0) for problem in problems)
     faults = list(check_probes([ProbeSpec(name=kind, check=probe)]))
     if faults:
         raise ConfigError(

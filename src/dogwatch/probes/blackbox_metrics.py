@@ -131,6 +131,9 @@ def _as_they_count(outcome: Outcome) -> dict[str, Any]:
         counted["failed_regex"] = False
     if outcome.prober == "http" and "status" not in values:
         counted["tls"] = False  # only an answer tells
+    if outcome.prober == "grpc" and "grpc_status" not in values:
+        # DEADLINE_EXCEEDED, else UNAVAILABLE: what a gRPC client says of a server that gave no status.
+        counted["grpc_status"] = 4 if outcome.result.reason == "timeout" else 14
     return counted
 
 

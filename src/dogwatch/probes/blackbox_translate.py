@@ -145,10 +145,10 @@ def _http(module: Module, target: str, hostname: str) -> tuple[str, dict[str, An
         # The certificate is checked for the name that is asked for, as blackbox_exporter does.
         "tls": tls_options(http.tls_config, host_header.partition(":")[0]),
         # Every probe does a full handshake, so that the certificate is seen each time.
-        "full_handshake_every": 0.0,
+        "full_handshake_every": "0s",
         "proxy": http.proxy_url,
         # One byte more than the limit tells that there was more; see `over_limit`.
-        "body_limit": parse_limit(http.body_size_limit) + 1 if parse_limit(http.body_size_limit) else BODY_LIMIT,
+        "body_limit": f"{parse_limit(http.body_size_limit) + 1 if parse_limit(http.body_size_limit) else BODY_LIMIT}B",
         "body_over": "truncate",
         "compression": http.compression if http.compression not in ("", "identity") else "none",
         "accept_versions": [version.removesuffix(".0") for version in http.valid_http_versions],
@@ -286,7 +286,7 @@ def _icmp(module: Module, target: str, _hostname: str) -> tuple[str, dict[str, A
     icmp = module.icmp
     options: dict[str, Any] = {"host": target, "ttl": icmp.ttl, **_ip_version(icmp, target)}
     if icmp.payload_size:
-        options["payload"] = icmp.payload_size
+        options["payload"] = f"{icmp.payload_size}B"
     if icmp.dont_fragment:
         options["dont_fragment"] = True
     if icmp.source_ip_address:

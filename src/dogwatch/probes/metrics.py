@@ -109,10 +109,18 @@ def numbers(check: Probe, values: Mapping[str, Any]) -> Iterator[tuple[str, str,
 
 
 def infos(check: Probe, values: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    """Yield (metric name, help, label, text) of a kind's metrics that are texts: `probe_tls_version_info`."""
+    """Yield (metric name, help, label, text) of a kind's metrics that are texts.
+
+    `probe_tls_version_info` has the label `version`; a name such as `probe_state{state}` says its label itself.
+    """
     for variable, (name, text) in check.metrics.items():
         value = values.get(variable)
-        if isinstance(value, str) and value and name.endswith("_info"):
+        if not isinstance(value, str) or not value:
+            continue
+        bare, _, label = name.partition("{")
+        if label and "=" not in label:
+            yield bare, text, label.rstrip("}"), value
+        elif name.endswith("_info"):
             yield name, text, "version" if "version" in name else variable, value
 
 

@@ -488,8 +488,8 @@ async def test_an_ad_hoc_probe_leaves_nothing(world: World) -> None:
     assert world.watch.targets() == []
     for kind, options, message in (
         ("fke", {}, "unknown probe kind"),
-        ("fake", {"ulr": ""}, "unknown option 'ulr'"),
-        ("fake", {"limit": "x"}, "Expected `int`"),
+        ("fake", {"ulr": ""}, "fake.ulr: unknown option; did you mean 'url'"),
+        ("fake", {"limit": "x"}, "fake.limit: expected a whole number"),
         ("fake", {"url": ""}, "not a url"),
         ("fake", {"expect": "status"}, "true or false"),
     ):
