@@ -108,7 +108,7 @@ async def test_a_mount_that_hangs_is_reported_and_asked_once(mount: HungFuse) ->
     await tick()
     assert files.view().ok, files.view().message
     assert error_of(point) == 0
-    assert not hung_threads()
+    await until(lambda: not hung_threads())
     for entry in (files, entries["load"]):
         await entry.close()
 

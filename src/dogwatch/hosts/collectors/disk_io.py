@@ -66,7 +66,7 @@ class DiskIoSampler(Sampler):
         self._exclude = re.compile(exclude) if exclude else None
         self._keys: dict[str, bytes] = {}
         self._lines = 0
-        self._rows: dict[str, list[bytes]] = {}
+        self._rows: dict[str, bytes] = {}
         self._labels: dict[str, dict[str, str]] = {}
         self._texts: dict[str, tuple[str, str]] = {}
         self._rates: Rates[str] = Rates()
@@ -82,36 +82,37 @@ class DiskIoSampler(Sampler):
             self._labels = {device: {"device": device} for device in rows}
             self._texts = {device: _text(device) for device in sorted(rows)[:MAX_DEVICES]}
         counters: dict[str, tuple[float, ...]] = {}
-        for device, row in rows.items():
-            if len(row) < 11:
+        for device, text in rows.items():
+            row = text.split(None, 7)
+            if len(row) < 8:
                 raise CollectorError(f"{self._file.path} has {len(row)} numbers for {device}")
             counters[device] = (int(row[2]) * _SECTOR_BYTES, int(row[6]) * _SECTOR_BYTES)
         self._rows = rows
         self._rates.update(at.monotonic_s, counters)
 
-    def _known_rows(self, raw: bytes) -> dict[str, list[bytes]] | None:
+    def _known_rows(self, raw: bytes) -> dict[str, bytes] | None:
         """Return the rows of the devices that are known, without reading the others (loop devices, partitions).
 
         None where a device came or went: then there is another number of lines, or one is not found.
         """
         if not self._keys or raw.count(b"\n") != self._lines:
             return None
-        rows: dict[str, list[bytes]] = {}
+        rows: dict[str, bytes] = {}
         for device, key in self._keys.items():
             start = raw.find(key)
             if start < 0:
                 return None
             start += len(key)
-            rows[device] = raw[start : raw.find(b"\n", start)].split()
+            rows[device] = raw[start : raw.find(b"\n", start)]
         return rows
 
-    def _all_rows(self, raw: bytes) -> dict[str, list[bytes]]:
-        rows: dict[str, list[bytes]] = {}
+    def _all_rows(self, raw: bytes) -> dict[str, bytes]:
+        rows: dict[str, bytes] = {}
         for line in raw.splitlines():
             words = line.split(None, 3)
             device = self._learn(words[2])
             if device:
-                rows[device] = words[3].split()
+                rows[device] = words[3]
         return rows
 
     def _learn(self, raw: bytes) -> str:
@@ -121,7 +122,7 @@ class DiskIoSampler(Sampler):
 
     def families(self) -> Iterator[Family]:
         rows = {
-            device: [int(word) * factor for word, factor in zip(row, _FACTORS, strict=False)]
+            device: [int(word) * factor for word, factor in zip(row.split(), _FACTORS, strict=False)]
             for device, row in self._rows.items()
         }
         return self._table.families(rows, self._labels)

@@ -254,7 +254,7 @@ class FilesystemSampler(Sampler):
         )
 
     def trouble(self) -> str:
-        parts = [f"{mount.mountpoint}: {message}" for mount, message in self._errors.items()]
+        parts = [f"{mount.mountpoint}: {self._errors[mount]}" for mount in self._mounts if mount in self._errors]
         return "; ".join(parts[:5]) + (f"; and {len(parts) - 5} more" if len(parts) > 5 else "")
 
     def close(self) -> None:

@@ -46,6 +46,23 @@ class MemorySampler(Sampler):
 
     def sample(self, _at: Moment, /) -> None:
         raw = self._meminfo.read()
+        head = raw[:120].split(None, 8)
+        if len(head) > 7 and head[0] == b"MemTotal:" and head[6] == b"MemAvailable:":
+            # As every kernel since 3.14 writes it.
+            total, available = int(head[1]), int(head[7])
+        else:
+            total, available = self._search(raw)
+        self._used_ratio = max(0.0, 1 - available / total) if total else 0.0
+        self._total_bytes, self._available_bytes = total * 1024, available * 1024
+        swap = _field(raw, b"\nSwapTotal:")
+        self._swap_ratio = max(0.0, 1 - (_field(raw, b"\nSwapFree:") or 0) / swap) if swap else 0.0
+        self._raw = raw
+        if self._wanted:
+            self._raw_vmstat = b""
+            self._raw_vmstat = self._vmstat.read()
+
+    def _search(self, raw: bytes) -> tuple[int, int]:
+        """Return total and available, kB, of a file in another order or of an old kernel."""
         total = _field(raw, b"MemTotal:")
         if not total:
             raise CollectorError(f"{self._meminfo.path} has no MemTotal")
@@ -53,14 +70,7 @@ class MemorySampler(Sampler):
         if available is None:
             # Kernels before 3.14 do not say; this is what `free` took then.
             available = sum(_field(raw, key) or 0 for key in (b"\nMemFree:", b"\nBuffers:", b"\nCached:"))
-        self._used_ratio = max(0.0, 1 - available / total)
-        self._total_bytes, self._available_bytes = total * 1024, available * 1024
-        swap = _field(raw, b"\nSwapTotal:")
-        self._swap_ratio = 1 - (_field(raw, b"\nSwapFree:") or 0) / swap if swap else 0.0
-        self._raw = raw
-        if self._wanted:
-            self._raw_vmstat = b""
-            self._raw_vmstat = self._vmstat.read()
+        return total, available
 
     def families(self) -> Iterator[Family]:
         for line in self._raw.splitlines():

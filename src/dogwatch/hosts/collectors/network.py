@@ -41,7 +41,7 @@ class NetworkSampler(Sampler):
         self._file = machine.proc("net/dev")
         self._exclude = re.compile(exclude) if exclude else None
         self._known: dict[bytes, str] = {}
-        self._rows: dict[str, list[bytes]] = {}
+        self._rows: dict[str, bytes] = {}
         self._labels: dict[str, dict[str, str]] = {}
         self._texts: dict[str, tuple[str, str]] = {}
         self._physical: list[str] = []
@@ -52,7 +52,7 @@ class NetworkSampler(Sampler):
         lines = self._file.read().splitlines()
         if len(lines) < 2 or b"|" not in lines[1]:
             raise CollectorError(f"{self._file.path} has no heading")
-        rows: dict[str, list[bytes]] = {}
+        rows: dict[str, bytes] = {}
         counters: dict[str, tuple[float, ...]] = {}
         for line in lines[2:]:
             # Old kernels leave no space after the colon; an alias has a colon of its own.
@@ -62,17 +62,17 @@ class NetworkSampler(Sampler):
                 device = self._learn(raw)
             if not device:
                 continue
-            row = rest.split()
-            if len(row) < 16:
+            row = rest.split(None, 9)
+            if len(row) < 10:
                 raise CollectorError(f"{self._file.path} has {len(row)} numbers for {device}")
-            rows[device] = row
+            rows[device] = rest
             counters[device] = (int(row[0]), int(row[8]))
         if rows.keys() != self._rows.keys():
             self._devices(rows)
         self._rows = rows
         self._rates.update(at.monotonic_s, counters)
 
-    def _devices(self, rows: dict[str, list[bytes]]) -> None:
+    def _devices(self, rows: dict[str, bytes]) -> None:
         self._labels = {device: {"device": device} for device in rows}
         self._physical = [device for device in rows if not _VIRTUAL.search(device)]
         # Of hundreds of containers' devices, the physical ones are worth keeping first.
@@ -88,7 +88,7 @@ class NetworkSampler(Sampler):
         return self._known[raw]
 
     def families(self) -> Iterator[Family]:
-        rows = {device: [int(word) for word in row[:16]] for device, row in self._rows.items()}
+        rows = {device: [int(word) for word in row.split()[:16]] for device, row in self._rows.items()}
         return self._table.families(rows, self._labels)
 
     def history(self) -> Iterator[tuple[str, float]]:
