@@ -253,12 +253,16 @@ async def test_a_newer_version_is_refused_and_not_touched(tmp_path: Path) -> Non
     assert digest(dead) == before
 
 
+def content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
 async def test_files_that_are_no_store(tmp_path: Path) -> None:
     async def refused(path: Path, kind: type[Exception], match: str) -> None:
-        before = path.read_bytes() if path.is_file() else None
+        before = content(path)
         with pytest.raises(kind, match=match):
             await open_store(path, SystemClock(), LIMITS)
-        assert before is None or path.read_bytes() == before
+        assert content(path) == before
 
     text = tmp_path / "notes.txt"
     text.write_text("dear diary\n" * 100)

@@ -57,7 +57,7 @@ async def tidy(store: SqliteStore) -> None:
     for _ in range(2000):
         store._tidy = True
         store._housekeep()
-        while store._tidying:
+        while store._tidying:  # noqa: ASYNC110 - the step ends in the writer's thread
             await asyncio.sleep(0)
         if not store._tidy:
             return
