@@ -91,10 +91,17 @@ def run(quick: bool) -> dict[str, object]:
             daemon.wait(20)
             server.shutdown()
             server.server_close()
-    rows = [{"probes": PROBES, "resident_mib": round(resident, 1), "peak_mib": round(peak, 1), "cpu_ratio": round(share, 4)}]
+    rows = [
+        {"probes": PROBES, "resident_mib": round(resident, 1), "peak_mib": round(peak, 1), "cpu_ratio": round(share, 4)}
+    ]
     targets = [
         {"what": "resident memory", "target": "<= 80 MiB", "measured": f"{resident:.1f} MiB", "met": resident <= 80},
-        {"what": "CPU at 15 s intervals", "target": "<= 3 % of a core", "measured": f"{share:.2%}", "met": share <= 0.03},
+        {
+            "what": "CPU at 15 s intervals",
+            "target": "<= 3 % of a core",
+            "measured": f"{share:.2%}",
+            "met": share <= 0.03,
+        },
     ]
     return {"name": NAME, "rows": rows, "targets": targets}
 

@@ -113,9 +113,7 @@ class App:
         )
 
     def _metrics(self, reload: Reloader) -> Iterable[Family]:
-        yield Family(
-            "dogwatch_build_info", "gauge", "The running version.", [(_version_series(), 1.0)]
-        )
+        yield Family("dogwatch_build_info", "gauge", "The running version.", [(_version_series(), 1.0)])
         yield from self.watch.metrics()
         yield from self.env.engine.metrics()
         yield from self.hosts.metrics()
@@ -123,7 +121,9 @@ class App:
         yield from self.self_watch.metrics()
         yield from reload.families()
         yield Family(
-            "dogwatch_events_dropped_total", "counter", "Live events lost by slow subscribers.",
+            "dogwatch_events_dropped_total",
+            "counter",
+            "Live events lost by slow subscribers.",
             [("dogwatch_events_dropped_total", float(self.bus.dropped))],
         )
 

@@ -134,9 +134,7 @@ def _run(loader: Loader, loaded: Loaded, folder: Path, grace_s: float) -> int:
 
     sockets = inherited(os.environ)
     environ = dict(os.environ)
-    options = RunOptions(
-        loader=loader, data=folder, socket_path=_socket_path(folder), environ=environ, grace_s=grace_s
-    )
+    options = RunOptions(loader=loader, data=folder, socket_path=_socket_path(folder), environ=environ, grace_s=grace_s)
     daemon = Daemon(options, clock=SystemClock(), inherited=sockets, said=lambda it: click.echo(banner(it), err=True))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         ending = runner.run(daemon.run(loaded))

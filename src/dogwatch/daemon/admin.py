@@ -60,7 +60,9 @@ class AdminServer:
             listener.bind(str(self.path))
         except OSError as error:
             listener.close()
-            raise DogwatchError(f"cannot make the admin socket {self.path}: {(error.strerror or str(error)).lower()}") from None
+            raise DogwatchError(
+                f"cannot make the admin socket {self.path}: {(error.strerror or str(error)).lower()}"
+            ) from None
         finally:
             os.umask(before)
         self._inode = self.path.stat().st_ino
