@@ -200,7 +200,7 @@ def blackbox(directory: str) -> Iterator[tuple[int, str] | None]:
     config.write_text(
         "modules:\n  ok:\n    prober: http\n    timeout: 5s\n    http:\n      preferred_ip_protocol: ip4\n"
         f"      tls_config: {{ca_file: {directory}/ca.pem}}\n"
-        "      fail_if_body_not_matches_regexp: ['\"status\":\\s*\"ok\"']\n"
+        '      fail_if_body_not_matches_regexp: [\'"status":\\s*"ok"\']\n'
     )
     address = "127.0.0.1:19115"
     command = [program, f"--config.file={config}", f"--web.listen-address={address}", "--log.level=error"]

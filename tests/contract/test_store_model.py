@@ -104,6 +104,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def seal_what_is_old(self) -> None:
         self.clock.advance(tails.BLOCK_AGE_S)
+        self.store._timer.cancel()
         self.store._tick()
         self.runner.run(self.store.flush())
 

@@ -1,4 +1,4 @@
-"""kill -9 at any instant: nothing acknowledged is lost, at most the last second of results, nothing is counted twice."""
+"""kill -9 at any instant: nothing acknowledged is lost, a second of results at most, nothing is counted twice."""
 
 from __future__ import annotations
 

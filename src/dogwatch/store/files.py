@@ -38,6 +38,8 @@ def check_file(path: Path, newest: int) -> int:
             header = file.read(_HEADER_BYTES)
     except FileNotFoundError:
         return 0
+    except IsADirectoryError as error:
+        raise PermanentError(f"{path} is a directory", hint="store.path names a file") from error
     except OSError as error:
         raise Unreachable(f"cannot open the store {path}: {error.strerror}") from error
     if not header:
@@ -94,10 +96,8 @@ class FileLock:
 def prepare_folder(path: Path) -> None:
     """Make the store's folder.
 
-    Raises: Unreachable, PermanentError.
+    Raises: Unreachable.
     """
-    if path.is_dir():
-        raise PermanentError(f"{path} is a directory", hint="store.path names a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:

@@ -192,6 +192,6 @@ class Housekeeping:
         free = self._connection.execute("PRAGMA freelist_count").fetchone()[0]
         if free <= _FREE_PAGES:
             return False
-        # fetchall: the pragma moves one page per step of its statement, and must be stepped to its end.
-        self._connection.execute(f"PRAGMA incremental_vacuum({min(_VACUUM_PAGES, free - _FREE_PAGES)})").fetchall()
+        # executescript: the pragma moves one page per step, and execute() steps a statement without columns once.
+        self._connection.executescript(f"PRAGMA incremental_vacuum({min(_VACUUM_PAGES, free - _FREE_PAGES)})")
         return bool(free - _FREE_PAGES > _VACUUM_PAGES)

@@ -98,7 +98,9 @@ class SqliteStore:
         self._failed = 0
         self._poisoned = False
         self._trouble = ""
+        self._overflow = ""
         self._lost_before = 0
+        self._ended = False
         self._closing: asyncio.Task[None] | None = None
         self._again: asyncio.TimerHandle | None = None
         self._timer = self._loop.call_later(limits.batch, self._tick)
@@ -107,7 +109,7 @@ class SqliteStore:
 
     @property
     def trouble(self) -> str:
-        return self._trouble
+        return self._trouble or self._overflow
 
     def set_limits(self, limits: StoreLimits) -> None:
         """Put other limits in force."""
@@ -191,13 +193,12 @@ class SqliteStore:
 
     def _watch_loss(self) -> None:
         lost = sum(self._intake.lost.values())
-        if not self._failed:
-            new = lost - self._lost_before
-            self._say(f"{new} rows were lost in {_ROUND_S:.0f} s: more arrive than can be kept" if new else "")
+        new = lost - self._lost_before
+        self._overflow = f"{new} rows were lost in {_ROUND_S:.0f} s: more arrive than can be kept" if new else ""
         self._lost_before = lost
 
     def _dispatch(self) -> None:
-        if self._flying or self._again:
+        if self._flying or self._again or self._ended:
             return
         batch = self._retry
         if batch is None:
@@ -288,7 +289,7 @@ class SqliteStore:
             self._trouble = trouble
 
     def _housekeep(self) -> None:
-        if self._tidying or self._failed:
+        if self._tidying or self._failed or self._ended:
             return
         self._tidy, self._tidying = False, True
         disk, limits, believed_s = self._disk, self._limits, self._steady.believed_s()
@@ -360,7 +361,7 @@ class SqliteStore:
         return await self._readers.run(read.document, name)
 
     def metrics(self) -> Iterable[Family]:
-        return self._meters.families(trouble=bool(self._trouble))
+        return self._meters.families(trouble=bool(self.trouble))
 
     # Ending
 
@@ -380,6 +381,8 @@ class SqliteStore:
                 await self._flush()
         except TimeoutError:
             self._abandon()
+        # Blocks that wait to be sealed are in the journal: the next start seals them.
+        self._ended = True
         if self._again:
             self._again.cancel()
         await self._readers.close()

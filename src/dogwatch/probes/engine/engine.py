@@ -300,7 +300,9 @@ class Engine:
         yield gauge("attempts_waiting", "Attempts that wait for a slot.", len(self._waiting))
         yield gauge("descriptors", "Sockets that the engine holds open.", len(self._table))
         yield counter("attempts_started_total", "Attempts that got a slot.", self.started_total)
-        yield counter("attempts_refused_total", "Attempts ended at once because the queue was full.", self.refused_total)
+        yield counter(
+            "attempts_refused_total", "Attempts ended at once because the queue was full.", self.refused_total
+        )
         yield counter("local_errors_total", "Sockets that this machine refused to open.", self.local_errors_total)
         yield counter("turns_total", "Times the event loop called the engine.", self._turns_total)
         yield counter("events_total", "Socket events handled.", self._events_total)

@@ -172,9 +172,7 @@ class Resolver:
             del self._lookups[waiter.lookup.key]
             waiter.lookup.stop()
 
-    def finished(
-        self, lookup: Lookup, four: tuple[str, ...], six: tuple[str, ...], message: str, ttl_s: float
-    ) -> None:
+    def finished(self, lookup: Lookup, four: tuple[str, ...], six: tuple[str, ...], message: str, ttl_s: float) -> None:
         """A lookup ended. message: why there are no addresses. ttl_s: 0 to keep nothing."""
         running = self._lookups.pop(lookup.key, None)
         if message:

@@ -648,5 +648,3 @@ def _stays(head: Head | None, body: Body) -> bool:
         return False
     connection = head.headers.get("connection", "").lower()
     return "close" not in connection and (head.version > 1.0 or "keep-alive" in connection)
-
-

@@ -97,9 +97,7 @@ class HttpPlan:
         self.first = self.hop(parse_url(probe.url), probe.method, self.body, foreign=False)
 
     def hop(self, place: Place, method: str, body: bytes, *, foreign: bool) -> Hop:
-        request = build_request(
-            place, method, self.headers, body, keep_alive=self.probe.keep_alive, foreign=foreign
-        )
+        request = build_request(place, method, self.headers, body, keep_alive=self.probe.keep_alive, foreign=foreign)
         address = literal(place.host)
         return Hop(place, address, method, request, place.scheme == "https", place.url, foreign)
 
