@@ -10,60 +10,18 @@ from contextlib import asynccontextmanager
 from urllib.parse import quote
 
 import httpx
-import msgspec
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
+from tests.fakes import FakeProgram, many, view
+from tests.web_server import Running, running
 
 from dogwatch.app import Readiness
 from dogwatch.core.values import Event
 from dogwatch.errors import TransientError
 from dogwatch.probes.view import TargetView
 from dogwatch.web.application import create_web
-from dogwatch.web.options import WebOptions
 from dogwatch.web.server import serve
-from tests.fakes import FakeProgram, many, view
-
-
-class Running:
-    """A server on a port of its own."""
-
-    def __init__(self, program: FakeProgram, port: int, stop: asyncio.Event, task: asyncio.Task[None]) -> None:
-        self.program = program
-        self.port = port
-        self.stop = stop
-        self.task = task
-        self.url = f"http://127.0.0.1:{port}"
-
-    async def raw(self, request: bytes) -> bytes:
-        """Send bytes, return everything until the server closes."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        try:
-            writer.write(request)
-            async with asyncio.timeout(20):
-                return await reader.read()
-        finally:
-            writer.close()
-            await writer.wait_closed()
-
-
-@asynccontextmanager
-async def running(
-    program: FakeProgram | None = None, *, grace_s: float = 5.0, **changes: object
-) -> AsyncIterator[Running]:
-    program = program or FakeProgram()
-    app = create_web(program.services, msgspec.structs.replace(WebOptions(), **changes))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        stop, ready = asyncio.Event(), asyncio.Event()
-        task = asyncio.create_task(serve(app, [listener], stop=stop, ready=ready, grace_s=grace_s))
-        async with asyncio.timeout(10):
-            await ready.wait()
-        try:
-            yield Running(program, listener.getsockname()[1], stop, task)
-        finally:
-            stop.set()
-            async with asyncio.timeout(15):
-                await task
 
 
 @pytest.fixture
@@ -245,7 +203,7 @@ async def test_openapi_describes_what_is_there(client: httpx.AsyncClient) -> Non
     assert "/api/v1/targets/{name}/history" in body["paths"]
     assert not [path for path in body["paths"] if not path.startswith("/api/v1/")]
     assert "cdn" not in answer.text
-    for path in ("/api/v1", "/api/v1/swagger", "/api/v1/redoc", "/schema"):
+    for path in ("/api/v1/swagger", "/api/v1/redoc", "/schema"):
         assert (await client.get(path)).status_code == 404
 
 
@@ -480,7 +438,7 @@ async def stream(server: Running, query: str = "") -> AsyncIterator[Callable[[],
             async for line in lines:
                 if line == ": hello":
                     break
-            while not server.program.bus.subscribers:
+            while not server.program.bus.subscribers:  # noqa: ASYNC110 - a bus announces no subscribers
                 await asyncio.sleep(0)
         yield following
 
@@ -516,16 +474,15 @@ async def test_slow_client_is_told_what_it_lost() -> None:
 
 
 async def test_streams_are_limited_and_given_back() -> None:
-    async with running(streams=1) as server:
-        async with httpx.AsyncClient(base_url=server.url) as client:
-            async with stream(server):
-                answer = await client.get("/api/v1/events")
-                assert (answer.status_code, answer.json()["code"]) == (429, "too_many")
-            async with asyncio.timeout(10):
-                while server.program.bus.subscribers:
-                    await asyncio.sleep(0)
-            async with stream(server):
-                pass
+    async with running(streams=1) as server, httpx.AsyncClient(base_url=server.url) as client:
+        async with stream(server):
+            answer = await client.get("/api/v1/events")
+            assert (answer.status_code, answer.json()["code"]) == (429, "too_many")
+        async with asyncio.timeout(10):
+            while server.program.bus.subscribers:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        async with stream(server):
+            pass
 
 
 # ── the server's life ────────────────────────────────────────────────────────────────────────────────────────────
@@ -621,12 +578,12 @@ async def test_a_second_server_takes_over_the_same_socket() -> None:
                     statuses.append((await client.get(f"{url}/healthz")).status_code)
 
         asking = asyncio.create_task(ask())
-        while len(statuses) < 5:
+        while len(statuses) < 5:  # noqa: ASYNC110
             await asyncio.sleep(0)
         stops[0].set()
         await tasks[0]
         seen = len(statuses)
-        while len(statuses) < seen + 5:
+        while len(statuses) < seen + 5:  # noqa: ASYNC110
             await asyncio.sleep(0)
         stops[1].set()
         await asking
@@ -635,7 +592,6 @@ async def test_a_second_server_takes_over_the_same_socket() -> None:
 
 
 async def test_connection_limit_answers_503() -> None:
-    async with running(connections=3, streams=2) as server:
-        async with stream(server), stream(server):
-            answer = await server.raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            assert answer.startswith(b"HTTP/1.1 503")
+    async with running(connections=3, streams=2) as server, stream(server), stream(server):
+        answer = await server.raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 503")

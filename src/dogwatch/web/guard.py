@@ -65,6 +65,9 @@ class Guard:
         await self._inner(scope, self._bounded(scope, receive), answer.send)
 
     def _refuse(self, scope: Scope, headers: dict[bytes, bytes]) -> problems.Problem | None:
+        # The protocol bounds a head that is still arriving; one that arrived whole is measured here.
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > self._options.header_limit:
+            return problems.problem(431, f"the headers are larger than {self._options.header_limit} bytes")
         if len(scope["query_string"]) > _QUERY_LIMIT:
             return problems.problem(414, f"the query is longer than {_QUERY_LIMIT} bytes")
         host = headers.get(b"host", b"").decode("latin-1").lower()
@@ -164,7 +167,7 @@ class _Answer:
         headers += [pair for pair in _HEADERS if pair[0] not in names]
         policy = b"cross-origin" if self._embeddable else b"same-origin"
         headers.append((b"cross-origin-resource-policy", policy))
-        if start["status"] in (408, 413):
+        if start["status"] in (408, 413, 431):
             headers.append((b"connection", b"close"))  # the rest of the body is not read
         if b"cache-control" not in names:
             headers.append((b"cache-control", b"no-store"))

@@ -35,6 +35,7 @@ CODES = {
     415: "usage",
     421: "misdirected",
     429: "too_many",
+    431: "too_large",
     503: "unreachable",
 }
 

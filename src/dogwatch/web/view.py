@@ -190,12 +190,14 @@ def shown_values(view: TargetView) -> list[tuple[str, str]]:
     for name, value in plain(view.values).items():
         if isinstance(value, bool):
             text = "yes" if value else "no"
-        elif isinstance(value, float):
-            text = format_duration(value) if name.endswith("_s") and math.isfinite(value) else f"{value:.4g}"
-        elif isinstance(value, int) and name.endswith("_bytes"):
+        elif not isinstance(value, int | float):
+            text = value or ""
+        elif name.endswith("_bytes"):
             text = format_size(value)
+        elif name.endswith("_s") and math.isfinite(value):
+            text = format_duration(value)
         else:
-            text = "" if value is None else str(value)
+            text = f"{value:.6g}"
         if text:
             shown.append((name, text))
     return shown

@@ -9,7 +9,7 @@ import msgspec
 from litestar.openapi import ResponseSpec
 from litestar.params import PathParameter, QueryParameter
 
-from dogwatch.core.values import Status, Transition, Value
+from dogwatch.core.values import Status, Transition
 from dogwatch.errors import UsageError
 from dogwatch.probes.probe import Phases, ProbeResult
 from dogwatch.probes.view import TargetView
@@ -17,6 +17,8 @@ from dogwatch.store.protocol import Availability, Failure, Point, ResultRow
 from dogwatch.web.context import PERIODS_S, WebContext
 from dogwatch.web.problems import MEDIA_TYPE, Problem
 
+# Without int: in JSON Schema an integer is a number, and `oneOf` both would be neither.
+Plain = float | str | bool | None
 Range = Literal["1h", "24h", "7d", "30d"]
 _TEXT_KEPT = 500
 
@@ -55,7 +57,7 @@ class TargetOut(msgspec.Struct, frozen=True, kw_only=True):
     lateness_s: float
     next_s: float | None
     depends_on: list[str]
-    values: dict[str, Value]
+    values: dict[str, Plain]
 
 
 def target_out(view: TargetView) -> TargetOut:
@@ -83,7 +85,7 @@ def target_out(view: TargetView) -> TargetOut:
     )
 
 
-def plain(values: Mapping[str, Any]) -> dict[str, Value]:
+def plain(values: Mapping[str, Any]) -> dict[str, Plain]:
     """Return the values that are single ones; text is cut, a body or parsed JSON is left out."""
     return {
         name: value[:_TEXT_KEPT] if isinstance(value, str) else value
@@ -109,7 +111,7 @@ class ProbeOut(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     message: str
     phases: Phases | None
-    values: dict[str, Value]
+    values: dict[str, Plain]
 
 
 def probe_out(result: ProbeResult) -> ProbeOut:
