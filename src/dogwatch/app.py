@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +23,6 @@ from dogwatch.hosts.view import HostsView
 from dogwatch.probes.blackbox import MODULES, Blackbox
 from dogwatch.probes.engine import Engine
 from dogwatch.probes.env import close_env, new_env
-from dogwatch.probes.heartbeats import HeartbeatLedger
 from dogwatch.probes.kinds import PROBES
 from dogwatch.probes.probe import ProbeEnv
 from dogwatch.probes.spec import probes_section
@@ -160,18 +158,8 @@ async def open_app(configuration: Configuration, *, clock: Clock) -> App:
     engine = Engine()
     try:
         engine.open()
-        ledger = HeartbeatLedger()
-        await _restore_pings(configuration, store, ledger)
-        env = new_env(engine, {"heartbeat": ledger})
-        return App(clock=clock, bus=Bus(), store=store, env=env, store_path=options.path)
+        return App(clock=clock, bus=Bus(), store=store, env=new_env(engine), store_path=options.path)
     except BaseException:
         engine.close()
         await store.close()
         raise
-
-
-async def _restore_pings(configuration: Configuration, store: Store, ledger: HeartbeatLedger) -> None:
-    """Let the ledger know what was called before the restart."""
-    names = [spec.name for spec in configuration.get(PROBES_SECTION) if spec.check.kind == "heartbeat"]
-    for pings in await asyncio.gather(*(store.pings(name, limit=50) for name in names)):
-        ledger.restore(pings)

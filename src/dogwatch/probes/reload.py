@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dogwatch.errors import ConfigError, Problem
+from dogwatch.probes.kinds.heartbeat import HeartbeatProbe
 from dogwatch.probes.spec import ProbeSpec, check_probes, fingerprint
 from dogwatch.probes.target import Rules, Target, close_memory
 from dogwatch.rules.thresholds import Seen, State
@@ -27,6 +28,7 @@ class WatchChange:
             raise ConfigError(
                 Problem(fault.message, path="probes" + _path(fault.path), hint=fault.hint) for fault in faults
             )
+        self._ping_ids = ping_ids(specs)
         self._watch = watch
         self._order = [spec.name for spec in specs]
         self.kept: dict[str, Target] = {}
@@ -62,11 +64,10 @@ class WatchChange:
         await self._restore_heartbeats()
 
     async def _restore_heartbeats(self) -> None:
-        ledger = self._watch.env.extra.get("heartbeat")
+        ledger = self._watch.heartbeats
         for target in self.added.values():
-            if ledger is not None and target.check.kind == "heartbeat":
-                for ping in reversed(await self._watch.store.pings(target.name, limit=2)):
-                    ledger.record(ping)
+            if isinstance(target.check, HeartbeatProbe):
+                ledger.restore(target.name, await self._watch.store.pings(target.name, limit=50))
 
     def swap(self) -> None:
         watch = self._watch
@@ -75,6 +76,7 @@ class WatchChange:
             watch.schedule.remove(target)
         everything = {**self.kept, **self.added, **{name: one for name, (one, _, _) in self.adapted.items()}}
         watch.all = {name: everything[name] for name in self._order}
+        watch.heartbeats.configure(self._ping_ids)
         for target, spec, rules in self.adapted.values():
             self._adapt(target, spec, rules)
         for target in self.added.values():
@@ -120,3 +122,21 @@ class WatchChange:
 
 def _path(path: tuple[str | int, ...]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+
+
+def ping_ids(specs: Sequence[ProbeSpec]) -> dict[str, str]:
+    """Return the ping id of every heartbeat by its name.
+
+    Raises: ConfigError where two have the same.
+    """
+    ids = {spec.name: spec.check.ping_id(spec.name) for spec in specs if isinstance(spec.check, HeartbeatProbe)}
+    owners: dict[str, str] = {}
+    problems = []
+    for name, ping_id in ids.items():
+        other = owners.setdefault(ping_id, name)
+        if other != name:
+            message = f"heartbeats '{other}' and '{name}' would answer to the same URL"
+            problems.append(Problem(message, path="probes", hint="give one of them an id"))
+    if problems:
+        raise ConfigError(problems)
+    return ids

@@ -14,6 +14,7 @@ from dogwatch.core.component import Registry, nearest
 from dogwatch.core.metrics import Family
 from dogwatch.errors import NotFound, TransientError
 from dogwatch.probes.adhoc import ask_once, build_probe
+from dogwatch.probes.heartbeats import HeartbeatLedger
 from dogwatch.probes.metrics import probe_families, watch_families
 from dogwatch.probes.probe import Probe, ProbeEnv, ProbeResult
 from dogwatch.probes.reload import WatchChange
@@ -22,10 +23,9 @@ from dogwatch.probes.spec import ProbeSpec
 from dogwatch.probes.target import Target
 from dogwatch.probes.view import TargetView
 from dogwatch.rules.thresholds import Seen
-from dogwatch.store.protocol import Ping, Store
+from dogwatch.store.protocol import Store
 
 AD_HOC_RUNNING = 100
-PING_BODY_CHARS = 10_000
 
 
 class Watch(Runner):
@@ -50,6 +50,7 @@ class Watch(Runner):
         self.env = env
         self.section = section
         self.all: dict[str, Target] = {}
+        self.heartbeats: HeartbeatLedger = env.extra.setdefault("heartbeat", HeartbeatLedger(clock))
         self._ad_hoc = asyncio.Semaphore(AD_HOC_RUNNING)
 
     @property
@@ -171,18 +172,14 @@ class Watch(Runner):
 
         Raises: NotFound, also for a target that is no heartbeat; TransientError when it cannot be kept.
         """
-        target = self._heartbeat(name)
-        ledger = self.env.extra["heartbeat"]
-        ping = Ping(
-            target=target.name,
-            time_s=self.clock.now_s(),
-            signal=signal,
-            exit_status=exit_status,
-            body=body[:PING_BODY_CHARS],
-            remote=remote,
-        )
+        known = self.heartbeats.find(name)
+        if known is None:
+            # The name may be a secret ping id: other names are not offered.
+            raise NotFound(f"there is no heartbeat '{name}'")
+        target = self._find(known)
+        ping = self.heartbeats.ping(known, signal=signal, exit_status=exit_status, body=body, remote=remote)
         await self.store.commit_ping(ping)
-        ledger.record(ping)
+        self.heartbeats.apply(ping)
         if not target.state.paused and not self.stopping:
             await self.run_now(target.name)
 
@@ -193,15 +190,4 @@ class Watch(Runner):
         target = self.all.get(name)
         if target is None:
             raise NotFound(f"there is no target '{name}'", hint=nearest(name, list(self.all)))
-        return target
-
-    def _heartbeat(self, name: str) -> Target:
-        target = self.all.get(name)
-        if target is None:
-            for candidate in self.all.values():
-                if candidate.check.kind == "heartbeat" and getattr(candidate.check, "id", None) == name:
-                    return candidate
-        if target is None or target.check.kind != "heartbeat":
-            # The name may be a secret ping id: other names are not offered.
-            raise NotFound(f"there is no heartbeat '{name}'")
         return target
