@@ -11,10 +11,10 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from tests.unit.config.watchlike import until
 
 from dogwatch.config.inotify import Inotify
 from dogwatch.config.watch import Timing, Watcher, contents, watch_points
-from tests.unit.config.watchlike import until
 
 # Nothing here passes by the slow comparison: it would come a minute late.
 INOTIFY = Timing(quiet_s=0.03, safety_s=60.0)

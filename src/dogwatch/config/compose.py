@@ -20,8 +20,6 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _TAG = "tag:yaml.org,2002:"
 _SCALAR_TAGS = frozenset({"", "str", "int", "float", "bool", "null"})
-# What YAML 1.2 calls printable, less the byte order mark: anything else is binary.
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _LEADING_TAB = re.compile(r"^ *\t")
 
 
@@ -74,11 +72,6 @@ def _decode(file: str, data: bytes, limits: Limits) -> tuple[str, Problem | None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         return "", Problem(f"not UTF-8: byte 0x{data[error.start]:02x}", file=file, line=line, hint="save it as UTF-8")
-    bad = _UNPRINTABLE.search(text)
-    if bad:
-        line = text.count("\n", 0, bad.start()) + 1
-        code = f"U+{ord(bad[0]):04X}"
-        return "", Problem(f"not text: it contains the character {code}", file=file, line=line)
     if not text.strip():
         # A truncated write must not be taken for a configuration in which everything is a default.
         return "", Problem("the file is empty", file=file, hint="`dogwatch init` writes one to start from")
@@ -102,6 +95,9 @@ class _Composer:
     def run(self) -> MapNode | None:
         try:
             self._read()
+        except yaml.reader.ReaderError as error:
+            self._binary(error)
+            return None
         except yaml.YAMLError as error:
             self._syntax(error)
             return None
@@ -256,6 +252,13 @@ class _Composer:
         line = event.start_mark.line + 1
         self._problem(line, f"the tag {quoted(shown)} is not allowed", "write the value without it")
 
+    def _binary(self, error: yaml.reader.ReaderError) -> None:
+        """Tell of a character that YAML does not allow, such as binary files have."""
+        # libyaml counts the bytes before it.
+        line = self._text.encode().count(b"\n", 0, error.position) + 1
+        code = error.character if isinstance(error.character, int) else ord(error.character)
+        self._problem(line, f"not text: it contains the character U+{code:04X}")
+
     def _syntax(self, error: Any) -> None:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         line = mark.line + 1 if mark else 1
@@ -264,13 +267,15 @@ class _Composer:
         lines = self._text.splitlines()
         if mark and line > len(lines) and getattr(error, "context_mark", None):
             # What was never closed is noticed at the end of the file; where it began is what helps.
-            line = error.context_mark.line + 1
+            line = min(error.context_mark.line + 1, len(lines))
         written = lines[line - 1] if line <= len(lines) else ""
         if _LEADING_TAB.match(written):
             self._problem(line, "a tab cannot indent", "use spaces")
             return
         start = getattr(error, "context_mark", None)
-        since = f" {context} that began on line {start.line + 1}" if context and start else ""
+        since = (
+            f" {context} that began on line {start.line + 1}" if context and start and start.line < len(lines) else ""
+        )
         self._problem(line, f"not YAML: {what}{since}", _syntax_hint(written))
 
     def _problem(self, line: int, message: str, hint: str = "") -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, TypeVar, cast
@@ -198,6 +197,9 @@ def _without_extras(tree: MapNode) -> MapNode:
 
 
 def _digest(tree: MapNode) -> str:
+    # Imported here: it brings OpenSSL, which `--help` does without.
+    import hashlib
+
     return hashlib.blake2b(msgspec.json.encode(fingerprint(tree)), digest_size=16).hexdigest()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -174,7 +173,9 @@ class FamilyShape(Shape):
         if kind in self.registry:
             return True
         if self._outside is None:
-            group = importlib.metadata.entry_points(group=f"dogwatch.{self.registry.family}s")
+            from importlib.metadata import entry_points
+
+            group = entry_points(group=f"dogwatch.{self.registry.family}s")
             self._outside = frozenset(entry.name for entry in group)
         return kind in self._outside
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from importlib.metadata import entry_points
 from typing import ClassVar, Generic, TypeVar
 
 import msgspec
@@ -52,6 +51,9 @@ class Registry(Generic[C]):
         """Return the component of that kind, ours or an outside package's; None if nobody has it."""
         if kind in self._by_kind:
             return self._by_kind[kind]
+        # Imported when it is needed: it costs more than all the rest of reading a configuration.
+        from importlib.metadata import entry_points
+
         for entry in entry_points(group=f"dogwatch.{self.family}s", name=kind):
             component: type[C] = entry.load()
             return component
