@@ -9,6 +9,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from time import perf_counter
 from typing import Protocol
 
@@ -89,6 +90,7 @@ class Engine:
         self._turns_total = 0
         self._events_total = 0
         self._tls: TlsContexts | None = None
+        self._at_close: list[Callable[[], None]] = []
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -117,12 +119,19 @@ class Engine:
             self._timer.cancel()
             self._timer = None
         self._waiting.clear()
+        for close in self._at_close:
+            close()
+        self._at_close.clear()
         for handler in list(self._table.values()):
             handler.broken(RuntimeError("the probe engine was closed"))
         self.resolver.close()
         self._epoll.close()
         self._epoll = None
         self._table.clear()
+
+    def at_close(self, close: Callable[[], None]) -> None:
+        """Close something else along with the engine: what a kind's package built once."""
+        self._at_close.append(close)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -164,10 +173,8 @@ class Engine:
 
     def abandon(self, job: Job) -> None:
         """Take a job that has not started out of the queue."""
-        try:
+        with suppress(ValueError):
             self._waiting.remove(job)
-        except ValueError:
-            pass
 
     def _admit_waiting(self) -> None:
         # Not re-entrant: a job that ends while starting gives its slot back, and thousands may do so in a row.
@@ -300,7 +307,9 @@ class Engine:
         yield gauge("attempts_waiting", "Attempts that wait for a slot.", len(self._waiting))
         yield gauge("descriptors", "Sockets that the engine holds open.", len(self._table))
         yield counter("attempts_started_total", "Attempts that got a slot.", self.started_total)
-        yield counter("attempts_refused_total", "Attempts ended at once because the queue was full.", self.refused_total)
+        yield counter(
+            "attempts_refused_total", "Attempts ended at once because the queue was full.", self.refused_total
+        )
         yield counter("local_errors_total", "Sockets that this machine refused to open.", self.local_errors_total)
         yield counter("turns_total", "Times the event loop called the engine.", self._turns_total)
         yield counter("events_total", "Socket events handled.", self._events_total)

@@ -194,9 +194,7 @@ class Lookup:
 
     def _read(self, message: bytes) -> None:
         for question in self._questions:
-            if question.answer is None and dns.matches(
-                message, question.query_id, self._wire, question.record_type
-            ):
+            if question.answer is None and dns.matches(message, question.query_id, self._wire, question.record_type):
                 try:
                     answer = dns.decode_answer(message, self._wire, question.record_type)
                 except ValueError as error:

@@ -112,7 +112,7 @@ class Resolver:
         return text
 
     def known(self, name: str, family: str) -> tuple[Address, ...] | None:
-        """Return addresses that are known without asking anyone; None if a lookup is needed (or it is known to fail)."""
+        """Return addresses that are known without asking anyone; None if a lookup is needed, or known to fail."""
         key = name.lower().rstrip(".")
         host = self._hosts.get(key)
         if host is None and (key == "localhost" or key.endswith(".localhost")):
@@ -172,9 +172,7 @@ class Resolver:
             del self._lookups[waiter.lookup.key]
             waiter.lookup.stop()
 
-    def finished(
-        self, lookup: Lookup, four: tuple[str, ...], six: tuple[str, ...], message: str, ttl_s: float
-    ) -> None:
+    def finished(self, lookup: Lookup, four: tuple[str, ...], six: tuple[str, ...], message: str, ttl_s: float) -> None:
         """A lookup ended. message: why there are no addresses. ttl_s: 0 to keep nothing."""
         running = self._lookups.pop(lookup.key, None)
         if message:

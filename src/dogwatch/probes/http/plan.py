@@ -12,7 +12,7 @@ from dogwatch.probes.http.request import Hop, Place, basic, build_request, parse
 from dogwatch.probes.probe import EVIDENCE_BYTES
 
 if TYPE_CHECKING:
-    from dogwatch.probes.http.attempt import Kept
+    from dogwatch.probes.http.kept import Kept
     from dogwatch.probes.kinds.http import HttpProbe
 
 _STATUS_RANGE = re.compile(r"([1-5])xx|(\d{3})(?:\s*-\s*(\d{3}))?", re.IGNORECASE)
@@ -97,9 +97,7 @@ class HttpPlan:
         self.first = self.hop(parse_url(probe.url), probe.method, self.body, foreign=False)
 
     def hop(self, place: Place, method: str, body: bytes, *, foreign: bool) -> Hop:
-        request = build_request(
-            place, method, self.headers, body, keep_alive=self.probe.keep_alive, foreign=foreign
-        )
+        request = build_request(place, method, self.headers, body, keep_alive=self.probe.keep_alive, foreign=foreign)
         address = literal(place.host)
         return Hop(place, address, method, request, place.scheme == "https", place.url, foreign)
 

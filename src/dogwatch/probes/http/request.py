@@ -65,7 +65,9 @@ def parse_url(text: str) -> Place:
     parts = urlsplit(text)
     scheme = parts.scheme.lower()
     if scheme not in PORTS:
-        raise ValueError(f"'{parts.scheme}' is not a scheme for http probes" if scheme else "no scheme: begin with https://")
+        raise ValueError(
+            f"'{parts.scheme}' is not a scheme for http probes" if scheme else "no scheme: begin with https://"
+        )
     host = parts.hostname or ""
     if not host:
         raise ValueError("no host")
