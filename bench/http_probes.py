@@ -94,7 +94,7 @@ async def engine_load(options: argparse.Namespace) -> Any:
 async def full_load(options: argparse.Namespace) -> Any:
     """The whole watch (scheduling, expectation, state, metrics): an object with `run(count, workers)` and `failed`."""
     try:
-        from bench.watch_load import watch_load  # noqa: PLC0415 - given by the watch's own bench
+        from bench.watch_load import watch_load
     except ImportError:
         raise SystemExit("skipped: bench/watch_load.py with `async watch_load(probe, workers)` is not there") from None
     return await watch_load(probe_of(options), options.workers)
@@ -137,6 +137,10 @@ def client(options: argparse.Namespace) -> None:
     uvloop.run(work())
 
 
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def silent(options: argparse.Namespace) -> None:
     """Start probes at a listener that never answers; print when each ended and how many descriptors stayed."""
 
@@ -145,7 +149,7 @@ def silent(options: argparse.Namespace) -> None:
         env.engine.open()
         ends: list[float] = []
         ended = asyncio.get_running_loop().create_future()
-        before = len(list(Path("/proc/self/fd").iterdir()))
+        before = open_descriptors()
         started_s = time.perf_counter()
 
         def done(result: ProbeResult) -> None:
@@ -158,7 +162,7 @@ def silent(options: argparse.Namespace) -> None:
             attempt = Attempt(target="silent", timeout_s=1.0, env=env, memory={})
             HttpProbe(url=options.url).launch(attempt, done)
         await ended
-        left = len(list(Path("/proc/self/fd").iterdir())) - before
+        left = open_descriptors() - before
         env.engine.close()
         print(json.dumps({"first_s": min(ends), "worst_s": max(ends), "descriptors_left": left}))
 
@@ -174,7 +178,9 @@ def build_go() -> str:
     if go is None:
         return "no go on this machine"
     BINARY.parent.mkdir(exist_ok=True)
-    built = subprocess.run([go, "build", "-o", str(BINARY), "."], cwd=HERE / "go", capture_output=True, text=True)
+    built = subprocess.run(
+        [go, "build", "-o", str(BINARY), "."], check=False, cwd=HERE / "go", capture_output=True, text=True
+    )
     return "" if built.returncode == 0 else f"go build failed: {built.stderr[:300]}"
 
 
@@ -225,7 +231,9 @@ def cpu_of(pid: int) -> float:
 
 
 def output_of(command: list[str], **environment: str) -> dict[str, Any]:
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, cwd=HERE.parent)
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, env={**os.environ, **environment}, cwd=HERE.parent
+    )
     if done.returncode:
         raise RuntimeError(f"{command}: {done.stderr[-2000:]}")
     figures: dict[str, Any] = json.loads(done.stdout)
@@ -275,9 +283,7 @@ def compare(case: Case, ports: dict[str, int], directory: str, rounds: int, mode
     ours = [sys.executable, "-m", "bench.http_probes", "client", "--mode", mode, *shared, *case.ours]
     theirs = [str(BINARY), "client", "-url", url, "-n", str(case.count), "-c", str(case.workers)]
     theirs += ["-ca", f"{directory}/ca.pem", *case.go]
-    pairs = []
-    for _ in range(rounds):
-        pairs.append((output_of(ours), output_of(theirs, GOMAXPROCS="1")))
+    pairs = [(output_of(ours), output_of(theirs, GOMAXPROCS="1")) for _ in range(rounds)]
     return {
         "case": case.name,
         "ours_cpu_us": round(statistics.median(mine["cpu_us"] for mine, _ in pairs), 1),

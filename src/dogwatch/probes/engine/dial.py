@@ -76,9 +76,9 @@ def explain(error: OSError) -> str:
     """Return what went wrong for a person, with what to do where this machine is at fault."""
     if error.errno in {errno.EMFILE, errno.ENFILE}:
         return "no free file descriptors on this machine; raise LimitNOFILE or lower the engine's limit"
-    if error.errno == errno.EADDRNOTAVAIL and not error.strerror.startswith("source"):
-        return "no free local port or address"
     text = error.strerror or os.strerror(error.errno or 0)
+    if error.errno == errno.EADDRNOTAVAIL and not text.startswith("source"):
+        return "no free local port or address"
     return text[:1].lower() + text[1:]
 
 

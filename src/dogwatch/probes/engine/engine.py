@@ -9,6 +9,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from time import perf_counter
 from typing import Protocol
 
@@ -89,6 +90,7 @@ class Engine:
         self._turns_total = 0
         self._events_total = 0
         self._tls: TlsContexts | None = None
+        self._at_close: list[Callable[[], None]] = []
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -117,12 +119,19 @@ class Engine:
             self._timer.cancel()
             self._timer = None
         self._waiting.clear()
+        for close in self._at_close:
+            close()
+        self._at_close.clear()
         for handler in list(self._table.values()):
             handler.broken(RuntimeError("the probe engine was closed"))
         self.resolver.close()
         self._epoll.close()
         self._epoll = None
         self._table.clear()
+
+    def at_close(self, close: Callable[[], None]) -> None:
+        """Close something else along with the engine: what a kind's package built once."""
+        self._at_close.append(close)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -164,10 +173,8 @@ class Engine:
 
     def abandon(self, job: Job) -> None:
         """Take a job that has not started out of the queue."""
-        try:
+        with suppress(ValueError):
             self._waiting.remove(job)
-        except ValueError:
-            pass
 
     def _admit_waiting(self) -> None:
         # Not re-entrant: a job that ends while starting gives its slot back, and thousands may do so in a row.

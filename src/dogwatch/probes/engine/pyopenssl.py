@@ -35,7 +35,8 @@ class PyOpenSslTls:
 
     def channel(self, context: object, server_name: str, resumption: object | None) -> TlsChannel:
         assert isinstance(context, tuple)
-        return PyOpenSslChannel(*context, server_name, resumption)
+        policy, made = context
+        return PyOpenSslChannel(policy, made, server_name, resumption)
 
 
 def _context(policy: TlsPolicy) -> Any:
@@ -73,7 +74,7 @@ class PyOpenSslChannel:
         connection.set_connect_state()
         if server_name and literal(server_name) is None:
             connection.set_tlsext_host_name(server_name.encode("ascii"))
-        if resumption is not None:
+        if isinstance(resumption, SSL.Session):
             connection.set_session(resumption)
 
     def feed(self, data: bytes | memoryview) -> None:
@@ -161,9 +162,10 @@ class PyOpenSslChannel:
         return name.decode("latin-1")
 
     def chain(self) -> tuple[bytes, ...]:
-        chain = self._connection.get_verified_chain(as_cryptography=False)
-        chain = chain or self._connection.get_peer_cert_chain(as_cryptography=False) or ()
-        return tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, item) for item in chain)
+        connection = self._connection
+        chain = connection.get_verified_chain(as_cryptography=False)
+        chain = chain or connection.get_peer_cert_chain(as_cryptography=False)
+        return tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, item) for item in chain or [])
 
     def _verdict(self) -> str:
         """Return OpenSSL's own sentence on the certificate: `certificate has expired`."""
@@ -177,7 +179,9 @@ def names_match(names: tuple[str, ...], wanted: str) -> bool:
     address = literal(wanted)
     if address is not None:
         packed = socket.inet_pton(address[0], address[1])
-        return any(socket.inet_pton(*other) == packed for name in names if (other := literal(name)) and other[0] == address[0])
+        return any(
+            socket.inet_pton(*other) == packed for name in names if (other := literal(name)) and other[0] == address[0]
+        )
     host = wanted.lower().rstrip(".")
     _, dot, parent = host.partition(".")
     for name in names:

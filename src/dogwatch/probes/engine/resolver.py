@@ -112,7 +112,7 @@ class Resolver:
         return text
 
     def known(self, name: str, family: str) -> tuple[Address, ...] | None:
-        """Return addresses that are known without asking anyone; None if a lookup is needed (or it is known to fail)."""
+        """Return addresses that are known without asking anyone; None if a lookup is needed, or known to fail."""
         key = name.lower().rstrip(".")
         host = self._hosts.get(key)
         if host is None and (key == "localhost" or key.endswith(".localhost")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Protocol
@@ -129,11 +130,9 @@ class StandardChannel:
 
     def goodbye(self) -> bytes:
         """Return the close_notify to send."""
-        try:
+        # It is written before the peer's own is waited for, which is what this complains about.
+        with suppress(ssl.SSLError, ValueError):
             self._object.unwrap()
-        except (ssl.SSLError, ValueError):
-            # It is written before the peer's own is waited for, which is what this complains about.
-            pass
         return self._outgoing.read()
 
     def resumed(self) -> bool:
@@ -242,7 +241,7 @@ def choose_provider(name: str) -> TlsProvider:
     """Return the provider of that name: standard, pyopenssl, or auto (pyOpenSSL where it is installed)."""
     if name in {"pyopenssl", "auto"}:
         try:
-            from dogwatch.probes.engine.pyopenssl import PyOpenSslTls  # noqa: PLC0415 - heavy, only if asked for
+            from dogwatch.probes.engine.pyopenssl import PyOpenSslTls
         except ImportError:
             if name == "pyopenssl":
                 raise

@@ -12,7 +12,7 @@ from dogwatch.probes.http.request import Hop, Place, basic, build_request, parse
 from dogwatch.probes.probe import EVIDENCE_BYTES
 
 if TYPE_CHECKING:
-    from dogwatch.probes.http.attempt import Kept
+    from dogwatch.probes.http.kept import Kept
     from dogwatch.probes.kinds.http import HttpProbe
 
 _STATUS_RANGE = re.compile(r"([1-5])xx|(\d{3})(?:\s*-\s*(\d{3}))?", re.IGNORECASE)

@@ -18,9 +18,33 @@ _MAX_TRAILERS = 16 * 1024
 _AFTER_STATUS = frozenset({" ", "\r", "\n"})
 # Names seen all day, which need no checking.
 _KNOWN = frozenset(
-    "accept-ranges age alt-svc cache-control connection content-encoding content-length content-type date etag "
-    "expires keep-alive last-modified location server set-cookie strict-transport-security transfer-encoding vary "
-    "via x-content-type-options x-frame-options x-powered-by x-request-id x-xss-protection".split()
+    [
+        "accept-ranges",
+        "age",
+        "alt-svc",
+        "cache-control",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "date",
+        "etag",
+        "expires",
+        "keep-alive",
+        "last-modified",
+        "location",
+        "server",
+        "set-cookie",
+        "strict-transport-security",
+        "transfer-encoding",
+        "vary",
+        "via",
+        "x-content-type-options",
+        "x-frame-options",
+        "x-powered-by",
+        "x-request-id",
+        "x-xss-protection",
+    ]
 )
 
 
@@ -203,7 +227,7 @@ class Body(msgspec.Struct, eq=False):
             decoder = self.decoder = zlib.decompressobj(-zlib.MAX_WBITS)  # raw, as some servers send it
         try:
             # One byte over the limit is enough to know, however much a bomb would unpack to.
-            out = decoder.decompress(data, self.limit - self.decoded + 1)
+            out: bytes = decoder.decompress(data, self.limit - self.decoded + 1)
         except zlib.error as error:
             raise Refused("protocol", f"the {self.encoding} body cannot be decoded: {error}") from error
         if self.decoded + len(out) > self.limit:

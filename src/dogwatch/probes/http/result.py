@@ -16,7 +16,7 @@ from dogwatch.probes.engine.addresses import ip_hash
 from dogwatch.probes.probe import EVIDENCE_BYTES, Evidence, Phases, ProbeResult
 
 if TYPE_CHECKING:
-    from dogwatch.probes.http.attempt import HttpAttempt
+    from dogwatch.probes.http.connecting import ConnectingAttempt
     from dogwatch.probes.http.plan import HttpPlan
     from dogwatch.probes.http.response import Head
 
@@ -27,7 +27,7 @@ _CHARSET = re.compile(r"charset=\"?([A-Za-z0-9_.:\-]{1,40})", re.IGNORECASE)
 _MASKED_HEADERS = frozenset({"set-cookie", "authorization", "proxy-authorization", "cookie"})
 
 
-def build(attempt: HttpAttempt, now_s: float) -> ProbeResult:
+def build(attempt: ConnectingAttempt, now_s: float) -> ProbeResult:
     """Return the result of an attempt that has ended, well or not."""
     head, body, hop = attempt.head, attempt.body, attempt.hop
     phases = Phases(attempt.resolve_s, attempt.connect_s, attempt.tls_s, attempt.first_byte_s, attempt.transfer_s)
@@ -195,8 +195,7 @@ def evidence_of(secrets: tuple[str, ...], head: Head | None, body: bytes) -> Evi
     truncated = False
     lines = head.raw.decode("latin-1").split("\n") if head is not None else []
     for number, line in enumerate(lines):
-        line = line.strip("\r")
-        if not line:
+        if not line.strip():
             continue
         name, _, value = ("", "", line) if number == 0 else line.partition(":")
         value = "***" if name.lower() in _MASKED_HEADERS else blank(value.strip(), secrets)

@@ -111,7 +111,7 @@ class HttpProbe(Probe, frozen=True, kw_only=True):
 
     url: str
     method: str = "GET"
-    headers: dict[str, Secret] = {}
+    headers: dict[str, Secret] = msgspec.field(default_factory=dict)
     body: str = ""
     basic_auth: BasicAuth | None = None
     bearer: Secret = ""
@@ -144,7 +144,7 @@ class HttpProbe(Probe, frozen=True, kw_only=True):
     def launch(self, attempt: Attempt, done: Done) -> Cancel:
         plan = plan_of(self, attempt.memory)
         if plan.slow:
-            from dogwatch.probes.http.curl import launch_slow  # noqa: PLC0415 - libcurl only for those who need it
+            from dogwatch.probes.http.curl import launch_slow
 
             return launch_slow(plan, attempt, done)
         running = HttpAttempt(attempt.env.engine, plan, attempt, done, plan.first, plan.keep(attempt.wants))
@@ -158,7 +158,7 @@ class HttpProbe(Probe, frozen=True, kw_only=True):
             return self.url.rpartition("@")[2]
 
     def faults(self) -> list[_Fault]:
-        return [*self._target_faults(), *self._option_faults()]
+        return [*self._target_faults(), *self._request_faults(), *self._option_faults()]
 
     def _target_faults(self) -> Iterator[_Fault]:
         try:
@@ -177,7 +177,7 @@ class HttpProbe(Probe, frozen=True, kw_only=True):
         if str(self.http_version) == "3" and place.scheme != "https":
             yield ("http_version",), "HTTP/3 needs https://", ""
 
-    def _option_faults(self) -> Iterator[_Fault]:
+    def _request_faults(self) -> Iterator[_Fault]:
         if not TOKEN.fullmatch(self.method):
             yield ("method",), f"'{self.method}' is not an HTTP method", "GET, HEAD, POST, PUT…"
         elif self.method != self.method.upper():
@@ -193,6 +193,8 @@ class HttpProbe(Probe, frozen=True, kw_only=True):
             yield ("bearer",), "bearer and basic_auth exclude each other", "keep one of them"
         if self.basic_auth is not None and ":" in self.basic_auth.username:
             yield ("basic_auth", "username"), "a user name has no colon", ""
+
+    def _option_faults(self) -> Iterator[_Fault]:
         if self.fail_if_tls and self.fail_if_not_tls:
             yield ("fail_if_tls",), "fail_if_tls and fail_if_not_tls exclude each other", ""
         if self.tls.key_file and not self.tls.cert_file:
