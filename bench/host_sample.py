@@ -124,12 +124,12 @@ def _import_bytes(module: str) -> int:
 def run(quick: bool) -> dict[str, object]:
     """Measure both alternately; figures are medians of rounds, CPU time of this process."""
     rounds, times = (5, 200) if quick else (15, 1000)
-    common, everything = _open(_COMMON), _open((*_COMMON, "sockets", "kernel"))
+    common, everything = _open(_COMMON), _open((*_COMMON, "links", "sockets", "kernel"))
     calls: dict[str, Callable[[], object]] = {
         "psutil": _psutil_sample,
         "dogwatch": _sampler_call(common),
         "dogwatch, with text for a scrape": _decode(common),
-        "dogwatch, with sockets and kernel": _sampler_call(everything),
+        "dogwatch, with links, sockets and kernel": _sampler_call(everything),
     }
     calls |= {
         f"dogwatch: {sampler_name}": _sampler_call([sampler])

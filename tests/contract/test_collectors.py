@@ -34,6 +34,7 @@ EXAMPLES: dict[str, dict[str, object]] = {
     "disk_io": {"exclude_devices": "^loop"},
     "filesystem": {"timeout": 2.0, "exclude_mounts": "^/boot"},
     "network": {"exclude_devices": "^lo$"},
+    "links": {"max_devices": 8},
     "sockets": {"fields": "^Tcp_.*"},
     "pressure": {"enabled": False},
     "descriptors": {"every": 60.0},

@@ -26,7 +26,19 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="prometheus-node-exporte
 
 # node_exporter's collectors that ours stand for.
 COLLECTORS = (
-    *("conntrack", "cpu", "diskstats", "entropy", "filefd", "filesystem", "loadavg", "meminfo", "netdev", "netstat"),
+    *(
+        "conntrack",
+        "cpu",
+        "diskstats",
+        "entropy",
+        "filefd",
+        "filesystem",
+        "loadavg",
+        "meminfo",
+        "netclass",
+        "netdev",
+        "netstat",
+    ),
     *("os", "pressure", "processes", "sockstat", "stat", "time", "uname", "vmstat"),
 )
 # Upstream's defaults, which are ours; Debian's leave out lo, and everything below /mnt and /run.
@@ -44,6 +56,9 @@ NOT_OURS = re.compile(
     r"|node_disk_info|node_disk_filesystem_info|node_disk_device_mapper_info|node_disk_ata_.*"
     # Only netlink knows it.
     r"|node_network_receive_nohandler_total"
+    # Reading some of them waits for the kernel's network lock; the others never change.
+    r"|node_network_(address_assign_type|carrier|carrier_(up|down)_changes_total|device_id|dormant|flags|iface_.*|info"
+    r"|name_assign_type|net_dev_group|protocol_type|speed_bytes)"
     # Needs every thread of every process.
     r"|node_processes_threads_state"
     # One read for each CPU.

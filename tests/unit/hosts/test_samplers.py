@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import shutil
 import subprocess
 import threading
 from pathlib import Path
@@ -19,6 +20,7 @@ from dogwatch.hosts.collector import CollectorError, Glance, Moment, Sampler, fi
 from dogwatch.hosts.collectors.cpu import CpuCollector
 from dogwatch.hosts.collectors.disk_io import DiskIoCollector
 from dogwatch.hosts.collectors.filesystem import FilesystemCollector, parse_mounts
+from dogwatch.hosts.collectors.links import LinksCollector
 from dogwatch.hosts.collectors.memory import MemoryCollector
 from dogwatch.hosts.collectors.network import NetworkCollector
 from dogwatch.hosts.collectors.pressure import PressureCollector
@@ -177,6 +179,33 @@ def test_disks_come_and_go_and_swap_places(box: Box) -> None:
         assert {key.split('"')[1] for key in shown(sampler)} == names
         assert glance(sampler).disk_read_bytes_per_s == rate
     sampler.close()
+
+
+def test_links_come_and_go_and_other_files_are_passed_over(box: Box) -> None:
+    def device(name: str, state: str) -> None:
+        for file, text in (("operstate", state), ("mtu", "1500"), ("carrier_changes", "1"), ("tx_queue_len", "9")):
+            box.write(f"sys/class/net/{name}/{file}", f"{text}\n")
+
+    before = open_descriptors()
+    sampler = LinksCollector(max_devices=3).open(box.machine)
+    device("eth0", "up")
+    device("eth1", "down")
+    box.write("sys/class/net/bonding_masters", "bond0\n")
+    sampler.sample(box.at())
+    assert shown(sampler)['node_network_up{device="eth0"}'] == 1
+    assert shown(sampler)['node_network_up{device="eth1"}'] == 0
+    assert len(shown(sampler)) == 8
+    assert open_descriptors() == before + 8
+    shutil.rmtree(box.root / "sys/class/net/eth0")
+    device("eth1", "up")
+    sampler.sample(box.at())
+    assert {key.split('"')[1]: value for key, value in shown(sampler).items() if "_up" in key} == {"eth1": 1}
+    for number in range(5):
+        device(f"veth{number}", "up")
+    sampler.sample(box.at())
+    assert "4 devices beyond max_devices" in sampler.note()
+    sampler.close()
+    assert open_descriptors() == before
 
 
 def test_a_file_that_vanishes_is_an_error_and_is_opened_again(box: Box) -> None:

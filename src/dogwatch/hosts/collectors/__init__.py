@@ -13,6 +13,7 @@ from dogwatch.hosts.collectors.descriptors import DescriptorsCollector
 from dogwatch.hosts.collectors.disk_io import DiskIoCollector
 from dogwatch.hosts.collectors.filesystem import FilesystemCollector
 from dogwatch.hosts.collectors.kernel import KernelCollector
+from dogwatch.hosts.collectors.links import LinksCollector
 from dogwatch.hosts.collectors.load import LoadCollector
 from dogwatch.hosts.collectors.memory import MemoryCollector
 from dogwatch.hosts.collectors.network import NetworkCollector
@@ -30,6 +31,7 @@ COLLECTORS: Registry[Collector] = Registry(
     DiskIoCollector,
     FilesystemCollector,
     NetworkCollector,
+    LinksCollector,
     SocketsCollector,
     PressureCollector,
     DescriptorsCollector,
