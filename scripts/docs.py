@@ -108,7 +108,7 @@ async def families() -> dict[str, tuple[str, str]]:
 
 def metrics() -> Iterator[str]:
     yield "# Metrics\n"
-    yield "What `/metrics` shows. Probe metrics have the names of blackbox_exporter, host metrics those of node_exporter.\n"
+    yield "What `/metrics` shows. Probe metrics have blackbox_exporter's names, host metrics node_exporter's.\n"
     found = asyncio.run(families())
     yield from table(
         ["metric", "type", "meaning"], [(f"`{name}`", kind, text) for name, (kind, text) in sorted(found.items())]

@@ -177,6 +177,46 @@ def _walk(
             trail.append(following)
 
 
+# What `dogwatch init` writes: real probes of this machine and of Dogwatch itself, which need nothing else.
+EXAMPLE = """
+- name: dogwatch
+  group: this machine
+  http:
+    url: http://127.0.0.1:8410/healthz
+    expect: 'status == 200 && body.contains("ok")'
+    degraded_if: 'duration_s > 0.5'
+  every: 5s
+
+- name: loopback
+  group: this machine
+  icmp: 127.0.0.1
+  every: 5s
+
+- name: name resolution
+  group: this machine
+  exec: [getent, hosts, localhost]
+
+- name: clock is kept
+  group: this machine
+  exec:
+    args: [date, +year=%Y]
+    expect: 'data.year >= 2026'
+  every: 1m
+
+# The other side calls this one: curl http://127.0.0.1:8410/ping/nightly-backup
+- name: nightly backup
+  group: jobs
+  heartbeat: {cron: "0 3 * * *", grace: 30m}
+
+# - name: shop
+#   group: shop
+#   http: {url: https://shop.example/health, expect: 'status == 200 && tls_days_left > 14.0'}
+#   every: 15s
+#   failures: 3
+#   labels: {team: shop}
+"""
+
+
 def probes_section(registry: Registry[Any]) -> Section[list[ProbeSpec]]:
     """Return the `probes` section over the kinds of a registry."""
     return Section(
@@ -186,6 +226,7 @@ def probes_section(registry: Registry[Any]) -> Section[list[ProbeSpec]]:
         default=list,
         families={Probe: registry},
         check=_check,
+        example=EXAMPLE,
     )
 
 
