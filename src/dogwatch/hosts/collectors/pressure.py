@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -38,7 +39,6 @@ _METRICS = {
         "Total time in seconds no process could make progress due to memory congestion",
     ),
 }
-_FULL = {resource: f"{resource}_full" for resource in _RESOURCES}
 _HISTORY = {
     key: series(
         "dogwatch_host_pressure_ratio",
@@ -60,43 +60,46 @@ class PressureCollector(Collector, frozen=True, kw_only=True):
 
 class PressureSampler(Sampler):
     def __init__(self, machine: Machine) -> None:
-        self._files = {resource: machine.proc(f"pressure/{resource}") for resource in _RESOURCES}
-        self._waited_s: dict[str, tuple[float, ...]] = {}
+        # File, key of what some waited for, key of what all waited for; the CPU has no meaning for the latter.
+        self._files = [
+            (machine.proc(f"pressure/{resource}"), resource, f"{resource}_full" if resource != "cpu" else "")
+            for resource in _RESOURCES
+        ]
+        # In microseconds, as the kernel counts.
+        self._waited: dict[str, tuple[float, ...]] = {}
         self._rates: Rates[str] = Rates()
 
     def sample(self, at: Moment, /) -> None:
         waited: dict[str, tuple[float, ...]] = {}
-        for resource, file in self._files.items():
-            try:
-                raw = file.read()
-            except (FileNotFoundError, NotADirectoryError) as error:
-                raise Absent("this kernel has no pressure files") from error
-            except OSError as error:
-                # Built in but switched off (psi=0): opening succeeds, reading does not.
-                if error.errno == 95:  # EOPNOTSUPP
-                    raise Absent("pressure is switched off (psi=0)") from error
-                raise
-            words = raw.split(b"total=")
-            if len(words) < 2 or not raw.startswith(b"some ") or (resource != "cpu" and len(words) < 3):
-                raise CollectorError(f"{file.path} has no totals")
-            waited[resource] = (int(words[1].partition(b"\n")[0]) / 1e6,)
-            if resource != "cpu":
-                # Kernels before 5.13 have no such line for the CPU, and later ones no meaning for it.
-                waited[_FULL[resource]] = (int(words[2]) / 1e6,)
-        self._waited_s = waited
+        try:
+            for file, some, full in self._files:
+                words = file.read().split(b"total=")
+                if len(words) < (3 if full else 2) or not words[0].startswith(b"some "):
+                    raise CollectorError(f"{file.path} has no totals")
+                waited[some] = (int(words[1].partition(b"\n")[0]),)
+                if full:
+                    waited[full] = (int(words[2]),)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise Absent("this kernel has no pressure files") from error
+        except OSError as error:
+            # Built in but switched off: opening succeeds, reading does not.
+            if error.errno == errno.EOPNOTSUPP:
+                raise Absent("pressure is switched off (psi=0)") from error
+            raise
+        self._waited = waited
         self._rates.update(at.monotonic_s, waited)
 
     def families(self) -> Iterator[Family]:
-        for key, (seconds,) in self._waited_s.items():
-            yield single(_METRICS[key], seconds)
+        for key, (micros,) in self._waited.items():
+            yield single(_METRICS[key], micros / 1e6)
 
     def history(self) -> Iterator[tuple[str, float]]:
         for key, (rate,) in self._rates.by_key.items():
-            yield _HISTORY[key], rate
+            yield _HISTORY[key], rate / 1e6
 
     def show(self, glance: Glance) -> None:
-        glance.pressure = {key: min(rate, 1.0) for key, (rate,) in self._rates.by_key.items()}
+        glance.pressure = {key: min(rate / 1e6, 1.0) for key, (rate,) in self._rates.by_key.items()}
 
     def close(self) -> None:
-        for file in self._files.values():
+        for file, _, _ in self._files:
             file.close()
