@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from dogwatch.config.background import Lane
+from dogwatch.config.background import Lane, no_collection
 from dogwatch.config.changes import changes
 from dogwatch.config.inotify import Inotify
 from dogwatch.config.load import Loaded, Loader
@@ -181,16 +181,15 @@ class Reloader:
         trace = Trace(self._clock, number=self._history.started + 1, trigger=request.trigger, since_s=since_s)
         self._history.begin(trace)
         self._publish(trace.record)
-        old = self.current
         self._error = None
         try:
-            loaded = await self._load(request, trace)
+            with no_collection():
+                loaded = await self._load(request, trace)
+                changed = await self._changes(loaded) if loaded is not None else ()
             if loaded is None:
                 record = trace.end("unchanged")
             else:
                 problems = await self._apply(loaded, trace)
-                before = old.parsed.tree if old is not None else None
-                changed = changes(before, loaded.parsed.tree) if before is not None else ()
                 record = trace.end("applied", problems=problems, changed=changed)
         except ConfigError as error:
             self._error = error
@@ -221,6 +220,12 @@ class Reloader:
             loaded = await self._lane.run(lambda: self._loader.validate(parsed), timeout_s=timeout_s)
         trace.reached("validated")
         return loaded
+
+    async def _changes(self, loaded: Loaded) -> tuple[str, ...]:
+        if self.current is None:
+            return ()
+        before, after = self.current.parsed.tree, loaded.parsed.tree
+        return await self._lane.run(lambda: changes(before, after), timeout_s=self._deadlines.load_s)
 
     def _watch_also(self, paths: tuple[Path, ...]) -> None:
         if paths != self._watched:
