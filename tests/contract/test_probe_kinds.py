@@ -462,7 +462,7 @@ async def test_timeout_is_kept_and_says_what_it_waited_for(kind: str, tmp_path: 
         result = await attempt_once(found.probe, attempt)
         took_s = loop.time() - started
         assert result.reason == "timeout"
-        assert 0.25 < took_s < 0.6
+        assert 0.25 < took_s < 0.9
         assert re.search("while (waiting|doing|running|asking)", result.message)
         check(found.probe, result)
         await _all_gone(attempt, before, family)

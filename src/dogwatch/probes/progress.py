@@ -5,14 +5,16 @@ from __future__ import annotations
 import abc
 import asyncio
 import errno
+import logging
 import os
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
 from dogwatch.core.clock import Clock, SystemClock
-from dogwatch.probes.probe import EVIDENCE_BYTES, Attempt, CoroutineProbe, Evidence, Phases, ProbeResult
+from dogwatch.probes.probe import EVIDENCE_BYTES, Attempt, Cancel, Done, Evidence, Phases, Probe, ProbeResult
 
+log = logging.getLogger(__name__)
 _CLOCK = SystemClock()
 _REASONS = {
     errno.ECONNREFUSED: "refused",
@@ -116,8 +118,12 @@ def inner_timeout(timeout_s: float) -> float:
     return timeout_s - min(0.01, timeout_s * 0.02)
 
 
-class SteppedProbe(CoroutineProbe, frozen=True, kw_only=True):
-    """A probe that goes through steps, and says at which one it failed or ran out of time."""
+class SteppedProbe(Probe, frozen=True, kw_only=True):
+    """A probe that goes through steps, and says at which one it failed or ran out of time.
+
+    Not a CoroutineProbe: of two deadlines around one coroutine the outer one may win on a busy loop, and it does not
+    know the step.
+    """
 
     @abc.abstractmethod
     async def ask(self, attempt: Attempt, progress: Progress) -> None:
@@ -126,7 +132,21 @@ class SteppedProbe(CoroutineProbe, frozen=True, kw_only=True):
         Raises: ProbeFailed, OSError for what the target did.
         """
 
+    def launch(self, attempt: Attempt, done: Done) -> Cancel:
+        async def work() -> None:
+            done(await self.run(attempt))
+
+        task = asyncio.get_running_loop().create_task(work(), name=f"probe {attempt.target}")
+        attempt.env.tasks.add(task)
+        task.add_done_callback(attempt.env.tasks.discard)
+
+        def cancel() -> None:
+            task.cancel()
+
+        return cancel
+
     async def run(self, attempt: Attempt) -> ProbeResult:
+        """Do one attempt within attempt.timeout_s; whatever happens is a result."""
         progress = Progress()
         try:
             async with asyncio.timeout(inner_timeout(attempt.timeout_s)):
@@ -142,4 +162,8 @@ class SteppedProbe(CoroutineProbe, frozen=True, kw_only=True):
         except OSError as error:
             meaning = failure_of(error, f"{self.address()}: failed while {progress.doing}")
             return progress.result(meaning.reason, meaning.message)
+        except Exception as error:
+            log.exception("probe %s: the probe itself failed", attempt.target)
+            # Its text may hold what must not be shown; the log has it.
+            return progress.result("local", f"internal error: {type(error).__name__}")
         return progress.result()
