@@ -75,16 +75,16 @@ class SeriesText:
 
     def __init__(self, labels: Mapping[str, str]) -> None:
         self._labels = labels
-        self._made: dict[tuple[str, str], str] = {}
+        self._made: dict[str | tuple[str, str], str] = {}
 
     def get(self, name: str, key: str = "", value: str = "") -> str:
         """Return `name{labels…, key="value"}`. name: may have labels of its own, `name{phase="tls"}`."""
-        made = self._made.get((name, value))
+        made = self._made.get(name if not value else (name, value))
         if made is None:
             extra = {key: value} if key else {}
             bare, _, own = name.partition("{")
             text = series(bare, {**self._labels, **extra})
-            made = self._made[(name, value)] = f"{text[:-1]},{own}" if own else text
+            made = self._made[name if not value else (name, value)] = f"{text[:-1]},{own}" if own else text
         return made
 
 
@@ -109,19 +109,11 @@ def numbers(check: Probe, values: Mapping[str, Any]) -> Iterator[tuple[str, str,
 
 
 def infos(check: Probe, values: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    """Yield (metric name, help, label, text) of a kind's metrics that are texts.
-
-    `probe_tls_version_info` has the label `version`; a name such as `probe_state{state}` says its label itself.
-    """
+    """Yield (metric name, help, label, text) of a kind's metrics that are texts."""
     for variable, (name, text) in check.metrics.items():
-        value = values.get(variable)
-        if not isinstance(value, str) or not value:
-            continue
-        bare, _, label = name.partition("{")
-        if label and "=" not in label:
-            yield bare, text, label.rstrip("}"), value
-        elif name.endswith("_info"):
-            yield name, text, "version" if "version" in name else variable, value
+        value, label = values.get(variable), info_label(variable, name)
+        if label and isinstance(value, str) and value:
+            yield name.partition("{")[0], text, label, value
 
 
 def watch_families(watch: Watch) -> Iterator[Family]:
@@ -169,16 +161,44 @@ def _phase_rows(targets: Iterable[Target]) -> list[tuple[str, float]]:
 
 
 def _kind_families(targets: list[Target]) -> Iterator[Family]:
-    """Yield the kinds' own metrics; one name is one family, also where several kinds have it."""
-    found: dict[str, tuple[str, list[tuple[str, float]]]] = {}
+    """Yield the kinds' own metrics, one family at a time; one name is one family, also where several kinds have it."""
+    of_kind: dict[type[Probe], list[Target]] = {}
     for target in targets:
-        text = _text(target)
-        for name, words, value in numbers(target.check, _last(target).values):
-            found.setdefault(name.partition("{")[0], (words, []))[1].append((text.get(name), value))
-        for name, words, label, info in infos(target.check, _last(target).values):
-            found.setdefault(name, (words, []))[1].append((text.get(name, label, info), 1.0))
-    for name, (words, rows) in found.items():
-        yield Family(name, "gauge", words, rows)
+        of_kind.setdefault(type(target.check), []).append(target)
+    sources: dict[str, list[tuple[str, str, str, list[Target]]]] = {}
+    for kind, members in of_kind.items():
+        for variable, (name, words) in kind.metrics.items():
+            sources.setdefault(name.partition("{")[0], []).append((variable, name, words, members))
+    for name, parts in sources.items():
+        rows: list[tuple[str, float]] = []
+        for variable, full, _words, members in parts:
+            rows += _variable_rows(variable, full, members)
+        if rows:
+            yield Family(name, "gauge", parts[0][2], rows)
+
+
+def _variable_rows(variable: str, name: str, targets: Iterable[Target]) -> Iterator[tuple[str, float]]:
+    label = info_label(variable, name)
+    bare = name.partition("{")[0]
+    for target in targets:
+        value = _last(target).values.get(variable)
+        if isinstance(value, int | float):
+            yield _text(target).get(name), float(value)
+        elif label and isinstance(value, str) and value:
+            yield _text(target).get(bare, label, value), 1.0
+
+
+def info_label(variable: str, name: str) -> str:
+    """Return the label that carries a metric's text, or "" for a metric of numbers.
+
+    `probe_tls_version_info` has the label `version`; a name such as `probe_state{state}` says its label itself.
+    """
+    bare, _, label = name.partition("{")
+    if label and "=" not in label:
+        return label.rstrip("}")
+    if bare.endswith("_info"):
+        return "version" if "version" in bare else variable
+    return ""
 
 
 def _own_families(watch: Watch, targets: list[Target]) -> Iterator[Family]:

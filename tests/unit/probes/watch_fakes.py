@@ -43,7 +43,11 @@ class FakeProbe(Probe, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "fake"
     variables: ClassVar[Mapping[str, str]] = {"status": "int", "body": "string", "json": "dyn"}
-    metrics: ClassVar[Mapping[str, tuple[str, str]]] = {"status": ("probe_http_status_code", "Response status")}
+    metrics: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "status": ("probe_http_status_code", "Response status"),
+        "tls_version": ("probe_tls_version_info", "TLS version"),
+        "odd_s": ('probe_fake_seconds{phase="odd"}', "A phase"),
+    }
 
     url: str = "fake://"
     limit: int = 0

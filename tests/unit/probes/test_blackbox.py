@@ -1,0 +1,202 @@
+"""blackbox_exporter's module format: accepted whole, and every mistake or gap named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dogwatch.errors import ConfigError, UsageError
+from dogwatch.probes.blackbox import Blackbox, load_modules, timeout_of
+from dogwatch.probes.blackbox_modules import (
+    Module,
+    check_modules,
+    default_modules,
+    parse_limit,
+    parse_prometheus_duration,
+    read_file,
+    read_module,
+)
+from dogwatch.probes.blackbox_translate import translate
+from dogwatch.probes.env import new_env
+from dogwatch.probes.kinds import PROBES
+
+CASES = Path(__file__).parents[2] / "cases" / "blackbox"
+
+
+def module(**fields: object) -> Module:
+    found, faults = read_module("m", fields)
+    assert not faults, faults
+    assert found is not None
+    return found
+
+
+def test_the_default_modules_are_those_of_the_example_file() -> None:
+    assert {"http_2xx", "http_post_2xx", "tcp_connect", "pop3s_banner", "ssh_banner", "irc_banner", "icmp"} < set(
+        default_modules()
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "message"),
+    [
+        ({"prober": "htp"}, ("prober",), "unknown prober"),
+        ({}, ("prober",), "missing"),
+        ([], (), "mapping"),
+        ({"prober": "http", "timeout": "5"}, ("timeout",), "not a duration"),
+        ({"prober": "http", "tiemout": "5s"}, ("tiemout",), "unknown option"),
+        ({"prober": "http", "http": {"metod": "GET"}}, ("http", "metod"), "unknown option"),
+        ({"prober": "http", "http": {"tls_config": {"ca": "x"}}}, ("http", "tls_config"), "not supported"),
+        ({"prober": "http", "http": {"tls_config": {"nope": 1}}}, ("http", "tls_config", "nope"), "unknown option"),
+        ({"prober": "http", "http": {"oauth2": {"client_id": "x"}}}, ("http", "oauth2"), "not supported"),
+        ({"prober": "http", "http": {"valid_status_codes": ["x"]}}, ("http", "valid_status_codes", 0), "Expected"),
+        (
+            {"prober": "http", "http": {"fail_if_body_matches_regexp": ["ok", "["]}},
+            ("http", "fail_if_body_matches_regexp", 1),
+            "missing ]",
+        ),
+        (
+            {"prober": "http", "http": {"fail_if_header_matches": [{"header": "a", "regexp": "("}]}},
+            ("http", "fail_if_header_matches", 0, "regexp"),
+            "missing )",
+        ),
+        (
+            {"prober": "http", "http": {"fail_if_body_json_matches_cel": "bdy"}},
+            ("http", "fail_if_body_json_matches_cel"),
+            "bdy",
+        ),
+        ({"prober": "http", "http": {"body_size_limit": "ten"}}, ("http", "body_size_limit"), "not a size"),
+        ({"prober": "http", "http": {"compression": "zip"}}, ("http", "compression"), "gzip"),
+        ({"prober": "http", "http": {"preferred_ip_protocol": "ip5"}}, ("http", "preferred_ip_protocol"), "ip4 or ip6"),
+        (
+            {"prober": "tcp", "tcp": {"query_response": [{"expct": "x"}]}},
+            ("tcp", "query_response", 0, "expct"),
+            "unknown",
+        ),
+        ({"prober": "dns", "dns": {}}, ("dns", "query_name"), "missing"),
+        ({"prober": "dns", "dns": {"query_name": "x", "query_class": "CH"}}, ("dns", "query_class"), "IN"),
+        ({"prober": "grpc", "grpc": {"metadata": {"a": ["b"]}}}, ("grpc", "metadata"), "not supported"),
+    ],
+)
+def test_a_mistake_or_gap_is_named(value: object, path: tuple[str | int, ...], message: str) -> None:
+    found, faults = read_module("m", value)
+    assert found is None
+    assert [fault.path for fault in faults] == [path]
+    assert message in faults[0].message
+    assert [fault.path for fault in check_modules({"m": value})] == [("m", *path)]
+
+
+def test_a_file_says_file_and_line(tmp_path: Path) -> None:
+    file = tmp_path / "blackbox.yml"
+    file.write_text("modules:\n  a:\n    prober: http\n    http:\n      metod: GET\n  b:\n    prober: tpc\n")
+    with pytest.raises(ConfigError) as caught:
+        read_file(file)
+    assert str(caught.value).splitlines() == [
+        f"{file}:5: modules.a.http.metod: unknown option; did you mean 'method'?",
+        f"{file}:7: modules.b.prober: unknown prober 'tpc'; did you mean 'tcp'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- a\n", "modules: 3\n", "modules: {a: &x [*x]}\n", "a: b: c\n", "\x00", "modules:\n\t- x"]
+)
+def test_a_file_that_is_no_module_file_is_refused(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "blackbox.yml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"blackbox\.yml"):
+        read_file(file)
+
+
+def test_files_and_inline_modules_join_and_inline_wins(tmp_path: Path) -> None:
+    (tmp_path / "a.yml").write_text("modules: {x: {prober: icmp}, y: {prober: icmp}}\n")
+    (tmp_path / "b.yml").write_text("modules: {z: {prober: tcp}}\n")
+    modules = load_modules({"file": ["a.yml", "b.yml"], "y": {"prober": "tcp"}}, tmp_path)
+    assert {name: one.prober for name, one in modules.items()} == {"x": "icmp", "y": "tcp", "z": "tcp"}
+    with pytest.raises(ConfigError, match=r"nope\.yml: cannot read"):
+        load_modules({"file": "nope.yml"}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "target", "expected"),
+    [
+        ({}, "shop.example/health", {"url": "http://shop.example/health", "ip_version": "6", "ip_fallback": True}),
+        ({"preferred_ip_protocol": "ip4"}, "https://shop.example", {"ip_version": "4"}),
+        ({}, "https://192.0.2.1:8443/", {"ip_version": "auto"}),
+        ({}, "http://[::1]:80/", {"ip_version": "auto"}),
+        ({"no_follow_redirects": True}, "x.example", {"follow_redirects": False}),
+        ({"enable_http2": True}, "x.example", {"http_version": "2"}),
+        ({"bearer_token": "t"}, "x.example", {"bearer": "t"}),
+        ({"authorization": {"credentials": "t"}}, "x.example", {"headers": {"Authorization": "Bearer t"}}),
+        ({"valid_status_codes": [200, 404]}, "x.example", {"status": (200, 404)}),
+        ({"body_size_limit": "1KB"}, "x.example", {"body_limit": 1025, "body_over": "truncate"}),
+    ],
+)
+def test_http_options_are_carried_over(options: dict[str, object], target: str, expected: dict[str, object]) -> None:
+    probe = translate(PROBES, module(prober="http", http=options), target).probe
+    assert {name: getattr(probe, name) for name in expected} == expected
+
+
+def test_the_name_that_is_asked_for_is_the_one_that_is_checked() -> None:
+    probe = translate(PROBES, module(prober="http"), "https://192.0.2.1/", "shop.example").probe
+    assert probe.headers == {"Host": "shop.example"}  # type: ignore[attr-defined]
+    assert probe.tls.server_name == "shop.example"  # type: ignore[attr-defined]
+
+
+def test_groups_are_only_filled_in_beside_their_expect() -> None:
+    steps = [{"expect": "a (.)", "send": "b ${1}"}, {"send": "c ${1}"}]
+    probe = translate(PROBES, module(prober="tcp", tcp={"query_response": steps}), "x.example:1").probe
+    assert [step.send for step in probe.dialogue] == ["b ${1}", "c $${1}"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("0", 0), ("5s", 5), ("1m30s", 90), ("500ms", 0.5), ("1d", 86400)])
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_prometheus_duration(text) == seconds
+
+
+@pytest.mark.parametrize(("text", "size"), [("0", 0), ("10MB", 10 * 1024**2), ("1KiB", 1024), (7, 7), ("5B", 5)])
+def test_sizes(text: str | int, size: int) -> None:
+    assert parse_limit(text) == size
+
+
+@pytest.mark.parametrize(
+    ("own", "header", "expected"),
+    [
+        ("", "", 119.5),
+        ("5s", "", 5.0),
+        ("5s", "3", 2.5),
+        ("", "10", 9.5),
+        ("", "0.3", 0.3),
+        ("", "nan", 119.5),
+        ("", "0", 119.5),
+    ],
+)
+def test_the_timeout_is_the_scrapes_less_an_offset(own: str, header: str, expected: float) -> None:
+    chosen = module(prober="http", **({"timeout": own} if own else {}))
+    assert timeout_of(chosen, header) == pytest.approx(expected)
+
+
+def test_a_timeout_that_is_no_number_is_refused() -> None:
+    with pytest.raises(UsageError, match="Failed to parse timeout"):
+        timeout_of(module(prober="http"), "soon")
+
+
+async def test_a_target_that_makes_no_sense_is_a_failed_probe_and_not_an_error() -> None:
+    blackbox = Blackbox(env=new_env(), registry=PROBES)
+    status, _type, text = await blackbox.answer({"target": "no port", "module": "tcp_connect"}, {})
+    assert status == 200
+    assert "probe_success 0.0" in text
+    status, _type, text = await blackbox.answer({"target": "x", "debug": "true", "module": "tcp_connect"}, {})
+    assert status == 200
+    assert "level=error" in text
+
+
+async def test_secrets_are_not_in_the_debug_text() -> None:
+    blackbox = Blackbox(env=new_env(), registry=PROBES)
+    options = {
+        "basic_auth": {"username": "dog", "password": "s3cret"},
+        "headers": {"Authorization": "s3cret", "X-Api-Key": "s3cret", "X": "shown"},
+    }
+    blackbox.take({"m": module(prober="http", http=options)})
+    _status, _type, text = await blackbox.answer({"target": "http://:bad", "module": "m", "debug": "true"}, {})
+    assert "s3cret" not in text
+    assert "shown" in text

@@ -1,0 +1,55 @@
+"""The schedule: order, spread, stalls, removal."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dogwatch.probes.schedule import FIRST_SPREAD_S, Schedule, first_due_s, phase
+
+
+class Entry:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.turn = 0
+        self.due_s = 0.0
+
+
+@given(st.lists(st.floats(0, 0.9), max_size=30))
+def test_what_is_due_comes_once_earliest_first_with_its_lateness(dues: list[float]) -> None:
+    schedule: Schedule[Entry] = Schedule()
+    for number, due_s in enumerate(dues):
+        schedule.put(Entry(str(number)), due_s)
+    seen = list(schedule.due(0.95))
+    assert [lateness_s for _entry, lateness_s in seen] == [0.95 - due_s for due_s in sorted(dues)]
+    assert list(schedule.due(0.95)) == []
+    assert schedule.stalls == 0
+
+
+def test_a_new_time_replaces_the_old() -> None:
+    schedule: Schedule[Entry] = Schedule()
+    entry = Entry("a")
+    schedule.put(entry, 1.0)
+    schedule.put(entry, 5.0)
+    assert schedule.next_s() == 5.0
+    assert list(schedule.due(1.5)) == []
+    schedule.remove(entry)
+    assert schedule.next_s() is None
+
+
+def test_being_behind_moves_everything_and_keeps_the_distances() -> None:
+    schedule: Schedule[Entry] = Schedule()
+    for number in range(10):
+        schedule.put(Entry(str(number)), float(number))
+    assert [entry.name for entry, _late in schedule.due(1000.0)] == ["0"]
+    assert (schedule.stalls, schedule.stalled_s) == (1, 1000.0)
+    assert [entry.name for entry, _late in schedule.due(1001.0)] == ["1"]
+    assert [entry.name for entry, _late in schedule.due(1002.9)] == ["2"]
+    assert schedule.stalls == 1
+
+
+@given(st.text(min_size=1, max_size=50), st.floats(0.1, 100_000))
+def test_the_first_attempt_is_within_the_interval_and_soon(name: str, every_s: float) -> None:
+    assert 0 <= phase(name) < 1
+    assert phase(name) == phase(name)
+    assert 0 <= first_due_s(name, every_s) <= min(every_s, FIRST_SPREAD_S)
