@@ -45,26 +45,34 @@ def shown(data: object) -> object:
 
 def _name(data: object) -> str:
     """Return the target that an event is about, or ""."""
-    if isinstance(data, Mapping):
-        return str(data.get("target") or data.get("name") or "")
-    return str(getattr(data, "target", None) or getattr(data, "name", None) or "")
+    return _of(data, "target") or _of(data, "name")
 
 
-def encode(event: Event, number: int) -> bytes:
+def _of(data: object, field: str) -> str:
+    value = data.get(field) if isinstance(data, Mapping) else getattr(data, field, None)
+    return str(value or "")
+
+
+def encode(event: Event, number: int, *, brief: bool = False) -> bytes:
+    """Return an event as it goes out. brief: of samples only the host and the time, not its hundreds of values."""
+    data = event.data
+    if brief and event.topic == "sample":
+        data = {"host": _of(data, "host"), "time_s": event.time_s}
     # JSON holds no line feed, so that an event's data cannot begin a field of its own.
-    content = msgspec.json.encode(shown(event.data), enc_hook=str)
+    content = msgspec.json.encode(shown(data), enc_hook=str)
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (number, event.topic.encode(), content)
 
 
 class EventStream:
     """One client's stream; an ASGI application that ends when the client leaves or the server stops."""
 
-    def __init__(self, ctx: WebContext, topics: frozenset[str], targets: frozenset[str]) -> None:
+    def __init__(self, ctx: WebContext, topics: frozenset[str], targets: frozenset[str], *, brief: bool) -> None:
         if ctx.streams.open >= ctx.streams.limit:
             raise WebRefusal(429, f"{ctx.streams.limit} streams are open", hint="raise server.streams, or poll")
         self._ctx = ctx
         self._topics = topics
         self._targets = targets
+        self._brief = brief
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         streams = self._ctx.streams
@@ -97,7 +105,7 @@ class EventStream:
                 told = events.dropped
                 await self._write(send, b'event: dropped\ndata: {"dropped":%d}\n\n' % told)
             if not self._targets or event.topic not in ("result", "target") or _name(event.data) in self._targets:
-                await self._write(send, encode(event, number))
+                await self._write(send, encode(event, number, brief=self._brief))
 
     async def _beat(self, send: Send) -> None:
         while True:

@@ -114,7 +114,7 @@ function onTransition(transition) {
 }
 
 function address() {
-  const query = new URLSearchParams({ topics: "result,transition,sample,reload,finding,target" });
+  const query = new URLSearchParams({ topics: "result,transition,sample,reload,finding,target", brief: "true" });
   const page = document.querySelector("[data-target-page]");
   if (page) query.append("target", page.dataset.targetPage);
   else if (many()) for (const one of [...onScreen].slice(0, AT_ONCE)) query.append("target", one.dataset.target);
