@@ -49,8 +49,13 @@ class _Line:
         while self.call():
             pass
 
-    async def wait(self, pass_on: Callable[[], None]) -> None:
-        """Return when called. pass_on: run where a call came together with a cancellation, to call the next instead."""
+    async def wait(self, call_next: Callable[[], None]) -> None:
+        """Join the line and return when called.
+
+        call_next: calls whoever can go on; run when this one is cancelled, for he may have been called already, and
+        others may have joined only because he was before them. For the same reason whoever comes when called must call
+        the next himself afterwards.
+        """
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[turn] = None
         try:
@@ -59,7 +64,7 @@ class _Line:
             self._waiting.pop(turn, None)
             if turn.done() and not turn.cancelled():
                 self.called -= 1
-                pass_on()
+            call_next()
             raise
         self.called -= 1
 
@@ -106,6 +111,7 @@ class Channel(Generic[T]):
             if self.closed:
                 raise ChannelClosed
         self._add(item)
+        self._call_putters()
 
     def offer(self, item: T) -> bool:
         """Add an item without waiting; return whether it got in.
@@ -138,6 +144,7 @@ class Channel(Generic[T]):
                 raise ChannelClosed
         item = self._items.popleft()
         self._call_putters()
+        self._call_getters()
         return item
 
     def take(self, limit: int) -> list[T]:
@@ -165,11 +172,12 @@ class Channel(Generic[T]):
             raise StopAsyncIteration from None
 
     def _has_room(self) -> bool:
-        return len(self._items) + self._putters.called < self.capacity and not len(self._putters)
+        # Those who were called come first, although there may be room for more: the order is kept.
+        return len(self._items) < self.capacity and not self._putters.called and not len(self._putters)
 
     def _has_item(self) -> bool:
-        # Whoever was called has an item reserved; after the close nobody waits, and all is for the taking.
-        return len(self._items) > self._getters.called or (self.closed and bool(self._items))
+        # After the close nobody waits any more, and all is for the taking.
+        return bool(self._items) and (self.closed or not (self._getters.called or len(self._getters)))
 
     def _add(self, item: T) -> None:
         self._items.append(item)
@@ -178,9 +186,9 @@ class Channel(Generic[T]):
         self._call_getters()
 
     def _call_getters(self) -> None:
-        if len(self._items) > self._getters.called:
-            self._getters.call()
+        while len(self._items) > self._getters.called and self._getters.call():
+            pass
 
     def _call_putters(self) -> None:
-        if not self.closed and len(self._items) + self._putters.called < self.capacity:
-            self._putters.call()
+        while not self.closed and len(self._items) + self._putters.called < self.capacity and self._putters.call():
+            pass

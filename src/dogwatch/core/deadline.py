@@ -160,12 +160,14 @@ class scope:  # noqa: N801 - read as a statement: `async with scope(5.0) as tree
 async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks and return when all have ended, whatever they raised.
 
-    When the caller is cancelled meanwhile it still waits: leaving would leave the tasks without an owner. The
-    cancellation is raised afterwards.
+    One that was cancelled before and is cleaning up is not disturbed: a second cancellation would cut its clean-up
+    short. When the caller is cancelled meanwhile it still waits, for leaving would leave the tasks without an owner;
+    the cancellation is raised afterwards.
     """
     pending = {task for task in tasks if not task.done()}
     for task in pending:
-        task.cancel()
+        if not task.cancelling():
+            task.cancel()
     interrupted: asyncio.CancelledError | None = None
     while pending:
         try:
@@ -173,8 +175,6 @@ async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
         except asyncio.CancelledError as error:
             interrupted = error
             pending = {task for task in pending if not task.done()}
-            for task in pending:
-                task.cancel()
     if interrupted is not None:
         raise interrupted
 

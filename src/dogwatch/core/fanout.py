@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from dogwatch.core.deadline import cancel_and_wait, within
+from dogwatch.core.pool import call_name
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -48,7 +49,7 @@ async def all_or_first_error(
             async with within(timeout_s, what=str(item)):
                 results[index] = await call(item)
 
-    await _run(work, items, limit)
+    await _run(work, items, limit, call_name(call))
     return [results[index] for index in range(len(results))]
 
 
@@ -77,7 +78,7 @@ async def collect(
         for index, item in source:
             outcomes[index] = await one(item)
 
-    await _run(work, items, limit)
+    await _run(work, items, limit, call_name(call))
     return [outcomes[index] for index in range(len(outcomes))]
 
 
@@ -97,7 +98,9 @@ class _Source(Generic[A]):
         return next(self._items)
 
 
-async def _run(work: Callable[[Iterator[tuple[int, A]]], Awaitable[None]], items: Iterable[A], limit: int) -> None:
+async def _run(
+    work: Callable[[Iterator[tuple[int, A]]], Awaitable[None]], items: Iterable[A], limit: int, name: str
+) -> None:
     """Let up to `limit` workers draw from one source; raise the first error once all of them have ended."""
     if limit < 1:
         raise ValueError(f"limit is {limit}; at least 1")
@@ -120,7 +123,9 @@ async def _run(work: Callable[[Iterator[tuple[int, A]]], Awaitable[None]], items
     try:
         # No more workers than items, and an endless source is not read ahead.
         for start in itertools.islice(source, limit):
-            task = asyncio.create_task(worker(start), name=f"fan-out-{len(workers)}")
+            coroutine = worker(start)
+            coroutine.__qualname__ = name  # type: ignore[attr-defined]
+            task = asyncio.create_task(coroutine, name=f"fan-out-{len(workers)}")
             task.add_done_callback(ended)
             workers.append(task)
         waiting = set(workers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -13,6 +14,14 @@ from dogwatch.core.deadline import cancel_and_wait, watch_result, within
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def call_name(call: Callable[..., object]) -> str:
+    """Return the qualified name of what is called, below any partial: a task dump shows it, not its wrapper."""
+    while isinstance(call, functools.partial):
+        call = call.func
+    name: str = getattr(call, "__qualname__", None) or type(call).__qualname__
+    return name
 
 
 class PoolClosed(Exception):
@@ -60,7 +69,10 @@ class Job(Generic[T]):
     def start(self, over: Callable[[Job[Any], asyncio.Task[Any]], None]) -> asyncio.Task[T]:
         """Run it as a task of its own; for the pool. over: told when the task has ended."""
         assert self._context is not None
-        task = asyncio.get_running_loop().create_task(self._run(), name=self.name, context=self._context)
+        assert self._call is not None
+        work = self._run()
+        work.__qualname__ = call_name(self._call)  # type: ignore[attr-defined]
+        task = asyncio.get_running_loop().create_task(work, name=self.name, context=self._context)
         self._task = task
         self._future.add_done_callback(self._cancel_task)
         task.add_done_callback(lambda ended: over(self, ended))

@@ -82,6 +82,9 @@ def judge(points: Points, *, min_span_s: float, threshold: Threshold) -> Growth 
     """
     if len(points) < MIN_POINTS or points[-1][0] - points[0][0] < min_span_s or min_span_s <= 0:
         return None
+    # No floor lies above the last point or below the lowest: nearly every series is done with here.
+    if points[-1][1] - min(value for _, value in points) < threshold.absolute:
+        return None
     levels = floors(points)
     rise = levels[-1] - levels[0]
     steps = [after - before for before, after in pairwise(levels)]

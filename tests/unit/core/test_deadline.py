@@ -168,6 +168,29 @@ async def test_a_failing_child_ends_its_siblings() -> None:
     assert current() is None
 
 
+async def test_a_clean_up_that_runs_is_not_cut_short() -> None:
+    steps: list[str] = []
+
+    async def work() -> None:
+        try:
+            await FOREVER().wait()
+        finally:
+            steps.append("cleaning")
+            await asyncio.sleep(0.02)
+            steps.append("clean")
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(cancel_and_wait([task]))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert steps == ["cleaning", "clean"]
+
+
 async def test_cancel_and_wait_goes_on_waiting_when_it_is_cancelled() -> None:
     ended = asyncio.Event()
     release = asyncio.Event()

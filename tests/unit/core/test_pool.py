@@ -187,6 +187,28 @@ async def test_nothing_of_a_finished_item_is_kept() -> None:
         assert (job._call, job._context, job._task) == (None, None, None)
 
 
+async def test_a_task_dump_shows_the_item_and_what_it_runs() -> None:
+    gate = Gate()
+    async with Pool(workers=1, queue=1) as pool:
+        await pool.submit(partial(partial(gate.item), 3), name="shop")
+        await settle()
+        (task,) = [task for task in asyncio.all_tasks() if task.get_name() == "shop"]
+        assert task.get_coro().__qualname__ == "Gate.item"
+        gate.open.set()
+
+
+async def test_whoever_waits_for_room_is_told_of_the_end() -> None:
+    gate = Gate()
+    pool = Pool(workers=1, queue=1)
+    submitting = [asyncio.create_task(pool.submit(gate.item)) for _ in range(3)]
+    await settle()
+    await pool.close(grace_s=0)
+    with pytest.raises(PoolClosed):
+        await submitting[2]
+    with pytest.raises(PoolClosed):
+        pool.try_submit(gate.item)
+
+
 def test_at_least_one_worker() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Pool(workers=0, queue=1)
