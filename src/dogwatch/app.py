@@ -17,7 +17,7 @@ from dogwatch.core.clock import Clock
 from dogwatch.core.metrics import Family, series
 from dogwatch.diagnose.self_watch import SECTION as SELF_WATCH
 from dogwatch.diagnose.self_watch import SelfWatch
-from dogwatch.hosts.hosts import Hosts
+from dogwatch.hosts.hosts import Hosts, Spawn
 from dogwatch.hosts.section import HOST
 from dogwatch.hosts.view import HostsView
 from dogwatch.probes.blackbox import MODULES, Blackbox
@@ -68,13 +68,15 @@ class Services(msgspec.Struct, kw_only=True):
 class App:
     """Everything of the running program but the web: built here, owned here, closed here."""
 
-    def __init__(self, *, clock: Clock, bus: Bus, store: SqliteStore, env: ProbeEnv, store_path: str) -> None:
+    def __init__(
+        self, *, clock: Clock, bus: Bus, store: SqliteStore, env: ProbeEnv, store_path: str, spawn: Spawn
+    ) -> None:
         self.clock = clock
         self.bus = bus
         self.store = store
         self.env = env
         self.watch = Watch(env=env, store=store, bus=bus, clock=clock, section=PROBES_SECTION)
-        self.hosts = Hosts(clock=clock, bus=bus, store=store)
+        self.hosts = Hosts(clock=clock, bus=bus, store=store, spawn=spawn)
         self.self_watch = SelfWatch(clock=clock, bus=bus)
         self.blackbox = Blackbox(env=env, registry=PROBES)
         # In the order in which they start; they stop the other way round.
@@ -148,8 +150,10 @@ def _version_series() -> str:
     return series("dogwatch_build_info", {"version": __version__})
 
 
-async def open_app(configuration: Configuration, *, clock: Clock) -> App:
+async def open_app(configuration: Configuration, *, clock: Clock, spawn: Spawn) -> App:
     """Open the store and the probe engine, restore what is remembered, join the parts. Nothing runs yet.
+
+    spawn: starts the named tasks that the parts need, so that a supervisor may own them.
 
     Raises: DogwatchError when the store cannot be opened.
     """
@@ -158,7 +162,7 @@ async def open_app(configuration: Configuration, *, clock: Clock) -> App:
     engine = Engine()
     try:
         engine.open()
-        return App(clock=clock, bus=Bus(), store=store, env=new_env(engine), store_path=options.path)
+        return App(clock=clock, bus=Bus(), store=store, env=new_env(engine), store_path=options.path, spawn=spawn)
     except BaseException:
         engine.close()
         await store.close()
