@@ -95,7 +95,7 @@ async def families() -> dict[str, tuple[str, str]]:
         path = Override(("store", "path"), str(Path(folder) / "docs.sqlite"), "--data")
         loader = Loader([], SECTIONS, environ={}, overrides=[path])
         clock = ManualClock()
-        app = await open_app(loader.load(), clock=clock, spawn=lambda work, name: asyncio.create_task(work, name=name))
+        app = await open_app(loader.load(), clock=clock, spawn=lambda name, work: asyncio.create_task(work, name=name))
         try:
             reloader = Reloader(loader, app.parts, clock=clock, bus=app.bus)
             found.update({f.name: (f.kind, f.help) for f in app.services(reloader).metrics()})
