@@ -6,10 +6,12 @@ import asyncio
 import gzip
 import socket
 import zlib
+from pathlib import Path
 
 import pytest
 from http_servers import Writer, client, descriptors, serving
 
+from dogwatch.probes.engine.resolver import ResolverFiles
 from dogwatch.probes.kinds.http import BasicAuth, HttpProbe
 from dogwatch.probes.probe import Attempt, ProbeResult
 
@@ -53,7 +55,7 @@ async def test_heavy_values_are_left_out_unless_wanted() -> None:
     [
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n2;x=y\r\nef\r\n0\r\nX-T: 1\r\n\r\n",
         b"HTTP/1.0 200 OK\r\n\r\nabcdef",
-        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabcdef",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabcdef",
         b"HTTP/1.1 200 OK\nContent-Length: 6\n\nabcdef",
         b"HTTP/1.1 200\r\nContent-Length: 6\r\nX-Folded: a\r\n  b\r\n\r\nabcdef",
     ],
@@ -276,19 +278,21 @@ async def test_resolve_override_and_source_address() -> None:
         assert (await asker.ask(url, resolve="127.0.0.1", source_address="192.0.2.1")).reason == "local"
 
 
-async def test_ipv6_and_literals() -> None:
+async def test_ipv6_and_literals(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 both.test\n::1 both.test\n")
     try:
         listener = await asyncio.start_server(lambda _r, w: (w.write(OK), w.close()), "::1", 0)
     except OSError as error:
         pytest.skip(f"no IPv6 on this machine: {error}")
-    async with client() as asker, listener:
+    async with client(resolver=ResolverFiles(hosts=str(hosts))) as asker, listener:
         port = listener.sockets[0].getsockname()[1]
         result = await asker.ask(f"http://[::1]:{port}/")
         assert result.success, result
         assert result.values["ip_version"] == 6
-        raced = await asker.ask(f"http://localhost:{port}/")  # 127.0.0.1 refuses, ::1 answers
+        raced = await asker.ask(f"http://both.test:{port}/")  # 127.0.0.1 refuses, ::1 answers
         assert raced.success, raced
-        assert (await asker.ask(f"http://localhost:{port}/", ip_version=4)).reason == "refused"
+        assert (await asker.ask(f"http://both.test:{port}/", ip_version=4)).reason == "refused"
 
 
 async def test_refused_and_unresolvable() -> None:

@@ -116,7 +116,6 @@ class ConnectingAttempt(msgspec.Struct, eq=False):
     def fail(self, reason: str, message: str) -> None:
         if self.finished:
             return
-        self.plan.resumptions.clear()  # the next handshake is a full one, whatever was wrong
         if self.failure is None:
             self.failure = (reason, message)
         self._finish()
@@ -128,6 +127,8 @@ class ConnectingAttempt(msgspec.Struct, eq=False):
         if done is None:
             return
         result = build(self, perf_counter())
+        if not result.success:
+            self.plan.resumptions.clear()  # the next handshake is a full one, whatever was wrong
         if self.launching:
             # The caller does not even have our cancel function yet.
             self.cancel_step = self.engine.loop.call_soon(self._deliver, done, result).cancel

@@ -15,6 +15,7 @@ import msgspec
 import pycurl
 
 from dogwatch.probes.engine.addresses import Address, literal
+from dogwatch.probes.engine.dial import reason_of
 from dogwatch.probes.http.attempt import REDIRECTS, HttpAttempt
 from dogwatch.probes.http.plan import HttpPlan
 from dogwatch.probes.http.request import USER_AGENT, Hop
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 _PROXY_PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
 # These look the target's name up themselves; the others want an address from us.
 _REMOTE_NAMES = frozenset({"http", "https", "socks4a", "socks5h"})
+_QUIC_ERROR = 96  # CURLE_QUIC_CONNECT_ERROR, which pycurl has no name for
 _REASONS = {
+    _QUIC_ERROR: "unreachable",
+    97: "unreachable",  # CURLE_PROXY
     pycurl.E_COULDNT_RESOLVE_HOST: "resolve",
     pycurl.E_COULDNT_RESOLVE_PROXY: "resolve",
     pycurl.E_COULDNT_CONNECT: "unreachable",
@@ -40,15 +44,13 @@ _REASONS = {
     pycurl.E_RECV_ERROR: "reset",
     pycurl.E_GOT_NOTHING: "reset",
     pycurl.E_HTTP2: "protocol",
-    pycurl.E_HTTP2_STREAM: "protocol",
+    92: "protocol",  # CURLE_HTTP2_STREAM, which pycurl has no name for
     pycurl.E_PARTIAL_FILE: "protocol",
     pycurl.E_BAD_CONTENT_ENCODING: "protocol",
     pycurl.E_OUT_OF_MEMORY: "local",
     pycurl.E_INTERFACE_FAILED: "local",
 }
-_PROXY_ERROR = 97  # CURLE_PROXY
-_QUIC_ERROR = 96  # CURLE_QUIC_CONNECT_ERROR
-_HTTP3_ERROR = 95  # CURLE_HTTP3
+_CONNECTION = frozenset({pycurl.E_COULDNT_CONNECT, pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR, _QUIC_ERROR})
 
 
 class CurlLane:
@@ -210,15 +212,14 @@ class CurlAttempt(HttpAttempt, eq=False):
             (pycurl.PATH_AS_IS, 1),
             (pycurl.NOSIGNAL, 1),
             (pycurl.NOPROGRESS, 1),
-            (pycurl.PROTOCOLS_STR, "http,https"),
+            (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
             (pycurl.FOLLOWLOCATION, 0),
             (pycurl.TIMEOUT_MS, max(1, int(left_s * 1000) + 50)),
             (pycurl.RESOLVE, self.resolve_list),
             (pycurl.NOPROXY, ""),
             (pycurl.PROXY, probe.proxy),
-            (pycurl.SUPPRESS_CONNECT_HEADERS, 1),
             (pycurl.IPRESOLVE, {"4": 1, "6": 2}.get(self.plan.family, 0)),
-            (pycurl.CERTINFO, 1),
+            (pycurl.OPT_CERTINFO, 1),
             (pycurl.SSL_VERIFYPEER, int(verify)),
             (pycurl.SSL_VERIFYHOST, 2 if verify else 0),
             (pycurl.HEADERFUNCTION, self._on_header),
@@ -285,10 +286,11 @@ class CurlAttempt(HttpAttempt, eq=False):
     # -- what libcurl calls; nothing here may end the transfer but a return value --------------------------------
 
     def _on_header(self, line: bytes) -> int | None:
-        if self.head is not None and self.head.status >= 200:
-            return None  # trailers
         if line.startswith(b"HTTP/"):
+            self.head = None  # after a proxy's answer to CONNECT, or an interim one
             self.buffer = b""
+        if self.head is not None:
+            return None  # trailers
         self.buffer += line
         try:
             limit = self.plan.probe.header_limit
@@ -340,7 +342,7 @@ class CurlAttempt(HttpAttempt, eq=False):
             self._drop_handle()
             self._transfer(verify=False)
         elif code and not self.enough:
-            self.fail(_reason(code, message), f"{self.hop.place.host}: {message}")
+            self.fail(_reason(code, int(handle.getinfo(pycurl.OS_ERRNO)), message), f"{self.hop.place.host}: {message}")
         elif self.head is None:
             self.fail("protocol", "no headers")
         else:
@@ -412,15 +414,14 @@ def curl_head(raw: bytes) -> Head:
     return parse_head(raw)
 
 
-def _reason(code: int, message: str) -> str:
-    if code == pycurl.E_COULDNT_CONNECT and "refused" in message.lower():
-        return "refused"
-    if code == _PROXY_ERROR:
-        return "unreachable"
-    if code == _QUIC_ERROR:
-        return "tls" if "ssl" in message.lower() or "certificate" in message.lower() else "unreachable"
-    if code == _HTTP3_ERROR:
-        return "protocol"
+def _reason(code: int, number: int, message: str) -> str:
+    """Return the word of REASONS; number: the operating system's error, 0 for none."""
+    if code in _CONNECTION and number:
+        return reason_of(OSError(number, ""))
+    if code == _QUIC_ERROR and ("ssl" in message.lower() or "certificate" in message.lower()):
+        return "tls"
+    if code == pycurl.E_RECV_ERROR and message.startswith("Failed to connect"):
+        return "unreachable"  # over UDP a refusal comes when reading
     return _REASONS.get(code, "protocol")
 
 
