@@ -51,9 +51,10 @@ def test_any_output_is_read(text: str) -> None:
     assert isinstance(_from_text(text), dict)
     assert all(isinstance(value, float) for value in _from_nagios(f"OK | {text}").values())
     try:
-        _from_json(text)
-    except ValueError as error:
-        assert "JSON" in str(error)
+        value = _from_json(text)
+    except ValueError:
+        value = {}
+    assert isinstance(value, dict)
 
 
 async def test_exit_status_and_output() -> None:
