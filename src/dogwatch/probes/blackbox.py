@@ -30,7 +30,7 @@ from dogwatch.probes.blackbox_modules import (
     read_file,
     read_module,
 )
-from dogwatch.probes.blackbox_translate import Translated, over_limit, translate
+from dogwatch.probes.blackbox_translate import Translated, host_of, over_limit, translate
 from dogwatch.probes.probe import Attempt, Probe, ProbeEnv, ProbeResult, attempt_once
 from dogwatch.probes.target import close_memory
 
@@ -157,7 +157,8 @@ class Blackbox:
                 lines.add(f'msg="Saw" {name}={value:g}')
         if result.message:
             lines.add(f"msg={_quoted(result.message)} reason={result.reason}", level="error")
-        return _judged(module, translated, over_limit(module, result), lines)
+        outcome = _judged(module, translated, over_limit(module, result), lines)
+        return msgspec.structs.replace(outcome, host=host_of(target))
 
     def _translate(self, module: Module, target: str, hostname: str) -> Translated:
         key = (module.name, target, hostname)

@@ -64,7 +64,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """One answered /probe request.
 
     success: every check of the module included. by_regex, by_cel: what failed it. verified: the chain was checked.
-    follows: redirects are followed.
+    follows: redirects are followed. host: of the target, which may be an address.
     """
 
     prober: str
@@ -76,6 +76,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     has_cel: bool = False
     verified: bool = True
     follows: bool = True
+    host: str = ""
 
 
 def families(outcome: Outcome) -> list[Family]:
@@ -90,7 +91,7 @@ def families(outcome: Outcome) -> list[Family]:
         put(name, text, 0.0)
     if prober == "grpc":
         found["probe_grpc_healthcheck_response"] = ("Response HealthCheck response", _serving(result.values))
-    values = {**result.values, **_address(result.values), **_as_they_count(outcome)}
+    values = {**result.values, **_address(outcome), **_as_they_count(outcome)}
     allowed = _ALWAYS[prober].keys() | _SOMETIMES.get(prober, frozenset())
     for name, text, value in numbers(outcome.probe, values):
         if name in allowed and name != _EXPIRY[0]:
@@ -108,12 +109,13 @@ def families(outcome: Outcome) -> list[Family]:
     return [Family(name, "gauge", text, rows) for name, (text, rows) in sorted(found.items())]
 
 
-def _address(values: Mapping[str, Any]) -> dict[str, float]:
+def _address(outcome: Outcome) -> dict[str, float]:
     """Return what can be said of the address where the kind did not: FNV-1a over its bytes."""
-    if "ip_hash" in values or not values.get("ip"):
+    values = outcome.result.values
+    if "ip_hash" in values:
         return {}
     try:
-        address = ipaddress.ip_address(str(values["ip"]).partition("%")[0])
+        address = ipaddress.ip_address(str(values.get("ip", outcome.host)).partition("%")[0])
     except ValueError:
         return {}
     hashed = 0x811C9DC5

@@ -86,7 +86,7 @@ def _read(path: str) -> str:
         raise ConfigError([Problem(f"cannot read: {error}", file=path)]) from None
 
 
-def _host(target: str) -> str:
+def host_of(target: str) -> str:
     """Return the host of `host:port`, `[::1]:80` or a bare host."""
     if target.startswith("["):
         return target[1:].partition("]")[0]
@@ -104,7 +104,7 @@ def _is_address(host: str) -> bool:
 def _ip_version(options: Any, target: str) -> dict[str, Any]:
     """Return `ip_version` for kinds that have no fall-back: the preferred one where it is the only one allowed, or
     is not what a resolver would prefer anyway."""
-    if _is_address(_host(target)):
+    if _is_address(host_of(target)):
         return {}
     version = 4 if options.preferred_ip_protocol == "ip4" else 6
     return {"ip_version": version} if version == 4 or not options.ip_protocol_fallback else {}
@@ -158,7 +158,7 @@ def _http(module: Module, target: str, hostname: str) -> tuple[str, dict[str, An
     if http.enable_http3 or http.enable_http2:
         options["http_version"] = "3" if http.enable_http3 else "2"
     host = url.partition("//")[2].partition("/")[0].rpartition("@")[2]
-    if not _is_address(_host(host)):
+    if not _is_address(host_of(host)):
         options["ip_version"] = "4" if http.preferred_ip_protocol == "ip4" else "6"
         options["ip_fallback"] = http.ip_protocol_fallback
     options.update(_credentials(http, headers))

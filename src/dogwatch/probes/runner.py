@@ -190,6 +190,19 @@ class Runner:
         now_s = self.clock.now_s()
         target.running = False
         self.running -= 1
+        if result.success or result.values.get("new") is not True:
+            self._record(target, result, now_s, degraded=degraded)
+        else:
+            # A heartbeat that nobody has called yet: nothing is known, so it stays pending and nothing is counted.
+            target.show(result, now_s)
+        for waiter in target.waiters:
+            if not waiter.done():
+                waiter.set_result(result)
+        target.waiters.clear()
+        if self._queue:
+            self._let_in()
+
+    def _record(self, target: Target, result: ProbeResult, now_s: float, *, degraded: bool) -> None:
         seen = Seen.BAD if not result.success else Seen.POOR if degraded else Seen.GOOD
         why = result.message if not result.success else ""
         before = target.state
@@ -204,12 +217,6 @@ class Runner:
             self.save(target)
         if self.bus.wanted("result"):
             self.bus.publish(Event(topic="result", time_s=now_s, data=_seen(target, result, now_s)))
-        for waiter in target.waiters:
-            if not waiter.done():
-                waiter.set_result(result)
-        target.waiters.clear()
-        if self._queue:
-            self._let_in()
 
     def _let_in(self) -> None:
         while self._queue and self.running < self.concurrency and not self.stopping:

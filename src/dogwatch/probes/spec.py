@@ -43,8 +43,9 @@ class Startup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class ProbeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One target: the check is written as one key naming its kind, `http: {url: …}`.
 
-    every: fixed rate. timeout: of one try. failures: in a row until it is down; window: N of M instead.
-    successes: in a row until it is up again. degraded_after: slow successes in a row until it is degraded.
+    every: fixed rate. timeout: of one try. failures: in a row until it is down, default 3; window: N of M instead.
+    successes: in a row until it is up again, default 2; both are 1 for a heartbeat, whose verdict is sure.
+    degraded_after: slow successes in a row until it is degraded.
     jitter: each attempt starts up to this much later, at random. keep_body: how much of a failing answer is kept.
     paused: watched, but not asked.
     """
@@ -53,8 +54,8 @@ class ProbeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     check: Probe
     every: Seconds = 15.0
     timeout: Seconds = 5.0
-    failures: Count = 3
-    successes: Count = 2
+    failures: Count | None = None
+    successes: Count | None = None
     window: Window | None = None
     degraded_after: Count = 1
     retries: Retries = Retries()
@@ -68,9 +69,10 @@ class ProbeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def policy(self) -> Policy:
+        sure = self.check.kind == "heartbeat"
         return Policy(
-            failures=self.failures,
-            successes=self.successes,
+            failures=self.failures or (1 if sure else 3),
+            successes=self.successes or (1 if sure else 2),
             window=self.window,
             degraded_after=self.degraded_after,
             grace_s=self.startup.grace,

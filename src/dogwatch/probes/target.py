@@ -194,12 +194,16 @@ class Target:
         return transition
 
     def count(self, result: ProbeResult, now_s: float) -> None:
-        """Remember a judged result as the target's last."""
+        """Count a judged result, and remember it as the target's last."""
         if result.success:
             self.succeeded += 1
         else:
             self.failed += 1
             self.reasons[result.reason] = self.reasons.get(result.reason, 0) + 1
+        self.show(result, now_s)
+
+    def show(self, result: ProbeResult, now_s: float) -> None:
+        """Remember a result as the target's last, without counting it."""
         self.last_success = result.success
         self.last_time_s = now_s
         # The evidence holds on to the whole answer, and so may the values.

@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 import pytest_asyncio
-from watch_fakes import CANCELLED, LAUNCHED, SCRIPTS, FakeProbe, HeartbeatFake, OneSection, World, bad, good, spec
+from watch_fakes import CANCELLED, LAUNCHED, SCRIPTS, FakeProbe, OneSection, World, bad, good, spec
 
 from dogwatch.core.clock import SystemClock
 from dogwatch.core.values import Status
 from dogwatch.errors import ConfigError, NotFound, TransientError
+from dogwatch.probes.kinds.heartbeat import HeartbeatProbe
 from dogwatch.probes.probe import Attempt, Done, ProbeResult
 from dogwatch.probes.spec import Retries, Startup
 from dogwatch.rules.thresholds import Window
@@ -498,26 +499,46 @@ async def test_an_ad_hoc_probe_leaves_nothing(world: World) -> None:
 
 
 async def test_a_ping_is_on_disk_and_judged_at_once(world: World) -> None:
-    await world.configure(spec("backup", check=HeartbeatFake(id="secret-id"), every=60.0), spec("a"))
-    await world.watch.ping("secret-id", signal="success", exit_status=0, body="x" * 99_999, remote="::1")
+    await world.configure(spec("backup", check=HeartbeatProbe(id="secret-id"), every=60.0), spec("a"))
+    await world.watch.ping("secret-id", signal="success", exit_status=None, body="all well", remote="::1")
     assert world.store.kept_pings[0].target == "backup"
-    assert len(world.store.kept_pings[0].body) == 10_000
+    await world.settle()
     assert world.watch.target("backup").status == "up"
-    await world.watch.ping("backup", signal="fail", exit_status=1, body="", remote="")
+    await world.watch.ping("secret-id", signal="fail", exit_status=None, body="", remote="")
     assert world.store.rows[-1].success is False
-    for name in ("a", "nope"):
+    await world.settle()
+    assert world.watch.target("backup").status == "down"
+    for name in ("a", "backup", "nope"):
         with pytest.raises(NotFound):
             await world.watch.ping(name, signal="success", exit_status=None, body="", remote="")
 
 
+async def test_a_heartbeat_that_nobody_called_yet_is_pending_and_not_counted(world: World) -> None:
+    await world.configure(spec("backup", check=HeartbeatProbe(), every=5.0))
+    for _ in range(5):
+        result = await world.watch.run_now("backup")
+    assert result.reason == "missing"
+    assert world.watch.target("backup").status == "pending"
+    assert world.watch.target("backup").last_message == "has not called yet"
+    assert world.store.rows == []
+    assert world.store.kept_failures == []
+
+
+async def test_two_heartbeats_with_one_id_are_refused(world: World) -> None:
+    both = [spec("a", check=HeartbeatProbe(id="x")), spec("b", check=HeartbeatProbe(id="x"))]
+    with pytest.raises(ConfigError, match="same URL"):
+        world.watch.prepare(OneSection(both))
+
+
 async def test_pings_are_remembered_over_a_restart() -> None:
     world = World()
-    await world.configure(spec("backup", check=HeartbeatFake(), every=60.0))
+    await world.configure(spec("backup", check=HeartbeatProbe(), every=60.0))
     await world.watch.ping("backup", signal="success", exit_status=None, body="", remote="")
     await world.watch.stop()
     again = World(store=world.store)
-    await again.configure(spec("backup", check=HeartbeatFake(), every=60.0))
-    assert [ping.signal for ping in again.ledger.pings["backup"]] == ["success"]
+    await again.configure(spec("backup", check=HeartbeatProbe(), every=60.0))
+    result = await again.watch.run_now("backup")
+    assert result.success
     await again.watch.stop()
 
 

@@ -13,6 +13,7 @@ from dogwatch.core.component import Registry
 from dogwatch.core.metrics import Family
 from dogwatch.core.values import Transition
 from dogwatch.probes.env import new_env
+from dogwatch.probes.kinds.heartbeat import HeartbeatProbe
 from dogwatch.probes.probe import Attempt, Cancel, Done, Evidence, Phases, Probe, ProbeResult
 from dogwatch.probes.spec import ProbeSpec, probes_section
 from dogwatch.probes.watch import Watch
@@ -66,26 +67,6 @@ class FakeProbe(Probe, frozen=True, kw_only=True):
 
     def faults(self) -> list[tuple[tuple[str | int, ...], str, str]]:
         return [(("url",), "not a url", "")] if not self.url else []
-
-
-class HeartbeatFake(Probe, frozen=True, kw_only=True):
-    """Succeeds when its newest ping was a success."""
-
-    kind: ClassVar[str] = "heartbeat"
-    id: str = ""
-
-    def launch(self, attempt: Attempt, done: Done) -> Cancel:
-        pings = attempt.env.extra["heartbeat"].pings.get(attempt.target, [])
-        done(ProbeResult(success=bool(pings) and pings[-1].signal == "success", duration_s=0.0, reason="late"))
-        return lambda: None
-
-
-class FakeLedger:
-    def __init__(self) -> None:
-        self.pings: dict[str, list[Ping]] = {}
-
-    def record(self, ping: Ping) -> None:
-        self.pings.setdefault(ping.target, []).append(ping)
 
 
 class MemoryStore:
@@ -164,9 +145,8 @@ class World:
         self.clock = ManualClock()
         self.store = store or MemoryStore()
         self.bus = Bus()
-        self.ledger = FakeLedger()
-        self.env = new_env(None, {"heartbeat": self.ledger})
-        self.registry: Registry[Probe] = Registry("probe", FakeProbe, HeartbeatFake)
+        self.env = new_env()
+        self.registry: Registry[Probe] = Registry("probe", FakeProbe, HeartbeatProbe)
         self.watch = Watch(
             env=self.env,
             store=self.store,  # type: ignore[arg-type]
