@@ -21,7 +21,7 @@ import pytest
 from dogwatch.core.clock import ManualClock, SystemClock
 from dogwatch.core.values import Status, Transition
 from dogwatch.errors import PermanentError, StoreLocked, StoreNewer, TransientError, Unreachable
-from dogwatch.store.files import APPLICATION_ID, migrations
+from dogwatch.store.files import APPLICATION_ID, migrations, open_writer
 from dogwatch.store.limits import StoreLimits
 from dogwatch.store.protocol import Ping, ResultRow, TargetState
 from dogwatch.store.sqlite import SqliteStore, open_store
@@ -277,6 +277,10 @@ async def test_files_that_are_no_store(tmp_path: Path) -> None:
     connection.commit()
     connection.close()
     await refused(other, PermanentError, "another program's database")
+    connection = sqlite3.connect(other)
+    connection.execute("PRAGMA user_version = 0")
+    connection.close()
+    await refused(other, PermanentError, "another program's database")
     await refused(tmp_path, PermanentError, "is a directory")
     await refused(text / "below" / "x.db", Unreachable, "cannot")
 
@@ -353,13 +357,66 @@ async def test_migrations_run_once_and_mark_the_file(tmp_path: Path) -> None:
     connection.close()
 
 
-async def test_a_batch_that_no_database_takes_is_given_up_but_not_its_transitions(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dogwatch.store.columns.ResultJournal.encode", lambda _rows: object())
+async def test_a_batch_that_no_database_takes_is_given_up(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
     fill(store, 5)
-    await transition(store, 1)
+    change = Transition(target="t", time_s=float("nan"), before=Status.UP, after=Status.DOWN)
+    state = TargetState(target="t", status=Status.DOWN, since_s=0.0, fingerprint="", decider=b"")
+    await store.commit_transition(change, state)
     await store.flush()
     await until(lambda: not store.trouble)
-    assert [one.reason for one in await store.transitions("t")] == ["1"]
+    assert "cannot be written and is given up" in caplog.text
     assert metric(store, 'rows_lost_total{table="results"}') == 5
+    assert metric(store, 'rows_lost_total{table="transitions"}') == 1
+    await transition(store, 1)
+    assert [one.reason for one in await store.transitions("t")] == ["1"]
+    assert metric(store, 'buffer_rows{table="transitions"}') == 0
+
+
+async def test_samples_near_the_largest_float(store: SqliteStore) -> None:
+    for number in range(1000):
+        store.add_samples("host", 1.8e9 + number, [("huge", 1.7e308), ("tiny", -1.7e308)])
+    await store.flush()
+    assert store.trouble == ""
+    found = await store.series("host", ["huge", "tiny"], since_s=1.8e9, until_s=1.8e9 + 3600, points=1)
+    assert [one.points[0][1] < 0 for one in found] == [False, True]
+
+
+async def test_a_migration_keeps_what_is_there_and_a_failing_one_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "dogwatch.db"
+    store = await open_store(path, SystemClock(), LIMITS)
+    fill(store, 10)
+    await transition(store, 1)
+    await store.close()
+    bad = [*migrations(), (2, "CREATE TABLE half (x); INSERT INTO nowhere VALUES (1);")]
+    with pytest.raises(Unreachable, match="nowhere"):
+        open_writer(path, bad)
+    store = await open_store(path, SystemClock(), LIMITS)
+    assert await total(store) == 10
+    await store.close()
+    connection = open_writer(
+        path, [*migrations(), (2, "CREATE TABLE extra (x); ALTER TABLE target ADD COLUMN y TEXT;")]
+    )
+    assert connection.execute("SELECT count(*) FROM sqlite_schema WHERE name IN ('half', 'extra')").fetchone() == (1,)
+    assert connection.execute("SELECT count(*), max(y) FROM target").fetchone() == (10, None)
+    assert connection.execute("SELECT count(*) FROM transitions").fetchone() == (1,)
+    connection.close()
+    with pytest.raises(StoreNewer):
+        await open_store(path, SystemClock(), LIMITS)
+
+
+async def test_death_in_the_first_transaction(tmp_path: Path) -> None:
+    """The file has pages, no mark, and a journal that takes them back."""
+    path = tmp_path / "dogwatch.db"
+    half = sqlite3.connect(tmp_path / "half.db", isolation_level=None)
+    half.execute("PRAGMA cache_spill = 1")
+    half.execute("PRAGMA cache_size = 1")
+    half.execute("BEGIN EXCLUSIVE")
+    half.execute("CREATE TABLE target (x)")
+    half.executemany("INSERT INTO target VALUES (?)", [("x" * 3000,)] * 50)
+    for end in ("", "-journal"):
+        shutil.copy2(tmp_path / f"half.db{end}", f"{path}{end}")
+    half.close()
+    assert path.stat().st_size > 0
+    store = await open_store(path, SystemClock(), LIMITS)
+    assert await store.states() == {}
+    await store.close()

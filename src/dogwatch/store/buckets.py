@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from array import array
 from bisect import bisect_left
 from collections import Counter
@@ -181,6 +182,11 @@ def points(buckets: dict[int, Bucket]) -> list[Point]:
     return [buckets[start].point(float(start)) for start in sorted(buckets)]
 
 
+def _bounded(total: float) -> float:
+    """Return a sum that stays a number: samples near the largest float must not stop the store."""
+    return max(-sys.float_info.max, min(sys.float_info.max, total))
+
+
 class SampleBucket:
     """Samples of one series in one stretch of time, mergeable. last_ms: when `last` was taken."""
 
@@ -188,7 +194,7 @@ class SampleBucket:
 
     def __init__(self, values: Sequence[float], times: Sequence[int]) -> None:
         self.count = len(values)
-        self.sum = math.fsum(values)
+        self.sum = _bounded(sum(values))
         self.min = min(values)
         self.max = max(values)
         self.last_ms = max(times)
@@ -202,7 +208,7 @@ class SampleBucket:
 
     def merge(self, other: SampleBucket) -> None:
         self.count += other.count
-        self.sum += other.sum
+        self.sum = _bounded(self.sum + other.sum)
         self.min = min(self.min, other.min)
         self.max = max(self.max, other.max)
         if other.last_ms >= self.last_ms:

@@ -44,12 +44,17 @@ def check_file(path: Path, newest: int) -> int:
         raise Unreachable(f"cannot open the store {path}: {error.strerror}") from error
     if not header:
         return 0
+    # A death in the first transaction of all leaves a file without a mark, and the journal that takes it back.
+    journal = path.with_name(path.name + "-journal").exists()
+    if journal and not header.strip(b"\0"):
+        return 0
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
         raise PermanentError(f"{path} is not an SQLite database", hint="name another file in store.path")
     version = int.from_bytes(header[60:64], "big")
     application = int.from_bytes(header[68:72], "big")
-    if application != APPLICATION_ID and (application or version):
-        raise PermanentError(f"{path} is another program's database", hint="name another file in store.path")
+    unfinished = journal and not application and not version
+    if application != APPLICATION_ID and not unfinished:
+        raise _foreign(path)
     if version > newest:
         raise StoreNewer(
             f"the store {path} has schema version {version}; this Dogwatch knows versions up to {newest}",
@@ -104,12 +109,13 @@ def prepare_folder(path: Path) -> None:
         raise Unreachable(f"cannot make the store's folder {path.parent}: {error.strerror}") from error
 
 
-def open_writer(path: Path) -> sqlite3.Connection:
+def open_writer(path: Path, steps: list[tuple[int, str]] | None = None) -> sqlite3.Connection:
     """Open, check and migrate; the caller holds the lock. The connection belongs to the calling thread.
 
+    steps: the migrations, where they are not ours.
     Raises: StoreNewer, StoreLocked, PermanentError, Unreachable.
     """
-    steps = migrations()
+    steps = steps or migrations()
     version = check_file(path, steps[-1][0])
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -132,6 +138,8 @@ def _set_up(connection: sqlite3.Connection, path: Path, version: int, steps: lis
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise _corrupt(path, found)
+    if not version and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+        raise _foreign(path)
     if version < steps[-1][0]:
         connection.execute("PRAGMA journal_mode = DELETE").fetchone()
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -165,6 +173,10 @@ def open_reader(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA query_only = 1")
     connection.execute("PRAGMA cache_size = -2048")
     return connection
+
+
+def _foreign(path: Path) -> PermanentError:
+    return PermanentError(f"{path} is another program's database", hint="name another file in store.path")
 
 
 def _corrupt(path: Path, found: str) -> PermanentError:

@@ -92,7 +92,6 @@ class Intake:
         if tail is None or self.waiting["results"] >= self.limits.buffer_rows:
             self.lost["results"] += 1
             return
-        self.waiting["results"] += 1
         if not row.reason.isascii() or len(row.reason) > _WORD:
             row = msgspec.structs.replace(row, reason=clean(row.reason, _WORD))
         if tail.ends_before(milliseconds(row.time_s)):
@@ -102,6 +101,7 @@ class Intake:
         rows.add(packed)
         self._last.result_seq += 1
         tail.note(self._last.result_seq, now_s)
+        self.waiting["results"] += 1
         self._results.rows.append((tail.owner_id, packed, row.reason))
         if len(self._results) >= _JOURNAL_ROWS:
             self._turn_results()

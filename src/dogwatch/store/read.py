@@ -185,20 +185,22 @@ def results(
     """Return rows by arrival, newest first."""
     out: list[ResultRow] = []
     for part in reversed(_unsealed(connection, "target", pieces)):
-        _take(out, part, target, before_s)
+        _take(out, part, target, before_s, limit)
         if len(out) >= limit:
             return out[:limit]
     before_ms = 1 << 62 if before_s is None else int(before_s * 1000) + 1
     for (data,) in connection.execute(
         "SELECT data FROM result_block WHERE owner_id = ? AND start_ms < ? ORDER BY id DESC", (owner_id, before_ms)
     ):
-        _take(out, ResultColumns.decode(data), target, before_s)
+        _take(out, ResultColumns.decode(data), target, before_s, limit)
         if len(out) >= limit:
             break
     return out[:limit]
 
 
-def _take(out: list[ResultRow], part: ResultColumns, target: str, before_s: float | None) -> None:
+def _take(out: list[ResultRow], part: ResultColumns, target: str, before_s: float | None, limit: int) -> None:
+    if before_s is None:
+        part = part.slice(max(0, len(part) - limit + len(out)), len(part))
     rows = part.rows(target)
     rows.reverse()
     out.extend(rows if before_s is None else [row for row in rows if row.time_s < before_s])

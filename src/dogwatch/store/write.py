@@ -202,7 +202,8 @@ def _records(connection: sqlite3.Connection, ledger: Ledger, batch: Batch, limit
     )
     for number, one in batch.transitions:
         put = connection.execute(
-            "INSERT OR IGNORE INTO transitions (id, target, time_s, before, after, reason) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO transitions (id, target, time_s, before, after, reason) VALUES (?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (id) DO NOTHING",
             (number, one.target, one.time_s, int(one.before), int(one.after), one.reason),
         )
         if put.rowcount == 1:
@@ -222,7 +223,7 @@ def _evidence(
 ) -> None:
     data = zlib.compress(_PACK(record), 6)
     put = connection.execute(
-        f"INSERT OR IGNORE INTO {table} (id, target, data) VALUES (?, ?, ?)",  # noqa: S608
+        f"INSERT INTO {table} (id, target, data) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING",  # noqa: S608
         (number, record.target, data),
     )
     if put.rowcount != 1:
