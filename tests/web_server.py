@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
-from tests.fakes import FakeProgram
 
 from dogwatch.web.application import create_web
 from dogwatch.web.options import WebOptions
 from dogwatch.web.server import serve
+from tests.fakes import FakeProgram
 
 
 class Running:

@@ -82,7 +82,14 @@ async def test_accessible_and_within_the_screen(
     program.reload.problems = ("dogwatch.yaml:12: probes[3].hots: unknown option; did you mean 'host'?",)
     await program.reload.reload("file")
     program.store.trouble_text = "cannot write dogwatch.db: no space left on device."
-    program.finding_list = [{"title": "Tasks grow", "message": "412, then 1,980", "evidence": ["1,560 × watch"]}]
+    program.finding_list = [
+        {
+            "key": "k",
+            "symptom": "Tasks grow",
+            "cause": "",
+            "evidence": [{"what": "tasks", "last": 1980.0}],
+        }
+    ]
     context = await browser.new_context(
         viewport={"width": width, "height": 900},
         color_scheme=scheme,  # type: ignore[arg-type]

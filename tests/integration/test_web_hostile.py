@@ -129,7 +129,7 @@ async def test_names_messages_and_bodies_never_become_markup() -> None:
     program.reload.problems = (EVIL,)
     await program.reload.reload("api")
     program.store.trouble_text = EVIL
-    program.finding_list = [{"title": EVIL, "message": EVIL, "evidence": [EVIL]}]
+    program.finding_list = [{"key": EVIL, "symptom": EVIL, "cause": EVIL, "evidence": [{"what": EVIL}]}]
     path = quote(EVIL, safe="")
     async with running(program) as server, httpx.AsyncClient(base_url=server.url) as client:
         for url in (

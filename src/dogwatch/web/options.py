@@ -33,7 +33,8 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive: how long an idle connection is kept.
     request_timeout: how long a request's head and body may take to arrive.
     header_limit: size of a request's head at most.
-    body_limit: size of a request's body at most; a heartbeat's body is cut to ping_body_limit instead.
+    body_limit: size of a request's body at most.
+    ping_body_limit: how much of a heartbeat's body is kept; the rest is dropped, and ten times this refused.
     """
 
     listen: str = "127.0.0.1:8410"

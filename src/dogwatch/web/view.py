@@ -6,7 +6,6 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import quote, urlencode
 
 import jinja2
@@ -88,8 +87,17 @@ class Now(msgspec.Struct, frozen=True, kw_only=True):
     wrong_more: int
     reload: ReloadRecord | None
     store_trouble: str
-    findings: Sequence[Mapping[str, object]]
+    findings: Sequence[FindingText]
     collectors: Sequence[tuple[str, CollectorView]]
+
+
+class FindingText(msgspec.Struct, frozen=True, kw_only=True):
+    """A finding of the self-watch in words; evidence: one line each."""
+
+    symptom: str
+    cause: str
+    since_s: float
+    evidence: Sequence[str]
 
 
 class HostTile(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,9 +173,36 @@ def now(ctx: WebContext) -> Now:
         wrong_more=max(0, len(wrong) - _WRONG_SHOWN),
         reload=failed,
         store_trouble=services.store.trouble,
-        findings=services.findings(),
+        findings=[finding_text(one) for one in services.findings()],
         collectors=[(host.name, one) for host in services.hosts.hosts() for one in host.collectors if not one.ok],
     )
+
+
+def finding_text(finding: Mapping[str, object]) -> FindingText:
+    """Return a finding, which arrives as plain mappings, in words."""
+    facts = finding.get("evidence")
+    since_s = finding.get("since_s")
+    return FindingText(
+        symptom=str(finding.get("symptom") or finding.get("key") or "Dogwatch found something about itself"),
+        cause=str(finding.get("cause") or ""),
+        since_s=since_s if isinstance(since_s, int | float) else 0.0,
+        evidence=[_fact(one) for one in facts] if isinstance(facts, Sequence) and not isinstance(facts, str) else (),
+    )
+
+
+def _fact(fact: object) -> str:
+    """Return `open sockets: 12 → 480, +96 an hour`."""
+    if not isinstance(fact, Mapping):
+        return str(fact)
+    text = str(fact.get("what", ""))
+    first, last, per_hour = (fact.get(name) for name in ("first", "last", "per_hour"))
+    if isinstance(first, int | float) and isinstance(last, int | float):
+        text += f": {first:,.6g} → {last:,.6g}"
+    elif isinstance(last, int | float):
+        text += f": {last:,.6g}"
+    if isinstance(per_hour, int | float):
+        text += f", {per_hour:+,.3g} an hour"
+    return text
 
 
 def tile(host: HostView) -> HostTile:
@@ -224,20 +259,11 @@ def page_templates(assets: Assets) -> jinja2.Environment:
         query=lambda text: urlencode({"q": text}, errors="replace"),
         utc=_utc,
         word=lambda status: Status(status).word,
-        listed=lambda value: [value] if isinstance(value, str) else list(_items(value)),
         number=lambda value: f"{value:,}".replace(",", "\u202f"),
     )
     for name in environment.list_templates():
         environment.get_template(name)
     return environment
-
-
-def _items(value: Any) -> Sequence[str]:
-    if isinstance(value, Mapping):
-        return [f"{name}: {one}" for name, one in value.items()]
-    if isinstance(value, Sequence):
-        return [str(one) for one in value]
-    return [str(value)]
 
 
 def _latency(seconds: float | None) -> str:
