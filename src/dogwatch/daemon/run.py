@@ -71,7 +71,7 @@ class Daemon:
         Raises: DogwatchError for what keeps it from starting.
         """
         self.loaded = loaded
-        self.app = await open_app(loaded, clock=self._clock, spawn=lambda work, name: self.supervisor.start(name, work))
+        self.app = await open_app(loaded, clock=self._clock, spawn=self.supervisor.start)
         try:
             self.reloader = Reloader(self._options.loader, (), clock=self._clock, bus=self.app.bus)
             self.web = WebPart(
