@@ -20,7 +20,9 @@ from dogwatch.config.structs import FamilyShape
 from dogwatch.daemon.sections import SECTIONS
 from dogwatch.errors import ConfigError
 
-FUZZ = settings(max_examples=1000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+FUZZ = settings(
+    max_examples=1000, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 PIECES = [
     "~",
     "true",
