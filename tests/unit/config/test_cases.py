@@ -6,7 +6,7 @@ import pytest
 from tests.unit.config.watchlike import problems
 
 CASES = sorted((Path(__file__).parents[2] / "cases" / "config").glob("*.yaml"))
-ENVIRON = {"WORDS": "many words", "HOME": "/root"}
+ENVIRON = {"WORDS": "many words"}
 SECRETS = {"/secrets/short": b"hunter2\n"}
 
 
