@@ -420,8 +420,8 @@ def _reason(code: int, number: int, message: str) -> str:
         return reason_of(OSError(number, ""))
     if code == _QUIC_ERROR and ("ssl" in message.lower() or "certificate" in message.lower()):
         return "tls"
-    if code == pycurl.E_RECV_ERROR and message.startswith("Failed to connect"):
-        return "unreachable"  # over UDP a refusal comes when reading
+    if message.startswith("Failed to connect"):
+        return "unreachable"  # over UDP a refusal comes when sending or reading
     return _REASONS.get(code, "protocol")
 
 
