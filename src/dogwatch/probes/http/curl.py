@@ -76,6 +76,9 @@ class CurlLane:
         handle.close()
 
     def close(self) -> None:
+        """Safe to call twice: the engine closes it, and whoever closes the environment's extras."""
+        if self.closed:
+            return
         self.closed = True
         for owner in list(self._owners.values()):
             owner.broken(RuntimeError("the probe engine was closed"))
