@@ -86,7 +86,18 @@ def test_limits_hold_however_a_compressed_body_arrives(content: bytes, at: list[
         except Refused as refused:
             assert (truncate, refused.reason) == (False, "too_large")  # noqa: PT017 - short ones fit the limit
         assert body.decoded <= limit
-        assert (content * 20).startswith(body.kept)
+        assert (content * 20).startswith(bytes(body.kept))
+
+
+def test_a_body_in_a_million_tiny_chunks_is_refused_soon() -> None:
+    body = Body(-1, 1 << 20, False, 1 << 20, chunked=True)
+    with pytest.raises(Refused, match="tiny"):
+        body.feed(b"1\r\nx\r\n" * 1_000_000)
+    assert body.received < 20_000
+    wide = Body(-1, 1 << 24, False, 10, chunked=True)
+    for _ in range(10):
+        wide.feed((b"80\r\n" + b"x" * 128 + b"\r\n") * 10_000)
+    assert wide.received == 128 * 100_000
 
 
 @given(st.binary(max_size=200))
