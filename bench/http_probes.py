@@ -262,6 +262,9 @@ def cases(quick: bool) -> list[Case]:
         found += [
             Case(f"plain, new connection, c={workers}", "plain", workers, n, [], []),
             Case(f"HTTPS, default policy, c={workers}", "tls", workers, t, [], []),
+            Case(
+                f"HTTPS, default policy, standard ssl, c={workers}", "tls", workers, t, ["--provider", "standard"], []
+            ),
             Case(f"HTTPS, full handshakes, c={workers}", "tls", workers, t, ["--full-handshakes"], []),
             Case(
                 f"HTTPS, full handshakes, both X25519 only, c={workers}",
@@ -325,7 +328,7 @@ def against_blackbox(rows: list[dict[str, Any]], ports: dict[str, int], director
 def targets_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     limits = (
         ("plain, new connection", 0.65),
-        ("HTTPS, default policy", 1.0),
+        ("HTTPS, default policy, c", 1.0),
         ("HTTPS, full handshakes, c", 1.0),
         ("keep-alive", 0.5),
         ("blackbox_exporter", 0.15),
@@ -370,7 +373,7 @@ def main() -> None:
     parser.add_argument("command", nargs="?", default="run", choices=["run", "client", "silent"])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--mode", default="engine", choices=list(LOADS))
-    parser.add_argument("--provider", default="standard")
+    parser.add_argument("--provider", default="auto")
     parser.add_argument("--url", default="")
     parser.add_argument("--ca", default="")
     parser.add_argument("--count", type=int, default=1000)

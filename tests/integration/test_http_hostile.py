@@ -110,20 +110,19 @@ SCRIPTS = [
 @pytest.mark.parametrize(("script", "reason"), SCRIPTS, ids=[script.__name__ for script, _ in SCRIPTS])
 async def test_misbehaviour_ends_with_its_reason(script: object, reason: str) -> None:
     before = descriptors()
-    async with serving(script) as server:  # type: ignore[arg-type]
-        async with client() as asker:
-            started_s = time.perf_counter()
-            # Limits are reached well within the longer deadline; what never ends gets a short one.
-            timeout_s = TIMEOUT_S if reason == "timeout" else 20.0
-            result = await asker.ask(server.url, timeout_s=timeout_s)
-            took_s = time.perf_counter() - started_s
-            assert (result.success, result.reason) == (False, reason), result
-            assert result.message
-            if reason == "timeout":
-                assert TIMEOUT_S <= took_s < TIMEOUT_S + 0.25
-            if result.evidence is not None:
-                shown = result.evidence()
-                assert sum(len(name) + len(value) for name, value in shown.headers) + len(shown.body) <= EVIDENCE_BYTES
+    async with serving(script) as server, client() as asker:  # type: ignore[arg-type]
+        started_s = time.perf_counter()
+        # Limits are reached well within the longer deadline; what never ends gets a short one.
+        timeout_s = TIMEOUT_S if reason == "timeout" else 20.0
+        result = await asker.ask(server.url, timeout_s=timeout_s)
+        took_s = time.perf_counter() - started_s
+        assert (result.success, result.reason) == (False, reason), result
+        assert result.message
+        if reason == "timeout":
+            assert TIMEOUT_S <= took_s < TIMEOUT_S + 0.25
+        if result.evidence is not None:
+            shown = result.evidence()
+            assert sum(len(name) + len(value) for name, value in shown.headers) + len(shown.body) <= EVIDENCE_BYTES
     await until(lambda: descriptors() == before)
 
 
@@ -208,7 +207,8 @@ async def test_unconnectable_address_times_out_cleanly() -> None:
         for filler in fillers:
             filler.close()
         assert result.reason == "timeout", result
-        assert "connecting" in result.message
+        # Depending on the kernel's mood the last handshake is completed, and nobody is there to accept it.
+        assert "connecting" in result.message or "first byte" in result.message
 
 
 @pytest.fixture

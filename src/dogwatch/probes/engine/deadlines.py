@@ -54,10 +54,12 @@ class Deadlines:
         """Expire what is due, in order of time."""
         now = int(now_s * BUCKETS_PER_S)
         while self._order and self._order[0] <= now:
-            items = self._buckets.pop(heapq.heappop(self._order))
-            # One item's end may take another with it: an item that is gone from the set must not expire.
+            bucket = heapq.heappop(self._order)
+            items = self._buckets[bucket]
+            # One item's end may take another with it, which must not expire: the set stays known while it empties.
             while items:
                 items.pop().expire()
+            del self._buckets[bucket]
 
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))

@@ -60,7 +60,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     limit: int | None = None
     queue_limit: int = 20_000
-    tls: str = "standard"
+    tls: str = "auto"
     resolver: ResolverFiles = ResolverFiles()
 
 

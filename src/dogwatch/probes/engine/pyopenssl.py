@@ -6,6 +6,7 @@ An extra (`dogwatch[tls]`), and imported only by the engine that uses it: it cos
 from __future__ import annotations
 
 import socket
+import ssl
 from typing import Any
 
 from OpenSSL import SSL, crypto
@@ -18,6 +19,12 @@ from dogwatch.probes.engine.tls import TlsChannel, TlsFailed, TlsPolicy
 
 _VERSIONS = {"1.0": 0x0301, "1.1": 0x0302, "1.2": 0x0303, "1.3": 0x0304}
 _CHUNK_BYTES = 32 * 1024
+_NEEDED = (
+    "SSL_CTX_set1_curves_list",
+    "SSL_session_reused",
+    "SSL_get_verify_result",
+    "X509_verify_cert_error_string",
+)
 _SHUT = SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN
 
 
@@ -25,6 +32,12 @@ class PyOpenSslTls:
     """The pyOpenSSL package. Names are matched by us (RFC 9525): it has no call for that."""
 
     name = "pyopenssl"
+
+    def __init__(self) -> None:
+        """Raises: ImportError if this version lacks a call that we need and that is not public."""
+        missing = [name for name in _NEEDED if not hasattr(_lib, name)]
+        if missing:
+            raise ImportError(f"pyOpenSSL has no {', '.join(missing)}")
 
     def context(self, policy: TlsPolicy) -> object:
         try:
@@ -46,7 +59,12 @@ def _context(policy: TlsPolicy) -> Any:
         if policy.ca_file:
             context.load_verify_locations(policy.ca_file)
         else:
-            context.set_default_verify_paths()
+            # Where the standard library looks, so that both providers trust the same.
+            paths = ssl.get_default_verify_paths()
+            if paths.cafile or paths.capath:
+                context.load_verify_locations(paths.cafile, paths.capath)
+            else:
+                context.set_default_verify_paths()
     if policy.cert_file:
         context.use_certificate_chain_file(policy.cert_file)
         context.use_privatekey_file(policy.key_file or policy.cert_file)

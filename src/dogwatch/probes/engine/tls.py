@@ -241,12 +241,13 @@ def choose_provider(name: str) -> TlsProvider:
     """Return the provider of that name: standard, pyopenssl, or auto (pyOpenSSL where it is installed)."""
     if name in {"pyopenssl", "auto"}:
         try:
+            # Heavy, therefore only when the first https probe asks for it.
             from dogwatch.probes.engine.pyopenssl import PyOpenSslTls
+
+            return PyOpenSslTls()
         except ImportError:
             if name == "pyopenssl":
                 raise
-        else:
-            return PyOpenSslTls()
     return StandardTls()
 
 

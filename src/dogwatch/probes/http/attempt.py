@@ -19,6 +19,7 @@ MAX_INTERIM = 16
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # A server that does not resume after all is not asked to again: keeping its session costs a fifth of a handshake.
 MAX_REFUSALS = 3
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 _WAITING = "waiting for the first byte"
 
 
@@ -182,7 +183,7 @@ class HttpAttempt(ConnectingAttempt, eq=False):
         """The peer closed its side."""
         body = self.body
         if body is None:
-            if self.reused and not self.received_any:
+            if self._stale():
                 self._afresh()
             elif not self.received_any:
                 self.fail("reset", "the connection was closed without an answer")
@@ -194,10 +195,14 @@ class HttpAttempt(ConnectingAttempt, eq=False):
         return True
 
     def _lost(self, error: OSError) -> None:
-        if self.reused and not self.received_any:
+        if self._stale():
             self._afresh()
             return
         self.fail(reason_of(error), f"connection lost {self.doing}: {explain(error)}")
+
+    def _stale(self) -> bool:
+        """Whether a kept connection died before it answered, and asking again can do no harm (RFC 9110, 9.2.2)."""
+        return self.reused and not self.received_any and self.hop.method in _IDEMPOTENT
 
     def _afresh(self) -> None:
         """The kept connection had died meanwhile, which says nothing about the target: ask on a new one."""

@@ -76,6 +76,9 @@ class CurlLane:
         handle.close()
 
     def close(self) -> None:
+        """Safe to call twice: the engine closes it, and whoever closes the environment's extras."""
+        if self.closed:
+            return
         self.closed = True
         for owner in list(self._owners.values()):
             owner.broken(RuntimeError("the probe engine was closed"))
@@ -420,8 +423,8 @@ def _reason(code: int, number: int, message: str) -> str:
         return reason_of(OSError(number, ""))
     if code == _QUIC_ERROR and ("ssl" in message.lower() or "certificate" in message.lower()):
         return "tls"
-    if code == pycurl.E_RECV_ERROR and message.startswith("Failed to connect"):
-        return "unreachable"  # over UDP a refusal comes when reading
+    if message.startswith("Failed to connect"):
+        return "unreachable"  # over UDP a refusal comes when sending or reading
     return _REASONS.get(code, "protocol")
 
 

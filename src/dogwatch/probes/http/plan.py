@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from dogwatch.probes.engine.addresses import literal
 from dogwatch.probes.engine.dial import SocketOptions
@@ -163,6 +164,8 @@ def secrets_of(probe: HttpProbe) -> tuple[str, ...]:
         auth = ""
     if auth:
         found |= {auth.partition(":")[2], basic(auth)[6:]}
+    if probe.proxy:
+        found.add(urlsplit(probe.proxy).password or "")
     for name, value in probe.headers.items():
         if re.search(r"auth|cookie|key|token|secret|password|session|signature", name, re.IGNORECASE):
             found.add(value)

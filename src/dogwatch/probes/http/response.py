@@ -15,6 +15,8 @@ MAX_HEADERS = 512
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?")
 _MAX_CHUNK_LINE = 4096
 _MAX_TRAILERS = 16 * 1024
+# More chunks than this must hold 64 bytes each on average: a million of one byte would hold up everybody else.
+_FREE_CHUNKS = 16 * 1024
 _AFTER_STATUS = frozenset({" ", "\r", "\n"})
 # Names seen all day, which need no checking.
 _KNOWN = frozenset(
@@ -158,11 +160,12 @@ class Body(msgspec.Struct, eq=False):
     decoder: Any = None
     received: int = 0
     decoded: int = 0
-    kept: bytes = b""
+    kept: bytes | bytearray = b""
     truncated: bool = False
     line: bytes = b""
     state: int = -1  # bytes left of the chunk; -1: size line, -2: line end behind a chunk, -3: trailers
     trailers: int = 0
+    chunks: int = 0
 
     def whole(self, data: bytes) -> bool:
         """Take a body that arrived at once, the usual case; False if it needs more than counting."""
@@ -216,8 +219,16 @@ class Body(msgspec.Struct, eq=False):
         if self.decoder is not None:
             data = self._decode(data)
         self.decoded += len(data)
-        if data and len(self.kept) < self.keep:
-            self.kept = (self.kept + data if self.kept else data)[: self.keep]
+        room = self.keep - len(self.kept)
+        if data and room > 0:
+            piece = data if len(data) <= room else data[:room]
+            if not self.kept:
+                self.kept = piece
+            else:
+                # Grown in place: a body in a million pieces must not be copied a million times.
+                if not isinstance(self.kept, bytearray):
+                    self.kept = bytearray(self.kept)
+                self.kept += piece
         return self.truncated
 
     def _decode(self, data: bytes) -> bytes:
@@ -278,6 +289,9 @@ class Body(msgspec.Struct, eq=False):
         if match is None:
             raise Refused("protocol", f"bad chunk size {line[:40]!r}")
         self.state = int(match[1], 16) or -3
+        self.chunks += 1
+        if self.chunks > _FREE_CHUNKS + self.received // 64:
+            raise Refused("protocol", "the body comes in tiny chunks without end")
         return False
 
 

@@ -129,7 +129,7 @@ def _heavy(
     phases: Phases,
     chain: tuple[bytes, ...],
     head: Head | None,
-    body: bytes,
+    body: bytes | bytearray,
 ) -> None:
     """Add what costs something and only some expectations read."""
     if "phases" in wants:
@@ -169,7 +169,7 @@ def leaf_values(chain: tuple[bytes, ...]) -> dict[str, Any]:
     }
 
 
-def body_text(headers: Mapping[str, str], body: bytes) -> str:
+def body_text(headers: Mapping[str, str], body: bytes | bytearray) -> str:
     """Return a body as text, by the charset the server named, else UTF-8; what is not text becomes U+FFFD."""
     content_type = headers.get("content-type", "")
     match = _CHARSET.search(content_type) if "charset" in content_type.lower() else None
@@ -188,7 +188,7 @@ def parse_date(text: str) -> float:
         return 0.0
 
 
-def evidence_of(secrets: tuple[str, ...], head: Head | None, body: bytes) -> Evidence:
+def evidence_of(secrets: tuple[str, ...], head: Head | None, body: bytes | bytearray) -> Evidence:
     """Return what the target said, bounded, with every secret of ours blanked."""
     headers: list[tuple[str, str]] = []
     size = 0
