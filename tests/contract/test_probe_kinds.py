@@ -15,6 +15,7 @@ from typing import Any
 import dns.message
 import msgspec
 import pytest
+import uvloop
 from tests.probing import Trust, ask, children, free_port, new_attempt, open_descriptors, peer, silent_tcp, silent_udp
 
 from dogwatch.config.section import Fault
@@ -433,6 +434,10 @@ def check(probe: Probe, result: ProbeResult) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_success(kind: str, tmp_path: Path) -> None:
+    await _success(kind, tmp_path)
+
+
+async def _success(kind: str, tmp_path: Path) -> None:
     async with CASES[kind].good(tmp_path) as found:
         result = await ask(found.probe, **found.extra)
         assert result.success, result
@@ -441,6 +446,10 @@ async def test_success(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if CASES[kind].refused])
 async def test_refusal(kind: str, tmp_path: Path) -> None:
+    await _refusal(kind, tmp_path)
+
+
+async def _refusal(kind: str, tmp_path: Path) -> None:
     opener = CASES[kind].refused
     assert opener is not None
     async with opener(tmp_path) as found:
@@ -452,6 +461,10 @@ async def test_refusal(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", SILENT)
 async def test_timeout_is_kept_and_says_what_it_waited_for(kind: str, tmp_path: Path) -> None:
+    await _timeout(kind, tmp_path)
+
+
+async def _timeout(kind: str, tmp_path: Path) -> None:
     opener = CASES[kind].silent
     assert opener is not None
     async with opener(tmp_path) as found:
@@ -479,6 +492,10 @@ async def _all_gone(attempt: Any, before: dict[str, str], family: set[str]) -> N
 
 @pytest.mark.parametrize("kind", SILENT)
 async def test_cancel_leaves_nothing_and_is_final(kind: str, tmp_path: Path) -> None:
+    await _cancel(kind, tmp_path)
+
+
+async def _cancel(kind: str, tmp_path: Path) -> None:
     opener = CASES[kind].silent
     assert opener is not None
     async with opener(tmp_path) as found:
@@ -518,6 +535,22 @@ async def test_cancel_at_once_and_after_the_end(kind: str, tmp_path: Path) -> No
         cancel()
         await asyncio.sleep(0)
         assert len(calls) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_on_the_daemons_loop(kind: str, tmp_path: Path) -> None:
+    """Tests run on asyncio's loop and the daemon on uvloop's, which treats descriptors and cancellation differently."""
+
+    async def all_of_it() -> None:
+        if kind != "grpc":  # its server, not our probe, cannot change loops within a process
+            await _success(kind, tmp_path)
+        if CASES[kind].refused:
+            await _refusal(kind, tmp_path)
+        if CASES[kind].silent:
+            await _timeout(kind, tmp_path)
+            await _cancel(kind, tmp_path)
+
+    uvloop.run(all_of_it())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -222,7 +222,9 @@ class HeartbeatLedger:
         now_s, monotonic_s = self.clock.now_s(), self.clock.monotonic_s()
         record = HeartbeatRecord()
         # A stable sort from the oldest on: of two calls in the same instant the order is the store's.
-        for ping in sorted(reversed(list(pings)), key=lambda ping: ping.time_s):
+        oldest_first = list(pings)[::-1]
+        oldest_first.sort(key=lambda ping: ping.time_s)
+        for ping in oldest_first:
             record = taken(record, ping, monotonic_s - max(now_s - ping.time_s, 0.0))
             if ping.duration_s is not None:
                 record = msgspec.structs.replace(record, duration_s=ping.duration_s)
