@@ -118,22 +118,32 @@ def alive(pid: int) -> bool:
         return False
 
 
+async def all_end(pids: list[int]) -> bool:
+    """Return whether processes that were killed are gone; the kernel takes a moment for those that are not ours."""
+    for _ in range(200):
+        if not any(alive(pid) for pid in pids):
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
 async def test_time_up_ends_the_whole_group_even_if_it_ignores_term(tmp_path: Path) -> None:
     note = tmp_path / "pids"
     script = (
         f"trap '' TERM; (trap '' TERM; echo $BASHPID >> {note}; sleep 1000) & echo $$ >> {note}; sleep 1000; sleep 1000"
     )
     before, family = open_descriptors(), children()
-    result = await ask(ExecProbe(args=("bash", "-c", script), grace=0.3), 0.5)
+    result = await ask(ExecProbe(args=("bash", "-c", script), grace=0.3), 1.0)
     assert result.reason == "timeout"
     pids = [int(pid) for pid in note.read_text().split()]
     assert len(pids) == 2
-    assert not [pid for pid in pids if alive(pid)]
+    assert await all_end(pids)
     assert open_descriptors().keys() <= before.keys()
     assert children() == family
 
 
 async def test_the_result_does_not_wait_for_the_grace() -> None:
+    family = children()
     attempt = new_attempt(0.3)
     started = time.monotonic()
     result = await attempt_once(ExecProbe(args=("bash", "-c", "trap '' TERM; while :; do :; done"), grace=0.5), attempt)
@@ -141,10 +151,11 @@ async def test_the_result_does_not_wait_for_the_grace() -> None:
     assert time.monotonic() - started < 0.75
     assert attempt.env.tasks, "the end is awaited in the background"
     await asyncio.gather(*attempt.env.tasks)
-    assert not children()
+    assert children() == family
 
 
 async def test_stopping_the_daemon_kills_at_once() -> None:
+    family = children()
     attempt = new_attempt(5.0)
     cancel = ExecProbe(args=("bash", "-c", "trap '' TERM; sleep 1000; sleep 1000"), grace=60).launch(attempt, print)
     await asyncio.sleep(0.2)
@@ -153,17 +164,13 @@ async def test_stopping_the_daemon_kills_at_once() -> None:
     for task in list(attempt.env.tasks):
         task.cancel()
     await asyncio.gather(*attempt.env.tasks, return_exceptions=True)
-    assert not children()
+    assert children() == family
 
 
 async def test_what_is_left_in_the_background_does_not_stay() -> None:
     result = await ask(ExecProbe(shell="sleep 1000 & echo pid=$!"))
     assert result.success
-    for _ in range(100):
-        if not alive(result.values["data"]["pid"]):
-            break
-        await asyncio.sleep(0.01)
-    assert not alive(result.values["data"]["pid"])
+    assert await all_end([result.values["data"]["pid"]])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
@@ -187,8 +194,9 @@ async def test_what_cannot_be_run(tmp_path: Path) -> None:
 
 
 async def test_many_at_once_leave_nothing() -> None:
+    family = children()
     before = open_descriptors()
     results = await asyncio.gather(*(ask(ExecProbe(args=(sys.executable, "-S", "-c", "")), 20) for _ in range(30)))
     assert all(result.success for result in results)
     assert open_descriptors().keys() <= before.keys()
-    assert not children()
+    assert children() == family

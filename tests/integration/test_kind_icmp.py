@@ -33,9 +33,11 @@ ip link set far netns $router
 ip addr add 10.9.0.1/24 dev near
 ip link set near up
 nsenter --net=/proc/$router/ns/net sh -ec 'ip link set lo up; ip addr add 10.9.0.2/24 dev far; ip link set far up
-ip route add blackhole 198.51.100.0/24; echo 1 > /proc/sys/net/ipv4/ip_forward'
+ip route add blackhole 198.51.100.0/24; ip route add 192.0.2.128/25 via 10.9.0.1
+echo 1 > /proc/sys/net/ipv4/ip_forward'
 ip route add 203.0.113.0/24 via 10.9.0.2
 ip route add 198.51.100.0/24 via 10.9.0.2
+ip route add 192.0.2.128/25 via 10.9.0.2
 "$PYTHON" -c "$SCRIPT"
 """
 SCRIPT = """
@@ -54,7 +56,7 @@ async def main():
     keep("silent", await ask(IcmpProbe(host="198.51.100.9", count=2, interval=0.01), 0.3))
     keep("no_route", await ask(IcmpProbe(host="192.0.2.1"), 1))
     keep("refused", await ask(IcmpProbe(host="203.0.113.5"), 1))
-    keep("too_far", await ask(IcmpProbe(host="203.0.113.5", ttl=1), 1))
+    keep("too_far", await ask(IcmpProbe(host="192.0.2.200", ttl=1), 1))
     keep("too_big", await ask(IcmpProbe(host="10.9.0.2", payload=3000, dont_fragment=True), 1))
     many = await asyncio.gather(*(ask(IcmpProbe(host=f"127.0.0.{n % 250 + 1}"), 5) for n in range(400)))
     found["many"] = sum(result.success and result.values["received"] == 1 for result in many)

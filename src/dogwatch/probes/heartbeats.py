@@ -218,10 +218,13 @@ class HeartbeatLedger:
             self._records[ping.target] = taken(self._records[ping.target], ping, self.clock.monotonic_s())
 
     def restore(self, target: str, pings: Iterable[Ping]) -> None:
-        """Rebuild a target's record from stored calls, in any order. A call from the future counts as from now."""
+        """Rebuild a target's record from stored calls, newest first. A call from the future counts as from now."""
         now_s, monotonic_s = self.clock.now_s(), self.clock.monotonic_s()
         record = HeartbeatRecord()
-        for ping in sorted(pings, key=lambda ping: ping.time_s):
+        # A stable sort from the oldest on: of two calls in the same instant the order is the store's.
+        oldest_first = list(pings)[::-1]
+        oldest_first.sort(key=lambda ping: ping.time_s)
+        for ping in oldest_first:
             record = taken(record, ping, monotonic_s - max(now_s - ping.time_s, 0.0))
             if ping.duration_s is not None:
                 record = msgspec.structs.replace(record, duration_s=ping.duration_s)

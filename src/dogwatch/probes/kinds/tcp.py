@@ -37,9 +37,9 @@ class DialogueStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """One step, in this order: wait, send, start TLS.
 
     expect: regular expression (RE2) that a line of the answer must match; lines before it are passed over.
-    send: text to send, with the line end of the probe after it; `${1}` and `${name}` stand for groups of the newest
-    match, `$$` for a dollar sign. It may hold a password and is never shown. starttls: do the TLS handshake now, with
-    the options in `tls`.
+    send: text to send, with the line end of the probe after it; `$1` and `$name` stand for groups of the newest match
+    (also `$${1}`, since a configuration file takes `${…}` for the environment), `$$` for a dollar sign. It may hold a
+    password and is never shown. starttls: do the TLS handshake now, with the options in `tls`.
     """
 
     expect: str | None = None
