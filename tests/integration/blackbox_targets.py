@@ -51,10 +51,17 @@ class Banner(socketserver.StreamRequestHandler):
         try:
             self.wfile.write(b"220 dog ready\n")
             line = self.rfile.readline().decode().strip()
+            if line == "STARTTLS":
+                self.wfile.write(b"220 go\n")
+                CONTEXT.wrap_socket(self.connection, server_side=True).recv(1)
+                return
             self.wfile.write(b"250 hello " + line.removeprefix("HELO ").encode() + b"\n")
             self.rfile.readline()
         except OSError:
             """The other side left."""
+
+
+CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
 
 class Server(socketserver.ThreadingTCPServer):
@@ -79,9 +86,8 @@ def dns(sock: socket.socket) -> None:
 def main(cert: str) -> None:
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     https = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert)
-    https.socket = context.wrap_socket(https.socket, server_side=True, do_handshake_on_connect=False)
+    CONTEXT.load_cert_chain(cert)
+    https.socket = CONTEXT.wrap_socket(https.socket, server_side=True, do_handshake_on_connect=False)
     https.handle_error = lambda *_args: None  # type: ignore[method-assign]
     banner = Server(("127.0.0.1", 0), Banner)
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

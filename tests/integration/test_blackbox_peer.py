@@ -60,6 +60,7 @@ QUESTIONS = [
     ("tcp_ip4", "127.0.0.1:1", ""),
     ("tcp_banner", "127.0.0.1:{banner}", ""),
     ("tcp_banner_bad", "127.0.0.1:{banner}", ""),
+    ("tcp_starttls", "127.0.0.1:{banner}", ""),
     ("tcp_tls", "localhost:{https}", ""),
     ("tcp_tls_verified", "localhost:{https}", ""),
     ("dns_a", "127.0.0.1:{dns}", ""),

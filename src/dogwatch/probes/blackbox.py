@@ -20,6 +20,7 @@ from dogwatch.config.part import Configuration
 from dogwatch.core.component import Registry, nearest
 from dogwatch.core.metrics import Family, render
 from dogwatch.errors import ConfigError, NotFound, Problem, UsageError
+from dogwatch.probes.blackbox_files import read_file
 from dogwatch.probes.blackbox_metrics import Outcome, families
 from dogwatch.probes.blackbox_modules import (
     MODULES,
@@ -27,7 +28,6 @@ from dogwatch.probes.blackbox_modules import (
     default_modules,
     files_of,
     inline_of,
-    read_file,
     read_module,
 )
 from dogwatch.probes.blackbox_translate import Translated, host_of, over_limit, translate

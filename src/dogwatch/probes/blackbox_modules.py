@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,7 +14,6 @@ import yaml
 
 from dogwatch.config.section import Fault, Section
 from dogwatch.core.component import nearest
-from dogwatch.errors import ConfigError, Problem
 from dogwatch.rules.conditions import ConditionError, compile_condition
 
 _DURATION_UNITS = {"y": 31_536_000.0, "w": 604_800.0, "d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -321,10 +319,24 @@ def _cannot(prober: str, options: Any) -> Iterator[Fault]:
         yield Fault((prober, "query_name"), "the name to ask for is missing")
     if isinstance(options, DnsModule) and options.query_class != "IN":
         yield Fault((prober, "query_class"), "only class IN is supported")
+    if isinstance(options, TcpModule) and options.tls and any(step.starttls for step in options.query_response):
+        yield Fault((prober, "tls"), "TLS from the first byte and starttls exclude each other")
+    if isinstance(options, WebsocketModule) and websocket_dialogue(options.query_response) is None:
+        yield Fault((prober, "query_response"), "only one text to send and one to expect after it are supported")
     for at, step in enumerate(getattr(options, "query_response", ())):
         if step.labels:
             yield Fault((prober, "query_response", at, "labels"), "is not supported")
         yield from _regex_fault(step.expect, (prober, "query_response", at, "expect"))
+
+
+def websocket_dialogue(steps: Sequence[QueryStep]) -> dict[str, str] | None:
+    """Return a dialogue as our websocket kind has it: send one text, expect one; None for any other."""
+    texts = [(name, text) for step in steps for name, text in (("expect", step.expect), ("send", step.send)) if text]
+    if [name for name, _text in texts] not in ([], ["send"], ["expect"], ["send", "expect"]):
+        return None
+    if any(step.starttls for step in steps):
+        return None
+    return {("expect_message" if name == "expect" else "send"): text for name, text in texts}
 
 
 def _http_faults(options: HttpModule) -> Iterator[Fault]:
@@ -363,72 +375,6 @@ def cel_string(text: str) -> str:
     """Return a text as a CEL string literal."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
     return f'"{escaped}"'
-
-
-# Files.
-
-
-def read_file(path: Path) -> dict[str, Module]:
-    """Return the modules of one of blackbox_exporter's files.
-
-    Raises: ConfigError with file and line of every mistake.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        loader = yaml.CSafeLoader(text)
-        try:
-            root = loader.get_single_node()
-            content = loader.construct_document(root) if root is not None else None
-        finally:
-            loader.dispose()
-    except OSError as error:
-        raise ConfigError([Problem(f"cannot read: {error.strerror}", file=str(path))]) from None
-    except UnicodeDecodeError:
-        raise ConfigError([Problem("is not UTF-8", file=str(path))]) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        message = getattr(error, "problem", None) or str(error)
-        raise ConfigError([Problem(message, file=str(path), line=mark.line + 1 if mark else 0)]) from None
-    modules = content.get("modules") if isinstance(content, dict) else None
-    if root is None or not isinstance(modules, dict):
-        raise ConfigError([Problem("has no modules", path="modules", file=str(path))])
-    return _read_all(modules, path, root)
-
-
-def _read_all(modules: Mapping[Any, Any], path: Path, root: yaml.Node) -> dict[str, Module]:
-    found: dict[str, Module] = {}
-    problems: list[Problem] = []
-    for name, value in modules.items():
-        module, faults = read_module(str(name), value)
-        if module is not None:
-            found[str(name)] = module
-        for fault in faults:
-            place = ("modules", name, *fault.path)
-            shown = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
-            line = line_of(root, place)
-            problems.append(Problem(fault.message, path=shown, file=str(path), line=line, hint=fault.hint))
-    if problems:
-        raise ConfigError(problems)
-    return found
-
-
-def line_of(root: yaml.Node, path: Place) -> int:
-    """Return the line where the part at a path was written, or where the nearest part around it was."""
-    line, node = root.start_mark.line + 1, root
-    for step in path:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if key.value == str(step):
-                    line, node = key.start_mark.line + 1, value
-                    break
-            else:
-                return line
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            line = node.start_mark.line + 1
-        else:
-            return line
-    return line
 
 
 def files_of(value: Mapping[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ from dogwatch.probes.blackbox_modules import (
     TlsConfig,
     cel_string,
     parse_limit,
+    websocket_dialogue,
 )
 from dogwatch.probes.probe import Probe, ProbeResult
 from dogwatch.rules.conditions import Condition, ConditionFailure, compile_condition
@@ -307,7 +308,8 @@ def _unix(_module: Module, target: str, _hostname: str) -> tuple[str, dict[str, 
 
 
 def _websocket(module: Module, target: str, _hostname: str) -> tuple[str, dict[str, Any]]:
-    options: dict[str, Any] = {"url": target, "headers": dict(module.websocket.headers)}
+    dialogue = websocket_dialogue(module.websocket.query_response) or {}
+    options: dict[str, Any] = {"url": target, "headers": dict(module.websocket.headers), **dialogue}
     if target.startswith("wss:"):
         options["tls"] = tls_options(module.websocket.tls_config)
     return "websocket", options

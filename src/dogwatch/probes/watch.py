@@ -14,6 +14,7 @@ from dogwatch.core.component import Registry, nearest
 from dogwatch.core.metrics import Family
 from dogwatch.errors import NotFound, TransientError
 from dogwatch.probes.adhoc import ask_once, build_probe
+from dogwatch.probes.env import default_concurrency
 from dogwatch.probes.heartbeats import HeartbeatLedger
 from dogwatch.probes.metrics import probe_families, watch_families
 from dogwatch.probes.probe import Probe, ProbeEnv, ProbeResult
@@ -31,7 +32,8 @@ AD_HOC_RUNNING = 100
 class Watch(Runner):
     """Owns all targets; a Part (prepare, stop) and a WatchView. Starts empty.
 
-    section: the `probes` section that it reads.
+    section: the `probes` section that it reads. concurrency: attempts under way at once; None for what the
+    descriptor limit bears.
     """
 
     name = "watch"
@@ -44,9 +46,9 @@ class Watch(Runner):
         bus: Bus,
         clock: Clock,
         section: Section[list[ProbeSpec]],
-        concurrency: int = 4096,
+        concurrency: int | None = None,
     ) -> None:
-        super().__init__(store=store, bus=bus, clock=clock, concurrency=concurrency)
+        super().__init__(store=store, bus=bus, clock=clock, concurrency=concurrency or default_concurrency())
         self.env = env
         self.section = section
         self.all: dict[str, Target] = {}

@@ -8,13 +8,13 @@ import pytest
 
 from dogwatch.errors import ConfigError, UsageError
 from dogwatch.probes.blackbox import Blackbox, load_modules, timeout_of
+from dogwatch.probes.blackbox_files import read_file
 from dogwatch.probes.blackbox_modules import (
     Module,
     check_modules,
     default_modules,
     parse_limit,
     parse_prometheus_duration,
-    read_file,
     read_module,
 )
 from dogwatch.probes.blackbox_translate import translate
@@ -74,6 +74,16 @@ def test_the_default_modules_are_those_of_the_example_file() -> None:
             "unknown",
         ),
         ({"prober": "dns", "dns": {}}, ("dns", "query_name"), "missing"),
+        (
+            {"prober": "tcp", "tcp": {"tls": True, "query_response": [{"starttls": True}]}},
+            ("tcp", "tls"),
+            "exclude each other",
+        ),
+        (
+            {"prober": "websocket", "websocket": {"query_response": [{"expect": "a"}, {"send": "b"}]}},
+            ("websocket", "query_response"),
+            "only one text",
+        ),
         ({"prober": "dns", "dns": {"query_name": "x", "query_class": "CH"}}, ("dns", "query_class"), "IN"),
         ({"prober": "grpc", "grpc": {"metadata": {"a": ["b"]}}}, ("grpc", "metadata"), "not supported"),
     ],

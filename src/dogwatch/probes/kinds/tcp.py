@@ -116,7 +116,8 @@ class TcpProbe(SteppedProbe, frozen=True, kw_only=True):
         with await open_stream(attempt, to, progress) as stream:
             if self.starttls:
                 await ask_for_tls(stream, self.starttls, host)
-            if self.starttls or self.tls:
+            later = any(step.starttls for step in self.dialogue)
+            if self.starttls or (self.tls and not later):
                 await self._start_tls(attempt, stream, host)
             if self.dialogue:
                 started = perf_counter()
