@@ -124,6 +124,16 @@ async def test_theme_follows_the_system_and_the_button(browser: Browser, server:
         assert await page.evaluate(background) == dark
 
 
+@pytest.mark.parametrize("theme", ["", "dark"])
+async def test_paper_is_light(browser: Browser, server: Running, theme: str) -> None:
+    async with opened(browser, server, scheme="dark") as page:
+        await page.evaluate("(theme) => { if (theme) document.documentElement.dataset.theme = theme; }", theme)
+        await page.emulate_media(media="print")
+        assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        await expect(page.locator(".search")).to_be_hidden()
+        await expect(page.locator(".row").last).to_be_visible()
+
+
 async def test_policy_forbids_what_is_written_inline(browser: Browser, server: Running) -> None:
     async with opened(browser, server, expected="Executing inline script violates") as page:
         await page.evaluate(

@@ -76,6 +76,23 @@ async def test_writes_from_other_sites_are_refused(
     assert server.program.watch.target("shop").status == "up"
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/ping/../api/v1/reload",
+        "/ping/%2e%2e/api/v1/reload",
+        "/ping//../api/v1/reload",
+        "//api/v1/reload",
+        "/api//v1/reload",
+    ],
+)
+async def test_no_way_of_writing_an_address_goes_round_the_guard(server: Running, path: str) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\nConnection: close\r\n\r\n"
+    answer = await server.raw(head.encode())
+    assert answer.split()[1] in (b"403", b"404")
+    assert len(server.program.reload.history()) == 1
+
+
 async def test_writes_from_our_own_page_are_taken(client: httpx.AsyncClient, server: Running) -> None:
     headers = {"origin": server.url, "sec-fetch-site": "same-origin"}
     assert (await client.post("/api/v1/targets/shop/pause", headers=headers)).status_code == 200

@@ -216,7 +216,7 @@ def phase_parts(view: TargetView) -> list[tuple[str, str, float, float]]:
         return []
     seconds = [(name, title, float(getattr(view.last_phases, f"{name}_s"))) for name, title in _PHASES]
     total = sum(one for _name, _title, one in seconds)
-    return [(name, title, one, one / total) for name, title, one in seconds] if total else []
+    return [(name, title, one, one / total) for name, title, one in seconds if one > 0]
 
 
 def shown_values(view: TargetView) -> list[tuple[str, str]]:
@@ -232,7 +232,7 @@ def shown_values(view: TargetView) -> list[tuple[str, str]]:
         elif name.endswith("_s") and math.isfinite(value):
             text = format_duration(value)
         else:
-            text = f"{value:.6g}"
+            text = str(value) if isinstance(value, int) else f"{value:.6g}"
         if text:
             shown.append((name, text))
     return shown
@@ -267,7 +267,7 @@ def page_templates(assets: Assets) -> jinja2.Environment:
 
 
 def _latency(seconds: float | None) -> str:
-    if seconds is None:
+    if not seconds:  # a heartbeat without a start has no duration
         return "–"
     return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 

@@ -42,9 +42,9 @@ function latency(body) {
   const max = points.reduce((most, one) => (one.max_s !== null && one.max_s > most ? one.max_s : most), 0);
   const common = {
     x, failures, format: duration,
-    summary: known.length || failed
+    summary: known.length
       ? `mean ${duration(mean)}, slowest ${duration(max)}, ${failed ? `${failed} failed` : "none failed"}`
-      : "",
+      : failed ? `all ${failed} failed` : "",
   };
   if (points.some((one) => one.phases && PHASES.some(([key]) => one.phases[key] > 0))) {
     const stacked = PHASES.map(() => []);
@@ -169,6 +169,8 @@ class Chart {
     this.number = 0;
     let range = new URLSearchParams(location.search).get("range");
     try { range ||= localStorage.getItem(RANGE_KEY); } catch { /* may be forbidden */ }
+    // Nobody chose: a target that is not watched for long begins with the last hour.
+    this.unchosen = !range && figure.dataset.range === "24h";
     this.range = RANGES.includes(range) && !figure.closest(".host") ? range : figure.dataset.range;
     figure.addEventListener("click", (event) => {
       const button = event.target.closest("button[data-range]");
@@ -191,6 +193,7 @@ class Chart {
   }
 
   choose(range) {
+    this.unchosen = false;
     this.range = range;
     this.press();
     if (!this.figure.closest(".host")) {
@@ -214,7 +217,16 @@ class Chart {
       ]);
       const body = await answer.json();
       if (!answer.ok) throw new Error(body.detail);
-      if (number === this.number) this.draw(uPlot, body);
+      if (number !== this.number) return;
+      const young = this.unchosen && body.points?.length && body.points.find((one) => one.count)?.time_s > body.until_s - 3600;
+      this.unchosen = false;
+      if (young) {
+        this.range = "1h";
+        this.press();
+        await this.load();
+        return;
+      }
+      this.draw(uPlot, body);
     } catch (error) {
       if (number === this.number && !this.plotted) this.figure.querySelector(".plot").textContent = error.message;
     }

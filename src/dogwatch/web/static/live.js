@@ -90,7 +90,7 @@ function onResult(result) {
   const place = row(result.target);
   if (place) {
     push(place.querySelector(".bars"), result);
-    place.querySelector("[data-latency]").textContent = duration(result.duration_s);
+    place.querySelector("[data-latency]").textContent = duration(result.duration_s || null);
     if (place.dataset.status !== result.status) changed.add(place), freshSoon();
   }
   const page = document.querySelector("[data-target-page]");
