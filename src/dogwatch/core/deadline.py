@@ -157,24 +157,33 @@ class scope:  # noqa: N801 - read as a statement: `async with scope(5.0) as tree
         await self._within.__aexit__(None, None, None)
 
 
+# What was cancelled before has this long to clean up before it is cancelled again: it may have swallowed the first.
+CLEAN_UP_S = 1.0
+
+
 async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks and return when all have ended, whatever they raised.
 
-    One that was cancelled before and is cleaning up is not disturbed: a second cancellation would cut its clean-up
-    short. When the caller is cancelled meanwhile it still waits, for leaving would leave the tasks without an owner;
-    the cancellation is raised afterwards.
+    One that was cancelled before and is cleaning up is left alone for CLEAN_UP_S: a second cancellation would cut its
+    clean-up short. When the caller is cancelled meanwhile it still waits, for leaving would leave the tasks without an
+    owner; the cancellation is raised afterwards.
     """
     pending = {task for task in tasks if not task.done()}
-    for task in pending:
-        if not task.cancelling():
-            task.cancel()
+    again = {task for task in pending if task.cancelling()}
+    for task in pending - again:
+        task.cancel()
     interrupted: asyncio.CancelledError | None = None
     while pending:
         try:
-            _, pending = await asyncio.wait(pending)
+            done, pending = await asyncio.wait(pending, timeout=CLEAN_UP_S if again else None)
         except asyncio.CancelledError as error:
             interrupted = error
             pending = {task for task in pending if not task.done()}
+            continue
+        if not done or not again & pending:
+            for task in again & pending:
+                task.cancel()
+            again = set()
     if interrupted is not None:
         raise interrupted
 
