@@ -14,6 +14,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from dogwatch.web.application import WebApplication
 
 log = logging.getLogger(__name__)
+# How long after the last accepted connection its request, or the next one of a kept connection, may still arrive.
+DRAIN_S = 0.3
 
 
 class _Protocol(H11Protocol):
@@ -23,6 +25,8 @@ class _Protocol(H11Protocol):
     """
 
     head_timeout_s = 20.0
+    # Set on the server's own subclass, and so for all its connections at once.
+    draining = False
     _head_timer: asyncio.TimerHandle | None = None
     _asked = False
 
@@ -40,6 +44,10 @@ class _Protocol(H11Protocol):
         if self.cycle is not before:
             self._asked = True
             self._stop_timer()
+            if self.draining:
+                # It is answered, and the client is told not to send another one here. The application has not begun.
+                self.cycle.keep_alive = False
+                self.headers.append((b"connection", b"close"))
         elif self._head_timer is None and self._asked and self.cycle.response_complete:
             # The next request of a kept connection has begun: uvicorn has just stopped its own timer.
             self._await_head()
@@ -92,7 +100,7 @@ async def serve(
     connections are accepted. Cancelling this stops at once.
     """
     options = app.context.options
-    protocol = type("Protocol", (_Protocol,), {"head_timeout_s": options.request_timeout})
+    protocol: Any = type("Protocol", (_Protocol,), {"head_timeout_s": options.request_timeout})
     config = uvicorn.Config(
         cast("Any", app),
         http=protocol,
@@ -124,10 +132,20 @@ async def serve(
         for one in server.servers:
             one.close()
         app.context.streams.closing.set()
+        protocol.draining = True
+        await _drain(server)
         await server.shutdown(sockets=own)
     finally:
         app.context.streams.closing.set()
         await _abandon(server if running else None, own)
+
+
+async def _drain(server: _Server) -> None:
+    """Give requests that are on their way a moment to arrive: uvicorn closes idle connections with them in flight."""
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + DRAIN_S
+    while server.server_state.connections and loop.time() < until_s:
+        await asyncio.sleep(DRAIN_S / 10)
 
 
 async def _abandon(server: _Server | None, sockets: Sequence[socket.socket]) -> None:
