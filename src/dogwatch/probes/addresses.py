@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from time import perf_counter
 from typing import Any
 
 from dogwatch.probes.probe import Attempt
@@ -82,11 +83,10 @@ async def resolve_host(
         return [known]
     loop = asyncio.get_running_loop()
     left_s = max(deadline - loop.time(), 0.001)
-    ask = getattr(attempt.env.engine, "resolve_async", None)
     try:
-        if ask is not None:
-            addresses = [literal(text, port) for text in _texts(await ask(host, ip_version, left_s))]
-            found = [address for address in addresses if address is not None]
+        if attempt.env.engine is not None:
+            texts = await _by_the_engine(attempt.env.engine, host, ip_version, left_s)
+            found = [address for text in texts if (address := literal(text, port)) is not None]
         else:
             found = await _by_the_system(loop, host, port, ip_version, left_s)
     except TimeoutError as error:
@@ -103,9 +103,23 @@ def _wanted(ip_version: int | None) -> str:
     return f"IPv{ip_version} address" if ip_version else "address"
 
 
-def _texts(answer: Any) -> list[str]:
-    """Return addresses as text: a resolver may answer with them, or with (family, text) pairs."""
-    return [item if isinstance(item, str) else str(item[1]) for item in answer]
+async def _by_the_engine(engine: Any, host: str, ip_version: int | None, left_s: float) -> list[str]:
+    """Return addresses as the engine's own resolver finds them: cached, shared by all who ask, without a thread."""
+    answer: asyncio.Future[tuple[tuple[tuple[int, str], ...], str]] = asyncio.get_running_loop().create_future()
+
+    def done(addresses: tuple[tuple[int, str], ...], message: str) -> None:
+        if not answer.done():
+            answer.set_result((addresses, message))
+
+    family = str(ip_version) if ip_version else "auto"
+    cancel = engine.resolve(host, family, perf_counter() + left_s, done)
+    try:
+        addresses, message = await answer
+    finally:
+        cancel()
+    if not addresses:
+        raise ProbeFailed("resolve", f"cannot resolve {host}: {message}")
+    return [text for _, text in addresses]
 
 
 async def _by_the_system(

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.probing import Trust, ask, free_port, peer
+from tests.probing import Trust, ask, free_port, new_attempt, peer
 
+from dogwatch.probes.engine.engine import Engine
 from dogwatch.probes.kinds.tcp import DialogueStep, TcpProbe
 from dogwatch.probes.patterns import expand, matches, pattern
-from dogwatch.probes.probe import Evidence, ProbeResult
+from dogwatch.probes.probe import Evidence, ProbeResult, attempt_once
 from dogwatch.probes.starttls import DEFAULT_PORTS
 from dogwatch.probes.stream import MAX_READ_BYTES
 from dogwatch.probes.trust import TlsOptions
@@ -214,24 +215,40 @@ async def test_refusal_is_told_with_the_address() -> None:
         assert (result.reason, result.message) == ("refused", f"cannot connect to {host}:{port}: connection refused")
 
 
+async def idle(reader: Reader, _: Writer) -> None:
+    await reader.read(1)
+
+
 async def test_the_engines_resolver_is_asked_and_every_address_tried() -> None:
-    class Engine:
-        async def resolve_async(self, name: str, ip_version: int | None, timeout_s: float) -> list[tuple[int, str]]:
-            assert (name, ip_version) == ("db.example", None)
-            assert 0 < timeout_s <= 2
-            return [(2, "127.0.0.2"), (2, "127.0.0.1")]
+    cancelled = []
 
-    async def idle(reader: Reader, _: Writer) -> None:
-        await reader.read(1)
-
-    from tests.probing import new_attempt
-
-    from dogwatch.probes.probe import attempt_once
+    class Resolving:
+        def resolve(self, name: str, family: str, deadline_s: float, done: Any) -> Any:
+            assert (name, family) == ("db.example", "auto")
+            assert 0 < deadline_s - time.perf_counter() <= 2
+            asyncio.get_running_loop().call_soon(done, ((2, "127.0.0.2"), (2, "127.0.0.1")), "")
+            return lambda: cancelled.append(name)
 
     async with peer(idle) as port:
-        result = await attempt_once(TcpProbe(host="db.example", port=port), new_attempt(engine=Engine()))
+        result = await attempt_once(TcpProbe(host="db.example", port=port), new_attempt(engine=Resolving()))
     assert result.success
     assert result.values["ip"] == "127.0.0.1"
+    assert cancelled == ["db.example"]
+
+
+async def test_names_by_the_real_engine() -> None:
+    engine = Engine()
+    engine.open()
+    try:
+        async with peer(idle) as port:
+            found = await attempt_once(TcpProbe(host=f"localhost:{port}", ip_version=4), new_attempt(engine=engine))
+        probe = TcpProbe(host="no-such-host.invalid", port=1)
+        missing = await attempt_once(probe, new_attempt(0.5, engine=engine))
+    finally:
+        engine.close()
+    assert found.success, found.message
+    assert missing.reason in {"resolve", "timeout"}
+    assert "no-such-host.invalid" in missing.message
 
 
 async def test_a_name_that_does_not_exist() -> None:
