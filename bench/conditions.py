@@ -13,16 +13,25 @@ from dogwatch.rules.cel_reference import compile_reference
 from dogwatch.rules.conditions import compile_condition
 
 NAME = "conditions"
-VARIABLES = {"status": "int", "body": "string", "json": "dyn", "duration_s": "double", "headers": "map"}
+VARIABLES = {
+    "status": "int",
+    "body": "string",
+    "page": "string",
+    "json": "dyn",
+    "duration_s": "double",
+    "headers": "map",
+}
 VALUES = {
     "status": 200,
-    "body": "x" * 2000 + " all is ok",
+    "body": "<html><body>all is ok</body></html>",
+    "page": "x" * 2000 + " all is ok",
     "json": {"status": "healthy", "checks": [{"name": "db", "ok": True}, {"name": "queue", "ok": True}]},
     "duration_s": 0.031,
     "headers": {"content-type": "application/json"},
 }
 EXPRESSIONS = (
     'status == 200 && body.contains("ok")',
+    'status == 200 && page.contains("ok")',
     "status in [200, 204] && duration_s < 0.5",
     'json.status == "healthy" && json.checks[0].ok',
     'headers["content-type"].startsWith("application/") || has(json.version)',

@@ -57,7 +57,7 @@ class Compiler:
                 return self._binary(node)
             case Chain():
                 items = tuple(self.run(item) for item in node.items)
-                return _all(items) if node.op == "&&" else _any(items)
+                return _chain(node.op, items)
             case Choice():
                 return _choice(self.run(node.test), self.run(node.yes), self.run(node.no))
             case ListOf():
@@ -230,6 +230,30 @@ def _text_constant(target: Run, find: Callable[[str], bool], name: str) -> Run:
         return find(text)
 
     return found
+
+
+def _chain(op: str, items: tuple[Run, ...]) -> Run:
+    whole = _all(items) if op == "&&" else _any(items)
+    if len(items) != 2:
+        return whole
+    first, second = items
+    decides = op == "||"
+
+    def two(values: Values) -> Any:
+        """The common case without a loop; where anything is odd, the rules of `whole` decide anew."""
+        try:
+            value = first(values)
+        except CelError:
+            return whole(values)
+        if value is decides:
+            return value
+        if value is (not decides):
+            value = second(values)
+            if value is True or value is False:
+                return value
+        return whole(values)
+
+    return two
 
 
 def _all(items: tuple[Run, ...]) -> Run:
