@@ -84,11 +84,12 @@ def _context(policy: TlsPolicy) -> Any:
 class PyOpenSslChannel:
     """One connection over OpenSSL's memory buffers."""
 
-    __slots__ = ("_connection", "_name")
+    __slots__ = ("_connection", "_name", "_shown")
 
     def __init__(self, policy: TlsPolicy, context: Any, server_name: str, resumption: object | None) -> None:
         self._connection = connection = SSL.Connection(context, None)
         self._name = server_name if policy.verify else ""
+        self._shown: tuple[bytes, ...] | None = None
         connection.set_connect_state()
         if server_name and literal(server_name) is None:
             connection.set_tlsext_host_name(server_name.encode("ascii"))
@@ -180,10 +181,12 @@ class PyOpenSslChannel:
         return name.decode("latin-1")
 
     def chain(self) -> tuple[bytes, ...]:
-        connection = self._connection
-        chain = connection.get_verified_chain(as_cryptography=False)
-        chain = chain or connection.get_peer_cert_chain(as_cryptography=False)
-        return tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, item) for item in chain or [])
+        if self._shown is None:  # asked for twice, and 30 µs each time
+            connection = self._connection
+            chain = connection.get_verified_chain(as_cryptography=False)
+            chain = chain or connection.get_peer_cert_chain(as_cryptography=False)
+            self._shown = tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, item) for item in chain or [])
+        return self._shown
 
     def _verdict(self) -> str:
         """Return OpenSSL's own sentence on the certificate: `certificate has expired`."""
