@@ -66,7 +66,9 @@ def assert_whole(daemon: Daemon, folder: Path, acknowledged: list[tuple[str, str
         for name in HEARTBEATS:
             kept[name] = [ping.body for ping in read.pings(connection, name, 1_000_000)]
         for name, text in acknowledged:
-            assert kept[name].count(text) == 1, f"{name}: '{text}' was acknowledged and is kept {kept[name].count(text)}×"
+            assert kept[name].count(text) == 1, (
+                f"{name}: '{text}' was acknowledged and is kept {kept[name].count(text)}×"
+            )
 
 
 def states_of(daemon: Daemon) -> dict[str, tuple[str, float]]:
