@@ -96,13 +96,17 @@ def test_descriptor_limit(tmp_path: Path, limit: int) -> None:
             # Recovery: the clients are gone, the targets are removed.
             wait_until(lambda: daemon.request("GET", "/healthz")[0] == 200)
             daemon.config.write_text(configuration(port, 0))
-            wait_until(lambda: daemon.request("GET", "/api/v1/targets/silent-0")[0] == 404, within_s=20, what="the reload")
+            wait_until(
+                lambda: daemon.request("GET", "/api/v1/targets/silent-0")[0] == 404, within_s=20, what="the reload"
+            )
             wait_until(lambda: descriptors(daemon.pid) <= idle + 4, what="descriptors back")
             wait_until(lambda: finding(daemon, "fds") is None, what="the finding's end")
             before = summed(metrics(daemon), "dogwatch_probe_results_total", 'target="nobody"', 'result="refused"')
             wait_until(
-                lambda: summed(metrics(daemon), "dogwatch_probe_results_total", 'target="nobody"', 'result="refused"')
-                >= before + 3,
+                lambda: (
+                    summed(metrics(daemon), "dogwatch_probe_results_total", 'target="nobody"', 'result="refused"')
+                    >= before + 3
+                ),
                 what="watching",
             )
             assert not daemon.get("/api/v1/status")["store_trouble"]
