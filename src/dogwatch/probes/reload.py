@@ -82,7 +82,7 @@ class WatchChange:
         for target in self.added.values():
             self._follow_pause(target)
             if not target.state.paused:
-                watch.plan(target)
+                watch.plan(target, among=len(self._order))
 
     def _adapt(self, target: Target, spec: ProbeSpec, rules: Rules) -> None:
         watch = self._watch
@@ -99,7 +99,7 @@ class WatchChange:
             watch.schedule.put(target, watch.schedule.time_s(watch.clock.monotonic_s()))
             watch.arm()
         elif spec.every != every_s:
-            watch.plan(target)
+            watch.plan(target, among=len(self._order))
 
     def _follow_pause(self, target: Target) -> None:
         """Pause what the configuration pauses; resume what only it had paused. A pause by hand stands."""

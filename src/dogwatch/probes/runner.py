@@ -13,7 +13,7 @@ from dogwatch.core.clock import Clock
 from dogwatch.core.values import Event, Transition
 from dogwatch.probes.metrics import LatenessHistogram
 from dogwatch.probes.probe import ProbeResult
-from dogwatch.probes.schedule import STALL_S, Schedule, first_due_s
+from dogwatch.probes.schedule import STALL_S, Schedule, first_two_s
 from dogwatch.probes.target import ResultSeen, Target
 from dogwatch.rules.thresholds import Seen, State
 from dogwatch.store.protocol import Store, TargetState
@@ -65,11 +65,15 @@ class Runner:
 
     # The schedule.
 
-    def plan(self, target: Target, *, soon: bool = True) -> None:
-        """Put a target on the schedule. soon: spread from now; otherwise a whole interval from now."""
+    def plan(self, target: Target, *, among: int) -> None:
+        """Put a target on the schedule: soon for the first time, then at its own place in the interval.
+
+        among: how many targets there are, so that many are not all asked at once.
+        """
         now_s = self.schedule.time_s(self.clock.monotonic_s())
-        wait_s = first_due_s(target.name, target.spec.every) if soon else target.spec.every
-        self.schedule.put(target, now_s + wait_s)
+        first_s, second_s = first_two_s(target.name, target.spec.every, among)
+        target.settle_s = now_s + second_s
+        self.schedule.put(target, now_s + first_s)
         self.arm()
 
     def arm(self) -> None:
@@ -107,7 +111,8 @@ class Runner:
         grid_s = target.due_s - target.jitter_s
         target.jitter_s = random.random() * spec.jitter if spec.jitter else 0.0  # noqa: S311 - spreads load
         now_s = target.due_s + lateness_s
-        following_s = grid_s + spec.every
+        following_s = grid_s + spec.every if target.settle_s is None else target.settle_s
+        target.settle_s = None
         if following_s <= now_s:
             missed = int((now_s - following_s) / spec.every) + 1
             target.skipped += missed
@@ -204,7 +209,7 @@ class Runner:
 
     def _record(self, target: Target, result: ProbeResult, now_s: float, *, degraded: bool) -> None:
         seen = Seen.BAD if not result.success else Seen.POOR if degraded else Seen.GOOD
-        why = result.message if not result.success else ""
+        why = result.message if degraded or not result.success else ""
         before = target.state
         transition = target.observe(seen, now_s=now_s, monotonic_s=self.clock.monotonic_s(), why=why)
         self.store.add_result(target.row(result, now_s))

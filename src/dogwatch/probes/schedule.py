@@ -7,8 +7,9 @@ import heapq
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
-# A target of a long interval need not wait for hours until it is first asked.
-FIRST_SPREAD_S = 30.0
+# First attempts are spread over this long, or this far apart where there are many targets.
+FIRST_SPREAD_S = 2.0
+FIRST_APART_S = 0.005
 # Behind by more than this, everything is moved instead of being caught up with in a burst.
 STALL_S = 1.0
 
@@ -28,9 +29,16 @@ def phase(name: str) -> float:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") / 2**64
 
 
-def first_due_s(name: str, every_s: float) -> float:
-    """Return how long after its start a target is asked first."""
-    return phase(name) * min(every_s, FIRST_SPREAD_S)
+def first_two_s(name: str, every_s: float, among: int) -> tuple[float, float]:
+    """Return how long after its start a target is asked first, and for the second time.
+
+    The first comes soon, so that a person who starts the program need not wait for an interval to see anything; the
+    second is at the target's own place in its interval, at least half of one later, so that the load stays spread.
+    """
+    share = phase(name)
+    first_s = share * min(every_s, max(FIRST_SPREAD_S, among * FIRST_APART_S))
+    second_s = share * every_s
+    return first_s, second_s if second_s - first_s >= every_s / 2 else second_s + every_s
 
 
 class Schedule(Generic[T]):

@@ -64,7 +64,7 @@ class Target:
 
     running: an attempt is under way, waiting retries included. tries: of this attempt so far. waiters: who wants the
     result of the attempt under way. commit: the newest transition on its way to disk. gone: no longer configured;
-    what still arrives for it is dropped.
+    what still arrives for it is dropped. settle_s: when its second attempt is due, where the first came early.
     """
 
     __slots__ = (
@@ -92,6 +92,7 @@ class Target:
         "running",
         "saved",
         "saved_s",
+        "settle_s",
         "skipped",
         "spec",
         "started_s",
@@ -108,6 +109,7 @@ class Target:
         self.fingerprint = fingerprint(spec)
         self.turn = 0
         self.due_s = 0.0
+        self.settle_s: float | None = None
         self.jitter_s = 0.0
         self.running = False
         self.queued = False
@@ -180,7 +182,9 @@ class Target:
         if rules.degraded is None:
             return result, False
         try:
-            return result, rules.degraded.test(values)
+            if not rules.degraded.test(values):
+                return result, False
+            return msgspec.structs.replace(result, message=rules.degraded.holds(values)), True
         except ConditionFailure as failure:
             # It answered as it should; that the slow condition cannot be decided is shown, but is not the target's.
             return msgspec.structs.replace(result, message=str(failure)), False

@@ -101,6 +101,11 @@ class Condition:
         seen = self._seen(values)
         return f"{_cut(self.text, 160)} was false" + (f": {seen}" if seen else "")
 
+    def holds(self, values: Mapping[str, Any]) -> str:
+        """Return the condition with the values it reads, for one that is true: `duration_s > 0.5: duration_s is 0.7`."""
+        seen = self._seen(values)
+        return _cut(self.text, 160) + (f": {seen}" if seen else "")
+
     def _conjuncts(self) -> list[Condition]:
         """Return the parts of a && b && c as conditions of their own; none where it is one condition."""
         if self._parts is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dogwatch.probes.schedule import FIRST_SPREAD_S, Schedule, first_due_s, phase
+from dogwatch.probes.schedule import FIRST_SPREAD_S, Schedule, first_two_s, phase
 
 
 class Entry:
@@ -52,4 +52,7 @@ def test_being_behind_moves_everything_and_keeps_the_distances() -> None:
 def test_the_first_attempt_is_within_the_interval_and_soon(name: str, every_s: float) -> None:
     assert 0 <= phase(name) < 1
     assert phase(name) == phase(name)
-    assert 0 <= first_due_s(name, every_s) <= min(every_s, FIRST_SPREAD_S)
+    first_s, second_s = first_two_s(name, every_s, 10)
+    assert 0 <= first_s <= min(every_s, FIRST_SPREAD_S)
+    assert every_s / 2 <= second_s - first_s <= 1.5 * every_s
+    assert abs(second_s / every_s % 1 - phase(name)) < 1e-6
