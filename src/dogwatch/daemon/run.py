@@ -20,6 +20,7 @@ from dogwatch.core.clock import Clock
 from dogwatch.core.stop import run_until_stopped
 from dogwatch.core.supervisor import Limits, Phase, Supervisor
 from dogwatch.daemon.admin import AdminServer
+from dogwatch.daemon.heap import SettledHeap
 from dogwatch.daemon.listener import WebPart
 from dogwatch.daemon.operations import operations
 from dogwatch.daemon.sockets import own_command
@@ -80,7 +81,7 @@ class Daemon:
                 grace_s=self._options.grace_s,
                 on_end=self._web_ended,
             )
-            self.reloader.use(*self.app.parts, self.web)
+            self.reloader.use(*self.app.parts, self.web, SettledHeap())
             admin = AdminServer(self._options.socket_path, operations())
             await admin.open()
         except BaseException:
