@@ -36,6 +36,11 @@ def machine() -> dict[str, object]:
     }
 
 
+def short(value: object) -> str:
+    """Return four significant digits of a float, anything else as it is."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def names() -> list[str]:
     """Return the modules of this package that have a `run`."""
     found = [info.name for info in pkgutil.iter_modules(bench.__path__) if not info.name.startswith("_")]
@@ -61,11 +66,11 @@ def main() -> int:
             "seconds": round(time.time() - started, 1),
         }
         for row in result.get("rows", []):
-            print("  ", "  ".join(f"{key}={value}" for key, value in row.items()))
+            print("  ", "  ".join(f"{key}={short(value)}" for key, value in row.items()))
         for target in result.get("targets", []):
             missed += not target["met"]
             word = "met   " if target["met"] else "MISSED"
-            print(f"   {word} {target['what']}: {target['measured']} (target {target['target']})")
+            print(f"   {word} {target['what']}: {short(target['measured'])} (target {target['target']})")
         if not options.quick:
             (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1, default=str) + "\n")
     print(f"{missed} target(s) missed")
