@@ -27,8 +27,12 @@ class Client:
     """One daemon's HTTP API. timeout_s bounds every call."""
 
     def __init__(self, server: str, *, timeout_s: float = 30.0) -> None:
-        parts = urlsplit(server if "//" in server else f"http://{server}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(server if "//" in server else f"http://{server}")
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and parts.path.isascii()
+        except ValueError:  # brackets that do not close, a port that is no number
+            usable = False
+        if not usable:
             raise UsageError(f"'{server}' is not a server address", hint=f"write it as {DEFAULT_SERVER}")
         self.server = f"{parts.scheme}://{parts.netloc}"
         self._parts = parts
@@ -65,7 +69,7 @@ class Client:
             connection.request(method, parts.path.rstrip("/") + path, body=body, headers=headers)
             response = connection.getresponse()
             content = response.read()
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
             raise Unreachable(
                 f"cannot reach the daemon at {self.server}: {_why(error)}",
                 hint="start it with 'dogwatch up', or name another with --server",
@@ -130,7 +134,7 @@ def ask_admin(operation: str, *, path: str | None = None, timeout_s: float = 30.
 
 def target_path(name: str) -> str:
     """Return the API path of a target; names may hold anything, slashes too."""
-    return f"/api/v1/targets/{quote(name, safe='')}"
+    return f"/api/v1/targets/{quote(os.fsencode(name), safe='')}"
 
 
 def server_option(function: F) -> F:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from urllib.parse import quote
 
 import click
 import msgspec
@@ -31,7 +33,7 @@ def show(client: Client, name: str | None, as_json: bool) -> None:
     from dogwatch.hosts.render import render_host
     from dogwatch.hosts.view import HostView
 
-    hosts = [client.get(f"/api/v1/hosts/{name}")] if name else client.get("/api/v1/hosts")
+    hosts = [client.get(f"/api/v1/hosts/{quote(os.fsencode(name), safe='')}")] if name else client.get("/api/v1/hosts")
     if as_json:
         print_json(hosts[0] if name else hosts)
         return

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from dogwatch import __version__
-from dogwatch.errors import DogwatchError
+from dogwatch.errors import DogwatchError, UsageError
 
 # name → (module, attribute, one line of help). The help stands here so that `--help` imports no command.
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -102,3 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DogwatchError as error:
         report(error, as_json=as_json)
         return error.exit_code
+    except UnicodeEncodeError:
+        # Bytes of an argument that are no text: they cannot be sent, written or shown.
+        report(UsageError("the command line holds bytes that are not UTF-8"), as_json=as_json)
+        return UsageError.exit_code

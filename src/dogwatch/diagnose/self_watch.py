@@ -159,7 +159,8 @@ class SelfWatch:
         """Add what only a closer look shows: kinds of descriptors, creation sites, allocation sites."""
         more: list[Evidence] = []
         if finding.key in ("fds", "growth:fds"):
-            more = [Evidence(what=f"open: {kind}", last=count) for kind, count in fds.count_kinds().most_common(4)]
+            with contextlib.suppress(OSError):  # no descriptor is left to look with: the finding itself says so
+                more = [Evidence(what=f"open: {kind}", last=count) for kind, count in fds.count_kinds().most_common(4)]
         elif finding.key.startswith("growth:task:"):
             sites = tasks.count_sites(asyncio.all_tasks(), finding.key.removeprefix("growth:task:"))
             more = [Evidence(what=f"created at {site}", last=count) for site, count in sites.most_common(3)]

@@ -130,6 +130,8 @@ class Guard:
                     message = await receive()
             except TimeoutError:
                 raise problems.WebRefusal(408, "the body did not arrive in time") from None
+            if message["type"] == "http.disconnect" and scope["method"] not in _SAFE:
+                raise problems.WebRefusal(400, "the caller left before its body was whole")
             complete = not message.get("more_body", False)
             left -= len(message.get("body", b""))
             if left < 0:

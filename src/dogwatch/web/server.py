@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -14,6 +15,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from dogwatch.web.application import WebApplication
 
 log = logging.getLogger(__name__)
+# What parsing one request may cost of the loop. A body of one-byte chunks costs a thousand times what others do.
+_PARSING_MOST_S = 0.1
+_PARSED_AT_ONCE = 8192
 # How long after the last accepted connection its request, or the next one of a kept connection, may still arrive.
 DRAIN_S = 0.3
 
@@ -25,6 +29,7 @@ class _Protocol(H11Protocol):
     """
 
     head_timeout_s = 20.0
+    _parsing_s = 0.0
     # Set on the server's own subclass, and so for all its connections at once.
     draining = False
     _head_timer: asyncio.TimerHandle | None = None
@@ -40,8 +45,15 @@ class _Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         before = self.cycle
-        super().data_received(data)
+        for start in range(0, len(data), _PARSED_AT_ONCE):
+            began_s = time.thread_time()
+            super().data_received(data[start : start + _PARSED_AT_ONCE])
+            self._parsing_s += time.thread_time() - began_s
+            if self._parsing_s > _PARSING_MOST_S:
+                self.transport.abort()
+                return
         if self.cycle is not before:
+            self._parsing_s = 0.0
             self._asked = True
             self._stop_timer()
             if self.draining:

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -314,3 +316,24 @@ async def test_a_cancelled_profile_ends_its_watching() -> None:
 def test_text_is_cut_to_the_terminal() -> None:
     assert fit("x" * 100) == "x" * 79 + "…"
     assert table(("n", "what"), [(5, "a"), (10, "b")]) == " n  what\n 5  a\n10  b"
+
+
+AT_THE_LIMIT = """
+import os, resource
+from dogwatch.diagnose.fds import count_fds
+from dogwatch.diagnose.sample import resident_bytes
+resource.setrlimit(resource.RLIMIT_NOFILE, (50, 50))
+try:
+    while True:
+        os.dup(0)
+except OSError:
+    print(count_fds(), resident_bytes() > 2**20)
+"""
+
+
+def test_counts_are_told_when_no_descriptor_is_left() -> None:
+    # In a process of its own: pytest's workers need descriptors of theirs.
+    shown = subprocess.run(
+        [sys.executable, "-c", AT_THE_LIMIT], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert shown.stdout == "50 True\n", shown.stderr
