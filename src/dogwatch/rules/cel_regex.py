@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from dogwatch.rules.cel_reference import reference_matcher
 
-Search = Callable[[str], bool]
+# Returns something true where the text holds the pattern.
+Search = Callable[[str], object]
 # Literals, ".", escaped punctuation, simple classes, \d \w \s, anchors, "?", groups without repetition, "|".
 _SAFE = re.compile(
     r"""(?:
@@ -66,8 +67,7 @@ def matcher(pattern: str) -> Search:
     if not _is_safe(pattern):
         return reference_matcher(pattern)
     # RE2's $ is the very end of the text, Python's also stands before a final newline.
-    found = re.compile(_python(pattern), re.ASCII).search
-    return lambda text: found(text) is not None
+    return re.compile(_python(pattern), re.ASCII).search
 
 
 def _python(pattern: str) -> str:
