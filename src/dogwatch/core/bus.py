@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
@@ -38,12 +38,13 @@ class Bus:
 
     def __init__(self) -> None:
         self._subscriptions: list[Subscription] = []
+        self._topics: Counter[str] = Counter()
         self.published = 0
         self._dropped_before = 0
 
     def wanted(self, topic: str) -> bool:
         """Return whether anyone listens, so that a hot path need not build an event for nobody."""
-        return any(topic in subscription.topics for subscription in self._subscriptions)
+        return self._topics[topic] > 0
 
     def publish(self, event: Event) -> None:
         self.published += 1
@@ -63,8 +64,10 @@ class Bus:
     def subscribe(self, *topics: str, capacity: int = 1000) -> Iterator[Subscription]:
         subscription = Subscription(frozenset(topics), capacity)
         self._subscriptions.append(subscription)
+        self._topics.update(subscription.topics)
         try:
             yield subscription
         finally:
             self._subscriptions.remove(subscription)
+            self._topics.subtract(subscription.topics)
             self._dropped_before += subscription.dropped

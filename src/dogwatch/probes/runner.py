@@ -200,16 +200,19 @@ class Runner:
         else:
             # A heartbeat that nobody has called yet: nothing is known, so it stays pending and nothing is counted.
             target.show(result, now_s)
-        for waiter in target.waiters:
-            if not waiter.done():
-                waiter.set_result(result)
-        target.waiters.clear()
+        if target.waiters:
+            for waiter in target.waiters:
+                if not waiter.done():
+                    waiter.set_result(result)
+            target.waiters.clear()
         if self._queue:
             self._let_in()
 
     def _record(self, target: Target, result: ProbeResult, now_s: float, *, degraded: bool) -> None:
-        seen = Seen.BAD if not result.success else Seen.POOR if degraded else Seen.GOOD
-        why = result.message if degraded or not result.success else ""
+        if not result.success:
+            seen, why = Seen.BAD, result.message
+        else:
+            seen, why = (Seen.POOR, result.message) if degraded else (Seen.GOOD, "")
         before = target.state
         transition = target.observe(seen, now_s=now_s, monotonic_s=self.clock.monotonic_s(), why=why)
         self.store.add_result(target.row(result, now_s))

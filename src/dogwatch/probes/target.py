@@ -12,8 +12,8 @@ from dogwatch.core.values import Status, Transition
 from dogwatch.probes.probe import Attempt, Evidence, Phases, Probe, ProbeEnv, ProbeResult
 from dogwatch.probes.spec import COMMON_VARIABLES, ProbeSpec, fingerprint, variables
 from dogwatch.probes.view import TargetView
-from dogwatch.rules.conditions import Condition, ConditionFailure, compile_condition
-from dogwatch.rules.thresholds import Observation, Policy, Seen, State, decode, encode, step
+from dogwatch.rules.conditions import ConditionFailure, compile_condition
+from dogwatch.rules.thresholds import Observation, Policy, Seen, State, decode, encode, is_steady, step
 from dogwatch.store.protocol import Failure, ResultRow, TargetState
 
 _NO_PHASES = Phases()
@@ -41,8 +41,8 @@ class ResultSeen(msgspec.Struct, frozen=True, kw_only=True):
 class Rules:
     """A specification's conditions, compiled.
 
-    wants: what attempts must provide. common: which of the variables that the watch provides are read. heavy: whether
-    values may hold what is too large to be kept with the target.
+    wants: what attempts must provide. common: which of the variables that the watch provides are read. heavy: values
+    that may be too large to be kept with the target.
     """
 
     __slots__ = ("common", "degraded", "expect", "heavy", "policy", "wants")
@@ -55,7 +55,9 @@ class Rules:
         read: frozenset[str] = frozenset().union(*(rule.names for rule in (self.expect, self.degraded) if rule))
         self.common = frozenset(name for name in COMMON_VARIABLES if name in read and name not in check.variables)
         self.wants = read - self.common
-        self.heavy = any(known[name] not in ("int", "double", "bool") for name in self.wants)
+        plain = ("int", "double", "bool")
+        heavy = [name for name, kind in known.items() if kind not in plain and (name in self.wants or kind != "string")]
+        self.heavy = tuple(heavy) if any(known[name] not in plain for name in self.wants) else ()
         self.policy: Policy = spec.policy
 
 
@@ -172,12 +174,17 @@ class Target:
     def judge(self, result: ProbeResult) -> tuple[ProbeResult, bool]:
         """Return the result with the expectation applied, and whether it is degraded."""
         rules = self.rules
-        if not result.success or (rules.expect is None and rules.degraded is None):
+        expect = rules.expect
+        if not result.success or (expect is None and rules.degraded is None):
             return result, False
         values = result.values if not rules.common else _with_common(result)
-        if rules.expect is not None:
-            why = _unmet(rules.expect, values)
-            if why:
+        if expect is not None:
+            try:
+                met, why = expect.test(values), ""
+            except ConditionFailure as failure:
+                met, why = False, str(failure)
+            if not met:
+                why = why or expect.explain(values) or "the expectation was false"
                 return msgspec.structs.replace(result, success=False, reason="expectation", message=why), False
         if rules.degraded is None:
             return result, False
@@ -193,6 +200,8 @@ class Target:
         """Let the decider see one thing; return the transition, if there was one."""
         elapsed_s = 0.0 if self.observed_s is None else monotonic_s - self.observed_s
         self.observed_s = monotonic_s
+        if seen is Seen.GOOD and is_steady(self.rules.policy, self.state):
+            return None
         observation = Observation(self.spec.name, seen, elapsed_s, why)
         self.state, transition = step(self.rules.policy, self.state, observation, now_s)
         return transition
@@ -211,9 +220,23 @@ class Target:
         self.last_success = result.success
         self.last_time_s = now_s
         # The evidence holds on to the whole answer, and so may the values.
-        values = light(result.values) if self.rules.heavy else result.values
-        if result.evidence is not None or values is not result.values:
-            result = msgspec.structs.replace(result, evidence=None, values=values)
+        values = result.values
+        heavy = self.rules.heavy
+        if heavy:
+            values = {**values}
+            for name in heavy:
+                if name in values and not _is_light(values[name]):
+                    del values[name]
+        if heavy or result.evidence is not None:
+            # Written out: a third of what msgspec.structs.replace costs, and this is done for every attempt.
+            result = ProbeResult(
+                success=result.success,
+                duration_s=result.duration_s,
+                reason=result.reason,
+                message=result.message,
+                phases=result.phases,
+                values=values,
+            )
         self.last_result = result
 
     def row(self, result: ProbeResult, now_s: float) -> ResultRow:
@@ -284,21 +307,13 @@ def _with_common(result: ProbeResult) -> dict[str, Any]:
     }
 
 
-def _unmet(condition: Condition, values: Mapping[str, Any]) -> str:
-    """Return why an expectation is not met, or ""."""
-    try:
-        return "" if condition.test(values) else condition.explain(values) or "the expectation was false"
-    except ConditionFailure as failure:
-        return str(failure)
-
-
 def light(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that are small enough to keep and show."""
-    return {
-        name: value
-        for name, value in values.items()
-        if type(value) in _PLAIN and not (type(value) is str and len(value) > _SHOWN_CHARS)
-    }
+    return {name: value for name, value in values.items() if _is_light(value)}
+
+
+def _is_light(value: Any) -> bool:
+    return type(value) in _PLAIN and not (type(value) is str and len(value) > _SHOWN_CHARS)
 
 
 def close_memory(memory: dict[str, Any]) -> None:

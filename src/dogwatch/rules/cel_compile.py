@@ -222,12 +222,12 @@ def _text(target: Run, argument: Run, find: Callable[[str, str], bool], name: st
     return found
 
 
-def _text_constant(target: Run, find: Callable[[str], bool], name: str) -> Run:
+def _text_constant(target: Run, find: Callable[[str], object], name: str) -> Run:
     def found(values: Values) -> bool:
         text = target(values)
         if type(text) is not str:
             raise CelError(f"{name}() cannot take {kind_of(text)}")
-        return find(text)
+        return bool(find(text))
 
     return found
 

@@ -113,7 +113,7 @@ def step(policy: Policy, state: State, observation: Observation, now_s: float) -
         # An attempt that was under way when the target was paused says nothing any more.
         return state, None
     else:
-        if seen is Seen.GOOD and _is_steady(policy, state):
+        if seen is Seen.GOOD and is_steady(policy, state):
             return state, None
         counted = _count(policy, state, observation)
         decided = _decide(policy, counted, seen)
@@ -150,8 +150,11 @@ def _control(state: State, seen: Seen) -> State:
     return replace(state, maintenance=False)
 
 
-def _is_steady(policy: Policy, state: State) -> bool:
-    """Return whether one more quick success changes nothing: the case that happens all day."""
+def is_steady(policy: Policy, state: State) -> bool:
+    """Return whether one more quick success changes nothing: the case that happens all day.
+
+    Whoever asks this first need not call `step`, which would return the same state and no transition.
+    """
     return (
         state.decided is Status.UP
         and state.bad == 0

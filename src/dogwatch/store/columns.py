@@ -44,7 +44,9 @@ def milliseconds(time_s: float) -> int:
 
 def microseconds(duration_s: float) -> int:
     value = int(duration_s * 1e6 + 0.5)
-    return 0 if value < 0 else min(value, _U32)
+    if 0 <= value <= _U32:
+        return value
+    return 0 if value < 0 else _U32
 
 
 def quantise(row: ResultRow) -> ResultRow:
@@ -125,16 +127,19 @@ class ResultColumns:
             return len(self.words) - 1
 
     def pack(self, row: ResultRow) -> Packed:
+        # On the path of every attempt: phases that did not happen, most of them, cost no call.
+        resolve_s, connect_s, tls_s, transfer_s = row.resolve_s, row.connect_s, row.tls_s, row.transfer_s
+        reason = row.reason
         return (
-            milliseconds(row.time_s),
+            round(row.time_s * 1000),
             (row.status & 0x7F) | (_SUCCESS if row.success else 0),
-            self.word(row.reason),
+            self.word(reason) if reason else 0,
             microseconds(row.duration_s),
-            microseconds(row.resolve_s),
-            microseconds(row.connect_s),
-            microseconds(row.tls_s),
+            microseconds(resolve_s) if resolve_s else 0,
+            microseconds(connect_s) if connect_s else 0,
+            microseconds(tls_s) if tls_s else 0,
             microseconds(row.first_byte_s),
-            microseconds(row.transfer_s),
+            microseconds(transfer_s) if transfer_s else 0,
         )
 
     def add(self, packed: Packed) -> None:

@@ -89,21 +89,25 @@ class Intake:
 
     def result(self, row: ResultRow, now_s: float) -> None:
         tail = self.targets.get(row.target) or self._new_target(row.target, now_s)
-        if tail is None or self.waiting["results"] >= self.limits.buffer_rows:
+        waiting = self.waiting
+        if tail is None or waiting["results"] >= self.limits.buffer_rows:
             self.lost["results"] += 1
             return
-        if not row.reason.isascii() or len(row.reason) > _WORD:
-            row = msgspec.structs.replace(row, reason=clean(row.reason, _WORD))
-        if tail.ends_before(milliseconds(row.time_s)):
+        reason = row.reason
+        if reason and (not reason.isascii() or len(reason) > _WORD):
+            reason = clean(reason, _WORD)
+            row = msgspec.structs.replace(row, reason=reason)
+        packed = tail.rows.pack(row)
+        if tail.ends_before(packed[0]):
             self.result_seals.append(tail.cut())
-        rows = tail.rows
-        packed = rows.pack(row)
-        rows.add(packed)
-        self._last.result_seq += 1
-        tail.note(self._last.result_seq, now_s)
-        self.waiting["results"] += 1
-        self._results.rows.append((tail.owner_id, packed, row.reason))
-        if len(self._results) >= _JOURNAL_ROWS:
+            packed = tail.rows.pack(row)  # words are numbered in each piece
+        tail.rows.add(packed)
+        self._last.result_seq = seq = self._last.result_seq + 1
+        tail.note(seq, now_s)
+        waiting["results"] += 1
+        journal = self._results.rows
+        journal.append((tail.owner_id, packed, reason))
+        if len(journal) >= _JOURNAL_ROWS:
             self._turn_results()
 
     def samples(self, host: str, time_s: float, samples: Iterable[tuple[str, float]], now_s: float) -> None:

@@ -59,7 +59,7 @@ class Tail(Generic[C]):
 
     def note(self, seq: int, now_s: float) -> None:
         """Take note of a row that was just added."""
-        if len(self.rows) == 1:
+        if len(self.rows.times) == 1:
             self.first_seq = seq
             self.opened_s = now_s
         self.last_seq = seq
