@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import msgspec
 
 from dogwatch.core.values import Status, Transition
+from dogwatch.probes.metrics import named_numbers
 from dogwatch.probes.probe import Attempt, Evidence, Phases, Probe, ProbeEnv, ProbeResult
 from dogwatch.probes.spec import COMMON_VARIABLES, ProbeSpec, fingerprint, variables
 from dogwatch.probes.view import TargetView
@@ -211,7 +212,7 @@ class Target:
         self.last_success = result.success
         self.last_time_s = now_s
         # The evidence holds on to the whole answer, and so may the values.
-        values = light(result.values) if self.rules.heavy else result.values
+        values = light(result.values, self.check.metrics) if self.rules.heavy else result.values
         if result.evidence is not None or values is not result.values:
             result = msgspec.structs.replace(result, evidence=None, values=values)
         self.last_result = result
@@ -292,13 +293,16 @@ def _unmet(condition: Condition, values: Mapping[str, Any]) -> str:
         return str(failure)
 
 
-def light(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that are small enough to keep and show."""
-    return {
-        name: value
-        for name, value in values.items()
-        if type(value) in _PLAIN and not (type(value) is str and len(value) > _SHOWN_CHARS)
-    }
+def light(values: Mapping[str, Any], metrics: Container[str] = ()) -> dict[str, Any]:
+    """Return the values that are small enough to keep and show. metrics: names of maps whose numbers are kept, too."""
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        if type(value) in _PLAIN:
+            if not (type(value) is str and len(value) > _SHOWN_CHARS):
+                kept[name] = value
+        elif name in metrics and (numbers := named_numbers(value)):
+            kept[name] = dict(numbers)
+    return kept
 
 
 def close_memory(memory: dict[str, Any]) -> None:
