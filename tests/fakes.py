@@ -168,7 +168,9 @@ class FakeWatch:
             Family("probe_success", "gauge", "Displays whether or not the probe was a success", [("probe_success", 1)])
         ]
 
-    async def ping(self, name: str, *, signal: str, exit_status: int | None, body: str, remote: str) -> None:
+    async def ping(
+        self, name: str, *, signal: str, exit_status: int | None, body: str, remote: str, rid: str = ""
+    ) -> None:
         if self.ping_error is not None:
             raise self.ping_error
         known = self.target(name)
@@ -182,6 +184,7 @@ class FakeWatch:
                 exit_status=exit_status,
                 body=body,
                 remote=remote,
+                rid=rid,
             )
         )
 

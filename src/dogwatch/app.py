@@ -162,7 +162,14 @@ async def open_app(configuration: Configuration, *, clock: Clock, spawn: Spawn) 
     engine = Engine()
     try:
         engine.open()
-        return App(clock=clock, bus=Bus(), store=store, env=new_env(engine), store_path=options.path, spawn=spawn)
+        return App(
+            clock=clock,
+            bus=Bus(),
+            store=store,
+            env=new_env(engine, {"clock": clock}),
+            store_path=options.path,
+            spawn=spawn,
+        )
     except BaseException:
         engine.close()
         await store.close()

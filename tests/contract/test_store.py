@@ -227,7 +227,14 @@ async def test_the_newest_failures_with_their_evidence(store: Store, clock: Manu
 
 async def test_the_newest_pings(store: Store, clock: ManualClock) -> None:
     made = [
-        Ping(target="backup", time_s=clock.now_s() + number, signal="exit", exit_status=number, body="ok")
+        Ping(
+            target="backup",
+            time_s=clock.now_s() + number,
+            signal="exit",
+            exit_status=number,
+            body="ok",
+            rid=f"run-{number}",
+        )
         for number in range(5)
     ]
     for ping in made:

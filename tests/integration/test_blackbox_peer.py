@@ -20,7 +20,7 @@ import pytest
 import pytest_asyncio
 import trustme
 
-from dogwatch.config.section import Section
+from dogwatch.config.load import Loader
 from dogwatch.probes.blackbox import MODULES, Blackbox
 from dogwatch.probes.engine import Engine
 from dogwatch.probes.env import close_env, new_env
@@ -121,21 +121,15 @@ def wait_for(url: str, log: Path) -> None:
             return
 
 
-class FileModules:
-    """A configuration that names the module file and nothing else."""
-
-    def get(self, section: Section[object]) -> object:
-        assert section is MODULES
-        return {"file": str(CASES / "modules.yml")}
-
-
 @pytest_asyncio.fixture
-async def ours() -> AsyncIterator[Blackbox]:
+async def ours(tmp_path: Path) -> AsyncIterator[Blackbox]:
+    (tmp_path / "dogwatch.yaml").write_text(f"modules: {{file: {CASES / 'modules.yml'}}}\n")
+    loaded = Loader([tmp_path / "dogwatch.yaml"], [MODULES], environ={}).load()
     engine = Engine()
     engine.open()
     env = new_env(engine)
     blackbox = Blackbox(env=env, registry=PROBES)
-    change = blackbox.prepare(FileModules())  # type: ignore[arg-type]
+    change = blackbox.prepare(loaded)
     await change.start()
     change.swap()
     await change.finish()

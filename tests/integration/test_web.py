@@ -309,11 +309,12 @@ PING = "/ping/nightly-backup"
 async def test_ping(
     client: httpx.AsyncClient, server: Running, method: str, path: str, signal: str, exit_status: int | None
 ) -> None:
-    answer = await client.request(method, PING + path, params={"rid": "3f0a2f6e-5c4f-4a4b-9a55-0a8f3c1f2b11"})
+    answer = await client.request(method, PING + path, params={"rid": "3F0A2F6E5C4F4A4B9A550A8F3C1F2B11"})
     assert answer.status_code == 200
     assert answer.text == ("" if method == "HEAD" else "OK")
     taken = server.program.watch.pings
     assert [(one.signal, one.exit_status, one.remote) for one in taken] == [(signal, exit_status, "127.0.0.1")]
+    assert taken[0].rid == "3f0a2f6e-5c4f-4a4b-9a55-0a8f3c1f2b11"
 
 
 @pytest.mark.parametrize("path", ["/ping/nobody", "/ping/shop"])

@@ -13,6 +13,7 @@ from dogwatch.config.build import Catalog
 from dogwatch.config.compose import Limits, compose
 from dogwatch.config.containers import is_null
 from dogwatch.config.files import Reading, SecretFiles, read_sources
+from dogwatch.config.include import include
 from dogwatch.config.merge import merge
 from dogwatch.config.nodes import (
     ListNode,
@@ -23,6 +24,7 @@ from dogwatch.config.nodes import (
     child,
     deepest,
     fingerprint,
+    format_path,
     problem,
 )
 from dogwatch.config.overrides import RESERVED, Override
@@ -40,7 +42,8 @@ class Parsed(msgspec.Struct, frozen=True, kw_only=True):
 
     tree: of all files, substitutions and overrides applied. partial: a file is missing from it, so what it does not
     say proves nothing. files: every configuration file that was read. watched: those, the folders and files that
-    were named, and every file that `${file:…}` named, readable or not. digest: equal for equal meaning.
+    were named, and every file that `${file:…}` or an `includes` key named, readable or
+    not. digest: equal for equal meaning.
     """
 
     tree: MapNode
@@ -125,6 +128,7 @@ class Loader:
         problems += faults
         whole, faults = over.apply(whole, [*settings, *self._overrides])
         problems += faults
+        problems += include(whole, self.catalog.sections.values(), secrets)
         files = tuple(file.name for file in reading.files)
         return Parsed(
             tree=whole,
@@ -211,6 +215,8 @@ def _fault_problem(fault: Fault, key: str, node: Node, run: Run) -> Problem | No
     text = f"{fault.message} {fault.hint}"
     if run.lost and any(word in text for word in _words_of(run.lost)):
         return None
+    if fault.file:
+        return Problem(fault.message, path=format_path(fault.path), file=fault.file, line=fault.line, hint=fault.hint)
     return problem(deepest(node, path[1:]), path, fault.message, fault.hint)
 
 

@@ -124,6 +124,8 @@ def _shown(shape: Shape, value: Any, node: Node | None) -> Any:
         return [_shown(one, item, None) for one, item in zip(items, value, strict=False)]
     if isinstance(shape, UnionShape):
         return _shown(_option(shape, value, node), value, node)
+    if isinstance(shape, AnyShape) and isinstance(node, ListNode) and isinstance(value, list):
+        return [_shown(shape, item, below) for item, below in zip(value, node.items, strict=False)]
     if isinstance(shape, AnyShape) and node is not None and _any_hidden(node):
         return MASK
     return _plain(value)

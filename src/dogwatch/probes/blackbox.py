@@ -10,7 +10,6 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,14 +18,13 @@ import yaml
 from dogwatch.config.part import Configuration
 from dogwatch.core.component import Registry, nearest
 from dogwatch.core.metrics import Family, render
-from dogwatch.errors import ConfigError, NotFound, Problem, UsageError
-from dogwatch.probes.blackbox_files import read_file
+from dogwatch.errors import ConfigError, NotFound, UsageError
+from dogwatch.probes.blackbox_files import file_modules
 from dogwatch.probes.blackbox_metrics import Outcome, families
 from dogwatch.probes.blackbox_modules import (
     MODULES,
     Module,
     default_modules,
-    files_of,
     inline_of,
     read_module,
 )
@@ -81,10 +79,7 @@ class Blackbox:
         self._running = asyncio.Semaphore(RUNNING)
 
     def prepare(self, configuration: Configuration) -> _Change:
-        """Read the section and the files it names.
-
-        Raises: ConfigError with file and line of every mistake.
-        """
+        """Take over the section, whose check has found every mistake there is."""
         value: dict[str, Any] = configuration.get(MODULES)
         return _Change(self, {**default_modules(), **load_modules(value)})
 
@@ -213,29 +208,13 @@ class _Change:
         """Nothing to undo."""
 
 
-def load_modules(value: Mapping[str, Any], folder: Path | None = None) -> dict[str, Module]:
-    """Return the modules of a `modules` section: those of its files, and over them the inline ones.
-
-    folder: what relative file names are relative to; the working directory where it is None.
-    Raises: ConfigError with every mistake.
-    """
-    modules: dict[str, Module] = {}
-    problems: list[Problem] = []
-    for file in files_of(value):
-        try:
-            modules.update(read_file((folder or Path()) / file))
-        except ConfigError as error:
-            problems += error.problems
+def load_modules(value: Mapping[str, Any]) -> dict[str, Module]:
+    """Return the modules of a `modules` section that was checked: those of its files, and over them the inline ones."""
+    modules = file_modules(value.get("file"))
     for name, one in inline_of(value).items():
-        module, faults = read_module(name, one)
-        path = f"modules.{name}"
-        problems += [
-            Problem(fault.message, path=".".join([path, *map(str, fault.path)]), hint=fault.hint) for fault in faults
-        ]
+        module, _faults = read_module(name, one)
         if module is not None:
             modules[name] = module
-    if problems:
-        raise ConfigError(problems)
     return modules
 
 

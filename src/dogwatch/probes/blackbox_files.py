@@ -2,58 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
 
-from dogwatch.errors import ConfigError, Problem
+from dogwatch.config.section import Fault, Included
 from dogwatch.probes.blackbox_modules import Module, Place, read_module
 
 
-def read_file(path: Path) -> dict[str, Module]:
-    """Return the modules of one of blackbox_exporter's files.
+def file_modules(value: object) -> dict[str, Module]:
+    """Return the modules of the files that stand under `file`; later files win. Their check found no mistake."""
+    found: dict[str, Module] = {}
+    for one in _included(value):
+        modules, _faults = read_text(one)
+        found.update(modules)
+    return found
 
-    Raises: ConfigError with file and line of every mistake.
-    """
+
+def file_faults(value: object) -> Iterator[Fault]:
+    """Find every mistake in the files that stand under `file`."""
+    for one in _included(value):
+        yield from read_text(one)[1]
+
+
+def _included(value: object) -> list[Included]:
+    texts = value if isinstance(value, list) else [value]
+    # A mapping is a module of that name.
+    return [Included.of(text) for text in texts if isinstance(text, str) and text]
+
+
+def read_text(file: Included) -> tuple[dict[str, Module], list[Fault]]:
+    """Return the modules of one of blackbox_exporter's files, and every mistake with its line."""
     try:
-        text = path.read_text(encoding="utf-8")
-        loader = yaml.CSafeLoader(text)
+        loader = yaml.CSafeLoader(file.text)
         try:
             root = loader.get_single_node()
             content = loader.construct_document(root) if root is not None else None
         finally:
             loader.dispose()
-    except OSError as error:
-        raise ConfigError([Problem(f"cannot read: {error.strerror}", file=str(path))]) from None
-    except UnicodeDecodeError:
-        raise ConfigError([Problem("is not UTF-8", file=str(path))]) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         message = getattr(error, "problem", None) or str(error)
-        raise ConfigError([Problem(message, file=str(path), line=mark.line + 1 if mark else 0)]) from None
+        return {}, [Fault((), message, file=file.name, line=mark.line + 1 if mark else 1)]
     modules = content.get("modules") if isinstance(content, dict) else None
     if root is None or not isinstance(modules, dict):
-        raise ConfigError([Problem("has no modules", path="modules", file=str(path))])
-    return _read_all(modules, path, root)
+        return {}, [Fault(("modules",), "has no modules", file=file.name, line=1)]
+    return _read_all(modules, file.name, root)
 
 
-def _read_all(modules: Mapping[Any, Any], path: Path, root: yaml.Node) -> dict[str, Module]:
+def _read_all(modules: Mapping[Any, Any], file: str, root: yaml.Node) -> tuple[dict[str, Module], list[Fault]]:
     found: dict[str, Module] = {}
-    problems: list[Problem] = []
+    problems: list[Fault] = []
     for name, value in modules.items():
         module, faults = read_module(str(name), value)
         if module is not None:
             found[str(name)] = module
         for fault in faults:
-            place = ("modules", name, *fault.path)
-            shown = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
-            line = line_of(root, place)
-            problems.append(Problem(fault.message, path=shown, file=str(path), line=line, hint=fault.hint))
-    if problems:
-        raise ConfigError(problems)
-    return found
+            place = ("modules", str(name), *fault.path)
+            problems.append(Fault(place, fault.message, fault.hint, file=file, line=line_of(root, place)))
+    return found, problems
 
 
 def line_of(root: yaml.Node, path: Place) -> int:

@@ -48,7 +48,6 @@ _ALWAYS: Mapping[str, Mapping[str, str]] = {
         _EXPIRY[0]: _EXPIRY[1],
     },
     "websocket": _IP,
-    "unix": _REGEX,
 }
 # By prober: what is there once the probe has a value for it.
 _SOMETIMES: Mapping[str, frozenset[str]] = {

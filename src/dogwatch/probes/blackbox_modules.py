@@ -111,7 +111,7 @@ class QueryStep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TcpModule(msgspec.Struct, frozen=True, kw_only=True):
-    """The tcp and unix probers' options."""
+    """The tcp prober's options."""
 
     preferred_ip_protocol: str = "ip6"
     ip_protocol_fallback: bool = True
@@ -190,17 +190,16 @@ class Module(msgspec.Struct, frozen=True, kw_only=True):
     dns: DnsModule = DnsModule()
     icmp: IcmpModule = IcmpModule()
     grpc: GrpcModule = GrpcModule()
-    unix: TcpModule = TcpModule()
     websocket: WebsocketModule = WebsocketModule()
 
 
+TLS_VERSIONS = {"TLS10": "1.0", "TLS11": "1.1", "TLS12": "1.2", "TLS13": "1.3"}
 PROBERS: Mapping[str, type[msgspec.Struct]] = {
     "http": HttpModule,
     "tcp": TcpModule,
     "dns": DnsModule,
     "icmp": IcmpModule,
     "grpc": GrpcModule,
-    "unix": TcpModule,
     "websocket": WebsocketModule,
 }
 _NESTED: Mapping[str, type[msgspec.Struct]] = {
@@ -258,6 +257,8 @@ def read_module(name: str, value: Any) -> tuple[Module | None, list[Fault]]:
     if not isinstance(value, Mapping):
         return None, [Fault((), "a module is a mapping with a prober")]
     prober = value.get("prober")
+    if prober == "unix":
+        return None, [Fault(("prober",), "the unix prober is not supported", "use an exec probe")]
     if prober not in PROBERS:
         hint = nearest(str(prober), list(PROBERS)) if prober else "one of " + ", ".join(PROBERS)
         return None, [Fault(("prober",), f"unknown prober '{prober}'" if prober else "the prober is missing", hint)]
@@ -309,8 +310,8 @@ def _cannot(prober: str, options: Any) -> Iterator[Fault]:
         if getattr(options, name) != getattr(default, name):
             yield Fault((prober, name), "is not supported")
     tls = getattr(options, "tls_config", None)
-    if tls is not None and (tls.ca or tls.cert or tls.key):
-        yield Fault((prober, "tls_config"), "certificates in the file itself are not supported", "use ca_file")
+    if tls is not None:
+        yield from _tls_faults(prober, tls)
     if getattr(options, "preferred_ip_protocol", "ip4") not in ("ip4", "ip6", ""):
         yield Fault((prober, "preferred_ip_protocol"), "wants ip4 or ip6")
     if isinstance(options, HttpModule):
@@ -327,6 +328,15 @@ def _cannot(prober: str, options: Any) -> Iterator[Fault]:
         if step.labels:
             yield Fault((prober, "query_response", at, "labels"), "is not supported")
         yield from _regex_fault(step.expect, (prober, "query_response", at, "expect"))
+
+
+def _tls_faults(prober: str, tls: TlsConfig) -> Iterator[Fault]:
+    if tls.ca or tls.cert or tls.key:
+        yield Fault((prober, "tls_config"), "certificates in the file itself are not supported", "use ca_file")
+    for name in ("min_version", "max_version"):
+        version = getattr(tls, name)
+        if version and version not in TLS_VERSIONS:
+            yield Fault((prober, "tls_config", name), f"unknown TLS version '{version}'", ", ".join(TLS_VERSIONS))
 
 
 def websocket_dialogue(steps: Sequence[QueryStep]) -> dict[str, str] | None:
@@ -377,19 +387,17 @@ def cel_string(text: str) -> str:
     return f'"{escaped}"'
 
 
-def files_of(value: Mapping[str, Any]) -> list[str]:
-    """Return the files that a `modules` section names."""
-    files = value.get(_FILE_KEY)
-    return [files] if isinstance(files, str) else [str(one) for one in files] if isinstance(files, list) else []
-
-
 def inline_of(value: Mapping[str, Any]) -> dict[str, Any]:
     """Return the modules that are written in the section itself."""
     return {name: one for name, one in value.items() if name != _FILE_KEY or isinstance(one, Mapping)}
 
 
 def check_modules(value: Mapping[str, Any]) -> Iterator[Fault]:
-    """Find every mistake in the inline modules; files are read when the change is built."""
+    """Find every mistake in the modules, inline ones and those of files."""
+    # Imported here: it reads modules by this module.
+    from dogwatch.probes.blackbox_files import file_faults
+
+    yield from file_faults(value.get(_FILE_KEY))
     for name, one in inline_of(value).items():
         _module, faults = read_module(str(name), one)
         for fault in faults:
@@ -402,6 +410,7 @@ MODULES: Section[dict[str, Any]] = Section(
     doc="blackbox_exporter's modules for /probe: inline in its own format, or `file:` with the path of its file.",
     default=dict,
     check=check_modules,
+    includes=(_FILE_KEY,),
 )
 
 _DEFAULTS = """

@@ -13,6 +13,7 @@ from dogwatch.core.component import Registry
 from dogwatch.errors import ConfigError, Problem
 from dogwatch.probes.adhoc import build_probe
 from dogwatch.probes.blackbox_modules import (
+    TLS_VERSIONS,
     HeaderMatch,
     HttpModule,
     Module,
@@ -28,7 +29,6 @@ from dogwatch.rules.conditions import Condition, ConditionFailure, compile_condi
 
 # blackbox_exporter knows no limit by default; we never read without one.
 BODY_LIMIT = 64 * 1024 * 1024
-_TLS_VERSIONS = {"TLS10": "1.0", "TLS11": "1.1", "TLS12": "1.2", "TLS13": "1.3"}
 _CHAIN_WANTS = frozenset(("tls_subject", "tls_issuer", "tls_names", "tls_serial", "tls_fingerprint"))
 
 
@@ -122,9 +122,7 @@ def tls_options(config: TlsConfig, hostname: str = "") -> dict[str, Any]:
     for name in ("min_version", "max_version"):
         text = getattr(config, name)
         if text:
-            if text not in _TLS_VERSIONS:
-                raise ConfigError([Problem(f"unknown TLS version '{text}'", hint="TLS10, TLS11, TLS12 or TLS13")])
-            options[name] = _TLS_VERSIONS[text]
+            options[name] = TLS_VERSIONS[text]
     return options
 
 
@@ -303,10 +301,6 @@ def _grpc(module: Module, target: str, hostname: str) -> tuple[str, dict[str, An
     return "grpc", options
 
 
-def _unix(_module: Module, target: str, _hostname: str) -> tuple[str, dict[str, Any]]:
-    raise ConfigError([Problem(f"the unix prober is not supported, so '{target}' cannot be asked")])
-
-
 def _websocket(module: Module, target: str, _hostname: str) -> tuple[str, dict[str, Any]]:
     dialogue = websocket_dialogue(module.websocket.query_response) or {}
     options: dict[str, Any] = {"url": target, "headers": dict(module.websocket.headers), **dialogue}
@@ -321,6 +315,5 @@ _PROBERS: Mapping[str, Callable[[Module, str, str], tuple[str, dict[str, Any]]]]
     "dns": _dns,
     "icmp": _icmp,
     "grpc": _grpc,
-    "unix": _unix,
     "websocket": _websocket,
 }

@@ -23,6 +23,8 @@ SIGNALS = ("success", "start", "fail", "exit", "log")
 MAX_BODY_BYTES = 10_000
 # As Healthchecks: a start so long ago does not belong to this end.
 MAX_RUN_S = 72 * 3600.0
+# Starts without an end that are kept for a target; of more, the oldest are forgotten.
+MAX_RUNS = 20
 
 
 class HeartbeatSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,14 +40,15 @@ class HeartbeatSpec(msgspec.Struct, frozen=True, kw_only=True):
 class HeartbeatRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What was heard of one target. *_at: seconds on the monotonic clock, None for never.
 
-    good_at: newest success. bad_at: newest failure, if nothing good came since. started_at: first start since the
-    last end; run_started_at: newest one. duration_s: of the newest whole run. body: of the newest call that had one.
+    good_at: newest success. bad_at: newest failure, if nothing good came since. started_at: since when it runs.
+    runs: start of each run that has not ended, by its rid ("" for those without), oldest first. duration_s: of the
+    newest whole run. body: of the newest call that had one.
     """
 
     good_at: float | None = None
     bad_at: float | None = None
     started_at: float | None = None
-    run_started_at: float | None = None
+    runs: Mapping[str, float] = {}
     heard_at: float | None = None
     exit_status: int | None = None
     duration_s: float | None = None
@@ -73,28 +76,45 @@ def taken(record: HeartbeatRecord, ping: Ping, at: float) -> HeartbeatRecord:
     if ping.body:
         changes["body"] = ping.body
     if ping.signal == "start":
+        runs = {rid: since for rid, since in record.runs.items() if rid != ping.rid} | {ping.rid: at}
         changes |= {
-            "run_started_at": at,
+            "runs": dict(list(runs.items())[-MAX_RUNS:]),
             "started_at": at if record.started_at is None else record.started_at,
         }
     elif ping.signal != "log":
         good = ping.signal == "success" or (ping.signal == "exit" and not ping.exit_status)
+        runs = _left(record, ping.rid, good=good)
         changes |= {
             "good_at": at if good else record.good_at,
             "bad_at": None if good else at,
-            "started_at": None,
-            "run_started_at": None,
+            "started_at": min(runs.values(), default=None),
+            "runs": runs,
             "exit_status": ping.exit_status,
-            "duration_s": run_duration(record, at),
+            "duration_s": run_duration(record, at, ping.rid),
         }
     return msgspec.structs.replace(record, **changes)
 
 
-def run_duration(record: HeartbeatRecord, at: float) -> float | None:
+def _left(record: HeartbeatRecord, rid: str, *, good: bool) -> dict[str, float]:
+    """Return the runs that still go on after one has ended.
+
+    A failure, and an end that names no run, end all of them, as in Healthchecks. A run that one which began later has
+    overtaken is taken for broken off: otherwise a start without an end would be held against the job for ever.
+    """
+    if not good or not rid:
+        return {}
+    began_at = record.runs.get(rid)
+    return {
+        other: since for other, since in record.runs.items() if other != rid and (began_at is None or since > began_at)
+    }
+
+
+def run_duration(record: HeartbeatRecord, at: float, rid: str = "") -> float | None:
     """Return how long the run that ends now took, None where its start is not known."""
-    if record.run_started_at is None or not 0 <= at - record.run_started_at <= MAX_RUN_S:
+    began_at = record.runs.get(rid)
+    if began_at is None or not 0 <= at - began_at <= MAX_RUN_S:
         return None
-    return at - record.run_started_at
+    return at - began_at
 
 
 def judge(spec: HeartbeatSpec, record: HeartbeatRecord, *, now_s: float, monotonic_s: float) -> Verdict:
@@ -193,7 +213,14 @@ class HeartbeatLedger:
         return self._records.get(target) or HeartbeatRecord()
 
     def ping(
-        self, target: str, *, signal: str, exit_status: int | None = None, body: str = "", remote: str = ""
+        self,
+        target: str,
+        *,
+        signal: str,
+        exit_status: int | None = None,
+        body: str = "",
+        remote: str = "",
+        rid: str = "",
     ) -> Ping:
         """Return a call as the store keeps it, bounded; it counts once it was given to `apply`.
 
@@ -208,8 +235,9 @@ class HeartbeatLedger:
             signal=signal,
             exit_status=exit_status if signal == "exit" else None,
             body=body.encode("utf-8", "replace")[:MAX_BODY_BYTES].decode("utf-8", "ignore"),
-            duration_s=run_duration(self.record(target), self.clock.monotonic_s()) if ends else None,
+            duration_s=run_duration(self.record(target), self.clock.monotonic_s(), rid) if ends else None,
             remote=remote[:100],
+            rid=rid[:64],
         )
 
     def apply(self, ping: Ping) -> None:

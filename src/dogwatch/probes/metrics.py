@@ -7,6 +7,7 @@ numbers.
 from __future__ import annotations
 
 import bisect
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ _OWN_LABELS = frozenset(("target", "kind", "group", "phase", "result", "le", "in
 SUCCESS = ("probe_success", "Displays whether or not the probe was a success")
 DURATION = ("probe_duration_seconds", "Returns how long the probe took to complete in seconds")
 LOOKUP = ("probe_dns_lookup_time_seconds", "Returns the time taken for probe dns lookup in seconds")
+MAX_NAMED = 50
 HTTP_PHASES = ("probe_http_duration_seconds", "Duration of http request by phase, summed over all redirects")
 
 
@@ -116,6 +118,14 @@ def infos(check: Probe, values: Mapping[str, Any]) -> Iterator[tuple[str, str, s
             yield name.partition("{")[0], text, label, value
 
 
+def named_numbers(value: Any) -> list[tuple[str, float]]:
+    """Return the first MAX_NAMED numbers of a map by their names: each becomes a series, and series must be bounded."""
+    if not isinstance(value, Mapping):
+        return []
+    found = {str(name)[:100]: float(one) for name, one in value.items() if isinstance(one, int | float)}
+    return list(itertools.islice(found.items(), MAX_NAMED))
+
+
 def watch_families(watch: Watch) -> Iterator[Family]:
     """Yield everything there is to say of the targets and of the watch itself, one family at a time.
 
@@ -186,6 +196,10 @@ def _variable_rows(variable: str, name: str, targets: Iterable[Target]) -> Itera
             yield _text(target).get(name), float(value)
         elif label and isinstance(value, str) and value:
             yield _text(target).get(bare, label, value), 1.0
+        elif label and value:
+            # Not kept as the others are: the program may choose other names each time.
+            labels = labels_of(target)
+            yield from ((series(bare, {**labels, label: key}), number) for key, number in named_numbers(value))
 
 
 def info_label(variable: str, name: str) -> str:
@@ -256,6 +270,11 @@ def probe_families(check: Probe, result: ProbeResult) -> list[Family]:
         own.setdefault(name.partition("{")[0], (text, []))[1].append((name, value))
     for name, text, label, info in infos(check, result.values):
         own.setdefault(name, (text, []))[1].append((series(name, {label: info}), 1.0))
+    for variable, (name, text) in check.metrics.items():
+        label, bare = info_label(variable, name), name.partition("{")[0]
+        rows = [(series(bare, {label: key}), one) for key, one in named_numbers(result.values.get(variable))]
+        if label and rows:
+            own.setdefault(bare, (text, []))[1].extend(rows)
     taken = {family.name for family in families}
     families += [Family(name, "gauge", text, rows) for name, (text, rows) in own.items() if name not in taken]
     return families

@@ -125,18 +125,5 @@ def _path(path: tuple[str | int, ...]) -> str:
 
 
 def ping_ids(specs: Sequence[ProbeSpec]) -> dict[str, str]:
-    """Return the ping id of every heartbeat by its name.
-
-    Raises: ConfigError where two have the same.
-    """
-    ids = {spec.name: spec.check.ping_id(spec.name) for spec in specs if isinstance(spec.check, HeartbeatProbe)}
-    owners: dict[str, str] = {}
-    problems = []
-    for name, ping_id in ids.items():
-        other = owners.setdefault(ping_id, name)
-        if other != name:
-            message = f"heartbeats '{other}' and '{name}' would answer to the same URL"
-            problems.append(Problem(message, path="probes", hint="give one of them an id"))
-    if problems:
-        raise ConfigError(problems)
-    return ids
+    """Return the ping id of every heartbeat by its name."""
+    return {spec.name: spec.check.ping_id(spec.name) for spec in specs if isinstance(spec.check, HeartbeatProbe)}

@@ -12,6 +12,7 @@ from msgspec import Meta
 from dogwatch.config.section import Fault, Section
 from dogwatch.core.component import Registry, nearest
 from dogwatch.core.units import Bytes, Seconds, format_duration
+from dogwatch.probes.kinds.heartbeat import HeartbeatProbe
 from dogwatch.probes.probe import EVIDENCE_BYTES, Probe
 from dogwatch.rules.conditions import ConditionError, compile_condition
 from dogwatch.rules.thresholds import Policy, Window
@@ -108,6 +109,7 @@ def check_probes(specs: Sequence[ProbeSpec]) -> Iterator[Fault]:
             elif name not in names:
                 yield Fault((at, "depends_on", place), f"unknown target '{name}'", nearest(name, list(names)))
     yield from _cycles(specs, names)
+    yield from _ping_id_faults(specs)
 
 
 def _name_faults(at: int, name: str, names: dict[str, int]) -> Iterator[Fault]:
@@ -118,6 +120,19 @@ def _name_faults(at: int, name: str, names: dict[str, int]) -> Iterator[Fault]:
     if name in names:
         yield Fault((at, "name"), f"the name '{name}' is used twice, first by probes[{names[name]}]")
     names.setdefault(name, at)
+
+
+def _ping_id_faults(specs: Sequence[ProbeSpec]) -> Iterator[Fault]:
+    """Report heartbeats that would answer to the same URL."""
+    owners: dict[str, str] = {}
+    for at, spec in enumerate(specs):
+        if not isinstance(spec.check, HeartbeatProbe):
+            continue
+        other = owners.setdefault(spec.check.ping_id(spec.name), spec.name)
+        # Two of one name are a mistake that is already told.
+        if other != spec.name:
+            path = (at, "heartbeat", "id") if spec.check.id else (at, "name")
+            yield Fault(path, f"heartbeats '{other}' and '{spec.name}' would answer to the same URL", "give one an id")
 
 
 def _timing_faults(at: int, spec: ProbeSpec) -> Iterator[Fault]:

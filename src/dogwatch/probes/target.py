@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from dogwatch.core.values import Status, Transition
+from dogwatch.probes.metrics import named_numbers
 from dogwatch.probes.probe import Attempt, Evidence, Phases, Probe, ProbeEnv, ProbeResult
 from dogwatch.probes.spec import COMMON_VARIABLES, ProbeSpec, fingerprint, variables
 from dogwatch.probes.view import TargetView
@@ -226,7 +227,11 @@ class Target:
             values = {**values}
             for name in heavy:
                 if name in values and not _is_light(values[name]):
-                    del values[name]
+                    numbers = named_numbers(values[name]) if name in self.check.metrics else ()
+                    if numbers:
+                        values[name] = dict(numbers)
+                    else:
+                        del values[name]
         if heavy or result.evidence is not None:
             # Written out: a third of what msgspec.structs.replace costs, and this is done for every attempt.
             result = ProbeResult(

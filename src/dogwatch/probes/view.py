@@ -65,8 +65,13 @@ class WatchView(Protocol):
         """
         ...
 
-    async def ping(self, name: str, *, signal: str, exit_status: int | None, body: str, remote: str) -> None:
-        """Take a heartbeat call; returns once it is on disk. name: the target's name or its ping id."""
+    async def ping(
+        self, name: str, *, signal: str, exit_status: int | None, body: str, remote: str, rid: str = ""
+    ) -> None:
+        """Take a heartbeat call; returns once it is on disk.
+
+        name: the target's name or its ping id. rid: the run it belongs to, where the caller says.
+        """
         ...
 
     def metrics(self) -> Iterable[Family]: ...

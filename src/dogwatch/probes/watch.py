@@ -169,7 +169,9 @@ class Watch(Runner):
             result = await ask_once(probe, self.env, timeout_s=timeout_s)
         return result, probe_families(probe, result)
 
-    async def ping(self, name: str, *, signal: str, exit_status: int | None, body: str, remote: str) -> None:
+    async def ping(
+        self, name: str, *, signal: str, exit_status: int | None, body: str, remote: str, rid: str = ""
+    ) -> None:
         """Take a heartbeat call; returns once it is on disk and judged. name: the target's name or its ping id.
 
         Raises: NotFound, also for a target that is no heartbeat; TransientError when it cannot be kept.
@@ -179,7 +181,7 @@ class Watch(Runner):
             # The name may be a secret ping id: other names are not offered.
             raise NotFound(f"there is no heartbeat '{name}'")
         target = self._find(known)
-        ping = self.heartbeats.ping(known, signal=signal, exit_status=exit_status, body=body, remote=remote)
+        ping = self.heartbeats.ping(known, signal=signal, exit_status=exit_status, body=body, remote=remote, rid=rid)
         await self.store.commit_ping(ping)
         self.heartbeats.apply(ping)
         if not target.state.paused and not self.stopping:

@@ -102,7 +102,7 @@ class Condition:
         return f"{_cut(self.text, 160)} was false" + (f": {seen}" if seen else "")
 
     def holds(self, values: Mapping[str, Any]) -> str:
-        """Return the condition with the values it reads, for one that is true: `duration_s > 0.5: duration_s is 0.7`."""
+        """Return a true condition with the values it reads: `duration_s > 0.5: duration_s is 0.7`."""
         seen = self._seen(values)
         return _cut(self.text, 160) + (f": {seen}" if seen else "")
 

@@ -210,6 +210,7 @@ class Intake:
             signal=clean(ping.signal, _WORD),
             body=clean(ping.body, _BODY),
             remote=clean(ping.remote, _WORD),
+            rid=clean(ping.rid, _WORD),
         )
         self._new.pings.append((self._last.ping_id, fit, waiter))
         return True

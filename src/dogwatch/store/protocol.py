@@ -102,7 +102,10 @@ class Availability(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ping(msgspec.Struct, frozen=True, kw_only=True):
-    """One call of a heartbeat URL. signal: success, start, fail, exit or log. body: bounded."""
+    """One call of a heartbeat URL. signal: success, start, fail, exit or log. body: bounded.
+
+    rid: the run it belongs to, "" where the caller does not say.
+    """
 
     target: str
     time_s: float
@@ -111,6 +114,7 @@ class Ping(msgspec.Struct, frozen=True, kw_only=True):
     body: str = ""
     duration_s: float | None = None
     remote: str = ""
+    rid: str = ""
 
 
 class Store(Protocol):

@@ -51,7 +51,7 @@ async def _take(ctx: WebContext, request: Request[Any, Any, Any], ping_id: str, 
     rid = request.query_params.get("rid", "")
     if rid:
         try:
-            uuid.UUID(rid)
+            rid = str(uuid.UUID(rid))
         except ValueError:
             return _text("invalid uuid format\n", 400)
     limit = ctx.options.ping_body_limit
@@ -59,7 +59,9 @@ async def _take(ctx: WebContext, request: Request[Any, Any, Any], ping_id: str, 
     remote = request.client.host if request.client else ""
     signal, exit_status = meaning
     try:
-        await ctx.services.watch.ping(ping_id, signal=signal, exit_status=exit_status, body=body, remote=remote)
+        await ctx.services.watch.ping(
+            ping_id, signal=signal, exit_status=exit_status, body=body, remote=remote, rid=rid
+        )
     except NotFound:
         return _text("not found\n", 404)
     except TransientError as error:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from dogwatch.config.load import Loader
+from dogwatch.config.show import rows
 from dogwatch.errors import ConfigError, UsageError
-from dogwatch.probes.blackbox import Blackbox, load_modules, timeout_of
-from dogwatch.probes.blackbox_files import read_file
+from dogwatch.probes.blackbox import MODULES, Blackbox, load_modules, timeout_of
 from dogwatch.probes.blackbox_modules import (
     Module,
     check_modules,
@@ -73,6 +74,11 @@ def test_the_default_modules_are_those_of_the_example_file() -> None:
             ("tcp", "query_response", 0, "expct"),
             "unknown",
         ),
+        (
+            {"prober": "tcp", "tcp": {"tls_config": {"min_version": "TLS9"}}},
+            ("tcp", "tls_config", "min_version"),
+            "TLS9",
+        ),
         ({"prober": "dns", "dns": {}}, ("dns", "query_name"), "missing"),
         (
             {"prober": "tcp", "tcp": {"tls": True, "query_response": [{"starttls": True}]}},
@@ -96,14 +102,20 @@ def test_a_mistake_or_gap_is_named(value: object, path: tuple[str | int, ...], m
     assert [fault.path for fault in check_modules({"m": value})] == [("m", *path)]
 
 
+def loader(folder: Path, text: str) -> Loader:
+    (folder / "dogwatch.yaml").write_text(text)
+    return Loader([folder / "dogwatch.yaml"], [MODULES], environ={})
+
+
 def test_a_file_says_file_and_line(tmp_path: Path) -> None:
     file = tmp_path / "blackbox.yml"
-    file.write_text("modules:\n  a:\n    prober: http\n    http:\n      metod: GET\n  b:\n    prober: tpc\n")
+    file.write_text("modules:\n  a:\n    prober: http\n    http:\n      metod: GET\n  b:\n    prober: unix\n")
     with pytest.raises(ConfigError) as caught:
-        read_file(file)
+        loader(tmp_path, "modules:\n  file: blackbox.yml\n  c: {prober: tpc}\n").load()
     assert str(caught.value).splitlines() == [
+        f"{tmp_path}/dogwatch.yaml:3: modules.c.prober: unknown prober 'tpc'; did you mean 'tcp'?",
         f"{file}:5: modules.a.http.metod: unknown option; did you mean 'method'?",
-        f"{file}:7: modules.b.prober: unknown prober 'tpc'; did you mean 'tcp'?",
+        f"{file}:7: modules.b.prober: the unix prober is not supported; use an exec probe",
     ]
 
 
@@ -111,19 +123,44 @@ def test_a_file_says_file_and_line(tmp_path: Path) -> None:
     "text", ["", "- a\n", "modules: 3\n", "modules: {a: &x [*x]}\n", "a: b: c\n", "\x00", "modules:\n\t- x"]
 )
 def test_a_file_that_is_no_module_file_is_refused(text: str, tmp_path: Path) -> None:
-    file = tmp_path / "blackbox.yml"
-    file.write_text(text)
+    (tmp_path / "blackbox.yml").write_text(text)
     with pytest.raises(ConfigError, match=r"blackbox\.yml"):
-        read_file(file)
+        loader(tmp_path, "modules: {file: blackbox.yml}\n").load()
 
 
 def test_files_and_inline_modules_join_and_inline_wins(tmp_path: Path) -> None:
     (tmp_path / "a.yml").write_text("modules: {x: {prober: icmp}, y: {prober: icmp}}\n")
     (tmp_path / "b.yml").write_text("modules: {z: {prober: tcp}}\n")
-    modules = load_modules({"file": ["a.yml", "b.yml"], "y": {"prober": "tcp"}}, tmp_path)
+    loaded = loader(tmp_path, "modules: {file: [a.yml, b.yml], y: {prober: tcp}}\n").load()
+    modules = load_modules(loaded.get(MODULES))
     assert {name: one.prober for name, one in modules.items()} == {"x": "icmp", "y": "tcp", "z": "tcp"}
-    with pytest.raises(ConfigError, match=r"nope\.yml: cannot read"):
-        load_modules({"file": "nope.yml"}, tmp_path)
+    assert {tmp_path / "a.yml", tmp_path / "b.yml"} <= set(loaded.parsed.watched)
+    assert [row.value for row in rows(loaded) if row.path == "modules.file"] == [["a.yml", "b.yml"]]
+
+
+def test_a_changed_module_file_changes_the_digest(tmp_path: Path) -> None:
+    file = tmp_path / "a.yml"
+    file.write_text("modules: {x: {prober: icmp}}\n")
+    load = loader(tmp_path, "modules: {file: a.yml}\n")
+    before = load.parse().digest
+    assert load.parse().digest == before
+    file.write_text("modules: {x: {prober: tcp}}\n")
+    assert load.parse().digest != before
+
+
+@pytest.mark.parametrize("written", ["nope.yml", "[a.yml, nope.yml]", "''"])
+def test_a_module_file_that_is_not_there_is_named_once_with_its_place(written: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yml").write_text("modules: {}\n")
+    with pytest.raises(ConfigError) as caught:
+        loader(tmp_path, f"modules:\n  file: {written}\n").load()
+    (found,) = caught.value.problems
+    assert found.line == 2
+    assert found.path.startswith("modules.file")
+
+
+def test_a_module_may_be_called_file(tmp_path: Path) -> None:
+    loaded = loader(tmp_path, "modules: {file: {prober: tcp}}\n").load()
+    assert list(load_modules(loaded.get(MODULES))) == ["file"]
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,47 @@ def test_durations_lie_between_start_and_end() -> None:
     assert world.hear("success").duration_s is None
 
 
+def test_a_run_id_pairs_start_and_end_of_runs_that_overlap() -> None:
+    world = World()
+    world.hear("start", rid="one")
+    world.clock.advance(100)
+    world.hear("start", rid="two")
+    world.clock.advance(10)
+    assert world.hear("success", rid="one").duration_s == 110
+    assert world.verdict.state == "running", "the second still goes on"
+    assert world.restarted().verdict.state == "running"
+    world.clock.advance(5)
+    assert world.hear("success", rid="two").duration_s == 15
+    assert world.verdict.state == "up"
+    assert world.hear("success", rid="two").duration_s is None, "it has ended already"
+
+
+def test_a_run_that_was_overtaken_is_not_held_against_the_job() -> None:
+    world = World()
+    world.hear("start", rid="crashed")
+    world.clock.advance(600)
+    world.hear("start", rid="next")
+    world.clock.advance(5)
+    assert world.hear("success", rid="next").duration_s == 5
+    world.clock.advance(2000)
+    assert world.verdict.state == "up"
+
+
+@pytest.mark.parametrize(("signal", "rid"), [("fail", "two"), ("success", "")])
+def test_a_failure_or_an_end_without_run_id_ends_all_runs(signal: str, rid: str) -> None:
+    world = World()
+    world.hear("start", rid="one")
+    assert world.hear(signal, rid=rid).duration_s is None
+    assert world.ledger.record("job").started_at is None
+
+
+def test_starts_without_an_end_are_bounded() -> None:
+    world = World()
+    for number in range(100):
+        world.hear("start", rid=str(number))
+    assert list(world.ledger.record("job").runs) == [str(number) for number in range(80, 100)]
+
+
 def test_a_clock_set_forwards_makes_nobody_late_and_one_set_back_hides_nobody() -> None:
     world = World()
     world.hear("success")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
-from watch_fakes import SCRIPTS, World, bad, good, spec
+from watch_fakes import SCRIPTS, FakeProbe, World, bad, good, spec
 
 from dogwatch.core.metrics import render
+from dogwatch.probes.metrics import probe_families
 
 
 @pytest_asyncio.fixture
@@ -28,7 +30,7 @@ def samples(world: World) -> dict[tuple[str, tuple[tuple[str, str], ...]], float
     return found
 
 
-def of(world: World, name: str, **labels: str) -> list[float]:
+def of(world: World, name: str, /, **labels: str) -> list[float]:
     wanted = labels.items()
     return [value for (found, has), value in samples(world).items() if found == name and wanted <= dict(has).items()]
 
@@ -96,3 +98,18 @@ async def test_texts_become_labels(world: World) -> None:
     SCRIPTS["a"] = lambda _attempt, done: done(good(odd_s=0.5))
     await world.watch.run_now("a")
     assert of(world, "probe_fake_seconds", target="a", phase="odd") == [0.5]
+
+
+@pytest.mark.parametrize("expect", [None, "data.a > 0.0"])
+async def test_numbers_of_a_map_become_series_bounded_in_number(world: World, expect: str | None) -> None:
+    data = {"a": 1, "b c": 2.5, "text": "no", **{f"n{number}": number for number in range(100)}}
+    SCRIPTS["a"] = lambda _attempt, done: done(good(data=data))
+    await world.configure(spec("a", check=FakeProbe(url="fake://a", expect=expect)))
+    await world.go(31)
+    assert of(world, "probe_fake_value", target="a", name="a") == [1.0]
+    assert of(world, "probe_fake_value", target="a", name="b c") == [2.5]
+    assert of(world, "probe_fake_value", target="a", name="text") == []
+    assert len(of(world, "probe_fake_value")) == 50
+    result = good(data={"a": 1, "b": 2})
+    (family,) = [one for one in probe_families(world.watch.all["a"].check, result) if one.name == "probe_fake_value"]
+    assert list(family.series) == [('probe_fake_value{name="a"}', 1.0), ('probe_fake_value{name="b"}', 2.0)]

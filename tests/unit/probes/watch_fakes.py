@@ -43,10 +43,11 @@ class FakeProbe(Probe, frozen=True, kw_only=True):
     """Answers at once with what SCRIPTS says; good() without a script."""
 
     kind: ClassVar[str] = "fake"
-    variables: ClassVar[Mapping[str, str]] = {"status": "int", "body": "string", "json": "dyn"}
+    variables: ClassVar[Mapping[str, str]] = {"status": "int", "body": "string", "json": "dyn", "data": "map"}
     metrics: ClassVar[Mapping[str, tuple[str, str]]] = {
         "status": ("probe_http_status_code", "Response status"),
         "tls_version": ("probe_tls_version_info", "TLS version"),
+        "data": ("probe_fake_value{name}", "Numbers by name"),
         "odd_s": ('probe_fake_seconds{phase="odd"}', "A phase"),
     }
 

@@ -53,7 +53,7 @@ class ExecProbe(SteppedProbe, frozen=True, kw_only=True):
     }
     metrics: ClassVar[dict[str, tuple[str, str]]] = {
         "exit_status": ("probe_exec_exit_status", "Exit status of the program; negative: the signal that ended it"),
-        "data": ("probe_exec_value{name}", "Numbers read from the program's output"),
+        "data": ("probe_exec_value{name}", "Numbers read from the program's output, by name; at most 50"),
         "failed_regex": ("probe_failed_due_to_regex", "Indicates if probe failed due to regex"),
     }
 
