@@ -25,6 +25,7 @@ from dogwatch.hosts.collectors import COLLECTORS
 from dogwatch.probes.kinds import PROBES
 from dogwatch.probes.probe import REASONS, Probe
 from dogwatch.probes.spec import COMMON_VARIABLES
+from dogwatch.web.meter import Meter
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 HEAD = "<!-- Written by `make docs` from the program; edit the docstrings instead. -->\n\n"
@@ -91,6 +92,7 @@ async def families() -> dict[str, tuple[str, str]]:
         found.update({metric: ("gauge", text) for metric, text in component.metrics.values()})
     for collector in COLLECTORS:
         found.update({metric.name: (metric.kind, metric.help) for metric in collector.metrics})
+    found.update({family.name: (family.kind, family.help) for family in Meter().families()})
     with tempfile.TemporaryDirectory() as folder:
         path = Override(("store", "path"), str(Path(folder) / "docs.sqlite"), "--data")
         loader = Loader([], SECTIONS, environ={}, overrides=[path])

@@ -25,6 +25,12 @@ class Subscription:
         self._events.append(event)
         self._ready.set()
 
+    def take(self) -> list[Event]:
+        """Return what waits, oldest first, and wait for nothing."""
+        events = list(self._events)
+        self._events.clear()
+        return events
+
     async def __aiter__(self) -> AsyncIterator[Event]:
         while True:
             await self._ready.wait()

@@ -13,6 +13,7 @@ from dogwatch.app import Services
 from dogwatch.config.part import Configuration
 from dogwatch.daemon.sockets import bind, serves
 from dogwatch.web.application import create_web
+from dogwatch.web.meter import Meter
 from dogwatch.web.options import SECTION, WebOptions
 from dogwatch.web.server import serve
 
@@ -57,6 +58,7 @@ class WebPart:
         self._inherited = list(inherited)
         self._grace_s = grace_s
         self._on_end = on_end
+        self._meter = Meter()
         self._serving: Serving | None = None
 
     @property
@@ -82,7 +84,7 @@ class WebPart:
 
     def launch(self, serving: Serving) -> None:
         """Serve from now on."""
-        app = create_web(self._services, serving.options)
+        app = create_web(self._services, serving.options, self._meter)
         serving.task = asyncio.get_running_loop().create_task(
             serve(app, serving.sockets, stop=serving.stop, grace_s=self._grace_s), name="web server"
         )

@@ -19,8 +19,10 @@ from dogwatch.web.api import HANDLERS
 from dogwatch.web.assets import load_assets
 from dogwatch.web.badges import BADGE_HANDLERS
 from dogwatch.web.context import Ctx, Segment, WebContext, segment
+from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.exposition import EXPOSITION_HANDLERS
 from dogwatch.web.guard import Guard, Receive, Scope, Send
+from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
 from dogwatch.web.pages import PAGE_HANDLERS, problem_page
 from dogwatch.web.pings import PING_HANDLERS
@@ -42,11 +44,15 @@ class WebApplication:
         await self._guarded(scope, receive, send)
 
 
-def create_web(services: Services, options: WebOptions | None = None) -> WebApplication:
-    """Return the application over a running program's services. Reads the static files and compiles the templates."""
+def create_web(services: Services, options: WebOptions | None = None, meter: Meter | None = None) -> WebApplication:
+    """Return the application over a running program's services. Reads the static files and compiles the templates.
+
+    meter: counts its requests; given, it counts on over a change of options.
+    """
     options = options or WebOptions()
     assets = load_assets()
-    context = WebContext(services, options, assets, page_templates(assets))
+    meter = meter or Meter()
+    context = WebContext(services, options, assets, page_templates(assets), meter)
     inner = Litestar(
         route_handlers=[
             *HANDLERS,
@@ -65,11 +71,12 @@ def create_web(services: Services, options: WebOptions | None = None) -> WebAppl
             path="/api/v1",
             render_plugins=[JsonRenderPlugin(path="/openapi.json")],
         ),
+        response_class=SafeResponse,
         logging_config=None,
         debug=False,
         request_max_body_size=None,  # the guard's, and heartbeats cut theirs
     )
-    return WebApplication(Guard(inner, options), context)  # type: ignore[arg-type]
+    return WebApplication(Guard(inner, options, meter), context)  # type: ignore[arg-type]
 
 
 @get("/static/{version:str}/{name:path}", include_in_schema=False)
@@ -109,9 +116,11 @@ def _problem_of(error: Exception) -> tuple[problems.Problem, dict[str, str]]:
 
 def _failed(ctx: WebContext, request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     problem, headers = _problem_of(error)
+    if isinstance(error, problems.WebRefusal):
+        ctx.meter.refused(problem.status)
     if problem.status >= 500 and not isinstance(error, DogwatchError):
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith(_PROGRAMS)
     if page:
         return problem_page(ctx, problem, headers)
-    return Response(problem, status_code=problem.status, media_type=problems.MEDIA_TYPE, headers=headers)
+    return SafeResponse(problem, status_code=problem.status, media_type=problems.MEDIA_TYPE, headers=headers)

@@ -11,6 +11,7 @@ import msgspec
 
 from dogwatch.core.values import Status
 from dogwatch.store.protocol import ResultRow
+from dogwatch.web.encoding import encode_json
 
 SLOT = 6
 HEIGHT = 24
@@ -52,7 +53,7 @@ def draw(rows: Sequence[ResultRow], slots: int) -> Bars:
         data.append((round(row.time_s, 1), round(row.duration_s * 1000, 1), name, row.reason))
     return Bars(
         paths={name: "".join(parts) for name, parts in paths.items()},
-        data=msgspec.json.encode(data).decode(),
+        data=encode_json(data).decode(),
         width=slots * SLOT,
         label=_label(data),
     )

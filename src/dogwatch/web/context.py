@@ -15,6 +15,7 @@ from dogwatch.app import Services
 from dogwatch.probes.view import TargetView
 from dogwatch.store.protocol import Availability
 from dogwatch.web.assets import Assets
+from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
 
 PERIODS_S = {"1h": 3600.0, "24h": 86400.0, "7d": 7 * 86400.0, "30d": 30 * 86400.0}
@@ -36,11 +37,14 @@ class Streams:
 
 
 class WebContext:
-    def __init__(self, services: Services, options: WebOptions, assets: Assets, templates: jinja2.Environment) -> None:
+    def __init__(
+        self, services: Services, options: WebOptions, assets: Assets, templates: jinja2.Environment, meter: Meter
+    ) -> None:
         self.services = services
         self.options = options
         self.assets = assets
         self.templates = templates
+        self.meter = meter
         self.streams = Streams(options.streams)
         self._snapshot: tuple[float, Sequence[TargetView]] | None = None
         self._availability: OrderedDict[tuple[str, str], tuple[float, Availability]] = OrderedDict()

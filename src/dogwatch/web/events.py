@@ -13,11 +13,16 @@ from dogwatch.core.bus import Subscription
 from dogwatch.core.values import Event, Status, Transition
 from dogwatch.store.protocol import ResultRow
 from dogwatch.web.context import WebContext
+from dogwatch.web.encoding import encode_json
 from dogwatch.web.guard import Receive, Scope, Send
 from dogwatch.web.problems import WebRefusal
 
 TOPICS = ("result", "transition", "sample", "reload", "finding", "target")
 HEARTBEAT_S = 10.0
+# Events are sent together: a client is told at most this often, however many there are.
+GATHER_S = 0.1
+# Of a brief stream's events of one gathering, so many changes of status are told one by one; beyond it, their number.
+TOLD_AT_ONCE = 100
 RETRY_MS = 2000
 
 
@@ -59,7 +64,7 @@ def encode(event: Event, number: int, *, brief: bool = False) -> bytes:
     if brief and event.topic == "sample":
         data = {"host": _of(data, "host"), "time_s": event.time_s}
     # JSON holds no line feed, so that an event's data cannot begin a field of its own.
-    content = msgspec.json.encode(shown(data), enc_hook=str)
+    content = encode_json(shown(data))
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (number, event.topic.encode(), content)
 
 
@@ -77,6 +82,7 @@ class EventStream:
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         streams = self._ctx.streams
         streams.open += 1
+        self._ctx.meter.open += 1
         try:
             headers = [(b"content-type", b"text/event-stream"), (b"x-accel-buffering", b"no")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -92,6 +98,7 @@ class EventStream:
                 await send({"type": "http.response.body", "body": b"event: bye\ndata: {}\n\n", "more_body": False})
         finally:
             streams.open -= 1
+            self._ctx.meter.open -= 1
 
     async def _write(self, send: Send, body: bytes) -> None:
         await send({"type": "http.response.body", "body": body, "more_body": True})
@@ -99,13 +106,25 @@ class EventStream:
     async def _pump(self, events: Subscription, send: Send) -> None:
         told = 0
         number = 0
-        async for event in events:
-            number += 1
+        async for first in events:
+            await asyncio.sleep(GATHER_S)
+            gathered = [first, *events.take()]
+            out = []
             if events.dropped > told:
+                self._ctx.meter.events_dropped += events.dropped - told
                 told = events.dropped
-                await self._write(send, b'event: dropped\ndata: {"dropped":%d}\n\n' % told)
-            if not self._targets or event.topic not in ("result", "target") or _name(event.data) in self._targets:
-                await self._write(send, encode(event, number, brief=self._brief))
+                out.append(b'event: dropped\ndata: {"dropped":%d}\n\n' % told)
+            if self._brief:
+                gathered, crowd = _without_crowd(gathered)
+                if crowd:
+                    out.append(b'event: many\ndata: {"transitions":%d}\n\n' % crowd)
+            for event in gathered:
+                number += 1
+                if not self._targets or event.topic not in ("result", "target") or _name(event.data) in self._targets:
+                    out.append(encode(event, number, brief=self._brief))
+            if out:
+                self._ctx.meter.events += len(out)
+                await self._write(send, b"".join(out))
 
     async def _beat(self, send: Send) -> None:
         while True:
@@ -125,6 +144,14 @@ class EventStreamResponse(Response[None]):
 
     def to_asgi_response(self, *_args: Any, **_kwargs: Any) -> Any:
         return self._stream
+
+
+def _without_crowd(events: list[Event]) -> tuple[list[Event], int]:
+    """Return the events without the transitions, and how many those were, where they are too many to tell each."""
+    crowd = sum(event.topic == "transition" for event in events)
+    if crowd <= TOLD_AT_ONCE:
+        return events, 0
+    return [event for event in events if event.topic != "transition"], crowd
 
 
 async def _left(receive: Receive) -> None:

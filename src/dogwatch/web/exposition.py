@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from dogwatch.app import Readiness
 from dogwatch.core.metrics import Family, number, render
 from dogwatch.errors import NotFound
 from dogwatch.web.context import Ctx
+from dogwatch.web.encoding import SafeResponse
 
 TEXT_TYPE = "text/plain; version=0.0.4"  # Litestar adds the charset to text/*
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -45,7 +47,7 @@ async def exposed(families: Iterable[Family], *, openmetrics: bool) -> bytes:
 @get("/metrics", include_in_schema=False)
 async def metrics(ctx: Ctx, request: Request[Any, Any, Any]) -> Response[bytes]:
     openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
-    body = await exposed(ctx.services.metrics(), openmetrics=openmetrics)
+    body = await exposed(chain(ctx.services.metrics(), ctx.meter.families()), openmetrics=openmetrics)
     return Response(body, media_type=OPENMETRICS_TYPE if openmetrics else TEXT_TYPE)
 
 
@@ -80,7 +82,7 @@ class ReadyOut(msgspec.Struct, frozen=True, kw_only=True):
 async def readyz(ctx: Ctx) -> Response[ReadyOut]:
     checks = tuple(ctx.services.readiness())
     ready = all(check.ok for check in checks)
-    return Response(ReadyOut(ready=ready, checks=checks), status_code=200 if ready else 503)
+    return SafeResponse(ReadyOut(ready=ready, checks=checks), status_code=200 if ready else 503)
 
 
 EXPOSITION_HANDLERS = (metrics, probe, healthz, readyz)

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import msgspec
-
 from dogwatch.web import problems
+from dogwatch.web.encoding import encode_json
+from dogwatch.web.meter import Meter, route
 from dogwatch.web.options import WebOptions, is_loopback
 
 Scope = MutableMapping[str, Any]
@@ -43,8 +43,9 @@ _PACKED_TYPES = (b"text/", b"application/json", b"application/problem+json", b"a
 
 
 class Guard:
-    def __init__(self, inner: Application, options: WebOptions) -> None:
+    def __init__(self, inner: Application, options: WebOptions, meter: Meter) -> None:
         self._inner = inner
+        self._meter = meter
         self._options = options
         external = urlsplit(options.external_url)
         self._hosts = frozenset(name.lower() for name in (*options.allowed_hosts, external.hostname or "") if name)
@@ -54,9 +55,18 @@ class Guard:
         if scope["type"] != "http":
             return
         headers = dict(scope["headers"])
-        answer = _Answer(send, scope, headers)
+        answer = _Answer(send, scope, headers, self._meter)
+        method, started_s = scope["method"], asyncio.get_running_loop().time()
+        try:
+            await self._answer(scope, receive, headers, answer)
+        finally:
+            took_s = asyncio.get_running_loop().time() - started_s
+            self._meter.answered(answer.route, method, answer.status, took_s)
+
+    async def _answer(self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], answer: _Answer) -> None:
         refusal = self._refuse(scope, headers)
         if refusal is not None:
+            self._meter.refused(refusal.status)
             await answer.problem(refusal)
             return
         scope["path"] = _path(scope)
@@ -142,10 +152,16 @@ class Guard:
 
 
 class _Answer:
-    """Sends one answer: adds the headers, leaves out the body for HEAD, packs text."""
+    """Sends one answer: adds the headers, leaves out the body for HEAD, packs text, counts.
 
-    def __init__(self, send: Send, scope: Scope, headers: dict[bytes, bytes]) -> None:
+    status: of what was sent; 499 while nothing was, because the caller left.
+    """
+
+    def __init__(self, send: Send, scope: Scope, headers: dict[bytes, bytes], meter: Meter) -> None:
         self._send = send
+        self._meter = meter
+        self.route = route(scope["path"])
+        self.status = 499
         self._head = scope["method"] == "HEAD"
         self._packs = not self._head and b"gzip" in headers.get(b"accept-encoding", b"")
         self._embeddable = scope["path"].startswith(("/badge", "/group-badge"))
@@ -158,9 +174,11 @@ class _Answer:
         if self._start is not None:
             start, self._start = self._start, None
             message = await self._prepare(start, message)
+            self.status = start["status"]
             await self._send(start)
         if self._head:
             message = {**message, "body": b""}
+        self._meter.sent(self.route, len(message.get("body", b"")))
         await self._send(message)
 
     async def _prepare(self, start: Message, message: Message) -> Message:
@@ -187,7 +205,7 @@ class _Answer:
 
     async def problem(self, problem: problems.Problem) -> None:
         """Send a problem document instead of asking the application."""
-        body = msgspec.json.encode(problem)
+        body = encode_json(problem)
         headers = [
             (b"content-type", problems.MEDIA_TYPE.encode()),
             (b"content-length", str(len(body)).encode()),

@@ -11,6 +11,7 @@ import msgspec
 from dogwatch.core.values import Status
 from dogwatch.errors import UsageError
 from dogwatch.probes.view import TargetView
+from dogwatch.web.encoding import proper
 
 STATUS_WORDS = tuple(status.word for status in Status)
 
@@ -70,7 +71,7 @@ def parse_filter(
 
 
 def encode_cursor(index: int, name: str) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode((index, name))).decode().rstrip("=")
+    return base64.urlsafe_b64encode(msgspec.json.encode((index, proper(name)))).decode().rstrip("=")
 
 
 def _decode_cursor(cursor: str) -> tuple[int, str]:
@@ -93,8 +94,8 @@ def page(views: Sequence[TargetView], *, cursor: str, limit: int) -> tuple[Seque
     if cursor:
         index, name = _decode_cursor(cursor)
         start = max(0, min(index, len(views) - 1)) + 1
-        if not (0 <= index < len(views) and views[index].name == name):
-            start = next((i + 1 for i, view in enumerate(views) if view.name == name), max(0, index))
+        if not (0 <= index < len(views) and proper(views[index].name) == name):
+            start = next((i + 1 for i, view in enumerate(views) if proper(view.name) == name), max(0, index))
     chosen = views[start : start + limit]
     end = start + len(chosen)
     return chosen, encode_cursor(end - 1, chosen[-1].name) if chosen and end < len(views) else ""

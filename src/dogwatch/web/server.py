@@ -13,6 +13,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dogwatch.web.application import WebApplication
+from dogwatch.web.meter import Meter
 
 log = logging.getLogger(__name__)
 # What parsing one request may cost of the loop. A body of one-byte chunks costs a thousand times what others do.
@@ -29,6 +30,7 @@ class _Protocol(H11Protocol):
     """
 
     head_timeout_s = 20.0
+    meter: Meter
     _parsing_s = 0.0
     # Set on the server's own subclass, and so for all its connections at once.
     draining = False
@@ -56,6 +58,9 @@ class _Protocol(H11Protocol):
             self._parsing_s = 0.0
             self._asked = True
             self._stop_timer()
+            if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
+                # Uvicorn has answered by itself.
+                self.meter.refused(503)
             if self.draining:
                 # It is answered, and the client is told not to send another one here. The application has not begun.
                 self.cycle.keep_alive = False
@@ -63,6 +68,10 @@ class _Protocol(H11Protocol):
         elif self._head_timer is None and self._asked and self.cycle.response_complete:
             # The next request of a kept connection has begun: uvicorn has just stopped its own timer.
             self._await_head()
+
+    def send_400_response(self, msg: str) -> None:
+        self.meter.refused(400)
+        super().send_400_response(msg)
 
     def _await_head(self) -> None:
         self._head_timer = asyncio.get_running_loop().call_later(self.head_timeout_s, self._too_late)
@@ -112,7 +121,9 @@ async def serve(
     connections are accepted. Cancelling this stops at once.
     """
     options = app.context.options
-    protocol: Any = type("Protocol", (_Protocol,), {"head_timeout_s": options.request_timeout})
+    protocol: Any = type(
+        "Protocol", (_Protocol,), {"head_timeout_s": options.request_timeout, "meter": app.context.meter}
+    )
     config = uvicorn.Config(
         cast("Any", app),
         http=protocol,
