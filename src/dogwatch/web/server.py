@@ -16,7 +16,7 @@ from dogwatch.web.application import WebApplication
 
 log = logging.getLogger(__name__)
 # What parsing one request may cost of the loop. A body of one-byte chunks costs a thousand times what others do.
-_PARSING_MOST_S = 0.1
+_PARSING_MOST_S = 0.25
 # A head in one piece, so that one that is too large is told so and not that it is broken.
 _HEAD_AT_ONCE, _BODY_AT_ONCE = 65536, 8192
 # How long after the last accepted connection its request, or the next one of a kept connection, may still arrive.
