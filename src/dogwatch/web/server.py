@@ -17,8 +17,9 @@ from dogwatch.web.meter import Meter
 
 log = logging.getLogger(__name__)
 # What parsing one request may cost of the loop. A body of one-byte chunks costs a thousand times what others do.
-_PARSING_MOST_S = 0.1
-_PARSED_AT_ONCE = 8192
+_PARSING_MOST_S = 0.25
+# A head in one piece, so that one that is too large is told so and not that it is broken.
+_HEAD_AT_ONCE, _BODY_AT_ONCE = 65536, 8192
 # How long after the last accepted connection its request, or the next one of a kept connection, may still arrive.
 DRAIN_S = 0.3
 
@@ -47,10 +48,15 @@ class _Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         before = self.cycle
-        for start in range(0, len(data), _PARSED_AT_ONCE):
+        start = 0
+        # An answer to what cannot be parsed ends the connection.
+        while start < len(data) and not self.transport.is_closing():
+            in_body = getattr(self.cycle, "more_body", False)  # there is no cycle before the first request
+            end = start + (_BODY_AT_ONCE if in_body else _HEAD_AT_ONCE)
             began_s = time.thread_time()
-            super().data_received(data[start : start + _PARSED_AT_ONCE])
+            super().data_received(data[start:end])
             self._parsing_s += time.thread_time() - began_s
+            start = end
             if self._parsing_s > _PARSING_MOST_S:
                 self.transport.abort()
                 return
