@@ -294,6 +294,9 @@ class Runner:
             self._cancel(target)
             target.running = False
             self.running -= 1
+            if self._queue:
+                # Not at once: whoever interrupts one target may be about to forget those that wait.
+                asyncio.get_running_loop().call_soon(self._let_in)
 
     def forget(self, target: Target) -> None:
         """Stop asking a target: nothing of it is left running."""

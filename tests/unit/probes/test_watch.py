@@ -577,3 +577,20 @@ async def test_the_timer_drives_it_without_help(world: World) -> None:
     with world.bus.subscribe("result") as events:
         async with asyncio.timeout(5):
             assert len([event async for event in _first(events, 3)]) == 3
+
+
+async def test_who_waits_for_a_place_gets_it_when_the_others_are_forgotten() -> None:
+    world = World(concurrency=2)
+    for name in ("a", "b"):
+        SCRIPTS[name] = lambda _attempt, _done: None  # never ends by itself
+    await world.configure(*(spec(name, every=10.0) for name in ("a", "b", "c")))
+    for name in ("a", "b", "c"):
+        world.watch.schedule.put(world.watch.all[name], 0.0 if name != "c" else 0.001)
+    await world.go(1)
+    assert world.watch.waiting == 1
+    await world.configure(spec("c", every=10.0))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert world.watch.waiting == 0
+    assert LAUNCHED.count("c") == 1
+    await world.watch.stop()
