@@ -62,6 +62,7 @@ class HttpPlan:
         "headers",
         "inspect_policy",
         "kept",
+        "near",
         "override",
         "policy",
         "probe",
@@ -95,6 +96,8 @@ class HttpPlan:
         self.secrets = secrets_of(probe)
         self.resumptions: dict[tuple[str, str, int], Resumption] = {}
         self.kept: Kept | None = None
+        # Whether a connection may stand before the call that asks for it returns; see _sent_at_once.
+        self.near = True
         self.first = self.hop(parse_url(probe.url), probe.method, self.body, foreign=False)
 
     def hop(self, place: Place, method: str, body: bytes, *, foreign: bool) -> Hop:

@@ -147,7 +147,7 @@ class HttpProbe(Probe, frozen=True, kw_only=True):
             from dogwatch.probes.http.curl import launch_slow
 
             return launch_slow(plan, attempt, done)
-        running = HttpAttempt(attempt.env.engine, plan, attempt, done, plan.first, plan.keep(attempt.wants))
+        running = HttpAttempt(attempt.env.engine, plan, attempt, done)
         running.launch()
         return running.cancel
 
