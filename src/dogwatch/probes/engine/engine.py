@@ -35,6 +35,10 @@ READING = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 RESERVED_DESCRIPTORS = 128
 
 
+def _tell_the_time() -> None:
+    """Do nothing; see _arm."""
+
+
 class Handler(Protocol):
     """Whoever owns a registered descriptor."""
 
@@ -262,6 +266,9 @@ class Engine:
             self._timer.cancel()
         self._armed = bucket
         self._timer = self.loop.call_later(max(0.0, bucket / BUCKETS_PER_S - perf_counter()), self._on_timer)
+        # uvloop sleeps by the time at which its turn began. If this is a long one (hundreds of attempts launched) and
+        # nothing else happens, it would oversleep by as much; one more turn tells it the time.
+        self.loop.call_soon(_tell_the_time)
 
     def _on_timer(self) -> None:
         self._timer = None

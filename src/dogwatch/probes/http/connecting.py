@@ -11,11 +11,12 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from select import EPOLLERR, EPOLLHUP, EPOLLRDHUP
+from socket import SocketType
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from dogwatch.probes.engine.addresses import Address, socket_address
-from dogwatch.probes.engine.dial import explain, open_socket, reason_of
+from dogwatch.probes.engine.dial import STREAM, explain, open_socket, reason_of
 from dogwatch.probes.engine.engine import READ_BYTES, READING
 from dogwatch.probes.engine.tls import TlsChannel, TlsFailed
 from dogwatch.probes.http.plan import HttpPlan, Resumption
@@ -27,6 +28,7 @@ from dogwatch.probes.probe import Attempt, Done
 if TYPE_CHECKING:
     from dogwatch.probes.engine.engine import Engine
 
+_IPV4, _TCP, _QUICKACK = int(socket.AF_INET), socket.IPPROTO_TCP, socket.TCP_QUICKACK
 FAILED = EPOLLERR | EPOLLHUP
 ENDING = EPOLLERR | EPOLLHUP | EPOLLRDHUP
 
@@ -218,7 +220,8 @@ class ConnectingAttempt:
         self.address = address
         self.doing = "connecting"
         try:
-            sock = open_socket(address[0], plan.socket_options)
+            options = plan.socket_options
+            sock = open_socket(address[0], options) if options is not None else SocketType(address[0], STREAM, 0)
         except OSError as error:
             engine.local_errors_total += 1
             self.fail("local", f"cannot open a socket: {explain(error)}")
@@ -226,8 +229,9 @@ class ConnectingAttempt:
         self.sock = sock
         try:
             # Whatever we speak, we speak first: our half of the handshake's end leaves with it, one packet less.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
-            code = sock.connect_ex(socket_address(address, self.hop.place.port))
+            sock.setsockopt(_TCP, _QUICKACK, 0)
+            port = self.hop.place.port
+            code = sock.connect_ex((address[1], port) if address[0] == _IPV4 else socket_address(address, port))
             if code and code != errno.EINPROGRESS:
                 raise OSError(code, os.strerror(code))
             if plan.near and not self.hop.tls and self._sent_at_once(sock):
