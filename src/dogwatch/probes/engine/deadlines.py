@@ -27,12 +27,11 @@ class Deadlines:
     def add(self, due_s: float, item: Expiring) -> int:
         """Return the bucket, which `discard` wants back."""
         bucket = int(due_s * BUCKETS_PER_S) + 1
-        items = self._buckets.get(bucket)
-        if items is None:
+        try:
+            self._buckets[bucket].add(item)
+        except KeyError:
             self._buckets[bucket] = {item}
             heapq.heappush(self._order, bucket)
-        else:
-            items.add(item)
         return bucket
 
     def discard(self, bucket: int, item: Expiring) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # RFC 8305, section 5: the recommended delay before the next address is tried beside the last.
 RACE_DELAY_S = 0.25
 MAX_ADDRESSES = 8
-_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _LOCAL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EAFNOSUPPORT})
 
@@ -39,7 +39,7 @@ def open_socket(family: int, options: SocketOptions | None = None) -> socket.Soc
     Raises: OSError.
     """
     # SocketType is the C type below socket.socket: half the cost to make, and nothing of the rest is needed.
-    sock = socket.SocketType(family, _STREAM, 0)
+    sock = socket.SocketType(family, STREAM, 0)
     if options is None:
         return sock
     try:

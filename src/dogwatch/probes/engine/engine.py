@@ -29,8 +29,14 @@ TURN_EVENTS = 256
 READ_BYTES = 64 * 1024
 # Edge-triggered: one registration reports connected, readable, writable and closed for a descriptor's whole life.
 EVERYTHING = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+# For a socket that has nothing more to send for now; `again` asks for everything from then on.
+READING = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 # Descriptors that the rest of the program (store, API, log) may need beside the probes.
 RESERVED_DESCRIPTORS = 128
+
+
+def _tell_the_time() -> None:
+    """Do nothing; see _arm."""
 
 
 class Handler(Protocol):
@@ -81,6 +87,8 @@ class Engine:
         self._table: dict[int, Handler] = {}
         self._closing: list[socket.SocketType] = []
         self._deadlines = Deadlines()
+        # Forgets an item by the bucket that `expire_at` returned for it.
+        self.forget = self._deadlines.discard
         self._armed = NEVER
         self._timer: asyncio.TimerHandle | None = None
         self._turning = False
@@ -192,10 +200,10 @@ class Engine:
 
     # -- descriptors --------------------------------------------------------------------------------------------
 
-    def watch(self, sock: socket.SocketType, handler: Handler) -> None:
-        """Report everything that happens to a new socket to a handler, until `drop`."""
+    def watch(self, sock: socket.SocketType, handler: Handler, events: int = EVERYTHING) -> None:
+        """Report what happens to a new socket to a handler, until `drop`. events: EVERYTHING or READING."""
         fd = sock.fileno()
-        self._register(fd, EVERYTHING)
+        self._register(fd, events)
         self._table[fd] = handler
 
     def hand_over(self, sock: socket.SocketType, handler: Handler) -> None:
@@ -253,14 +261,14 @@ class Engine:
             self._arm(bucket)
         return bucket
 
-    def forget(self, bucket: int, item: Expiring) -> None:
-        self._deadlines.discard(bucket, item)
-
     def _arm(self, bucket: int) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._armed = bucket
         self._timer = self.loop.call_later(max(0.0, bucket / BUCKETS_PER_S - perf_counter()), self._on_timer)
+        # uvloop sleeps by the time at which its turn began. If this is a long one (hundreds of attempts launched) and
+        # nothing else happens, it would oversleep by as much; one more turn tells it the time.
+        self.loop.call_soon(_tell_the_time)
 
     def _on_timer(self) -> None:
         self._timer = None

@@ -20,24 +20,28 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # A server that does not resume after all is not asked to again: keeping its session costs a fifth of a handshake.
 MAX_REFUSALS = 3
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+# Statuses whose answers are followed, or have no body whatever their content length says.
+_NOT_COUNTED = REDIRECTS | {204, 304}
 _WAITING = "waiting for the first byte"
 
 
-class HttpAttempt(ConnectingAttempt, eq=False):
+class HttpAttempt(ConnectingAttempt):
     """Asks once, over HTTP/1.1."""
+
+    __slots__ = ()
 
     # -- sending ------------------------------------------------------------------------------------------------
 
-    def _send_request(self) -> None:
-        self.head = self.body = None
-        self.buffer = b""
-        self.scanned = 0
-        self.received_any = False
+    def _expect_answer(self) -> None:
         self.doing = _WAITING
         self.ready = self._receiving
+
+    def _send_request(self) -> None:
+        self._expect_answer()
         channel = self.channel
         if channel is None:
-            self._send(self.hop.request)
+            self.outgoing = self.hop.request
+            self._flush()
             return
         try:
             channel.write(self.hop.request)
@@ -64,6 +68,7 @@ class HttpAttempt(ConnectingAttempt, eq=False):
                 sent = sock.send(data)
                 self.outgoing = data[sent:] if sent < len(data) else b""
         except BlockingIOError:
+            self.engine.again(sock)  # it may be watched for reading only
             return
         except OSError as error:
             # The server may have answered and closed without reading everything (413): look before giving up.
@@ -125,6 +130,8 @@ class HttpAttempt(ConnectingAttempt, eq=False):
                 now_s = perf_counter()
                 self.first_byte_s += now_s - self.mark_s
                 self.mark_s = now_s
+                if self._came_whole(data):
+                    return True
                 self.doing = "reading the answer"
             rest = self._head_arrived(data)
             head = self.head
@@ -150,6 +157,34 @@ class HttpAttempt(ConnectingAttempt, eq=False):
             self._complete(body, clean=not body.truncated)
             return True
         return False
+
+    def _came_whole(self, data: bytes) -> bool:
+        """Take an answer that one piece brought in full, as nearly all do; False leaves it to the general path.
+
+        Only what needs no more than counting: a final status that is no redirect, a content length that is exactly
+        what follows the head, no coding. It must find the same as the general path, only sooner.
+        """
+        probe = self.plan.probe
+        end = data.find(b"\r\n\r\n") + 4
+        if not 4 <= end <= probe.header_limit or b"\n\n" in data[:end] or b"chunked" in data[:end]:
+            return False
+        head = parse_head(data[:end])
+        headers, status, size = head.headers, head.status, len(data) - end
+        if (
+            headers.get("content-length") != str(size)
+            or not 200 <= status < 600
+            or status in _NOT_COUNTED
+            or "transfer-encoding" in headers
+            or "content-encoding" in headers
+            or size > probe.body_limit
+            or self.hop.method == "HEAD"
+        ):
+            return False
+        self.head = head
+        rest = data[end:] if size <= self.keep else data[end : end + self.keep]
+        self.body = body = Body(size, probe.body_limit, False, self.keep, False, "", None, size, size, rest)
+        self._complete(body, clean=True)
+        return True
 
     def _head_arrived(self, data: bytes) -> bytes | None:
         """Return what follows the head once it is complete, None before."""
@@ -209,6 +244,7 @@ class HttpAttempt(ConnectingAttempt, eq=False):
         self._disconnect()
         self.reused = False
         self.outgoing = b""
+        self.mark_s = perf_counter()
         self._hop(self.hop)
 
     def _redirect(self, head: Head) -> bool:
@@ -234,8 +270,11 @@ class HttpAttempt(ConnectingAttempt, eq=False):
         self.redirects += 1
         self._goodbye()
         self._disconnect()
-        self.head = None
-        self.reused = False
+        self.head = self.body = None
+        self.buffer = b""
+        self.scanned = 0
+        self.received_any = self.reused = False
+        self.mark_s = perf_counter()
         foreign = hop.foreign or place.origin != self.plan.first.place.origin
         self._hop(self.plan.hop(place, method, body, foreign=foreign))
         return True
@@ -248,25 +287,26 @@ class HttpAttempt(ConnectingAttempt, eq=False):
 
     def _complete(self, body: Body, *, clean: bool) -> None:
         """The answer is here. clean: the connection stands right behind it."""
-        self.transfer_s += perf_counter() - self.mark_s
-        channel, known, sock = self.channel, self.resumption, self.sock
+        now_s = perf_counter()
+        self.transfer_s += now_s - self.mark_s
+        plan, channel, known = self.plan, self.channel, self.resumption
         if channel is not None and known is not None and not (self.resumed or self.reused):
-            wanted = self.plan.probe.full_handshake_every > 0 and known.refusals < MAX_REFUSALS
+            wanted = plan.probe.full_handshake_every > 0 and known.refusals < MAX_REFUSALS
             known.session = channel.resumption() if wanted else None
-        if (
-            self.plan.probe.keep_alive
-            and clean
-            and not self.ending
-            and not self.redirects
-            and self.address is not None
-            and sock is not None
-            and _stays(self.head, body)
-        ):
-            self.sock = None
-            self.plan.kept = Kept(self.engine, sock, channel, self.address)
-        else:
+        if not (plan.probe.keep_alive and clean and self._kept(body, now_s)) and channel is not None:
             self._goodbye()
-        self._finish()
+        self._finish(now_s)
+
+    def _kept(self, body: Body, now_s: float) -> bool:
+        """Put the connection aside for the next attempt; False if it cannot be used again."""
+        sock, address, plan = self.sock, self.address, self.plan
+        if self.ending or self.redirects or sock is None or address is None or not _stays(self.head, body):
+            return False
+        if plan.kept is None:
+            plan.kept = Kept(self.engine, address)
+        plan.kept.put(sock, self.channel, address, now_s)
+        self.sock = None
+        return True
 
 
 def _stays(head: Head | None, body: Body) -> bool:

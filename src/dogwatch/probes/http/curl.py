@@ -11,7 +11,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import msgspec
 import pycurl
 
 from dogwatch.probes.engine.addresses import Address, literal
@@ -127,14 +126,18 @@ class CurlLane:
             owner.transferred(code, message)
 
 
-class CurlAttempt(HttpAttempt, eq=False):
+class CurlAttempt(HttpAttempt):
     """An attempt whose requests libcurl makes; everything around them is as in the fast lane."""
 
-    lane: CurlLane | None = None
-    handle: Any = None
-    refused: Refused | None = None
-    resolve_list: list[str] = msgspec.field(default_factory=list)
-    enough: bool = False
+    __slots__ = ("enough", "handle", "lane", "refused", "resolve_list")
+
+    def __init__(self, engine: Engine, plan: HttpPlan, attempt: Attempt, done: Done) -> None:
+        super().__init__(engine, plan, attempt, done)
+        self.lane: CurlLane | None = None
+        self.handle: Any = None
+        self.refused: Refused | None = None
+        self.resolve_list: list[str] = []
+        self.enough = False
 
     def _hop(self, hop: Hop) -> None:
         self.hop = hop
@@ -337,7 +340,7 @@ class CurlAttempt(HttpAttempt, eq=False):
         handle = self.handle
         self._read_info(handle)
         if self.failure is not None:
-            self._finish()
+            self._finish(perf_counter())
         elif self.refused is not None:
             self.fail(self.refused.reason, self.refused.message)
         elif code == pycurl.E_PEER_FAILED_VERIFICATION and self.hop.tls:
@@ -362,7 +365,7 @@ class CurlAttempt(HttpAttempt, eq=False):
             return
         text = head.headers.get("content-length", "").strip()
         body.length = int(text) if text.isascii() and text.isdigit() else -1
-        self._finish()
+        self._finish(perf_counter())
 
     def _read_info(self, handle: Any) -> None:
         """Add libcurl's timings to ours, and take address and certificates."""
@@ -435,6 +438,7 @@ def launch_slow(plan: HttpPlan, attempt: Attempt, done: Done) -> Cancel:
     if lane is None or lane.closed:
         lane = attempt.env.extra["http.curl"] = CurlLane(engine)
         engine.at_close(lane.close)
-    running = CurlAttempt(engine, plan, attempt, done, plan.first, plan.keep(attempt.wants), lane=lane)
+    running = CurlAttempt(engine, plan, attempt, done)
+    running.lane = lane
     running.launch()
     return running.cancel

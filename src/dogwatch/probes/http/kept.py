@@ -17,17 +17,30 @@ KEPT_S = 120.0
 
 
 class Kept:
-    """A connection kept open between attempts; it closes itself when the server does, or after a while."""
+    """The place for a target's connection between attempts; it closes itself when the server does, or after a while.
 
-    __slots__ = ("address", "bucket", "channel", "engine", "sock")
+    The deadline stays where it is while the connection comes and goes, and is looked at when it is due: moving it
+    with every attempt would cost more than keeping the connection saves.
+    """
 
-    def __init__(self, engine: Engine, sock: socket.SocketType, channel: TlsChannel | None, address: Address) -> None:
+    __slots__ = ("address", "bucket", "channel", "engine", "since_s", "sock")
+
+    def __init__(self, engine: Engine, address: Address) -> None:
         self.engine = engine
-        self.sock: socket.SocketType | None = sock
-        self.channel = channel
+        self.sock: socket.SocketType | None = None
+        self.channel: TlsChannel | None = None
         self.address = address
-        engine.hand_over(sock, self)
-        self.bucket = engine.expire_at(perf_counter() + KEPT_S, self)
+        self.since_s = 0.0
+        self.bucket = 0
+
+    def put(self, sock: socket.SocketType, channel: TlsChannel | None, address: Address, now_s: float) -> None:
+        """Keep a connection; of two, where attempts ran side by side, the second."""
+        if self.sock is not None:
+            self.engine.drop(self.sock)
+        self.sock, self.channel, self.address, self.since_s = sock, channel, address, now_s
+        self.engine.hand_over(sock, self)
+        if not self.bucket:
+            self.bucket = self.engine.expire_at(now_s + KEPT_S, self)
 
     def ready(self, _events: int) -> None:
         # Nothing was asked: it is the end, or something that we must not mistake for the next answer. A TLS server
@@ -38,16 +51,24 @@ class Kept:
         self.close()
 
     def expire(self) -> None:
-        self.close()
+        self.bucket = 0
+        if self.sock is None:
+            return
+        until_s = self.since_s + KEPT_S
+        if until_s > perf_counter():
+            self.bucket = self.engine.expire_at(until_s, self)
+        else:
+            self.close()
 
     def take(self) -> socket.SocketType | None:
         """Return the connection for use, None if it has ended."""
         sock, self.sock = self.sock, None
-        if sock is not None:
-            self.engine.forget(self.bucket, self)
         return sock
 
     def close(self) -> None:
         sock = self.take()
         if sock is not None:
             self.engine.drop(sock)
+        if self.bucket:
+            self.engine.forget(self.bucket, self)
+            self.bucket = 0

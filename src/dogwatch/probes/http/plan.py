@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dogwatch.probes.engine.addresses import literal
+from dogwatch.probes.engine.addresses import Address, literal
 from dogwatch.probes.engine.dial import SocketOptions
 from dogwatch.probes.engine.tls import TlsPolicy
 from dogwatch.probes.http.request import Hop, Place, basic, build_request, parse_url
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _STATUS_RANGE = re.compile(r"([1-5])xx|(\d{3})(?:\s*-\s*(\d{3}))?", re.IGNORECASE)
 _READS_STATUS = re.compile(r"\bstatus\b")
 DEFAULT_STATUS = frozenset(range(200, 300))
+ANY_STATUS = frozenset(range(1000))
 
 
 def parse_statuses(items: tuple[int | str, ...]) -> frozenset[int]:
@@ -55,14 +56,18 @@ class HttpPlan:
     """An http probe made ready, and what its target leaves between attempts (kept connection, TLS sessions)."""
 
     __slots__ = (
+        "_keep",
         "accept_status",
         "body",
+        "facts",
         "family",
         "first",
         "headers",
         "inspect_policy",
         "kept",
+        "near",
         "override",
+        "particular",
         "policy",
         "probe",
         "resumptions",
@@ -91,10 +96,16 @@ class HttpPlan:
         self.inspect_policy = TlsPolicy(verify=False, cert_file=tls.cert_file, key_file=tls.key_file)
         chosen = probe.source_address or probe.interface
         self.socket_options = SocketOptions(probe.source_address, probe.interface) if chosen else None
-        self.accept_status = accepted_statuses(probe)
+        self.accept_status = accepted_statuses(probe) or ANY_STATUS
+        # Whether more than the status decides about an answer; see judge.
+        self.particular = bool(probe.fail_if_tls or probe.fail_if_not_tls or probe.accept_versions)
+        self.facts: tuple[Hop, Address | None, dict[str, Any]] | None = None
+        self._keep = frozenset[str](), EVIDENCE_BYTES
         self.secrets = secrets_of(probe)
         self.resumptions: dict[tuple[str, str, int], Resumption] = {}
         self.kept: Kept | None = None
+        # Whether a connection may stand before the call that asks for it returns; see _sent_at_once.
+        self.near = True
         self.first = self.hop(parse_url(probe.url), probe.method, self.body, foreign=False)
 
     def hop(self, place: Place, method: str, body: bytes, *, foreign: bool) -> Hop:
@@ -104,7 +115,9 @@ class HttpPlan:
 
     def keep(self, wants: frozenset[str]) -> int:
         """Return how many bytes of the body an attempt keeps."""
-        return self.probe.body_limit if "body" in wants or "json" in wants else EVIDENCE_BYTES
+        if self._keep[0] is not wants:
+            self._keep = wants, self.probe.body_limit if "body" in wants or "json" in wants else EVIDENCE_BYTES
+        return self._keep[1]
 
     def resumption(self, origin: tuple[str, str, int]) -> Resumption:
         found = self.resumptions.get(origin)

@@ -16,8 +16,10 @@ from dogwatch.probes.engine.addresses import ip_hash
 from dogwatch.probes.probe import EVIDENCE_BYTES, Evidence, Phases, ProbeResult
 
 if TYPE_CHECKING:
+    from dogwatch.probes.engine.addresses import Address
     from dogwatch.probes.http.connecting import ConnectingAttempt
     from dogwatch.probes.http.plan import HttpPlan
+    from dogwatch.probes.http.request import Hop
     from dogwatch.probes.http.response import Head
 
 _HEAVY = frozenset(
@@ -34,27 +36,25 @@ def build(attempt: ConnectingAttempt, now_s: float) -> ProbeResult:
     plan = attempt.plan
     duration_s = now_s - attempt.launched_s
     failure = attempt.failure
+    known = plan.facts
+    if known is None or known[0] is not hop or known[1] != attempt.address:
+        known = plan.facts = hop, attempt.address, _facts(hop, attempt.address)
     values: dict[str, Any] = {
         "duration_s": duration_s,
         "redirects": attempt.redirects,
-        "tls": hop.tls,
         "reused": attempt.reused,
-        "final_url": hop.url,
+        **known[2],
     }
-    if attempt.address is not None:
-        ip = values["ip"] = attempt.address[1]
-        values["ip_version"] = 6 if ":" in ip else 4
-        values["ip_hash"] = ip_hash(attempt.address)
     if head is not None:
-        values["status"] = head.status
+        values["status"] = status = head.status
         values["http_version"] = head.version
         if "last-modified" in head.headers and (modified_s := parse_date(head.headers["last-modified"])):
             values["last_modified_s"] = modified_s
         if body is not None:
             values["content_length"] = body.length
             values["body_bytes"] = body.decoded
-        if failure is None:
-            failure = judge(plan, head.status, hop.tls, head.version)
+        if failure is None and (plan.particular or status not in plan.accept_status):
+            failure = judge(plan, status, hop.tls, head.version)
     if hop.tls and attempt.chain:
         values.update(chain_values(attempt.chain))
         values["tls_resumed"] = attempt.resumed
@@ -81,14 +81,21 @@ def build(attempt: ConnectingAttempt, now_s: float) -> ProbeResult:
     )
 
 
+def _facts(hop: Hop, address: Address | None) -> dict[str, Any]:
+    """Return what does not change while the same address answers the same request."""
+    facts: dict[str, Any] = {"tls": hop.tls, "final_url": hop.url}
+    if address is not None:
+        facts["ip"] = address[1]
+        facts["ip_version"] = 6 if ":" in address[1] else 4
+        facts["ip_hash"] = ip_hash(address)
+    return facts
+
+
 def judge(plan: HttpPlan, status: int, tls: bool, version: float) -> tuple[str, str] | None:
     """Return (reason, message) of why a complete answer is not what the probe demands, None if it is."""
-    accepted = plan.accept_status
-    if accepted is not None and status not in accepted:
+    if status not in plan.accept_status:
         return "status", f"HTTP status {status}"
     probe = plan.probe
-    if not (probe.fail_if_tls or probe.fail_if_not_tls or probe.accept_versions):
-        return None
     if probe.fail_if_tls and tls:
         return "mismatch", "the answer came over TLS"
     if probe.fail_if_not_tls and not tls:
@@ -172,11 +179,16 @@ def leaf_values(chain: tuple[bytes, ...]) -> dict[str, Any]:
 def body_text(headers: Mapping[str, str], body: bytes | bytearray) -> str:
     """Return a body as text, by the charset the server named, else UTF-8; what is not text becomes U+FFFD."""
     content_type = headers.get("content-type", "")
-    match = _CHARSET.search(content_type) if "charset" in content_type.lower() else None
     try:
-        return body.decode(match[1] if match else "utf-8", "replace")
+        return body.decode(_charset(content_type[:200]) if content_type else "utf-8", "replace")
     except (LookupError, UnicodeError, ValueError):
         return body.decode("utf-8", "replace")
+
+
+@lru_cache(maxsize=256)
+def _charset(content_type: str) -> str:
+    match = _CHARSET.search(content_type)
+    return match[1] if match else "utf-8"
 
 
 @lru_cache(maxsize=1024)

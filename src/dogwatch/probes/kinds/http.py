@@ -142,12 +142,14 @@ class HttpProbe(Probe, frozen=True, kw_only=True):
         return str(self.http_version) != "1.1" or bool(self.proxy) or self.compression == "br"
 
     def launch(self, attempt: Attempt, done: Done) -> Cancel:
-        plan = plan_of(self, attempt.memory)
+        plan = attempt.memory.get("http")
+        if plan is None or plan.probe is not self:
+            plan = plan_of(self, attempt.memory)
         if plan.slow:
             from dogwatch.probes.http.curl import launch_slow
 
             return launch_slow(plan, attempt, done)
-        running = HttpAttempt(attempt.env.engine, plan, attempt, done, plan.first, plan.keep(attempt.wants))
+        running = HttpAttempt(attempt.env.engine, plan, attempt, done)
         running.launch()
         return running.cancel
 
