@@ -116,7 +116,7 @@ def metrics() -> Iterator[str]:
 
 
 def command_pages(command: click.Command, path: str) -> Iterator[str]:
-    context = click.Context(command, info_name=path, terminal_width=90, max_content_width=90)
+    context = click.Context(command, info_name=path, terminal_width=80, max_content_width=80)
     yield f"## {path}\n"
     yield f"```text\n{command.get_help(context).rstrip()}\n```\n"
     if isinstance(command, click.Group):

@@ -65,6 +65,7 @@ class GrpcProbe(SteppedProbe, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "grpc"
     short: ClassVar[str] = "host"
+    schemes: ClassVar[tuple[str, ...]] = ("grpcs",)
     variables: ClassVar[dict[str, str]] = {
         **CONNECTION_VARIABLES,
         **TLS_VARIABLES,

@@ -64,6 +64,7 @@ class HttpProbe(Probe, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "http"
     short: ClassVar[str] = "url"
+    schemes: ClassVar[tuple[str, ...]] = ("https",)
     variables: ClassVar[Mapping[str, str]] = {
         "status": "int",
         "body": "string",

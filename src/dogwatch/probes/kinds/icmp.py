@@ -30,6 +30,7 @@ class IcmpProbe(SteppedProbe, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "icmp"
     short: ClassVar[str] = "host"
+    schemes: ClassVar[tuple[str, ...]] = ("ping",)
     variables: ClassVar[dict[str, str]] = {
         "ip": "string",
         "ip_version": "int",

@@ -47,6 +47,7 @@ class WebsocketProbe(SteppedProbe, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "websocket"
     short: ClassVar[str] = "url"
+    schemes: ClassVar[tuple[str, ...]] = ("ws", "wss")
     variables: ClassVar[dict[str, str]] = {
         **CONNECTION_VARIABLES,
         **TLS_VARIABLES,
