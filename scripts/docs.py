@@ -17,12 +17,13 @@ from dogwatch.config.build import Catalog
 from dogwatch.config.load import Loader
 from dogwatch.config.overrides import Override
 from dogwatch.config.reload import Reloader
-from dogwatch.config.schema import field_docs, first_sentence, structs, written
+from dogwatch.config.schema import field_docs, first_sentence, option_doc, structs, written
 from dogwatch.config.structs import FieldShape, StructShape
 from dogwatch.core.clock import ManualClock
 from dogwatch.daemon.sections import SECTIONS
 from dogwatch.hosts.collectors import COLLECTORS
 from dogwatch.probes.kinds import PROBES
+from dogwatch.probes.kinds.http import HttpProbe
 from dogwatch.probes.probe import REASONS, Probe
 from dogwatch.probes.spec import COMMON_VARIABLES
 from dogwatch.web.meter import Meter
@@ -50,7 +51,7 @@ def option_rows(shape: StructShape, fields: Iterable[FieldShape]) -> Iterator[tu
         if field.default is not None:
             value = written(field.shape, field.default())
             default = "" if value is None else f"`{msgspec.json.encode(value).decode()}`"
-        yield f"`{field.key}`", field.shape.words(), default, field.doc or docs.get(field.name, "")
+        yield f"`{field.key}`", field.shape.words(), default, option_doc(field, docs)
 
 
 def settings(catalog: Catalog) -> Iterator[str]:
@@ -69,7 +70,10 @@ def probe_kinds(catalog: Catalog) -> Iterator[str]:
     shapes = {shape.type: shape for shape in structs(catalog)}
     yield "# Probe kinds\n"
     yield "What every expectation may read, whatever the kind:\n"
-    yield from table(["variable", "type"], [(f"`{name}`", kind) for name, kind in COMMON_VARIABLES.items()])
+    yield from table(
+        ["variable", "type", "meaning"],
+        [(f"`{name}`", kind, HttpProbe.meanings[name]) for name, kind in COMMON_VARIABLES.items()],
+    )
     yield f"Why an attempt failed is one word: {', '.join(f'`{word}`' for word in REASONS)}.\n"
     for component in PROBES:
         shape = shapes[component]
@@ -79,10 +83,11 @@ def probe_kinds(catalog: Catalog) -> Iterator[str]:
             yield f"Short form: `{component.kind}: …` fills `{component.short}`.\n"
         yield from table(["option", "written as", "default", "meaning"], option_rows(shape, shape.keys.values()))
         if component.variables:
-            yield from table(["variable", "type"], [(f"`{name}`", kind) for name, kind in component.variables.items()])
+            rows = [(f"`{name}`", kind, component.meanings[name]) for name, kind in component.variables.items()]
+            yield from table(["variable", "type", "meaning"], rows)
         if component.metrics:
-            rows = [(f"`{metric}`", variable, text) for variable, (metric, text) in component.metrics.items()]
-            yield from table(["metric", "from", "meaning"], rows)
+            named = [(f"`{metric}`", variable, text) for variable, (metric, text) in component.metrics.items()]
+            yield from table(["metric", "from", "meaning"], named)
 
 
 async def families() -> dict[str, tuple[str, str]]:
@@ -118,7 +123,7 @@ def metrics() -> Iterator[str]:
 
 
 def command_pages(command: click.Command, path: str) -> Iterator[str]:
-    context = click.Context(command, info_name=path, terminal_width=90, max_content_width=90)
+    context = click.Context(command, info_name=path, terminal_width=80, max_content_width=80)
     yield f"## {path}\n"
     yield f"```text\n{command.get_help(context).rstrip()}\n```\n"
     if isinstance(command, click.Group):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from urllib.parse import parse_qsl, urlsplit
+import shlex
+from collections.abc import Callable, Mapping
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -13,11 +14,12 @@ from dogwatch.probes.probe import Probe
 
 
 class AdHoc(msgspec.Struct, frozen=True):
-    """A probe to run once. options: as they would stand in the configuration."""
+    """A probe to run once. options: as they would stand in the configuration. typed: by dotted name, as typed."""
 
     text: str
     kind: str
     options: Mapping[str, object]
+    typed: Mapping[str, str] = {}
 
 
 def is_ad_hoc(text: str) -> bool:
@@ -29,7 +31,7 @@ def is_ad_hoc(text: str) -> bool:
 
 
 def parse(text: str, registry: Registry[Probe]) -> AdHoc:
-    """Return the probe for `https://…`, `tcp://db:5432`, `icmp://host`, `dns://server/name?type=MX`, `host:port`.
+    """Return the probe for `https://…`, `tcp://db:5432`, `icmp://host`, `dns://server/name?type=MX`, `host:port`…
 
     What follows `?` in other than URL kinds sets options.
     Raises: UsageError.
@@ -37,23 +39,50 @@ def parse(text: str, registry: Registry[Probe]) -> AdHoc:
     scheme, mark, rest = text.partition("://")
     if not mark:
         scheme, rest = "tcp", text
-    kind = _schemes(registry).get(scheme)
+    known = _schemes(registry)
+    kind = known.get(scheme.lower())
     if kind is None:
-        raise UsageError(
-            f"'{text}': unknown kind of target '{scheme}'", hint=nearest(scheme, sorted(_schemes(registry)))
-        )
+        raise UsageError(f"'{text}': unknown kind of target '{scheme}'", hint=nearest(scheme, sorted(known)))
     component = registry.get(kind)
-    if not component.short:
-        raise UsageError(f"'{text}': a {kind} probe cannot be written in one line", hint="configure it instead")
+    if not component.short or kind == "heartbeat":
+        raise UsageError(f"'{text}': a {kind} probe cannot be run from here", hint="configure it instead")
+    if not rest:
+        raise UsageError(f"'{text}' names nothing to ask", hint=f"write it as {scheme}://address")
     if component.short == "url":
         return AdHoc(text, kind, {"url": text})
-    parts = urlsplit(f"x://{rest}")
-    plain = rest.partition("?")[0].rstrip("/")
-    options: dict[str, object] = {component.short: plain}
-    if kind == "dns" and parts.path.strip("/"):
-        options = {component.short: parts.path.strip("/"), "server": parts.netloc}
-    options.update(parse_qsl(parts.query))
-    return AdHoc(text, kind, options)
+    if kind == "exec":
+        return AdHoc(text, kind, {"args": _words(text, rest)})
+    plain, _, query = rest.partition("?")
+    split = _SPLIT.get(kind)
+    options = split(scheme.lower(), plain) if split else {component.short: plain.rstrip("/")}
+    return AdHoc(text, kind, options, dict(parse_qsl(query, keep_blank_values=True)))
+
+
+def _words(text: str, rest: str) -> list[str]:
+    try:
+        return shlex.split(rest)
+    except ValueError as error:
+        raise UsageError(f"'{text}' is not a command line: {error}", hint="quote it: 'exec://date +%s'") from None
+
+
+def _dns(_scheme: str, plain: str) -> dict[str, object]:
+    """`server/name`, or `name` alone, which the system's own server is asked for."""
+    server, slash, name = plain.strip("/").partition("/")
+    return {"name": name, "server": server} if slash else {"name": server}
+
+
+def _grpc(scheme: str, plain: str) -> dict[str, object]:
+    """`host:port/service`; grpcs has TLS."""
+    host, _, service = plain.rstrip("/").partition("/")
+    options: dict[str, object] = {"host": host}
+    if service:
+        options["service"] = service
+    if scheme == "grpcs":
+        options["tls"] = {}
+    return options
+
+
+_SPLIT: Mapping[str, Callable[[str, str], dict[str, object]]] = {"dns": _dns, "grpc": _grpc}
 
 
 def _schemes(registry: Registry[Probe]) -> dict[str, str]:

@@ -79,7 +79,13 @@ def commands(sections: Sections) -> dict[str, click.Command]:
 
     @click.group()
     def config() -> None:
-        """Check the configuration, show it, print its schema."""
+        """Check the configuration, show it, print its schema.
+
+        \b
+        Examples:
+          dogwatch config check
+          dogwatch config show --origin
+        """
 
     @config.command()
     @_config_option

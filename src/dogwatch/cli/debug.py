@@ -14,7 +14,13 @@ from dogwatch.cli.output import print_json
 @click.option("--socket", metavar="PATH", help="The daemon's admin socket.  [default: in its data folder]")
 @click.pass_context
 def debug(context: click.Context, socket: str | None) -> None:
-    """Look inside the running daemon."""
+    """Look inside the running daemon, over its admin socket.
+
+    \b
+    Examples:
+      dogwatch debug tasks
+      dogwatch debug --socket /var/lib/dogwatch/admin.sock fds
+    """
     context.obj = socket
 
 
@@ -30,7 +36,12 @@ def _show(socket: str | None, operation: str, as_json: bool, **arguments: Any) -
 @json_option
 @click.pass_obj
 def tasks(socket: str | None, as_json: bool) -> None:
-    """Show every task and what it awaits."""
+    """Show every task and what it awaits.
+
+    \b
+    Example:
+      dogwatch debug tasks
+    """
     _show(socket, "tasks", as_json)
 
 
@@ -38,7 +49,12 @@ def tasks(socket: str | None, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def fds(socket: str | None, as_json: bool) -> None:
-    """Show every descriptor and who holds it."""
+    """Show every descriptor and who holds it.
+
+    \b
+    Example:
+      dogwatch debug fds
+    """
     _show(socket, "fds", as_json)
 
 
@@ -46,7 +62,12 @@ def fds(socket: str | None, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def threads(socket: str | None, as_json: bool) -> None:
-    """Show every thread and where it is."""
+    """Show every thread and where it is.
+
+    \b
+    Example:
+      dogwatch debug threads
+    """
     _show(socket, "threads", as_json)
 
 
@@ -54,7 +75,12 @@ def threads(socket: str | None, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def heap(socket: str | None, as_json: bool) -> None:
-    """Show which types of objects there are most of."""
+    """Show which types of objects there are most of.
+
+    \b
+    Example:
+      dogwatch debug heap
+    """
     _show(socket, "heap", as_json)
 
 

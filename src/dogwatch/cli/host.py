@@ -15,14 +15,26 @@ from dogwatch.cli.output import print_json
 
 @click.group()
 def host() -> None:
-    """Show hosts as their collectors see them."""
+    """Show hosts as their collectors see them.
+
+    \b
+    Example:
+      dogwatch host show
+    """
 
 
 @host.command()
 @click.argument("name", required=False)
+@click.option(
+    "--processes",
+    default=10,
+    show_default=True,
+    type=click.IntRange(0, 1000),
+    help="How many of the top processes to show.",
+)
 @server_option
 @json_option
-def show(client: Client, name: str | None, as_json: bool) -> None:
+def show(client: Client, name: str | None, processes: int, as_json: bool) -> None:
     """Show a host at a glance: load, memory, disks, network, top processes, containers.
 
     \b
@@ -37,6 +49,10 @@ def show(client: Client, name: str | None, as_json: bool) -> None:
     if as_json:
         print_json(hosts[0] if name else hosts)
         return
+    if not hosts:
+        click.echo("No host is watched.")
     width = min(100, shutil.get_terminal_size((80, 24)).columns)
     for view in hosts:
-        click.echo(render_host(msgspec.convert(view, HostView), width=width))
+        shown = msgspec.convert(view, HostView)
+        shown = msgspec.structs.replace(shown, processes=shown.processes[:processes])
+        click.echo(render_host(shown, width=width))

@@ -28,6 +28,19 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 
+# As STYLE.md §5 and errors.py have them; \b keeps the lines.
+_EPILOG = """\b
+Examples:
+  dogwatch init && dogwatch up
+  dogwatch probe run https://example.org/
+
+\b
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 partly done,
+10 not found, 11 locked or changed, 12 not allowed, 13 daemon not reachable,
+130 and 143 ended by a signal.
+"""
+
+
 class LazyGroup(click.Group):
     """A group whose members are named in a table and imported on first use."""
 
@@ -59,8 +72,8 @@ class LazyGroup(click.Group):
 
 @click.group(
     cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Start with: dogwatch init && dogwatch up",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+    epilog=_EPILOG,
 )
 @click.version_option(__version__, "-V", "--version", prog_name="dogwatch", message="%(prog)s %(version)s")
 def cli() -> None:
@@ -82,7 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments
     try:
-        result: Any = cli.main(list(arguments), prog_name="dogwatch", standalone_mode=False)
+        # click knows nothing of NO_COLOR (no-color.org); where output is piped it leaves colours out by itself.
+        color = False if os.environ.get("NO_COLOR") else None
+        result: Any = cli.main(list(arguments), prog_name="dogwatch", standalone_mode=False, color=color)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as stop:
@@ -92,6 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read our output has enough. Python would complain again while closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        # A group alone asks what there is.
+        print(error.ctx.get_help() if error.ctx else error.format_message())
         return 0
     except click.ClickException as error:
         if as_json:

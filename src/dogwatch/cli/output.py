@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -33,18 +34,50 @@ def status_text(status: str) -> str:
     return click.style(f"{mark} {status}", fg=colour)
 
 
-def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, widest: int | None = None) -> None:
-    """Print a plain table; the column `widest` is cut to make the rest fit the terminal."""
+def width() -> int | None:
+    """Return the columns there are: the terminal's, or what COLUMNS says; None where nobody reads a screen."""
+    import os
     import shutil
 
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
+        return max(40, shutil.get_terminal_size((80, 24)).columns)
+    return None
+
+
+def one_line(text: str) -> str:
+    """Return text that a target sent, without what a terminal would obey."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def print_table(
+    headers: Sequence[str], rows: Iterable[Sequence[str]], *, cut: Sequence[int] = (), below: Sequence[str] = ()
+) -> None:
+    """Print a plain table.
+
+    cut: columns that are shortened to make the rest fit the screen, the first one last. below: for each row, text
+    that stands under it; "" for none.
+    """
     cells = [list(row) for row in rows]
     widths = [max([len(header), *(_length(row[i]) for row in cells)]) for i, header in enumerate(headers)]
-    room = shutil.get_terminal_size((80, 24)).columns - 2 * (len(headers) - 1)
-    if widest is not None and sys.stdout.isatty():
-        widths[widest] = max(12, min(widths[widest], room - sum(widths) + widths[widest]))
+    room = width()
+    if room is not None:
+        for column in reversed(cut):
+            over = sum(widths) + 2 * (len(widths) - 1) - room
+            widths[column] = max(min(8, widths[column]), widths[column] - max(0, over))
     click.echo(click.style(_line(headers, widths), bold=True))
-    for row in cells:
+    for row, more in itertools.zip_longest(cells, below, fillvalue=""):
         click.echo(_line(row, widths))
+        if more:
+            click.echo(indented(str(more)))
+
+
+def indented(text: str) -> str:
+    """Return text wrapped to the screen, set in."""
+    import textwrap
+
+    room = width()
+    text = one_line(text)
+    return textwrap.fill(text, room, initial_indent="    ", subsequent_indent="    ") if room else f"    {text}"
 
 
 def _length(text: str) -> int:
@@ -53,9 +86,9 @@ def _length(text: str) -> int:
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     out = []
-    for text, width in zip(row, widths, strict=True):
+    for text, room in zip(row, widths, strict=True):
         length = _length(text)
-        out.append(f"{click.unstyle(text)[: width - 1]}…" if length > width else text + " " * (width - length))
+        out.append(f"{click.unstyle(text)[: room - 1]}…" if length > room else text + " " * (room - length))
     return "  ".join(out).rstrip()
 
 

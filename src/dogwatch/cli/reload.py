@@ -13,7 +13,13 @@ from dogwatch.cli.output import print_json
 
 @click.group()
 def reload() -> None:
-    """Reload the configuration, see how reloads ended."""
+    """Reload the configuration, see how reloads ended.
+
+    \b
+    Examples:
+      dogwatch reload now
+      dogwatch reload status
+    """
 
 
 @reload.command()
@@ -33,6 +39,8 @@ def status(client: Client, last: int, as_json: bool) -> int:
     else:
         for record in records:
             _print(record)
+        if not records:
+            click.echo("Nothing was reloaded yet.")
     return 1 if records and records[0]["outcome"] == "failed" else 0
 
 

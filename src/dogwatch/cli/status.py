@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from dogwatch.cli.client import Client, json_option, server_option
-from dogwatch.cli.output import ago, milliseconds, print_json, print_table, status_text
+from dogwatch.cli.output import ago, milliseconds, one_line, print_json, print_table, status_text
 
 _ORDER = ("down", "degraded", "pending", "maintenance", "paused", "up")
 
@@ -47,14 +47,14 @@ def _troubles(summary: dict[str, Any]) -> list[str]:
 
 def _print(summary: dict[str, Any], targets: list[dict[str, Any]], *, show_all: bool) -> None:
     counts = {word: sum(target["status"] == word for target in targets) for word in _ORDER}
-    click.echo("  ".join(f"{status_text(word)} {count}" for word, count in counts.items() if count) or "no targets")
-    for trouble in _troubles(summary):
-        click.echo(click.style(f"! {trouble}", fg="yellow"))
+    troubles = _troubles(summary)
     shown = [target for target in targets if show_all or target["status"] not in ("up", "paused")]
+    line = "  ".join(f"{status_text(word)} {count}" for word, count in counts.items() if count) or "no targets"
+    click.echo(line if shown or troubles or not targets else f"{line}  nothing is wrong")
+    for trouble in troubles:
+        click.echo(click.style(f"! {trouble}", fg="yellow"))
     if not shown:
-        if targets:
-            click.echo("Nothing is wrong.")
-        else:
+        if not targets:
             click.echo("Nothing is watched yet; add an entry below 'probes:' in the configuration.")
         return
     shown.sort(key=lambda target: (_ORDER.index(target["status"]), target["name"]))
@@ -67,9 +67,9 @@ def _print(summary: dict[str, Any], targets: list[dict[str, Any]], *, show_all: 
                 target["name"],
                 ago(target["since_s"]),
                 milliseconds(target["last_duration_s"]),
-                target["last_message"] or target["last_reason"],
+                one_line(target["last_message"] or target["last_reason"]),
             ]
             for target in shown
         ],
-        widest=4,
+        cut=(1, 4),
     )

@@ -41,9 +41,15 @@ init = _commands["init"]
 @click.option("--quickstart", is_flag=True, help="Write a starter configuration to ./dogwatch-data first, if none.")
 @click.option("--grace", default=10.0, show_default=True, help="Seconds that running work may take to finish.")
 @click.option(
-    "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
+    "--log-level",
+    default="info",
+    show_default=True,
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="How much is logged.",
 )
-@click.option("--log-format", default="text", show_default=True, type=click.Choice(["text", "json"]))
+@click.option(
+    "--log-format", default="text", show_default=True, type=click.Choice(["text", "json"]), help="How it is logged."
+)
 @click.option("--check", is_flag=True, help="Only tell whether it could start.")
 def up(
     paths: tuple[str, ...],

@@ -60,7 +60,7 @@ def apply(tree: MapNode, overrides: Sequence[Override]) -> tuple[MapNode, list[P
             continue
         node = ScalarNode(file=override.label, text=override.text, free=True, plain=False)
         try:
-            changed = _set(tree, override.path, node)
+            changed = place(tree, override.path, node)
         except ValueError as error:
             problems.append(Problem(str(error), path=format_path(override.path), file=override.label))
         else:
@@ -69,8 +69,11 @@ def apply(tree: MapNode, overrides: Sequence[Override]) -> tuple[MapNode, list[P
     return tree, problems
 
 
-def _set(node: Node | None, path: Path, value: ScalarNode) -> Node:
-    """Return a copy of node in which path has the value. Only what lies on the path is copied: aliases share nodes."""
+def place(node: Node | None, path: Path, value: Node) -> Node:
+    """Return a copy of node in which path has the value. Only what lies on the path is copied: aliases share nodes.
+
+    Raises: ValueError.
+    """
     if not path:
         return value
     if node is None or is_null(node):
@@ -78,7 +81,7 @@ def _set(node: Node | None, path: Path, value: ScalarNode) -> Node:
     if not isinstance(node, MapNode):
         raise ValueError(f"cannot be set below the value at {node.place}, which is not a mapping")
     key = str(path[0])
-    items = {**node.items, key: _set(node.items.get(key), path[1:], value)}
+    items = {**node.items, key: place(node.items.get(key), path[1:], value)}
     keys = {key: ScalarNode(file=value.file, text=key), **node.keys}
     return MapNode(file=node.file, line=node.line, column=node.column, items=items, keys=keys)
 

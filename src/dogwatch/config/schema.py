@@ -143,13 +143,20 @@ class _Writer:
 
 
 def _described(schema: Schema, field: FieldShape, docs: dict[str, str]) -> Schema:
-    doc = field.doc or docs.get(field.name, "")
+    doc = option_doc(field, docs)
     described = {"description": doc, **schema} if doc else dict(schema)
     if field.default is not None:
         value = written(field.shape, field.default())
         if value is not None and not field.shape.secret:
             described["default"] = value
     return described
+
+
+def option_doc(field: FieldShape, docs: dict[str, str]) -> str:
+    """Return what an option is: its own text, else what the struct below it says of itself."""
+    shapes = field.shape.options if isinstance(field.shape, UnionShape) else (field.shape,)
+    below = [first_sentence(shape.type) for shape in shapes if isinstance(shape, StructShape)]
+    return field.doc or docs.get(field.name, "") or " ".join(below)
 
 
 def written(shape: Shape, value: Any) -> Any:

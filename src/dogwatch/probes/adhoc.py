@@ -11,8 +11,11 @@ import msgspec
 
 from dogwatch.config.build import Catalog
 from dogwatch.config.compose import compose
+from dogwatch.config.nodes import MapNode
 from dogwatch.config.section import Section
 from dogwatch.config.shape import FAILED, Run, Shape
+from dogwatch.config.structs import StructShape
+from dogwatch.config.typed import put
 from dogwatch.core.component import Registry
 from dogwatch.errors import ConfigError, Problem, UsageError
 from dogwatch.probes.probe import Probe, ProbeEnv, ProbeResult, attempt_once
@@ -26,10 +29,13 @@ def _shape(component: type[Probe]) -> Shape:
     return Catalog([section]).shapes[component.kind]
 
 
-def build_probe(registry: Registry[Probe], kind: str, options: Mapping[str, Any]) -> Probe:
+def build_probe(
+    registry: Registry[Probe], kind: str, options: Mapping[str, Any], typed: Mapping[str, str] | None = None
+) -> Probe:
     """Return a probe of a kind with these options, checked as a configured one is.
 
-    options: as in the configuration: `30s`, `64KiB`. Raises: ConfigError.
+    options: as in the configuration: `30s`, `64KiB`. typed: as a person types them, by dotted name: `tls.verify`.
+    Raises: ConfigError.
     """
     try:
         component = registry.get(kind)
@@ -37,11 +43,19 @@ def build_probe(registry: Registry[Probe], kind: str, options: Mapping[str, Any]
         raise ConfigError([Problem(str(error), hint=error.hint)]) from None
     run = Run()
     node, problems = compose("", msgspec.json.encode({kind: options}))
-    probe = FAILED if node is None else _shape(component).convert(node.items[kind], (kind,), run)
+    probe: Any = FAILED
+    if node is not None:
+        shape, tree = _shape(component), node.items[kind]
+        if typed:
+            assert isinstance(shape, StructShape)
+            assert isinstance(tree, MapNode)
+            tree, problems = put(tree, shape, typed)
+        if not problems:
+            probe = shape.convert(tree, (kind,), run)
     problems += run.problems
     if problems or not isinstance(probe, Probe):
         # There is no file: a line would mislead.
-        raise ConfigError(replace(problem, line=0) for problem in problems)
+        raise ConfigError(replace(problem, file="", line=0) for problem in problems)
     faults = list(check_probes([ProbeSpec(name=kind, check=probe)]))
     if faults:
         raise ConfigError(

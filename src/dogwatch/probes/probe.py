@@ -114,12 +114,13 @@ class Probe(Component, frozen=True, kw_only=True):
     """Asks a target how it is, once.
 
     variables: what its expectations may read, CEL name → CEL type ("int", "double", "string", "bool", "dyn",
-    "map", "list"). metrics: variable → (blackbox_exporter metric name, help).
+    "map", "list"). meanings: what each of them is. metrics: variable → (blackbox_exporter metric name, help).
     expect: CEL over the variables that must be true for success. degraded_if: CEL that, when true on a successful
     attempt, makes the target degraded.
     """
 
     variables: ClassVar[Mapping[str, str]] = {}
+    meanings: ClassVar[Mapping[str, str]] = {}
     # URL schemes by which an ad hoc target names this kind, besides its own name: `wss://…`.
     schemes: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[Mapping[str, tuple[str, str]]] = {}

@@ -48,7 +48,8 @@ class ProbeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     successes: in a row until it is up again, default 2; both are 1 for a heartbeat, whose verdict is sure.
     degraded_after: slow successes in a row until it is degraded.
     jitter: each attempt starts up to this much later, at random. keep_body: how much of a failing answer is kept.
-    paused: watched, but not asked.
+    labels: names and values for selecting and for metrics. group: under which heading it is shown. depends_on: names of
+    targets without which it cannot be well. paused: watched, but not asked.
     """
 
     name: str

@@ -26,6 +26,10 @@ MAX_LINE_BYTES = 64 * 1024
 MAX_LINES = 5000
 # What expectations may read of any connection.
 CONNECTION_VARIABLES = {"ip": "string", "ip_version": "int"}
+CONNECTION_MEANINGS = {
+    "ip": "address that answered",
+    "ip_version": "4 or 6",
+}
 CONNECTION_METRICS = {"ip_version": ("probe_ip_protocol", "Specifies whether probe ip protocol is IP4 or IP6")}
 TLS_VARIABLES = {
     "tls": "bool",
@@ -38,6 +42,18 @@ TLS_VARIABLES = {
     "tls_names": "list",
     "tls_serial": "string",
     "tls_fingerprint": "string",
+}
+TLS_MEANINGS = {
+    "tls": "whether the connection was encrypted",
+    "tls_version": "such as TLSv1.3",
+    "tls_expiry_s": "earliest expiry in the chain that was sent, seconds since 1970 UTC",
+    "tls_chain_expiry_s": "expiry of the verified chain that lasts longest, seconds since 1970 UTC",
+    "tls_days_left": "days until the earliest expiry in the chain; negative when it has passed",
+    "tls_subject": "subject of the server's certificate",
+    "tls_issuer": "issuer of the server's certificate",
+    "tls_names": "names that the server's certificate is for",
+    "tls_serial": "serial number of the server's certificate, hexadecimal",
+    "tls_fingerprint": "SHA-256 of the server's certificate, hexadecimal",
 }
 TLS_METRICS = {
     "tls": ("probe_ssl", "Indicates if TLS was used"),

@@ -15,7 +15,10 @@ _VERSION = 1
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """N of M: down when `failures` of the newest `of` attempts failed."""
+    """N of M: down when `failures` of the newest `of` attempts failed.
+
+    failures: how many must have failed. of: among how many of the newest.
+    """
 
     failures: int
     of: int

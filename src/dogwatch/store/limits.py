@@ -28,8 +28,9 @@ class Keep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class MaxSize(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The most that each table may take; the oldest goes first, and the file shrinks with it.
 
-    results, samples: raw history. *_5m, *_1h: their roll-ups. failures: evidence. A transition that is the newest of
-    its target is kept in any case: availability stands on it.
+    results: raw results of probes. samples: raw samples of hosts. results_5m and results_1h: roll-ups of results.
+    samples_5m and samples_1h: roll-ups of samples. failures: evidence. pings: calls of heartbeats. transitions: changes
+    of status; the newest of each target is kept in any case, because availability stands on it.
     """
 
     results: Bytes = 1024 * MIB

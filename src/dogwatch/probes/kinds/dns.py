@@ -7,6 +7,7 @@ import ipaddress
 import secrets
 import socket
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -109,6 +110,24 @@ class DnsProbe(SteppedProbe, frozen=True, kw_only=True):
         "query_s": "double",
         "lookup_s": "double",
         "connect_s": "double",
+    }
+    meanings: ClassVar[Mapping[str, str]] = {
+        "ip": "address that answered",
+        "ip_version": "4 or 6",
+        "rcode": "such as NOERROR or NXDOMAIN",
+        "answer": "values of the answer's records",
+        "answer_rrs": "records in the answer section",
+        "authority_rrs": "records in the authority section",
+        "additional_rrs": "records in the additional section",
+        "authentic": "whether the server vouches for DNSSEC (AD)",
+        "authoritative": "whether the server is authoritative (AA)",
+        "truncated": "whether the answer was cut (TC)",
+        "ttl_min_s": "lowest time to live in the answer",
+        "serial": "serial of the SOA record",
+        "query_succeeded": "whether an answer came at all",
+        "query_s": "time from question to answer",
+        "lookup_s": "time to resolve the server's name",
+        "connect_s": "time to connect to the server",
     }
     metrics: ClassVar[dict[str, tuple[str, str]]] = {
         "ip_version": ("probe_ip_protocol", "Specifies whether probe ip protocol is IP4 or IP6"),

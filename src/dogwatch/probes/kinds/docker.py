@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from time import perf_counter
 from typing import Annotated, Any, ClassVar, Literal
@@ -42,6 +43,18 @@ class DockerProbe(SteppedProbe, frozen=True, kw_only=True):
         "running_for_s": "double",
         "exit_status": "int",
         "image": "string",
+    }
+    meanings: ClassVar[Mapping[str, str]] = {
+        "containers": "each container found, as a map",
+        "count": "containers found",
+        "bad": "containers that do not meet the condition",
+        "running": "containers that run",
+        "state": "state of the worst container",
+        "health": "health of the worst container",
+        "restarts": "restarts by the engine",
+        "running_for_s": "how long the newest has been running",
+        "exit_status": "exit status of the worst container",
+        "image": "image of the first container",
     }
     metrics: ClassVar[dict[str, tuple[str, str]]] = {
         "count": ("probe_docker_containers", "Containers found"),

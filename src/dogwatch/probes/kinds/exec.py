@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -50,6 +51,14 @@ class ExecProbe(SteppedProbe, frozen=True, kw_only=True):
         "data": "map",
         "state": "string",
         "failed_regex": "bool",
+    }
+    meanings: ClassVar[Mapping[str, str]] = {
+        "exit_status": "exit status; negative for the signal that ended it",
+        "output": "standard output",
+        "errors": "standard error",
+        "data": "values read from the output, by name",
+        "state": "OK, WARNING, CRITICAL or UNKNOWN, for format nagios",
+        "failed_regex": "whether expect_output did not match",
     }
     metrics: ClassVar[dict[str, tuple[str, str]]] = {
         "exit_status": ("probe_exec_exit_status", "Exit status of the program; negative: the signal that ended it"),

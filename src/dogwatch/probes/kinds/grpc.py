@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ssl
+from collections.abc import Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import unquote
@@ -16,8 +17,10 @@ from dogwatch.probes.addresses import host_faults, join_host_port, split_host_po
 from dogwatch.probes.probe import Attempt
 from dogwatch.probes.progress import ProbeFailed, Progress, SteppedProbe
 from dogwatch.probes.stream import (
+    CONNECTION_MEANINGS,
     CONNECTION_METRICS,
     CONNECTION_VARIABLES,
+    TLS_MEANINGS,
     TLS_METRICS,
     TLS_VARIABLES,
     Destination,
@@ -65,6 +68,7 @@ class GrpcProbe(SteppedProbe, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "grpc"
     short: ClassVar[str] = "host"
+    schemes: ClassVar[tuple[str, ...]] = ("grpcs",)
     variables: ClassVar[dict[str, str]] = {
         **CONNECTION_VARIABLES,
         **TLS_VARIABLES,
@@ -73,6 +77,15 @@ class GrpcProbe(SteppedProbe, frozen=True, kw_only=True):
         "serving_status": "string",
         "http_status": "int",
         "check_s": "double",
+    }
+    meanings: ClassVar[Mapping[str, str]] = {
+        **CONNECTION_MEANINGS,
+        **TLS_MEANINGS,
+        "grpc_status": "status of the call; 0 is OK",
+        "grpc_message": "message of the call",
+        "serving_status": "SERVING, NOT_SERVING, UNKNOWN or SERVICE_UNKNOWN",
+        "http_status": "HTTP status of the answer",
+        "check_s": "time of the call itself",
     }
     metrics: ClassVar[dict[str, tuple[str, str]]] = {
         **CONNECTION_METRICS,

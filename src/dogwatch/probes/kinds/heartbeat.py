@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -42,6 +43,19 @@ class HeartbeatProbe(Probe, frozen=True, kw_only=True):
         "exit_status": "int",
         "body": "string",
         "pings": "int",
+    }
+    meanings: ClassVar[Mapping[str, str]] = {
+        "new": "whether it never called",
+        "state": "new, up, running, late or down",
+        "late": "whether a call is due and has not come",
+        "running": "whether a run has begun and not ended",
+        "signal": "newest call: success, start, fail, exit or log",
+        "age_s": "time since the newest call",
+        "due_in_s": "time until the next call is due; negative when it is late",
+        "last_duration_s": "how long the newest whole run took",
+        "exit_status": "exit status of the newest run",
+        "body": "what the newest call with a body sent",
+        "pings": "how many calls there were",
     }
     metrics: ClassVar[dict[str, tuple[str, str]]] = {
         "late": ("probe_heartbeat_late", "Whether a call is due and has not come"),

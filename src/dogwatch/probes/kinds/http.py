@@ -20,7 +20,10 @@ _PROXY_SCHEMES = ("http://", "https://", "socks4://", "socks4a://", "socks5://",
 
 
 class BasicAuth(msgspec.Struct, frozen=True, kw_only=True):
-    """A user and a password, sent as RFC 7617 has it."""
+    """A user and a password, sent as RFC 7617 has it.
+
+    username: who asks. password: of that user; never shown.
+    """
 
     username: str
     password: Secret = ""
@@ -64,6 +67,7 @@ class HttpProbe(Probe, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "http"
     short: ClassVar[str] = "url"
+    schemes: ClassVar[tuple[str, ...]] = ("https",)
     variables: ClassVar[Mapping[str, str]] = {
         "status": "int",
         "body": "string",
@@ -91,6 +95,34 @@ class HttpProbe(Probe, frozen=True, kw_only=True):
         "tls_names": "list",
         "tls_serial": "string",
         "tls_fingerprint": "string",
+    }
+    meanings: ClassVar[Mapping[str, str]] = {
+        "status": "status of the last answer",
+        "body": "body of the last answer, decoded",
+        "json": "body, parsed",
+        "headers": "headers of the last answer, by name in lower case",
+        "duration_s": "how long the attempt took",
+        "phases": "resolve_s, connect_s, tls_s, first_byte_s, transfer_s",
+        "http_version": "such as 1.1 or 2.0",
+        "redirects": "how many were followed",
+        "final_url": "where the last answer came from",
+        "content_length": "what the answer said of its length; -1 where it said nothing",
+        "body_bytes": "bytes of the body as sent",
+        "last_modified_s": "Last-Modified, seconds since 1970 UTC",
+        "reused": "whether a kept connection was used",
+        "ip": "address that answered",
+        "ip_version": "4 or 6",
+        "ip_hash": "hash of the address, to see it change",
+        "tls": "whether the connection was encrypted",
+        "tls_version": "such as TLSv1.3",
+        "tls_resumed": "whether the handshake was a short one, without certificates",
+        "tls_days_left": "days until the earliest expiry in the chain; negative when it has passed",
+        "tls_expires_s": "earliest expiry in the chain that was sent, seconds since 1970 UTC",
+        "tls_subject": "subject of the server's certificate",
+        "tls_issuer": "issuer of the server's certificate",
+        "tls_names": "names that the server's certificate is for",
+        "tls_serial": "serial number of the server's certificate, hexadecimal",
+        "tls_fingerprint": "SHA-256 of the server's certificate, hexadecimal",
     }
     metrics: ClassVar[Mapping[str, tuple[str, str]]] = {
         "status": ("probe_http_status_code", "Response HTTP status code"),

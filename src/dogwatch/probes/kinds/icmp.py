@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Annotated, ClassVar, Literal
 
@@ -30,6 +31,7 @@ class IcmpProbe(SteppedProbe, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "icmp"
     short: ClassVar[str] = "host"
+    schemes: ClassVar[tuple[str, ...]] = ("ping",)
     variables: ClassVar[dict[str, str]] = {
         "ip": "string",
         "ip_version": "int",
@@ -42,6 +44,19 @@ class IcmpProbe(SteppedProbe, frozen=True, kw_only=True):
         "hop_limit": "int",
         "resolve_s": "double",
         "setup_s": "double",
+    }
+    meanings: ClassVar[Mapping[str, str]] = {
+        "ip": "address that answered",
+        "ip_version": "4 or 6",
+        "sent": "requests sent",
+        "received": "replies received",
+        "loss_ratio": "share without a reply",
+        "rtt_min_s": "shortest round trip",
+        "rtt_avg_s": "mean round trip",
+        "rtt_max_s": "longest round trip",
+        "hop_limit": "hop limit of the last reply",
+        "resolve_s": "time to resolve the name",
+        "setup_s": "time to open the socket",
     }
     metrics: ClassVar[dict[str, tuple[str, str]]] = {
         "ip_version": ("probe_ip_protocol", "Specifies whether probe ip protocol is IP4 or IP6"),

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import ssl
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -20,8 +21,10 @@ from dogwatch.probes.probe import Attempt, Cancel, Done
 from dogwatch.probes.progress import ProbeFailed, Progress, SteppedProbe, failure_of, inner_timeout
 from dogwatch.probes.starttls import DEFAULT_PORTS, Protocol, ask_for_tls
 from dogwatch.probes.stream import (
+    CONNECTION_MEANINGS,
     CONNECTION_METRICS,
     CONNECTION_VARIABLES,
+    TLS_MEANINGS,
     TLS_METRICS,
     TLS_VARIABLES,
     Destination,
@@ -64,6 +67,12 @@ class TcpProbe(SteppedProbe, frozen=True, kw_only=True):
         **TLS_VARIABLES,
         "matched": "string",
         "failed_regex": "bool",
+    }
+    meanings: ClassVar[Mapping[str, str]] = {
+        **CONNECTION_MEANINGS,
+        **TLS_MEANINGS,
+        "matched": "what the last expect matched",
+        "failed_regex": "whether an expect did not match",
     }
     metrics: ClassVar[dict[str, tuple[str, str]]] = {
         **CONNECTION_METRICS,

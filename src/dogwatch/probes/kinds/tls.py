@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -14,8 +15,10 @@ from dogwatch.probes.probe import Attempt
 from dogwatch.probes.progress import ProbeFailed, Progress, SteppedProbe
 from dogwatch.probes.starttls import DEFAULT_PORTS, Protocol, ask_for_tls
 from dogwatch.probes.stream import (
+    CONNECTION_MEANINGS,
     CONNECTION_METRICS,
     CONNECTION_VARIABLES,
+    TLS_MEANINGS,
     TLS_METRICS,
     TLS_VARIABLES,
     Destination,
@@ -54,6 +57,15 @@ class TlsProbe(SteppedProbe, frozen=True, kw_only=True):
         "tls_verified": "bool",
         "failed_check": "string",
         "chain": "list",
+    }
+    meanings: ClassVar[Mapping[str, str]] = {
+        **CONNECTION_MEANINGS,
+        **TLS_MEANINGS,
+        "tls_cipher": "cipher suite",
+        "tls_alpn": "protocol that was agreed",
+        "tls_verified": "whether chain and name were accepted",
+        "failed_check": "what was wrong with the certificate, one word",
+        "chain": "each certificate of the chain, as a map",
     }
     metrics: ClassVar[dict[str, tuple[str, str]]] = {
         **CONNECTION_METRICS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import ssl
+from collections.abc import Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -17,8 +18,10 @@ from dogwatch.probes.patterns import pattern, pattern_faults
 from dogwatch.probes.probe import Attempt
 from dogwatch.probes.progress import ProbeFailed, Progress, SteppedProbe
 from dogwatch.probes.stream import (
+    CONNECTION_MEANINGS,
     CONNECTION_METRICS,
     CONNECTION_VARIABLES,
+    TLS_MEANINGS,
     TLS_METRICS,
     TLS_VARIABLES,
     Destination,
@@ -47,6 +50,7 @@ class WebsocketProbe(SteppedProbe, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "websocket"
     short: ClassVar[str] = "url"
+    schemes: ClassVar[tuple[str, ...]] = ("ws", "wss")
     variables: ClassVar[dict[str, str]] = {
         **CONNECTION_VARIABLES,
         **TLS_VARIABLES,
@@ -56,6 +60,16 @@ class WebsocketProbe(SteppedProbe, frozen=True, kw_only=True):
         "ping_s": "double",
         "close_code": "int",
         "failed_regex": "bool",
+    }
+    meanings: ClassVar[Mapping[str, str]] = {
+        **CONNECTION_MEANINGS,
+        **TLS_MEANINGS,
+        "status": "HTTP status of the handshake",
+        "subprotocol": "the one that was agreed",
+        "message": "the message that was received",
+        "ping_s": "time from ping to pong",
+        "close_code": "code of the closing frame",
+        "failed_regex": "whether the expected message did not come",
     }
     metrics: ClassVar[dict[str, tuple[str, str]]] = {
         **CONNECTION_METRICS,
