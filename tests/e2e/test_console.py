@@ -75,7 +75,9 @@ async def opened(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [375, 1280])
-@pytest.mark.parametrize("path", ["/", "/targets/shop%2Fcheckout", "/targets/nightly-backup", "/nowhere"])
+@pytest.mark.parametrize(
+    "path", ["/", "/targets/shop%2Fcheckout", "/targets/nightly-backup", "/hosts/watch-1", "/nowhere"]
+)
 async def test_accessible_and_within_the_screen(
     browser: Browser, server: Running, program: FakeProgram, path: str, width: int, scheme: str
 ) -> None:
@@ -288,6 +290,30 @@ async def test_chart_has_ranges_units_and_a_tip(browser: Browser, server: Runnin
         await expect(page).to_have_url(re.compile("range=7d"))
 
 
+async def test_host_page_has_charts_that_move_together(browser: Browser, server: Running) -> None:
+    async with opened(browser, server) as page:
+        await page.locator(".host h3 a", has_text="watch-1").click()
+        charts = page.locator(".chart-grid .chart")
+        await expect(charts).to_have_count(8)
+        await expect(charts.locator("canvas")).to_have_count(8)
+        await expect(charts.nth(0).locator("canvas")).to_have_attribute("aria-label", re.compile("^CPU, last 1h: now "))
+        await page.locator(".chart-ranges").get_by_role("button", name="7 d").click()
+        for index in (0, 7):
+            await expect(charts.nth(index).locator("canvas")).to_have_attribute("aria-label", re.compile("last 7d"))
+        await expect(page).to_have_url(re.compile("range=7d"))
+        await charts.nth(2).locator(".u-over").hover()
+        await expect(page.locator("#tip")).to_contain_text("15 min")
+        await expect(page.locator(".collectors li")).to_have_count(2)
+
+
+async def test_a_crowd_of_changes_is_told_by_number(browser: Browser) -> None:
+    program = FakeProgram(many(400, SystemClock().now_s()), clock=SystemClock())
+    async with running(program) as server, opened(browser, server) as page:
+        for one in program.watch.targets():
+            program.watch.replace(one.name, status="down")
+        await expect(page.locator(".verdict h1")).to_have_text("400 down", timeout=10_000)
+
+
 async def test_pause_resume_and_run(browser: Browser, server: Running, program: FakeProgram) -> None:
     async with opened(browser, server, "/targets/shop") as page:
         await page.get_by_role("button", name="Pause").click()
@@ -310,13 +336,11 @@ async def test_open_parts_survive_a_refresh(browser: Browser, server: Running, p
     async with opened(browser, server) as page:
         processes = page.locator("#host-1 details").first
         await processes.locator("summary").click()
-        await page.locator("#host-1 details[data-load-chart] > summary").click()
-        await page.locator("#host-1 canvas").first.wait_for()
         async with page.expect_response("**/fragments/hosts"):
             program.bus.publish(Event(topic="sample", time_s=program.clock.now_s(), data={"host": "watch-1"}))
         await page.wait_for_timeout(300)
         assert await processes.get_attribute("open") is not None
-        await expect(page.locator("#host-1 canvas").first).to_be_visible()
+        await expect(processes.locator("tbody tr")).to_have_count(3)
 
 
 # ── thousands ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ from litestar.params import PathParameter, SkipValidation
 
 from dogwatch.app import Services
 from dogwatch.probes.view import TargetView
-from dogwatch.store.protocol import Availability
+from dogwatch.store.protocol import Availability, SeriesPoints
 from dogwatch.web.assets import Assets
 from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
@@ -22,6 +22,9 @@ PERIODS_S = {"1h": 3600.0, "24h": 86400.0, "7d": 7 * 86400.0, "30d": 30 * 86400.
 AVAILABILITY_PERIODS = ("24h", "7d", "30d")
 _AVAILABILITY_FRESH_S = 30.0
 _AVAILABILITY_KEPT = 15_000
+# All viewers share one reading of a host's last hour.
+_SERIES_FRESH_S = 10.0
+_SERIES_KEPT = 1000
 # Above this many targets one snapshot serves every request of the same half second.
 _SNAPSHOT_FROM = 500
 _SNAPSHOT_FRESH_S = 0.5
@@ -47,6 +50,7 @@ class WebContext:
         self.meter = meter
         self.streams = Streams(options.streams)
         self._snapshot: tuple[float, Sequence[TargetView]] | None = None
+        self._series: OrderedDict[tuple[str, tuple[str, ...]], tuple[float, Sequence[SeriesPoints]]] = OrderedDict()
         self._availability: OrderedDict[tuple[str, str], tuple[float, Availability]] = OrderedDict()
 
     def targets(self) -> Sequence[TargetView]:
@@ -61,6 +65,22 @@ class WebContext:
     def forget_snapshot(self) -> None:
         """See what a write has just changed."""
         self._snapshot = None
+
+    async def host_series(
+        self, host: str, names: tuple[str, ...], *, since_s: float, points: int
+    ) -> Sequence[SeriesPoints]:
+        """Return series of a host until now, up to ten seconds old."""
+        now_s = self.services.clock.monotonic_s()
+        entry = self._series.get((host, names))
+        if entry is not None and 0 <= now_s - entry[0] < _SERIES_FRESH_S:
+            return entry[1]
+        until_s = self.services.clock.now_s()
+        found = await self.services.store.series(host, names, since_s=since_s, until_s=until_s, points=points)
+        self._series[host, names] = (now_s, found)
+        self._series.move_to_end((host, names))
+        while len(self._series) > _SERIES_KEPT:
+            self._series.popitem(last=False)
+        return found
 
     async def availability(self, names: Sequence[str], period: str) -> dict[str, Availability]:
         """Return each target's availability over a period of AVAILABILITY_PERIODS, up to half a minute old."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ HEARTBEAT_S = 10.0
 GATHER_S = 0.1
 # Of a brief stream's events of one gathering, so many changes of status are told one by one; beyond it, their number.
 TOLD_AT_ONCE = 100
+MISSED_AT_MOST = 500
 RETRY_MS = 2000
 
 
@@ -71,13 +72,22 @@ def encode(event: Event, number: int, *, brief: bool = False) -> bytes:
 class EventStream:
     """One client's stream; an ASGI application that ends when the client leaves or the server stops."""
 
-    def __init__(self, ctx: WebContext, topics: frozenset[str], targets: frozenset[str], *, brief: bool) -> None:
+    def __init__(
+        self,
+        ctx: WebContext,
+        topics: frozenset[str],
+        targets: frozenset[str],
+        *,
+        brief: bool = False,
+        since_s: float | None = None,
+    ) -> None:
         if ctx.streams.open >= ctx.streams.limit:
             raise WebRefusal(429, f"{ctx.streams.limit} streams are open", hint="raise server.streams, or poll")
         self._ctx = ctx
         self._topics = topics
         self._targets = targets
         self._brief = brief
+        self._since_s = since_s
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         streams = self._ctx.streams
@@ -88,6 +98,9 @@ class EventStream:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await self._write(send, b"retry: %d\n: hello\n\n" % RETRY_MS)
             with self._ctx.services.bus.subscribe(*self._topics, capacity=self._ctx.options.stream_buffer) as events:
+                missed = b"".join(self._missed())
+                if missed:
+                    await self._write(send, missed)
                 await _first_of(
                     self._pump(events, send),
                     self._beat(send),
@@ -102,6 +115,29 @@ class EventStream:
 
     async def _write(self, send: Send, body: bytes) -> None:
         await send({"type": "http.response.body", "body": body, "more_body": True})
+
+    def _missed(self) -> Iterator[bytes]:
+        """Yield the newest result of each target since the page was drawn: nobody listened for it then."""
+        if self._since_s is None or "result" not in self._topics:
+            return
+        left = MISSED_AT_MOST
+        for view in self._ctx.services.watch.targets():
+            if view.last_time_s is None or view.last_time_s < self._since_s:
+                continue
+            if self._targets and view.name not in self._targets:
+                continue
+            left -= 1
+            if left < 0:
+                return
+            data = {
+                "target": view.name,
+                "time_s": view.last_time_s,
+                "success": view.last_success,
+                "status": view.status,
+                "duration_s": view.last_duration_s,
+                "reason": view.last_reason,
+            }
+            yield encode(Event(topic="result", time_s=view.last_time_s, data=data), 0)
 
     async def _pump(self, events: Subscription, send: Send) -> None:
         told = 0

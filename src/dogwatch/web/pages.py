@@ -9,8 +9,9 @@ from litestar.exceptions import HTTPException
 from litestar.params import QueryParameter
 
 from dogwatch.errors import NotFound, UsageError
-from dogwatch.web import listing, view
+from dogwatch.web import hostview, listing, view
 from dogwatch.web.context import AVAILABILITY_PERIODS, Ctx, Segment, WebContext, segment
+from dogwatch.web.measured import measured
 from dogwatch.web.problems import Problem
 
 _ROWS_ASKED = 100
@@ -25,6 +26,7 @@ def _html(ctx: WebContext, template: str, values: dict[str, Any], status: int = 
     text = ctx.templates.get_template(template).render(
         options=ctx.options,
         version=ctx.services.version,
+        now_s=ctx.services.clock.now_s(),
         base_url=ctx.options.external_url.rstrip("/"),
         **values,
     )
@@ -47,12 +49,10 @@ async def console(ctx: Ctx, q: Text = "", start: Annotated[int, QueryParameter(g
         wanted, mistake = listing.Filter(words=("\0",)), f"{error}; {error.hint}"
     board = await view.board(ctx, wanted, q, start)
     return _html(
-        ctx, "console.html", {"board": board, "mistake": mistake, "q": q, "now": view.now(ctx), "hosts": _hosts(ctx)}
+        ctx,
+        "console.html",
+        {"board": board, "mistake": mistake, "q": q, "now": view.now(ctx), "hosts": await hostview.tiles(ctx)},
     )
-
-
-def _hosts(ctx: WebContext) -> list[view.HostTile]:
-    return [view.tile(host) for host in ctx.services.hosts.hosts()]
 
 
 @get("/fragments/now", include_in_schema=False)
@@ -62,7 +62,7 @@ async def now_fragment(ctx: Ctx) -> Response[bytes]:
 
 @get("/fragments/hosts", include_in_schema=False)
 async def hosts_fragment(ctx: Ctx) -> Response[bytes]:
-    return _html(ctx, "hosts.html", {"hosts": _hosts(ctx)})
+    return _html(ctx, "hosts.html", {"hosts": await hostview.tiles(ctx)})
 
 
 @get("/fragments/group", include_in_schema=False)
@@ -100,7 +100,7 @@ async def _target_values(ctx: WebContext, name: str) -> dict[str, Any]:
     return {
         "row": row,
         "target": target,
-        "values": view.shown_values(target),
+        "values": measured(target),
         "phases": view.phase_parts(target),
         "availability": availability,
         "failures": await store.failures(name, limit=_FAILURES_SHOWN),
@@ -124,6 +124,19 @@ async def target_fragment(ctx: Ctx, name: Segment) -> Response[bytes]:
     return _html(ctx, "target_now.html", await _target_values(ctx, known))
 
 
+@get("/hosts/{name:str}", include_in_schema=False)
+async def host_page(ctx: Ctx, name: Segment) -> Response[bytes]:
+    host = ctx.services.hosts.host(segment(name))
+    values = {"host": host, "mounts": hostview.shown_mounts(host), "charts": hostview.CHARTS}
+    return _html(ctx, "host.html", values)
+
+
+@get("/fragments/host/{name:str}", include_in_schema=False)
+async def host_fragment(ctx: Ctx, name: Segment) -> Response[bytes]:
+    host = ctx.services.hosts.host(segment(name))
+    return _html(ctx, "host_now.html", {"host": host, "mounts": hostview.shown_mounts(host)})
+
+
 @get("/favicon.ico", include_in_schema=False)
 async def favicon(ctx: Ctx) -> Response[bytes]:
     asset = ctx.assets.find("icon.svg")
@@ -140,5 +153,7 @@ PAGE_HANDLERS = (
     rows_fragment,
     target_page,
     target_fragment,
+    host_page,
+    host_fragment,
     favicon,
 )

@@ -45,6 +45,8 @@ class _Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
+        # Uvicorn would keep the lost connection until the timer rings.
+        self._unset_keepalive_if_required()
 
     def data_received(self, data: bytes) -> None:
         before = self.cycle

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from urllib.parse import quote, urlencode
@@ -14,11 +13,10 @@ import msgspec
 from dogwatch.config.status import ReloadRecord
 from dogwatch.core.units import format_duration, format_size
 from dogwatch.core.values import Status
-from dogwatch.hosts.view import CollectorView, FilesystemView, HostView
+from dogwatch.hosts.view import CollectorView
 from dogwatch.probes.view import TargetView
 from dogwatch.store.protocol import Availability
 from dogwatch.web import bars, listing
-from dogwatch.web.api.models import plain
 from dogwatch.web.assets import Assets
 from dogwatch.web.badges import percent
 from dogwatch.web.context import AVAILABILITY_PERIODS, WebContext
@@ -37,10 +35,13 @@ _PHASES = (
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One target on the board. key: its element's id, of characters that ids may have."""
+    """One target on the board. key: its element's id, of characters that ids may have. next_at_s: of its next attempt,
+    wall clock.
+    """
 
     view: TargetView
     key: str
+    next_at_s: float | None
     bars: bars.Bars
     availability: dict[str, Availability]
 
@@ -79,16 +80,33 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Now(msgspec.Struct, frozen=True, kw_only=True):
-    """What is the matter now. reload: the newest reload, if it failed."""
+    """What is the matter now. unknown: targets of which it is soon known. reload: the newest reload, if it failed."""
 
     counts: Mapping[str, int]
     total: int
+    unknown: int
     wrong: Sequence[TargetView]
     wrong_more: int
     reload: ReloadRecord | None
     store_trouble: str
     findings: Sequence[FindingText]
     collectors: Sequence[tuple[str, CollectorView]]
+
+    @property
+    def verdict(self) -> tuple[str, str, str]:
+        """Return the whole in a tone, a status for the icon, and a few words."""
+        up, down, degraded = (self.counts[status] for status in ("up", "down", "degraded"))
+        if down:
+            return "bad", "down", f"{count(down)} down"
+        if degraded:
+            return "warn", "degraded", f"{count(degraded)} degraded"
+        # A few new ones among many that are well do not make the whole unknown.
+        if self.unknown and self.unknown * 10 >= up:
+            done = f": {count(up)} of {count(up + self.unknown)} are well" if up else " are under way"
+            return "wait", "pending", f"First checks{done}"
+        if up:
+            return "good", "up", "All is well"
+        return "wait", "pending", "Nothing is known yet"
 
 
 class FindingText(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,9 +118,9 @@ class FindingText(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Sequence[str]
 
 
-class HostTile(msgspec.Struct, frozen=True, kw_only=True):
-    host: HostView
-    filesystems: Sequence[FilesystemView]
+def count(number: int) -> str:
+    """Return a number with narrow spaces between thousands."""
+    return f"{number:,}".replace(",", "\u202f")
 
 
 def key(name: str) -> str:
@@ -113,11 +131,13 @@ async def rows(ctx: WebContext, views: Sequence[TargetView], slots: int = 0) -> 
     slots = slots or ctx.options.bars
     names = [one.name for one in views]
     recent = await ctx.services.store.recent(names, limit=slots) if names else {}
+    now_s = ctx.services.clock.now_s()
     periods = {period: await ctx.availability(names, period) for period in AVAILABILITY_PERIODS}
     return [
         Row(
             view=one,
             key=key(one.name),
+            next_at_s=None if one.next_s is None else now_s + one.next_s,
             bars=bars.draw(recent.get(one.name, ()), slots),
             availability={period: found[one.name] for period, found in periods.items() if one.name in found},
         )
@@ -169,6 +189,7 @@ def now(ctx: WebContext) -> Now:
     return Now(
         counts=listing.counts(views),
         total=len(views),
+        unknown=sum(one.status == "pending" and one.kind != "heartbeat" for one in views),
         wrong=wrong[:_WRONG_SHOWN],
         wrong_more=max(0, len(wrong) - _WRONG_SHOWN),
         reload=failed,
@@ -205,11 +226,6 @@ def _fact(fact: object) -> str:
     return text
 
 
-def tile(host: HostView) -> HostTile:
-    """Return a host's tile, the fullest file systems first."""
-    return HostTile(host=host, filesystems=sorted(host.filesystems, key=lambda one: -one.used_ratio)[:6])
-
-
 def phase_parts(view: TargetView) -> list[tuple[str, str, float, float]]:
     """Return (key, name, seconds, share of all) of the last attempt's phases."""
     if view.last_phases is None:
@@ -217,25 +233,6 @@ def phase_parts(view: TargetView) -> list[tuple[str, str, float, float]]:
     seconds = [(name, title, float(getattr(view.last_phases, f"{name}_s"))) for name, title in _PHASES]
     total = sum(one for _name, _title, one in seconds)
     return [(name, title, one, one / total) for name, title, one in seconds if one > 0]
-
-
-def shown_values(view: TargetView) -> list[tuple[str, str]]:
-    """Return what the last attempt measured, as text."""
-    shown = []
-    for name, value in plain(view.values).items():
-        if isinstance(value, bool):
-            text = "yes" if value else "no"
-        elif not isinstance(value, int | float):
-            text = value or ""
-        elif name.endswith("_bytes"):
-            text = format_size(value)
-        elif name.endswith("_s") and math.isfinite(value):
-            text = format_duration(value)
-        else:
-            text = str(value) if isinstance(value, int) else f"{value:.6g}"
-        if text:
-            shown.append((name, text))
-    return shown
 
 
 def page_templates(assets: Assets) -> jinja2.Environment:
@@ -253,22 +250,34 @@ def page_templates(assets: Assets) -> jinja2.Environment:
         duration=lambda seconds: "–" if seconds is None else format_duration(seconds),
         latency=_latency,
         size=lambda size_bytes: "–" if size_bytes is None else format_size(size_bytes),
+        fullness=lambda ratio: "full" if (ratio or 0) >= 0.95 else "high" if (ratio or 0) >= 0.85 else "fine",
         share=lambda ratio: "–" if ratio is None else f"{ratio * 100:.0f} %",
         percent=lambda one: "–" if one is None or one.ratio is None else percent(one.ratio),
         segment=lambda name: quote(name, safe="", errors="replace"),
+        watched=watched,
         query=lambda text: urlencode({"q": text}, errors="replace"),
         utc=_utc,
         word=lambda status: Status(status).word,
-        number=lambda value: f"{value:,}".replace(",", "\u202f"),
+        number=count,
     )
     for name in environment.list_templates():
         environment.get_template(name)
     return environment
 
 
+def watched(one: Availability) -> str:
+    """Return how much of a period is known, where that is less than nearly all of it; or ""."""
+    known_s = one.up_s + one.degraded_s + one.down_s
+    return "" if known_s >= 0.9 * (one.until_s - one.since_s) else f"in {format_duration(known_s)} watched"
+
+
 def _latency(seconds: float | None) -> str:
     if not seconds:  # a heartbeat without a start has no duration
         return "–"
+    if seconds < 0.0001:
+        return f"{seconds * 1e6:.0f} µs"
+    if seconds < 0.001:
+        return f"{seconds * 1000:.2g} ms"
     return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 

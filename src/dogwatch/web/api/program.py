@@ -106,13 +106,16 @@ async def live_events(
     ctx: Ctx,
     topics: Annotated[str, QueryParameter(max_length=200, description=f"Comma between: {', '.join(TOPICS)}")] = "",
     target: Annotated[list[str] | None, QueryParameter(max_items=500, description="Results of these only")] = None,
+    since_s: Annotated[
+        float | None, QueryParameter(ge=0, le=1e11, description="Begin with each target's newest result since then")
+    ] = None,
     brief: Annotated[bool, QueryParameter(description="Of samples only the host and the time")] = False,
 ) -> EventStreamResponse:
     wanted = frozenset(topics.split(",")) if topics else frozenset(TOPICS)
     unknown = wanted.difference(TOPICS)
     if unknown:
         raise UsageError(f"unknown topic '{min(unknown)}'", hint=f"known: {', '.join(TOPICS)}")
-    return EventStreamResponse(EventStream(ctx, wanted, frozenset(target or ()), brief=brief))
+    return EventStreamResponse(EventStream(ctx, wanted, frozenset(target or ()), brief=brief, since_s=since_s))
 
 
 PROGRAM_HANDLERS = (

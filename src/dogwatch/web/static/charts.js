@@ -1,11 +1,17 @@
 // Charts: latency of a target (phases stacked where there are phases), series of a host. uPlot is loaded when first
 // needed.
+import { colour } from "./drawing.js";
+import { hostSeries } from "./series.js";
 import { clock, duration } from "./times.js";
 
 const PHASES = [["resolve_s", "Resolve"], ["connect_s", "Connect"], ["tls_s", "TLS"], ["first_byte_s", "First byte"], ["transfer_s", "Transfer"]];
 const RANGES = ["1h", "24h", "7d", "30d"];
 const RANGE_KEY = "dogwatch.range";
+const SPANS_S = { "1h": 3600, "24h": 86400, "7d": 604800, "30d": 2592000 };
 const EVERY_MS = 30_000;
+const SOON_MS = 5_000; // while the history is so short that every result moves it
+const YOUNG_S = 3 * 3600;
+const seconds = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit", second: "2-digit" });
 const hours = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
 const days = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
 let library = null;
@@ -20,15 +26,6 @@ function loadLibrary() {
   });
   return library;
 }
-
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const size = (value) => {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  let at = 0;
-  while (value >= 1024 && at < units.length - 1) { value /= 1024; at += 1; }
-  return `${Number(value.toPrecision(3))} ${units[at]}`;
-};
-const plainNumber = (value) => (value === null || value === undefined ? "–" : String(Number(value.toPrecision(3))));
 
 // Each maker returns { x, columns, series, bands, format, summary, failures, rows(index) }.
 function latency(body) {
@@ -89,28 +86,6 @@ function latency(body) {
   };
 }
 
-function hostSeries(body) {
-  const inks = ["--line", "--connect", "--transfer", "--tls", "--first-byte"];
-  const shown = body.series.slice(0, inks.length);
-  const x = [...new Set(shown.flatMap((one) => one.times_s))].sort((a, b) => a - b);
-  const columns = shown.map((one) => {
-    const at = new Map(one.times_s.map((time, index) => [time, one.values[index]]));
-    return x.map((time) => at.get(time) ?? null);
-  });
-  const format = shown.some((one) => one.series.includes("_bytes")) ? size : plainNumber;
-  const last = columns[0]?.[x.length - 1];
-  return {
-    x, columns, format, failures: null,
-    summary: x.length ? `now ${format(last)}` : "",
-    series: shown.map((one, index) => ({
-      label: one.series, stroke: colour(inks[index]), width: 1.5, spanGaps: true, points: { show: false },
-      fill: shown.length === 1 ? `color-mix(in srgb, ${colour(inks[index])} 18%, transparent)` : undefined,
-    })),
-    keys: [],
-    rows: (index) => shown.map((one, at) => [one.series, format(columns[at][index])]),
-  };
-}
-
 function failureMarks(model) {
   return (plot) => {
     if (!model.failures) return;
@@ -131,7 +106,7 @@ function tipFor(model) {
   return (plot) => {
     const tip = document.getElementById("tip");
     const index = plot.cursor.idx;
-    if (index === null || index === undefined || plot.cursor.left < 0) { tip.hidden = true; return; }
+    if (index === null || index === undefined || plot.cursor.left < 0 || !plot.over.matches(":hover")) { if (plot.root.closest(".chart").matches("[data-shared]") && document.querySelector(".u-over:hover")) return; tip.hidden = true; return; }
     const lines = [clock(model.x[index]), ...model.rows(index).map(([name, value]) => `${name}  ${value}`)];
     if (model.failures?.[index]) lines.push(`${model.failures[index]} failed`);
     tip.textContent = lines.join("\n");
@@ -162,22 +137,31 @@ function showKeys(figure, model) {
   }));
 }
 
+// When a history begins, or null: its first bucket that holds something.
+function beginning(body) {
+  if (body.points) return body.points.find((one) => one.count)?.time_s ?? null;
+  const firsts = body.series.flatMap((one) => one.times_s.slice(0, 1));
+  return firsts.length ? Math.min(...firsts) : null;
+}
+
 class Chart {
   constructor(figure) {
     this.figure = figure;
     this.plotted = null;
     this.number = 0;
+    this.shared = "shared" in figure.dataset;
     let range = new URLSearchParams(location.search).get("range");
-    try { range ||= localStorage.getItem(RANGE_KEY); } catch { /* may be forbidden */ }
-    // Nobody chose: a target that is not watched for long begins with the last hour.
+    if (!this.shared) try { range ||= localStorage.getItem(RANGE_KEY); } catch { /* may be forbidden */ }
+    // Nobody chose: what is not watched for long begins with its last hour.
     this.unchosen = !range && figure.dataset.range === "24h";
-    this.range = RANGES.includes(range) && !figure.closest(".host") ? range : figure.dataset.range;
-    figure.addEventListener("click", (event) => {
+    this.range = RANGES.includes(range) ? range : figure.dataset.range;
+    this.buttons = this.shared ? document.querySelector(".chart-ranges") : figure;
+    this.clicked = (event) => {
       const button = event.target.closest("button[data-range]");
       if (button) this.choose(button.dataset.range);
-    });
+    };
+    this.buttons.addEventListener("click", this.clicked);
     figure.addEventListener("dogwatch:close", () => this.close());
-    this.timer = setInterval(() => { if (!document.hidden && figure.isConnected) this.load(); }, EVERY_MS);
     this.observer = new ResizeObserver(() => this.resize());
     this.observer.observe(figure.querySelector(".plot"));
     this.themed = () => this.load();
@@ -187,7 +171,7 @@ class Chart {
   }
 
   press() {
-    for (const one of this.figure.querySelectorAll("button[data-range]")) {
+    for (const one of this.buttons.querySelectorAll("button[data-range]")) {
       one.setAttribute("aria-pressed", String(one.dataset.range === this.range));
     }
   }
@@ -196,67 +180,88 @@ class Chart {
     this.unchosen = false;
     this.range = range;
     this.press();
-    if (!this.figure.closest(".host")) {
-      try { localStorage.setItem(RANGE_KEY, range); } catch { /* may be forbidden */ }
-      if (document.querySelector("[data-target-page]")) {
-        const url = new URL(location);
-        url.searchParams.set("range", range);
-        history.replaceState(history.state, "", url);
-      }
+    if (!this.shared) try { localStorage.setItem(RANGE_KEY, range); } catch { /* may be forbidden */ }
+    if (document.querySelector("[data-target-page]") || this.shared) {
+      const url = new URL(location);
+      url.searchParams.set("range", range);
+      history.replaceState(history.state, "", url);
     }
     this.load();
   }
 
+  async fetched(since) {
+    const source = this.figure.dataset.chartSrc;
+    const query = new URLSearchParams({ points: innerWidth < 600 ? 120 : 300, ...(since ? { since_s: since } : { range: this.range }) });
+    const answer = await fetch(`${source}${source.includes("?") ? "&" : "?"}${query}`);
+    const body = await answer.json();
+    if (!answer.ok) throw new Error(body.detail);
+    return body;
+  }
+
   async load() {
     const number = ++this.number;
-    const source = this.figure.dataset.chartSrc;
+    clearTimeout(this.timer);
+    let young = false;
     try {
-      const [uPlot, answer] = await Promise.all([
-        loadLibrary(),
-        fetch(`${source}${source.includes("?") ? "&" : "?"}range=${this.range}&points=${innerWidth < 600 ? 120 : 300}`),
-      ]);
-      const body = await answer.json();
-      if (!answer.ok) throw new Error(body.detail);
+      const [uPlot, whole] = await Promise.all([loadLibrary(), this.fetched()]);
       if (number !== this.number) return;
-      const young = this.unchosen && body.points?.length && body.points.find((one) => one.count)?.time_s > body.until_s - 3600;
-      this.unchosen = false;
-      if (young) {
+      let body = whole;
+      const began = beginning(body);
+      if (this.unchosen && began !== null && began > body.until_s - YOUNG_S) {
+        this.unchosen = false;
         this.range = "1h";
         this.press();
-        await this.load();
-        return;
+        return this.load();
       }
+      this.unchosen = false;
+      // The first minutes fill the chart instead of a sliver at its edge.
+      young = this.range === "1h" && began !== null && began > body.until_s - SPANS_S["1h"] / 2;
+      if (young) body = await this.fetched(Math.min(began - 5, body.until_s - 60));
+      if (number !== this.number) return;
       this.draw(uPlot, body);
     } catch (error) {
       if (number === this.number && !this.plotted) this.figure.querySelector(".plot").textContent = error.message;
+    } finally {
+      if (number === this.number) this.again(young ? SOON_MS : EVERY_MS);
     }
   }
 
+  again(wait) {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => {
+      if (!this.figure.isConnected) this.close();
+      else if (document.hidden) this.again(wait);
+      else this.load();
+    }, wait);
+  }
+
   draw(uPlot, body) {
-    const model = body.points ? latency(body) : hostSeries(body);
+    const model = body.points ? latency(body) : hostSeries(body, this.figure);
     const place = this.figure.querySelector(".plot");
     this.plotted?.destroy();
     this.plotted = null;
     const label = this.figure.dataset.label;
     this.figure.querySelector("figcaption").textContent = model.summary ? `${label}: ${model.summary}` : label;
-    if (!model.summary) { place.textContent = "No data in this time."; return; }
+    const span = body.until_s - body.since_s;
+    const ticks = span <= 300 ? seconds : span <= 2 * 86400 ? hours : days;
+    if (!model.summary) { this.figure.querySelector(".chart-key")?.remove(); place.textContent = "No data in this time."; return; }
     place.textContent = "";
     const axis = { stroke: colour("--muted"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
     this.plotted = new uPlot({
       width: place.clientWidth || 300,
       height: Number(this.figure.dataset.height),
       legend: { show: false },
-      cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
+      cursor: { sync: this.shared ? { key: "shared" } : undefined, y: false, drag: { x: false, y: false }, points: { size: 7 } },
       scales: {
         x: { range: [body.since_s, body.until_s] },
-        y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.08 : 1] },
+        y: { range: (_plot, _low, high) => [0, model.top && high > model.top / 2 ? Math.max(model.top, high) : high > 0 ? high * 1.08 : 1] },
       },
       axes: [
         {
           ...axis, space: 80, size: 30,
-          values: (_plot, ticks) => ticks.map((one) => (this.range.endsWith("h") ? hours : days).format(one * 1000)),
+          values: (_plot, marks) => marks.map((one) => ticks.format(one * 1000)),
         },
-        { ...axis, size: 64, values: (_plot, ticks) => ticks.map((one) => (one === 0 ? "0" : model.format(one))) },
+        { ...axis, size: 68, ...(model.steps ? { incrs: model.steps } : {}), values: (_plot, ticks) => ticks.map((one) => (one === 0 ? "0" : model.format(one))) },
       ],
       series: [{}, ...model.series],
       bands: model.bands,
@@ -277,7 +282,9 @@ class Chart {
   }
 
   close() {
-    clearInterval(this.timer);
+    clearTimeout(this.timer);
+    this.number += 1;
+    this.buttons.removeEventListener("click", this.clicked);
     this.observer.disconnect();
     document.removeEventListener("dogwatch:theme", this.themed);
     this.plotted?.destroy();
@@ -317,14 +324,5 @@ export function makeChart(source, label) {
 }
 
 export function startCharts() {
-  const start = (root) => {
-    for (const figure of root.querySelectorAll(".chart")) {
-      const folded = figure.closest("details[data-load-chart]");
-      if (!folded || folded.open) begin(figure);
-    }
-  };
-  start(document);
-  document.addEventListener("toggle", (event) => {
-    if (event.target.matches?.("details[data-load-chart]") && event.target.open) start(event.target);
-  }, true);
+  for (const figure of document.querySelectorAll(".chart")) begin(figure);
 }

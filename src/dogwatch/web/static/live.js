@@ -6,7 +6,7 @@ import { duration } from "./times.js";
 const SILENCE_MS = 25_000; // two and a half of the server's beats
 const FEW = 250; // up to this many targets the stream carries all results, above only those on screen
 const AT_ONCE = 60;
-const REFRESH_MS = { now: 700, "target-now": 1500, hosts: 5000 };
+const REFRESH_MS = { now: 700, "target-now": 1500, hosts: 5000, "host-now": 5000 };
 
 let source = null;
 let attempts = 0;
@@ -16,6 +16,7 @@ let retryTimer = 0;
 let closed = false;
 const onScreen = new Set();
 const waiting = new Map();
+let drawn = ""; // when the server drew the page, until the stream has told what came after
 
 const row = (name) => document.querySelector(`.row[data-target="${CSS.escape(name)}"]`);
 
@@ -83,7 +84,14 @@ function catchUp() {
   refresh("now");
   refresh("hosts");
   refresh("target-now");
+  refresh("host-now");
   freshRows([...document.querySelectorAll(".row")].filter((one) => !many() || onScreen.has(one)));
+}
+
+// A crowd of changes: the page is fetched anew, but not more often than every two seconds.
+let crowdTimer = 0;
+function catchUpSoon() {
+  crowdTimer ||= setTimeout(() => { crowdTimer = 0; catchUp(); }, 2000);
 }
 
 function onResult(result) {
@@ -91,7 +99,8 @@ function onResult(result) {
   if (place) {
     push(place.querySelector(".bars"), result);
     place.querySelector("[data-latency]").textContent = duration(result.duration_s || null);
-    if (place.dataset.status !== result.status) changed.add(place), freshSoon();
+    if (place.dataset.status !== result.status) soon("now");
+    if (place.dataset.status !== result.status || result.status === "pending") changed.add(place), freshSoon();
   }
   const page = document.querySelector("[data-target-page]");
   if (page?.dataset.targetPage === result.target) {
@@ -115,6 +124,7 @@ function onTransition(transition) {
 
 function address() {
   const query = new URLSearchParams({ topics: "result,transition,sample,reload,finding,target", brief: "true" });
+  if (drawn) query.set("since_s", drawn);
   const page = document.querySelector("[data-target-page]");
   if (page) query.append("target", page.dataset.targetPage);
   else if (many()) for (const one of [...onScreen].slice(0, AT_ONCE)) query.append("target", one.dataset.target);
@@ -132,6 +142,7 @@ function connect() {
   source.onopen = () => {
     lastHeard = Date.now();
     attempts = 0;
+    drawn = "";
     if (broken) catchUp();
     broken = false;
     say("live", "Live");
@@ -139,10 +150,11 @@ function connect() {
   source.onerror = again;
   source.addEventListener("bye", again);
   source.addEventListener("beat", heard());
-  source.addEventListener("dropped", heard(() => catchUp()));
+  source.addEventListener("dropped", heard(() => catchUpSoon()));
+  source.addEventListener("many", heard(() => catchUpSoon()));
   source.addEventListener("result", heard(onResult));
   source.addEventListener("transition", heard(onTransition));
-  source.addEventListener("sample", heard(() => soon("hosts")));
+  source.addEventListener("sample", heard(() => { soon("hosts"); soon("host-now"); }));
   source.addEventListener("reload", heard((record) => {
     if (record?.outcome === "applied" && document.getElementById("board")) location.reload();
     else soon("now");
@@ -183,6 +195,7 @@ function watchScreen() {
 }
 
 export function startLive() {
+  drawn = document.body.dataset.drawn;
   watchScreen();
   headline();
   // One frame later the observer knows what is on screen.

@@ -34,25 +34,43 @@ export function span(since) {
 
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
+  if (seconds < 0.0001) return `${Math.round(seconds * 1e6)} µs`;
+  if (seconds < 0.001) return `${Number((seconds * 1000).toPrecision(2))} ms`;
   if (seconds < 1) return `${Number((seconds * 1000).toPrecision(3))} ms`;
   return `${Number(seconds.toPrecision(3))} s`;
 }
 
+// How long until: "first check in 3 s", "now" when it should be under way.
+export function until(then, lead) {
+  const left = Math.ceil(then - Date.now() / 1000);
+  const text = left <= 0 ? "now" : left < 90 ? `in ${left} s` : relative.format(Math.round(left / 60), "minute");
+  return lead ? `${lead} ${text}` : text;
+}
+
 export function showTimes(root = document) {
-  for (const element of root.querySelectorAll("time[data-t]")) {
-    const seconds = Number(element.dataset.t);
-    const { relative: isRelative, span: isSpan } = element.dataset;
-    const text = isSpan !== undefined ? `for ${span(seconds)}` : isRelative !== undefined ? ago(seconds) : clock(seconds);
-    if (element.textContent !== text) element.textContent = text;
-    if (!element.title) element.title = full.format(new Date(seconds * 1000));
-  }
+  for (const element of root.querySelectorAll("time[data-t]")) showTime(element);
+}
+
+function showTime(element) {
+  const seconds = Number(element.dataset.t);
+  const { relative: isRelative, span: isSpan, until: lead } = element.dataset;
+  const text = lead !== undefined ? until(seconds, lead) : isSpan !== undefined ? `for ${span(seconds)}` : isRelative !== undefined ? ago(seconds) : clock(seconds);
+  if (element.textContent !== text) element.textContent = text;
+  if (!element.title) element.title = full.format(new Date(seconds * 1000));
 }
 
 export function startTimes() {
   const zone = document.getElementById("zone");
   if (zone) zone.textContent = ` (${Intl.DateTimeFormat().resolvedOptions().timeZone})`;
   showTimes();
-  setInterval(() => { if (!document.hidden) showTimes(); }, 10_000);
+  let turn = 0;
+  setInterval(() => {
+    if (document.hidden) return;
+    turn += 1;
+    // What counts down moves every second, the rest need not.
+    if (turn % 10 === 0) showTimes();
+    else for (const one of document.querySelectorAll("time[data-until]")) showTime(one);
+  }, 1000);
   document.addEventListener("htmx:after:swap", () => showTimes());
   document.addEventListener("dogwatch:fresh", () => showTimes());
 }
