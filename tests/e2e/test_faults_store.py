@@ -121,7 +121,12 @@ def test_full_disk_is_shown_survived_and_recovered_from(tmp_path: Path) -> None:
                 time.sleep(0.5)  # a batch of the outage may still be on its way
                 lost = metrics(daemon)['dogwatch_store_rows_lost_total{table="results"}']
                 assert daemon.request("POST", "/ping/beat", b"again")[0] == 200
-                assert "History is not being kept" not in daemon.request("GET", "/")[1].decode()
+                # The loss of the newest ten seconds is told of for ten more.
+                wait_until(
+                    lambda: "History is not being kept" not in daemon.request("GET", "/")[1].decode(),
+                    within_s=30,
+                    what="a page without trouble",
+                )
                 time.sleep(0.5)
                 assert metrics(daemon)['dogwatch_store_rows_lost_total{table="results"}'] == lost
                 assert daemon.stop(signal.SIGKILL) == -signal.SIGKILL
