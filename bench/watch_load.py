@@ -18,7 +18,7 @@ import dogwatch.probes.runner
 from dogwatch.core.bus import Bus
 from dogwatch.core.clock import SystemClock
 from dogwatch.core.component import Registry
-from dogwatch.probes.engine import Engine
+from dogwatch.probes.engine import Engine, EngineOptions
 from dogwatch.probes.env import new_env
 from dogwatch.probes.kinds import PROBES
 from dogwatch.probes.kinds.http import HttpProbe
@@ -92,6 +92,7 @@ class WatchLoad:
         self._loop = asyncio.get_running_loop()
         self._left = self._workers = self._until = 0
         self._refilling = False
+        self.folder: Any = None
         self._ended: asyncio.Future[None] = self._loop.create_future()
         store.on_result = self._on_result
         for place, target in enumerate(watch.all.values()):
@@ -127,14 +128,19 @@ class WatchLoad:
             self._ended.set_result(None)
 
 
-async def watch_load(probe: HttpProbe, workers: int) -> WatchLoad:
-    """Return a load of targets that all ask what `probe` asks, each with a memory of its own."""
+async def watch_load(probe: HttpProbe, workers: int, tls: str = "auto") -> WatchLoad:
+    """Return a load of targets that all ask what `probe` asks, each with a memory of its own.
+
+    tls: the library to use.
+    """
     clock = SteppedClock()
     # On a clock that hurries, an attempt of some milliseconds looks as if it never ended.
     dogwatch.probes.runner.OVERDUE_S = 1e9
-    path = Path(tempfile.mkdtemp(prefix="dogwatch-bench-")) / "watch.db"
-    store = CountingStore(await open_store(path, SystemClock(), StoreLimits(batch=WRITER_RESTS_S)))
-    engine = Engine()
+    folder = tempfile.TemporaryDirectory(prefix="dogwatch-bench-", ignore_cleanup_errors=True)
+    store = CountingStore(
+        await open_store(Path(folder.name) / "watch.db", SystemClock(), StoreLimits(batch=WRITER_RESTS_S))
+    )
+    engine = Engine(EngineOptions(tls=tls))
     engine.open()
     registry: Registry[Probe] = Registry("probe", *PROBES)
     watch = Watch(
@@ -152,6 +158,7 @@ async def watch_load(probe: HttpProbe, workers: int) -> WatchLoad:
     await change.start()
     change.swap()
     load = WatchLoad(watch, store, clock)
+    load.folder = folder  # removed at the end of the process
     # Every target is up and settled before anything is measured.
     await load.run(count * WARM_UP_ROUNDS, workers)
     await watch.drain()

@@ -339,3 +339,35 @@ async def test_done_is_never_called_from_inside_launch() -> None:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     assert [result.reason for result in ended] == ["local"]
+
+
+async def test_a_request_larger_than_the_socket_takes_is_sent_to_its_end() -> None:
+    seen: list[int] = []
+
+    async def count(request: bytes, writer: Writer) -> None:
+        seen.append(len(request))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    body = "x" * 6_000_000
+    async with serving(count) as server, client() as asker:
+        results = [await asker.ask(server.url, method="POST", body=body, keep_alive=True) for _ in range(2)]
+    assert [result.success for result in results] == [True, True], results
+    assert results[1].values["reused"]  # where the socket was watched for reading only
+
+
+async def test_a_target_that_is_not_near_is_waited_for() -> None:
+    probe: HttpProbe
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, socket.socket() as first:
+        first.connect(listener.getsockname())  # the queue is full: further connections stay half open
+        with socket.socket() as second:
+            second.setblocking(False)
+            second.connect_ex(listener.getsockname())
+            probe = HttpProbe(url=f"http://127.0.0.1:{listener.getsockname()[1]}/")
+            async with client() as asker:
+                ended: asyncio.Future[ProbeResult] = asyncio.get_running_loop().create_future()
+                attempt = Attempt(target="t", timeout_s=0.1, env=asker.env, memory={})
+                probe.launch(attempt, ended.set_result)
+                assert not attempt.memory["http"].near
+                result = await ended
+    assert result.reason == "timeout"
+    assert "connecting" in result.message
