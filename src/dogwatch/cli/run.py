@@ -211,7 +211,7 @@ def _print_summaries(results: _Results) -> None:
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return how many attempts succeeded, and how long those took: min/median/p95/max."""
     took = sorted(row["duration_s"] * 1000 for row in rows if row["success"])
-    text = f"{len(rows)} attempts, {len(took)} ok, {len(rows) - len(took)} failed"
+    text = f"{len(rows)} attempt{'s' if len(rows) != 1 else ''}, {len(took)} ok, {len(rows) - len(took)} failed"
     if not took:
         return text
     p95 = took[max(0, -(-95 * len(took) // 100) - 1)]

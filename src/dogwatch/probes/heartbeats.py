@@ -83,30 +83,33 @@ def taken(record: HeartbeatRecord, ping: Ping, at: float) -> HeartbeatRecord:
         }
     elif ping.signal != "log":
         good = ping.signal == "success" or (ping.signal == "exit" and not ping.exit_status)
-        runs = _left(record, ping.rid, good=good)
+        left, started_at = _left(record, ping.rid, good=good)
         changes |= {
             "good_at": at if good else record.good_at,
             "bad_at": None if good else at,
-            "started_at": min(runs.values(), default=None),
-            "runs": runs,
+            "started_at": started_at,
+            "runs": left,
             "exit_status": ping.exit_status,
             "duration_s": run_duration(record, at, ping.rid),
         }
     return msgspec.structs.replace(record, **changes)
 
 
-def _left(record: HeartbeatRecord, rid: str, *, good: bool) -> dict[str, float]:
-    """Return the runs that still go on after one has ended.
+def _left(record: HeartbeatRecord, rid: str, *, good: bool) -> tuple[dict[str, float], float | None]:
+    """Return the starts that still wait for their end after one run has ended, and since when it runs now.
 
     A failure, and an end that names no run, end all of them, as in Healthchecks. A run that one which began later has
     overtaken is taken for broken off: otherwise a start without an end would be held against the job for ever.
     """
     if not good or not rid:
-        return {}
-    began_at = record.runs.get(rid)
-    return {
-        other: since for other, since in record.runs.items() if other != rid and (began_at is None or since > began_at)
-    }
+        return {}, None
+    left = {other: since for other, since in record.runs.items() if other != rid}
+    if record.started_at is None:
+        return left, None
+    began_at = record.runs.get(rid, float("-inf"))
+    return left, min(
+        (since for since in left.values() if since >= record.started_at and since > began_at), default=None
+    )
 
 
 def run_duration(record: HeartbeatRecord, at: float, rid: str = "") -> float | None:

@@ -136,6 +136,20 @@ def test_a_run_id_pairs_start_and_end_of_runs_that_overlap() -> None:
     assert world.hear("success", rid="two").duration_s is None, "it has ended already"
 
 
+def test_a_run_that_was_overtaken_still_has_its_duration() -> None:
+    world = World()
+    for rid in ("one", "two", "three"):
+        world.hear("start", rid=rid)
+        world.clock.advance(10)
+    assert world.hear("success", rid="three").duration_s == 10
+    assert world.verdict.state == "up"
+    world.clock.advance(10)
+    assert world.hear("success", rid="one").duration_s == 40
+    assert world.verdict.state == "up", "the second was overtaken before"
+    assert world.hear("success", rid="two").duration_s == 30
+    assert not world.ledger.record("job").runs
+
+
 def test_a_run_that_was_overtaken_is_not_held_against_the_job() -> None:
     world = World()
     world.hear("start", rid="crashed")
