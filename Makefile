@@ -4,7 +4,7 @@ PYTEST := $(PY) -m pytest
 WORKERS ?= auto
 TESTS ?= tests
 
-.PHONY: run test check bench soak docs setup lock format clean
+.PHONY: run test check bench soak docs screenshots setup lock format clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.ready
@@ -41,6 +41,9 @@ soak: setup
 
 docs: setup
 	$(PY) scripts/docs.py
+
+screenshots: setup
+	$(PY) scripts/screenshots.py
 
 lock:
 	.venv/bin/uv pip compile -q --universal --python-version 3.11 --extra all --group dev --no-emit-index-url --no-emit-find-links --no-header pyproject.toml -o requirements.lock

@@ -22,7 +22,7 @@ HEARTBEAT_S = 10.0
 # Events are sent together: a client is told at most this often, however many there are.
 GATHER_S = 0.1
 # Of a brief stream's events of one gathering, so many changes of status are told one by one; beyond it, their number.
-TOLD_AT_ONCE = 100
+TOLD_AT_ONCE = 20
 MISSED_AT_MOST = 500
 RETRY_MS = 2000
 

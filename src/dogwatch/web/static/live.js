@@ -123,7 +123,10 @@ function onTransition(transition) {
 }
 
 function address() {
-  const query = new URLSearchParams({ topics: "result,transition,sample,reload,finding,target", brief: "true" });
+  // Where there are thousands and no row is on screen, no result is worth its way here.
+  const results = !many() || onScreen.size || document.querySelector("[data-target-page]");
+  const topics = `${results ? "result,target," : ""}transition,sample,reload,finding`;
+  const query = new URLSearchParams({ topics, brief: "true" });
   if (drawn) query.set("since_s", drawn);
   const page = document.querySelector("[data-target-page]");
   if (page) query.append("target", page.dataset.targetPage);
