@@ -67,28 +67,32 @@ def literal(host: str, port: int) -> tuple[int, SocketAddress] | None:
 
 
 async def resolve_host(
-    attempt: Attempt, host: str, port: int, ip_version: int | None, deadline: float
+    attempt: Attempt, host: str, port: int, ip_version: int | None, deadline: float, *, fallback: bool = False
 ) -> list[tuple[int, SocketAddress]]:
     """Return (family, socket address) of a host, best first, at most MAX_ADDRESSES.
 
-    ip_version: 4 or 6 for only those. deadline: on the event loop's clock.
+    ip_version: 4 or 6 for only those. fallback: the other version if the host has none of that. deadline: on the
+    event loop's clock.
     An IP literal is never resolved. The engine's own resolver is asked where there is one; otherwise the system's, in
     asyncio's bounded threads.
     Raises: ProbeFailed with reason "resolve".
     """
     known = literal(host, port)
     if known is not None:
-        if ip_version is not None and (known[0] == socket.AF_INET6) != (ip_version == 6):
+        if ip_version is not None and not fallback and (known[0] == socket.AF_INET6) != (ip_version == 6):
             raise ProbeFailed("resolve", f"{host} is not an IPv{ip_version} address")
         return [known]
     loop = asyncio.get_running_loop()
     left_s = max(deadline - loop.time(), 0.001)
     try:
         if attempt.env.engine is not None:
-            texts = await _by_the_engine(attempt.env.engine, host, ip_version, left_s)
+            texts = await _by_the_engine(attempt.env.engine, host, ip_version, left_s, fallback)
             found = [address for text in texts if (address := literal(text, port)) is not None]
         else:
-            found = await _by_the_system(loop, host, port, ip_version, left_s)
+            found = await _by_the_system(loop, host, port, None if fallback else ip_version, left_s)
+            wanted = socket.AF_INET6 if ip_version == 6 else socket.AF_INET
+            if fallback and any(family == wanted for family, _ in found):
+                found = [one for one in found if one[0] == wanted]
     except TimeoutError as error:
         raise ProbeFailed("resolve", f"cannot resolve {host}: no answer within {left_s:.3g} s") from error
     except (OSError, UnicodeError) as error:
@@ -103,7 +107,7 @@ def _wanted(ip_version: int | None) -> str:
     return f"IPv{ip_version} address" if ip_version else "address"
 
 
-async def _by_the_engine(engine: Any, host: str, ip_version: int | None, left_s: float) -> list[str]:
+async def _by_the_engine(engine: Any, host: str, ip_version: int | None, left_s: float, fallback: bool) -> list[str]:
     """Return addresses as the engine's own resolver finds them: cached, shared by all who ask, without a thread."""
     answer: asyncio.Future[tuple[tuple[tuple[int, str], ...], str]] = asyncio.get_running_loop().create_future()
 
@@ -111,7 +115,7 @@ async def _by_the_engine(engine: Any, host: str, ip_version: int | None, left_s:
         if not answer.done():
             answer.set_result((addresses, message))
 
-    family = str(ip_version) if ip_version else "auto"
+    family = f"{ip_version}{'?' if fallback else ''}" if ip_version else "auto"
     cancel = engine.resolve(host, family, perf_counter() + left_s, done)
     try:
         addresses, message = await answer

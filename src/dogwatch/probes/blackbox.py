@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -28,7 +28,9 @@ from dogwatch.probes.blackbox_modules import (
     inline_of,
     read_module,
 )
-from dogwatch.probes.blackbox_translate import Translated, host_of, over_limit, translate
+from dogwatch.probes.blackbox_oauth import TokenRefused, Tokens
+from dogwatch.probes.blackbox_secrets import MemoryFiles, names_files
+from dogwatch.probes.blackbox_translate import Translated, has_cel, host_of, over_limit, translate
 from dogwatch.probes.probe import Attempt, Probe, ProbeEnv, ProbeResult, attempt_once
 from dogwatch.probes.target import close_memory
 
@@ -76,6 +78,8 @@ class Blackbox:
         self._registry = registry
         self.modules: dict[str, Module] = default_modules()
         self._translated: OrderedDict[tuple[str, str, str], Translated] = OrderedDict()
+        self._memory = MemoryFiles()
+        self._tokens = Tokens(env, registry, self._memory)
         self._running = asyncio.Semaphore(RUNNING)
 
     def prepare(self, configuration: Configuration) -> _Change:
@@ -86,9 +90,11 @@ class Blackbox:
     def take(self, modules: dict[str, Module]) -> None:
         self.modules = modules
         self._translated.clear()
+        self._tokens.clear()
 
     async def stop(self) -> None:
         """Nothing runs that its request does not own."""
+        self._translated.clear()
 
     async def answer(self, query: Mapping[str, str], headers: Mapping[str, str]) -> tuple[int, str, str]:
         """Return HTTP status, content type and text for a request. headers: names in lower case."""
@@ -116,6 +122,7 @@ class Blackbox:
         chosen = self.modules.get(module)
         if chosen is None:
             raise NotFound(f'Unknown module "{module}"', hint=nearest(module, list(self.modules)))
+        _check_hostname(chosen, hostname)
         timeout_s = timeout_of(chosen, scrape_timeout)
         lines = _Log(chosen.name, target)
         lines.add(f'msg="Beginning probe" probe={chosen.prober} timeout_seconds={timeout_s:g}')
@@ -126,27 +133,35 @@ class Blackbox:
         return Answer(
             success=outcome.success,
             result=outcome.result,
-            families=families(outcome),
+            families=families(outcome, timeout_s),
             module=chosen,
             log=tuple(lines.lines),
         )
 
     async def _ask(self, module: Module, target: str, hostname: str, timeout_s: float, lines: _Log) -> Outcome:
+        started_s = time.monotonic()
         try:
-            translated = self._translate(module, target, hostname)
-        except ConfigError as error:
+            # Files are read outside the event loop: they may be large, or on a file system that hangs.
+            work = asyncio.to_thread if names_files(module) else _at_once
+            translated = await work(self._translate, module, target, hostname)
+            probe = await self._authorized(module, translated.probe, timeout_s)
+        except (ConfigError, TokenRefused) as error:
             # As in blackbox_exporter, a target that makes no sense is a failed probe and not an error of the request.
             lines.add(f"msg={_quoted(str(error))}", level="error")
             failed = ProbeResult(success=False, duration_s=0.0, reason="protocol", message=str(error))
-            probe = _Nothing()
-            return Outcome(prober=module.prober, probe=probe, result=failed, success=False)
+            return Outcome(
+                prober=module.prober, probe=_Nothing(), result=failed, success=False, has_cel=has_cel(module)
+            )
+        timeout_s = max(0.01, timeout_s - (time.monotonic() - started_s))
         memory: dict[str, Any] = {}
         attempt = Attempt(target=target, timeout_s=timeout_s, env=self._env, wants=translated.wants, memory=memory)
-        lines.add(f'msg="Asking" kind={translated.probe.kind} address={_quoted(translated.probe.address())}')
+        lines.add(f'msg="Asking" kind={probe.kind} address={_quoted(probe.address())}')
         try:
-            result = await attempt_once(translated.probe, attempt)
+            result = await attempt_once(probe, attempt)
         finally:
             close_memory(memory)
+        if module.http.oauth2 is not None and result.values.get("status") == 401:
+            self._tokens.forget(module.http.oauth2)
         for name, value in result.values.items():
             if isinstance(value, bool | int | float):
                 lines.add(f'msg="Saw" {name}={value:g}')
@@ -155,11 +170,20 @@ class Blackbox:
         outcome = _judged(module, translated, over_limit(module, result), lines)
         return msgspec.structs.replace(outcome, host=host_of(target))
 
+    async def _authorized(self, module: Module, probe: Probe, timeout_s: float) -> Probe:
+        """Return the probe with the token that its module asks for."""
+        if module.prober != "http" or module.http.oauth2 is None:
+            return probe
+        header = await self._tokens.header(module.http.oauth2, timeout_s)
+        return msgspec.structs.replace(probe, headers={"Authorization": header, **getattr(probe, "headers", {})})
+
     def _translate(self, module: Module, target: str, hostname: str) -> Translated:
+        if names_files(module):  # whose content may change before the next probe
+            return translate(self._registry, module, target, hostname, self._memory)
         key = (module.name, target, hostname)
         found = self._translated.get(key)
         if found is None:
-            found = translate(self._registry, module, target, hostname)
+            found = translate(self._registry, module, target, hostname, self._memory)
             self._translated[key] = found
             if len(self._translated) > _CACHED:
                 self._translated.popitem(last=False)
@@ -237,26 +261,39 @@ def timeout_of(module: Module, scrape_timeout: str) -> float:
 
 
 def _judged(module: Module, translated: Translated, result: ProbeResult, lines: _Log) -> Outcome:
-    by_regex = by_cel = False
+    failed = ""
     if result.success:
         for check in translated.checks:
             complaint = check.complaint(result.values)
             if complaint:
-                by_regex = by_regex or check.kind == "regex"
-                by_cel = by_cel or check.kind == "cel"
+                # As there, only the first thing that is wrong is told.
+                failed = check.kind
                 lines.add(f"msg={_quoted(complaint)}", level="error")
+                break
     config = getattr(getattr(module, module.prober), "tls_config", None)
     return Outcome(
         prober=module.prober,
         probe=translated.probe,
         result=result,
-        success=result.success and not by_regex and not by_cel,
-        by_regex=by_regex,
-        by_cel=by_cel,
-        has_cel=any(check.kind == "cel" for check in translated.checks),
+        success=result.success and not failed,
+        by_regex=failed == "regex",
+        by_cel=failed == "cel",
+        has_cel=has_cel(module),
         verified=config is None or not config.insecure_skip_verify,
         follows=_follows(module),
     )
+
+
+async def _at_once(work: Callable[..., Translated], *arguments: Any) -> Translated:
+    return work(*arguments)
+
+
+def _check_hostname(module: Module, hostname: str) -> None:
+    """Refuse a `hostname=` that contradicts the module's own Host header."""
+    for name, value in module.http.headers.items() if module.prober == "http" and hostname else ():
+        if name.lower() == "host" and value != hostname:
+            both = f"module configuration ({value}) and with URL-parameter 'hostname' ({hostname})"
+            raise UsageError(f"host header defined both in {both}")
 
 
 def _follows(module: Module) -> bool:
@@ -268,7 +305,11 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
-_SECRET_KEYS = frozenset(("password", "bearer_token", "credentials", "key", "proxy_url", "send"))
+_HIDDEN_NAMES = """
+    password bearer_token credentials key proxy_url proxy_connect_header send secrets client_secret
+    client_certificate_key metadata
+"""
+_SECRET_KEYS = frozenset(_HIDDEN_NAMES.split())
 
 
 def _shown(module: Module) -> dict[str, Any]:

@@ -19,6 +19,7 @@ _IP = {
     "probe_ip_protocol": "Specifies whether probe ip protocol is IP4 or IP6",
 }
 _REGEX = {"probe_failed_due_to_regex": "Indicates if probe failed due to regex"}
+_BYTES = {"probe_failed_due_to_bytes": "Indicates if probe failed due to bytes"}
 _EXPIRY = ("probe_ssl_earliest_cert_expiry", "Returns last SSL chain expiry in unixtime")
 # By prober: what is always there, name → help. Zero where the probe says nothing else.
 _ALWAYS: Mapping[str, Mapping[str, str]] = {
@@ -32,7 +33,7 @@ _ALWAYS: Mapping[str, Mapping[str, str]] = {
         "probe_http_uncompressed_body_length": "Length of uncompressed response body",
         "probe_http_version": "Returns the version of HTTP of the probe response",
     },
-    "tcp": {**_IP, **_REGEX},
+    "tcp": {**_IP, **_REGEX, **_BYTES},
     "icmp": _IP,
     "dns": {
         **_IP,
@@ -47,7 +48,13 @@ _ALWAYS: Mapping[str, Mapping[str, str]] = {
         "probe_grpc_status_code": "Response gRPC status code",
         _EXPIRY[0]: _EXPIRY[1],
     },
-    "websocket": _IP,
+    "websocket": {
+        **_IP,
+        "probe_websocket_connection_upgraded": "Indicates if the websocket connection was successfully upgraded",
+        "probe_websocket_failed_due_to_regex": "Indicates if probe failed due to regex",
+        "probe_websocket_status_code": "Response HTTP status code",
+    },
+    "unix": {**_REGEX, **_BYTES},
 }
 # By prober: what is there once the probe has a value for it.
 _SOMETIMES: Mapping[str, frozenset[str]] = {
@@ -78,7 +85,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     host: str = ""
 
 
-def families(outcome: Outcome) -> list[Family]:
+def families(outcome: Outcome, timeout_s: float = 0.0) -> list[Family]:
     """Return the families in the order of their names, as blackbox_exporter does."""
     prober, result = outcome.prober, outcome.result
     found: dict[str, tuple[str, list[tuple[str, float]]]] = {}
@@ -95,16 +102,35 @@ def families(outcome: Outcome) -> list[Family]:
     for name, text, value in numbers(outcome.probe, values):
         if name in allowed and name != _EXPIRY[0]:
             put(name, _ALWAYS[prober].get(name, text), value)
-    put("probe_ip_addr_hash", _IP["probe_ip_addr_hash"], float(values.get("ip_hash", 0.0)))
+    if "probe_ip_addr_hash" in allowed:
+        put("probe_ip_addr_hash", _IP["probe_ip_addr_hash"], float(values.get("ip_hash", 0.0)))
+    if prober == "websocket":
+        put(
+            "probe_websocket_connection_upgraded",
+            _ALWAYS[prober]["probe_websocket_connection_upgraded"],
+            float(values.get("upgraded", False)),
+        )
+        put(
+            "probe_websocket_failed_due_to_regex",
+            _REGEX["probe_failed_due_to_regex"],
+            float(values.get("failed_regex", False)),
+        )
     if outcome.by_regex:
         put("probe_failed_due_to_regex", _REGEX["probe_failed_due_to_regex"], 1.0)
     if outcome.has_cel:
-        put("probe_failed_due_to_cel", "Indicates if probe failed due to CEL", float(outcome.by_cel))
+        put(
+            "probe_failed_due_to_cel",
+            "Indicates if probe failed due to CEL expression not matching",
+            float(outcome.by_cel),
+        )
     found.update(_phases(outcome))
+    found.update(_captured(outcome))
     found.update(_certificate(outcome))
     put(SUCCESS[0], SUCCESS[1], float(outcome.success))
     put(DURATION[0], DURATION[1], result.duration_s)
-    put(LOOKUP[0], LOOKUP[1], (result.phases or Phases()).resolve_s)
+    put("probe_timeout_seconds", "Returns how long the probe timeout is in seconds", timeout_s)
+    if prober != "unix":
+        put(LOOKUP[0], LOOKUP[1], (result.phases or Phases()).resolve_s)
     return [Family(name, "gauge", text, rows) for name, (text, rows) in sorted(found.items())]
 
 
@@ -165,9 +191,22 @@ def _phases(outcome: Outcome) -> dict[str, tuple[str, list[tuple[str, float]]]]:
     elif prober == "grpc":
         name, text = "probe_grpc_duration_seconds", "Duration of gRPC request by phase"
         times = {"resolve": phases.resolve_s, "check": max(0.0, result.duration_s - phases.resolve_s)}
+    elif prober == "websocket":
+        name, text = "probe_websocket_duration_seconds", "Duration of websocket request by phase"
+        times = {"resolve": phases.resolve_s, "processing": phases.tls_s + phases.first_byte_s}
+        if "connect_s" in result.values:
+            times["connect"] = phases.connect_s
+        if "dialogue_s" in result.values:
+            times["transfer"] = float(result.values["dialogue_s"])
     else:
         return {}
     return {name: (text, [(series(name, {"phase": phase}), value) for phase, value in sorted(times.items())])}
+
+
+def _captured(outcome: Outcome) -> dict[str, tuple[str, list[tuple[str, float]]]]:
+    captured = outcome.result.values.get("captured")
+    name = "probe_expect_info"
+    return {name: ("Explicit content matched", [(series(name, captured), 1.0)])} if captured else {}
 
 
 def _certificate(outcome: Outcome) -> dict[str, tuple[str, list[tuple[str, float]]]]:
@@ -176,13 +215,14 @@ def _certificate(outcome: Outcome) -> dict[str, tuple[str, list[tuple[str, float
     expires_s = values.get("tls_expires_s", values.get("tls_expiry_s"))
     # A certificate that was refused is not shown.
     refused = outcome.result.reason in ("certificate", "tls")
-    if expires_s is None or refused or outcome.prober not in ("http", "tcp", "grpc", "websocket"):
+    if expires_s is None or refused or outcome.prober not in ("http", "tcp", "grpc", "unix"):
         return {}
     names = [name for name in values.get("tls_names", ()) if not _is_address(name)]
     chain = "probe_ssl_last_chain_info"
     labels = {
         "fingerprint_sha256": str(values.get("tls_fingerprint", "")).replace(":", "").lower(),
         "issuer": str(values.get("tls_issuer", "")),
+        "serialnumber": str(values.get("tls_serial", "")).replace(":", "").lower(),
         "subject": str(values.get("tls_subject", "")),
         "subjectalternative": ",".join(names),
     }

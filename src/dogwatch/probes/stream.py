@@ -67,11 +67,13 @@ TLS_METRICS = {
 
 
 class Destination(msgspec.Struct, frozen=True, kw_only=True):
-    """Where to connect. ip_version: 4, 6 or None for either. source: our own address, "" for any."""
+    """Where to connect. ip_version: 4, 6 or None for either. ip_fallback: the other one if the name has
+    none of that. source: our own address, "" for any."""
 
     host: str
     port: int
     ip_version: int | None = None
+    ip_fallback: bool = False
     source: str = ""
 
     @property
@@ -263,7 +265,7 @@ async def open_stream(attempt: Attempt, to: Destination, progress: Progress) -> 
     started = perf_counter()
     deadline = loop.time() + inner_timeout(attempt.timeout_s)
     progress.doing = f"resolving {to.host}"
-    addresses = await resolve_host(attempt, to.host, to.port, to.ip_version, deadline)
+    addresses = await resolve_host(attempt, to.host, to.port, to.ip_version, deadline, fallback=to.ip_fallback)
     resolved = perf_counter()
     progress.resolve_s = resolved - started
     progress.doing = "connecting"

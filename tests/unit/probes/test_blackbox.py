@@ -14,10 +14,9 @@ from dogwatch.probes.blackbox_modules import (
     Module,
     check_modules,
     default_modules,
-    parse_limit,
-    parse_prometheus_duration,
     read_module,
 )
+from dogwatch.probes.blackbox_reader import parse_go_duration, parse_limit
 from dogwatch.probes.blackbox_translate import translate
 from dogwatch.probes.env import new_env
 from dogwatch.probes.kinds import PROBES

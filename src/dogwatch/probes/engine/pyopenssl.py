@@ -176,6 +176,9 @@ class PyOpenSslChannel:
         name: str = self._connection.get_protocol_version_name()
         return name.replace("TLSv1.", "TLS 1.").replace("TLSv1", "TLS 1.0")
 
+    def cipher(self) -> str:
+        return self._connection.get_cipher_name() or ""
+
     def alpn(self) -> str:
         name: bytes = self._connection.get_alpn_proto_negotiated()
         return name.decode("latin-1")

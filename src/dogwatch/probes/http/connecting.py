@@ -48,8 +48,8 @@ class ConnectingAttempt:
         "address", "attempt", "body", "bucket", "buffer", "cancel_step", "chain", "channel", "connect_s", "doing",
         "done", "ending", "engine", "failure", "finished", "first_byte_s", "head", "hop", "interim", "keep",
         "launched_s", "launching", "mark_s", "outgoing", "plan", "ready", "received_any", "redirects", "resolve_s",
-        "resolving", "resumed", "resumption", "reused", "scanned", "sock", "started", "tls_s", "tls_version",
-        "transfer_s",
+        "resolving", "resumed", "resumption", "reused", "scanned", "sock", "started", "tls_cipher", "tls_s",
+        "tls_version", "transfer_s",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, plan: HttpPlan, attempt: Attempt, done: Done) -> None:
@@ -70,7 +70,7 @@ class ConnectingAttempt:
         self.buffer: bytes | bytearray = b""
         self.outgoing = b""
         self.chain: tuple[bytes, ...] = ()
-        self.tls_version = ""
+        self.tls_version = self.tls_cipher = ""
         self.failure: tuple[str, str] | None = None
         self.scanned = self.interim = self.redirects = self.bucket = 0
         self.started = self.finished = self.reused = self.resumed = False
@@ -353,6 +353,7 @@ class ConnectingAttempt:
         known = self.resumption
         self.resumed = channel.resumed()
         self.tls_version = channel.version()
+        self.tls_cipher = channel.cipher()
         if known is None:
             return
         if self.failure is not None:  # this handshake was only to see the certificate that was not trusted

@@ -237,6 +237,9 @@ class CurlAttempt(HttpAttempt):
             handle.setopt(option, value)
         self._set_request(handle)
         self._set_trust(handle)
+        if probe.proxy_headers:
+            handle.setopt(pycurl.HEADEROPT, pycurl.HEADER_SEPARATE)
+            handle.setopt(pycurl.PROXYHEADER, [f"{name}: {value}" for name, value in probe.proxy_headers.items()])
         if probe.interface or probe.source_address:
             handle.setopt(
                 pycurl.INTERFACE, f"if!{probe.interface}" if probe.interface else f"host!{probe.source_address}"
@@ -258,7 +261,7 @@ class CurlAttempt(HttpAttempt):
         """Take method, headers and body from the bytes that the fast lane would send."""
         head, _, body = self.hop.request.partition(b"\r\n\r\n")
         lines = head.split(b"\r\n")[1:]
-        skip = (b"connection:", b"content-length:", b"accept-encoding:")
+        skip = (b"connection:", b"content-length:")
         handle.setopt(pycurl.USERAGENT, USER_AGENT)
         handle.setopt(pycurl.HTTPHEADER, [line for line in lines if not line.lower().startswith(skip)] + [b"Expect:"])
         if body or self.hop.method in {"POST", "PUT", "PATCH"}:

@@ -80,7 +80,7 @@ class HttpPlan:
         self.probe = probe
         self.slow = probe.slow_lane
         self.headers = request_headers(probe)
-        self.body = probe.body.encode()
+        self.body = probe.body.encode("utf-8", "surrogateescape")
         self.family = address_family(probe)
         self.override = literal(probe.resolve) if probe.resolve else None
         tls = probe.tls

@@ -23,7 +23,18 @@ if TYPE_CHECKING:
     from dogwatch.probes.http.response import Head
 
 _HEAVY = frozenset(
-    {"body", "json", "headers", "phases", "tls_subject", "tls_issuer", "tls_names", "tls_serial", "tls_fingerprint"}
+    {
+        "body",
+        "json",
+        "headers",
+        "header_list",
+        "phases",
+        "tls_subject",
+        "tls_issuer",
+        "tls_names",
+        "tls_serial",
+        "tls_fingerprint",
+    }
 )
 _CHARSET = re.compile(r"charset=\"?([A-Za-z0-9_.:\-]{1,40})", re.IGNORECASE)
 _MASKED_HEADERS = frozenset({"set-cookie", "authorization", "proxy-authorization", "cookie"})
@@ -59,6 +70,8 @@ def build(attempt: ConnectingAttempt, now_s: float) -> ProbeResult:
         values.update(chain_values(attempt.chain))
         values["tls_resumed"] = attempt.resumed
         values["tls_version"] = attempt.tls_version
+        if attempt.tls_cipher and "tls_cipher" in attempt.attempt.wants:
+            values["tls_cipher"] = attempt.tls_cipher
     wants = attempt.attempt.wants
     if wants and not wants.isdisjoint(_HEAVY):
         _heavy(values, wants, phases, attempt.chain, head, body.kept if body is not None else b"")
@@ -150,6 +163,8 @@ def _heavy(
     if head is not None:
         if "headers" in wants:
             values["headers"] = head.headers
+        if "header_list" in wants:
+            values["header_list"] = header_list(head.raw)
         if "body" in wants:
             values["body"] = body_text(head.headers, body)
         if "json" in wants:
@@ -159,6 +174,16 @@ def _heavy(
                 values["json"] = None
     if chain and any(name.startswith("tls_") for name in wants):
         values.update(leaf_values(chain))
+
+
+def header_list(raw: bytes) -> dict[str, list[str]]:
+    """Return every value of every header, names in lower case; `headers` has them joined."""
+    found: dict[str, list[str]] = {}
+    for line in raw.decode("latin-1").split("\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon:
+            found.setdefault(name.strip().lower(), []).append(value.strip())
+    return found
 
 
 def leaf_values(chain: tuple[bytes, ...]) -> dict[str, Any]:

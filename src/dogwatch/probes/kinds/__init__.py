@@ -12,6 +12,7 @@ from dogwatch.probes.kinds.http import HttpProbe
 from dogwatch.probes.kinds.icmp import IcmpProbe
 from dogwatch.probes.kinds.tcp import TcpProbe
 from dogwatch.probes.kinds.tls import TlsProbe
+from dogwatch.probes.kinds.unix import UnixProbe
 from dogwatch.probes.kinds.websocket import WebsocketProbe
 from dogwatch.probes.probe import Probe
 
@@ -24,6 +25,7 @@ PROBES: Registry[Probe] = Registry(
     IcmpProbe,
     GrpcProbe,
     WebsocketProbe,
+    UnixProbe,
     ExecProbe,
     DockerProbe,
     HeartbeatProbe,

@@ -81,8 +81,9 @@ class DnsProbe(SteppedProbe, frozen=True, kw_only=True):
     name: what to ask for; for PTR also an IP address. type: record type: A, AAAA, CNAME, MX, TXT, NS, SOA, SRV, PTR,
     CAA, DS, ANY or any other that has a name; default A. server: `host`, `host:port`; default: the first of
     /etc/resolv.conf. class_: as `class_: CH`; default IN. transport: udp (again over tcp when the answer was cut), tcp
-    or tls; default udp. ip_version: 4 or 6, how to reach the server; default: whichever answers. source: our own
-    address; default: the system's choice. recursion: ask for it; default true. dnssec: ask for signatures (DO) and
+    or tls; default udp. ip_version: 4 or 6, how to reach the server; default: whichever answers. ip_fallback: take
+    the other one if the server's name has none of that; default false. source: our own address; default: the system's
+    choice. recursion: ask for it; default true. dnssec: ask for signatures (DO) and
     fail unless the server says that it verified the answer (AD); default false. edns_payload: size announced, in
     bytes, 0 for no EDNS; default 1232. rcode: codes that are a success; default NOERROR. values: what the answer must
     hold: addresses, names, or texts as in a zone file without name and TTL; default: anything. match: how `values` are
@@ -150,6 +151,7 @@ class DnsProbe(SteppedProbe, frozen=True, kw_only=True):
     class_: str = "IN"
     transport: Literal["udp", "tcp", "tls"] = "udp"
     ip_version: Literal[4, 6] | None = None
+    ip_fallback: bool = False
     source: str = ""
     recursion: bool = True
     dnssec: bool = False
@@ -234,7 +236,7 @@ class DnsProbe(SteppedProbe, frozen=True, kw_only=True):
         loop = asyncio.get_running_loop()
         started = perf_counter()
         deadline = loop.time() + inner_timeout(attempt.timeout_s)
-        addresses = await resolve_host(attempt, *server, self.ip_version, deadline)
+        addresses = await resolve_host(attempt, *server, self.ip_version, deadline, fallback=self.ip_fallback)
         family, sockaddr = addresses[0]
         progress.resolve_s = progress.values["lookup_s"] = perf_counter() - started
         progress.values.update({"ip": sockaddr[0], "ip_version": 6 if family == socket.AF_INET6 else 4})
@@ -251,7 +253,9 @@ class DnsProbe(SteppedProbe, frozen=True, kw_only=True):
         self, attempt: Attempt, progress: Progress, query: Message, server: tuple[str, int]
     ) -> bytes:
         host, port = server
-        to = Destination(host=host, port=port, ip_version=self.ip_version, source=self.source)
+        to = Destination(
+            host=host, port=port, ip_version=self.ip_version, ip_fallback=self.ip_fallback, source=self.source
+        )
         with await open_stream(attempt, to, progress) as stream:
             if self.transport == "tls":
                 try:

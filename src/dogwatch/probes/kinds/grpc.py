@@ -62,8 +62,9 @@ class GrpcProbe(SteppedProbe, frozen=True, kw_only=True):
     host: name or address; may carry the port: `shop:50051`. port: default 443 with TLS, else 50051. service: the
     service asked about; default: the server as a whole. tls: true or options; default off (HTTP/2 without TLS).
     authority: the :authority sent; default: host and port. metadata: headers sent, such as authorization; never shown.
-    Names ending in -bin carry base64. ip_version: 4 or 6; default: whichever answers. source: our own address;
-    default: the system's choice.
+    Names ending in -bin carry base64. metadata_lists: the same for names with several values. ip_version: 4 or 6;
+    default: whichever answers. ip_fallback: take the other version if the name has none of that one; default false.
+    source: our own address; default: the system's choice.
     """
 
     kind: ClassVar[str] = "grpc"
@@ -102,7 +103,9 @@ class GrpcProbe(SteppedProbe, frozen=True, kw_only=True):
     tls: TlsOptions | bool = False
     authority: str = ""
     metadata: dict[str, Secret] = msgspec.field(default_factory=dict)
+    metadata_lists: dict[str, tuple[Secret, ...]] = msgspec.field(default_factory=dict)
     ip_version: Literal[4, 6] | None = None
+    ip_fallback: bool = False
     source: str = ""
 
     def _where(self) -> tuple[str, int]:
@@ -118,16 +121,22 @@ class GrpcProbe(SteppedProbe, frozen=True, kw_only=True):
 
     def faults(self) -> list[tuple[tuple[str | int, ...], str, str]]:
         found = host_faults(self.host, self.port, 50051) + tls_option_faults(self.tls)
-        for name, value in self.metadata.items():
+        for name, value in self._metadata():
             if not name or name != name.lower() or not name.isascii() or any(char in name for char in " :\r\n"):
                 found.append((("metadata", name), "is not a header name", "lower-case letters, digits, - and _"))
             if any(char in value for char in "\r\n\0"):
                 found.append((("metadata", name), "has a line break in its value", ""))
         return found
 
+    def _metadata(self) -> list[tuple[str, str]]:
+        several = [(name, value) for name, values in self.metadata_lists.items() for value in values]
+        return [*self.metadata.items(), *several]
+
     async def ask(self, attempt: Attempt, progress: Progress) -> None:
         host, port = self._where()
-        to = Destination(host=host, port=port, ip_version=self.ip_version, source=self.source)
+        to = Destination(
+            host=host, port=port, ip_version=self.ip_version, ip_fallback=self.ip_fallback, source=self.source
+        )
         options = tls_options(self.tls)
         progress.values["tls"] = options is not None
         with await open_stream(attempt, to, progress) as stream:
@@ -160,7 +169,7 @@ class GrpcProbe(SteppedProbe, frozen=True, kw_only=True):
             ("user-agent", "dogwatch"),
             # So that the server, too, gives up when nobody waits any more.
             ("grpc-timeout", f"{max(int(attempt.timeout_s * 1000), 1)}m"),
-            *self.metadata.items(),
+            *self._metadata(),
         ]
 
     def _judge(self, call: _Call, progress: Progress) -> None:

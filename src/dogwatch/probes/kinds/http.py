@@ -59,7 +59,7 @@ class HttpProbe(Probe, frozen=True, kw_only=True):
     apart, and a full one follows every failure; 0 makes every handshake a full one.
     ip_version: 4, 6, or auto to race both (RFC 8305). ip_fallback: take the other version if the name has none.
     resolve: address or name to connect to instead of the URL's host. source_address, interface: to leave by.
-    proxy: http://, https:// or socks5:// URL of one.
+    proxy: http://, https:// or socks5:// URL of one. proxy_headers: sent to it with CONNECT.
     body_limit: most bytes of a body, on the wire and unpacked. body_over: what follows beyond it: fail or truncate.
     header_limit: most bytes of the headers. compression: what is asked for; gzip and deflate are unpacked anyway.
     keep_alive: reuse the connection for the next attempt, so that connecting and TLS are measured only once.
@@ -87,6 +87,7 @@ class HttpProbe(Probe, frozen=True, kw_only=True):
         "ip_hash": "double",
         "tls": "bool",
         "tls_version": "string",
+        "tls_cipher": "string",
         "tls_resumed": "bool",
         "tls_days_left": "double",
         "tls_expires_s": "double",
@@ -162,6 +163,7 @@ class HttpProbe(Probe, frozen=True, kw_only=True):
     source_address: str = ""
     interface: str = ""
     proxy: Secret = ""
+    proxy_headers: dict[str, Secret] = msgspec.field(default_factory=dict)
     body_limit: Bytes = 1024 * 1024
     body_over: Literal["fail", "truncate"] = "fail"
     header_limit: Bytes = 64 * 1024

@@ -22,7 +22,8 @@ _MAX_PAYLOAD = 65_507 - 8
 class IcmpProbe(SteppedProbe, frozen=True, kw_only=True):
     """Sends echo requests and counts the replies.
 
-    host: name or address. ip_version: 4 or 6; default: whichever the name has. count: requests in one attempt;
+    host: name or address. ip_version: 4 or 6; default: whichever the name has. ip_fallback: take the
+    other one if it has none of that; default false. count: requests in one attempt;
     default 1. interval: between them; default 200ms. payload: size of the data sent, at least 8 bytes; default 56B.
     ttl: hop limit of the requests, 0 for the system's; default 0. dont_fragment: fail where the path would have to
     fragment them; default false. source: our own address; default: the system's choice. max_loss: share of requests
@@ -69,6 +70,7 @@ class IcmpProbe(SteppedProbe, frozen=True, kw_only=True):
 
     host: str
     ip_version: Literal[4, 6] | None = None
+    ip_fallback: bool = False
     count: Annotated[int, Meta(ge=1, le=100)] = 1
     interval: Annotated[float, Meta(ge=0.001, extra={"unit": "duration"})] = 0.2
     payload: Annotated[int, Meta(ge=TOKEN_BYTES, le=_MAX_PAYLOAD, extra={"unit": "size"})] = 56
@@ -90,7 +92,9 @@ class IcmpProbe(SteppedProbe, frozen=True, kw_only=True):
         # Before SteppedProbe's own deadline, so that some loss is judged and not taken for a timeout.
         deadline = asyncio.get_running_loop().time() + inner_timeout(inner_timeout(attempt.timeout_s))
         progress.doing = f"resolving {self.host}"
-        family, sockaddr = (await resolve_host(attempt, self.host, 0, self.ip_version, deadline))[0]
+        family, sockaddr = (
+            await resolve_host(attempt, self.host, 0, self.ip_version, deadline, fallback=self.ip_fallback)
+        )[0]
         resolved = perf_counter()
         progress.resolve_s = progress.values["resolve_s"] = resolved - started
         progress.values.update({"ip": sockaddr[0], "ip_version": 6 if family == socket.AF_INET6 else 4})

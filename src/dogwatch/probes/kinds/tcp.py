@@ -9,16 +9,21 @@ import socket
 import ssl
 from collections.abc import Mapping
 from time import perf_counter
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-import msgspec
 from msgspec import Meta
 
-from dogwatch.core.units import Secret
 from dogwatch.probes.addresses import SocketAddress, host_faults, join_host_port, literal, split_host_port
-from dogwatch.probes.patterns import expand, pattern, pattern_faults
+from dogwatch.probes.dialogue import (
+    DIALOGUE_METRICS,
+    DIALOGUE_VARIABLES,
+    DialogueStep,
+    LineEnd,
+    converse,
+    dialogue_faults,
+)
 from dogwatch.probes.probe import Attempt, Cancel, Done
-from dogwatch.probes.progress import ProbeFailed, Progress, SteppedProbe, failure_of, inner_timeout
+from dogwatch.probes.progress import Progress, SteppedProbe, failure_of, inner_timeout
 from dogwatch.probes.starttls import DEFAULT_PORTS, Protocol, ask_for_tls
 from dogwatch.probes.stream import (
     CONNECTION_MEANINGS,
@@ -33,31 +38,16 @@ from dogwatch.probes.stream import (
 )
 from dogwatch.probes.trust import TlsOptions, tls_failure, tls_option_faults, tls_options
 
-_ENDS = {"lf": "\n", "crlf": "\r\n", "none": ""}
-
-
-class DialogueStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One step, in this order: wait, send, start TLS.
-
-    expect: regular expression (RE2) that a line of the answer must match; lines before it are passed over.
-    send: text to send, with the line end of the probe after it; `$1` and `$name` stand for groups of the newest match
-    (also `$${1}`, since a configuration file takes `${…}` for the environment), `$$` for a dollar sign. It may hold a
-    password and is never shown. starttls: do the TLS handshake now, with the options in `tls`.
-    """
-
-    expect: str | None = None
-    send: Secret | None = None
-    starttls: bool = False
-
 
 class TcpProbe(SteppedProbe, frozen=True, kw_only=True):
     """Connects, and says and hears what the dialogue asks for.
 
     host: name or address; may carry the port: `db-1:5432`, `[::1]:22`. port: default: from `host`, or that of
-    `starttls`. ip_version: 4 or 6; default: whichever answers. source: our own address; default: the system's choice.
-    tls: true or options: TLS from the first byte, or after `starttls`; default off. starttls: smtp, imap, pop3, ftp,
-    nntp, sieve, postgres, mysql, ldap or xmpp: asks for TLS in that protocol; default none. dialogue: steps of what to
-    expect and to send; default none. line_end: sent after each text: lf, crlf or none; default lf.
+    `starttls`. ip_version: 4 or 6; default: whichever answers. ip_fallback: take the other version if the name has none
+    of that one; default false. source: our own address; default: the system's choice. tls: true or
+    options: TLS from the first byte, or after `starttls`; default off. starttls: smtp, imap, pop3, ftp, nntp, sieve,
+    postgres, mysql, ldap or xmpp: asks for TLS in that protocol; default none. dialogue: steps of what to expect and to
+    send; default none. line_end: sent after each text: lf, crlf or none; default lf.
     """
 
     kind: ClassVar[str] = "tcp"
@@ -65,8 +55,7 @@ class TcpProbe(SteppedProbe, frozen=True, kw_only=True):
     variables: ClassVar[dict[str, str]] = {
         **CONNECTION_VARIABLES,
         **TLS_VARIABLES,
-        "matched": "string",
-        "failed_regex": "bool",
+        **DIALOGUE_VARIABLES,
     }
     meanings: ClassVar[Mapping[str, str]] = {
         **CONNECTION_MEANINGS,
@@ -77,17 +66,18 @@ class TcpProbe(SteppedProbe, frozen=True, kw_only=True):
     metrics: ClassVar[dict[str, tuple[str, str]]] = {
         **CONNECTION_METRICS,
         **TLS_METRICS,
-        "failed_regex": ("probe_failed_due_to_regex", "Indicates if probe failed due to regex"),
+        **DIALOGUE_METRICS,
     }
 
     host: str
     port: Annotated[int, Meta(ge=0, le=65535)] = 0
     ip_version: Literal[4, 6] | None = None
+    ip_fallback: bool = False
     source: str = ""
     tls: TlsOptions | bool = False
     starttls: Protocol = ""
     dialogue: Annotated[tuple[DialogueStep, ...], Meta(max_length=100)] = ()
-    line_end: Literal["lf", "crlf", "none"] = "lf"
+    line_end: LineEnd = "lf"
 
     def _where(self) -> tuple[str, int]:
         host, port = split_host_port(self.host, DEFAULT_PORTS.get(self.starttls, 0))
@@ -101,10 +91,7 @@ class TcpProbe(SteppedProbe, frozen=True, kw_only=True):
 
     def faults(self) -> list[tuple[tuple[str | int, ...], str, str]]:
         found = host_faults(self.host, self.port, DEFAULT_PORTS.get(self.starttls, 0)) + tls_option_faults(self.tls)
-        for number, step in enumerate(self.dialogue):
-            found += pattern_faults(step.expect, "dialogue", number, "expect")
-            if step.expect is None and step.send is None and not step.starttls:
-                found.append((("dialogue", number), "does nothing", "give expect, send or starttls"))
+        found += dialogue_faults(self.dialogue)
         return found
 
     def launch(self, attempt: Attempt, done: Done) -> Cancel:
@@ -118,10 +105,10 @@ class TcpProbe(SteppedProbe, frozen=True, kw_only=True):
 
     async def ask(self, attempt: Attempt, progress: Progress) -> None:
         host, port = self._where()
-        to = Destination(host=host, port=port, ip_version=self.ip_version, source=self.source)
+        to = Destination(
+            host=host, port=port, ip_version=self.ip_version, ip_fallback=self.ip_fallback, source=self.source
+        )
         progress.values["tls"] = False
-        if self.dialogue:
-            progress.values["failed_regex"] = False
         with await open_stream(attempt, to, progress) as stream:
             if self.starttls:
                 await ask_for_tls(stream, self.starttls, host)
@@ -129,9 +116,7 @@ class TcpProbe(SteppedProbe, frozen=True, kw_only=True):
             if self.starttls or (self.tls and not later):
                 await self._start_tls(attempt, stream, host)
             if self.dialogue:
-                started = perf_counter()
-                await self._converse(attempt, stream, host)
-                progress.transfer_s = perf_counter() - started
+                await converse(stream, self.dialogue, self.line_end, lambda: self._start_tls(attempt, stream, host))
 
     async def _start_tls(self, attempt: Attempt, stream: Stream, host: str) -> None:
         try:
@@ -139,33 +124,6 @@ class TcpProbe(SteppedProbe, frozen=True, kw_only=True):
         except ssl.SSLError as error:
             raise tls_failure(error, stream.address) from error
         stream.progress.values.update(stream.certificate_values(attempt))
-
-    async def _converse(self, attempt: Attempt, stream: Stream, host: str) -> None:
-        match: Any = None
-        for number, step in enumerate(self.dialogue, 1):
-            if step.expect is not None:
-                match = await self._expect(stream, step.expect, number)
-            if step.send is not None:
-                stream.progress.doing = f"sending (dialogue step {number})"
-                await stream.send((expand(step.send, match) + _ENDS[self.line_end]).encode())
-            if step.starttls:
-                await self._start_tls(attempt, stream, host)
-
-    async def _expect(self, stream: Stream, expression: str, number: int) -> Any:
-        progress = stream.progress
-        progress.doing = f"waiting for a line matching '{expression}' (dialogue step {number})"
-        progress.values["failed_regex"] = True  # until it matched: a timeout must show it, too
-        compiled = pattern(expression)
-        started = perf_counter()
-        while (line := await stream.read_line()) is not None:
-            progress.first_byte_s = progress.first_byte_s or perf_counter() - started
-            match = compiled.search(line)
-            if match is not None:
-                progress.values["failed_regex"] = False
-                progress.values["matched"] = line[:1000].decode("utf-8", "replace")
-                return match
-        message = f"{stream.address}: no line matched '{expression}' (dialogue step {number}); the connection ended"
-        raise ProbeFailed("mismatch", message)
 
 
 class _Knock:

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from dogwatch.core.units import Secret
 from dogwatch.probes.addresses import join_host_port
-from dogwatch.probes.patterns import pattern, pattern_faults
+from dogwatch.probes.patterns import expand, pattern, pattern_faults
 from dogwatch.probes.probe import Attempt
 from dogwatch.probes.progress import ProbeFailed, Progress, SteppedProbe
 from dogwatch.probes.stream import (
@@ -36,16 +36,28 @@ if TYPE_CHECKING:
 _MAX_MESSAGES = 1000
 
 
+class MessageStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One step: wait, then send.
+
+    expect: regular expression (RE2) that the next message must match. send: text message to send; `$1` and `$name`
+    stand for groups of this step's match, `$$` for a dollar sign. It may hold a password and is never shown.
+    """
+
+    expect: str | None = None
+    send: Secret | None = None
+
+
 class WebsocketProbe(SteppedProbe, frozen=True, kw_only=True):
     """Does the WebSocket handshake, and sends, expects, pings as asked.
 
     url: ws:// or wss://. headers: sent with the handshake; never shown. subprotocols: offered; one of them must be
     taken; default none. send: text message to send after the handshake; may hold a password and is never shown;
     default none. expect_message: regular expression (RE2) that one of the messages received must match; default: none
-    is waited for. ping: send a ping and wait for its pong; default false. close_code: code that the server must answer
-    our close with; default: any, and it is not waited for. max_message: longest message taken; default 64KiB.
-    tls: options for wss. ip_version: 4 or 6; default: whichever answers. source: our own address; default: the
-    system's choice.
+    is waited for. dialogue: steps of what to expect and to send, after those; default none. ping: send a ping and wait
+    for its pong; default false. close_code: code that the server must answer our close with; default: any, and it is
+    not waited for. max_message: longest message taken; default 64KiB. tls: options for wss. ip_version: 4 or 6;
+    default: whichever answers. ip_fallback: take the other one if the name has none of that; default false. source: our
+    own address; default: the system's choice.
     """
 
     kind: ClassVar[str] = "websocket"
@@ -60,6 +72,10 @@ class WebsocketProbe(SteppedProbe, frozen=True, kw_only=True):
         "ping_s": "double",
         "close_code": "int",
         "failed_regex": "bool",
+        "upgraded": "bool",
+        "connect_s": "double",
+        "handshake_s": "double",
+        "dialogue_s": "double",
     }
     meanings: ClassVar[Mapping[str, str]] = {
         **CONNECTION_MEANINGS,
@@ -84,11 +100,13 @@ class WebsocketProbe(SteppedProbe, frozen=True, kw_only=True):
     subprotocols: Annotated[tuple[str, ...], Meta(max_length=20)] = ()
     send: Secret | None = None
     expect_message: str | None = None
+    dialogue: Annotated[tuple[MessageStep, ...], Meta(max_length=100)] = ()
     ping: bool = False
     close_code: Annotated[int, Meta(ge=1000, le=4999)] | None = None
     max_message: Annotated[int, Meta(ge=1, le=1024 * 1024, extra={"unit": "size"})] = 64 * 1024
     tls: TlsOptions = TlsOptions()
     ip_version: Literal[4, 6] | None = None
+    ip_fallback: bool = False
     source: str = ""
 
     def address(self) -> str:
@@ -98,6 +116,10 @@ class WebsocketProbe(SteppedProbe, frozen=True, kw_only=True):
 
     def faults(self) -> list[tuple[tuple[str | int, ...], str, str]]:
         found = tls_option_faults(self.tls) + pattern_faults(self.expect_message, "expect_message")
+        for number, step in enumerate(self.dialogue):
+            found += pattern_faults(step.expect, "dialogue", number, "expect")
+            if step.expect is None and step.send is None:
+                found.append((("dialogue", number), "does nothing", "give expect or send"))
         try:
             parts = urlsplit(self.url)
             sound = parts.scheme in ("ws", "wss") and parts.hostname and (parts.port is None or parts.port > 0)
@@ -116,8 +138,12 @@ class WebsocketProbe(SteppedProbe, frozen=True, kw_only=True):
         host = parts.hostname or ""
         port = parts.port or (443 if secure else 80)
         progress.values["tls"] = secure
-        to = Destination(host=host, port=port, ip_version=self.ip_version, source=self.source)
+        to = Destination(
+            host=host, port=port, ip_version=self.ip_version, ip_fallback=self.ip_fallback, source=self.source
+        )
+        progress.values["upgraded"] = False
         with await open_stream(attempt, to, progress) as stream:
+            progress.values["connect_s"] = progress.connect_s
             if secure:
                 try:
                     await stream.start_tls(self.tls, host, ("http/1.1",))
@@ -140,6 +166,8 @@ class WebsocketProbe(SteppedProbe, frozen=True, kw_only=True):
             progress.doing = f"waiting for a message matching '{self.expect_message}'"
             await conversation.expect(self.expect_message)
             progress.values["failed_regex"] = False
+        if self.dialogue:
+            await conversation.go_through(self.dialogue)
         if self.ping:
             progress.doing = "waiting for a pong"
             progress.values["ping_s"] = await conversation.ping()
@@ -208,7 +236,7 @@ class _Conversation:
         finally:
             progress.first_byte_s = perf_counter() - asked
         if isinstance(event, wsproto.events.AcceptConnection):
-            progress.values.update({"status": 101, "subprotocol": event.subprotocol or ""})
+            progress.values.update({"status": 101, "upgraded": True, "subprotocol": event.subprotocol or ""})
             if self._probe.subprotocols and not event.subprotocol:
                 raise ProbeFailed("mismatch", f"{self._address}: the server took none of the subprotocols")
             return
@@ -284,6 +312,37 @@ class _Conversation:
             if compiled.search(message) is not None:
                 progress.transfer_s = perf_counter() - started
                 return
+
+    async def go_through(self, steps: tuple[MessageStep, ...]) -> None:
+        """Do one step after the other; a message that does not match ends it."""
+        progress = self.stream.progress
+        started = perf_counter()
+        progress.values["failed_regex"] = False
+        try:
+            for number, step in enumerate(steps, 1):
+                match = None
+                if step.expect is not None:
+                    progress.doing = f"waiting for a message (dialogue step {number})"
+                    match = await self._matched(step.expect, number)
+                if step.send is not None:
+                    progress.doing = f"sending a message (dialogue step {number})"
+                    await self.send_text(expand(step.send, match))
+        finally:
+            progress.values["dialogue_s"] = perf_counter() - started
+        progress.transfer_s = perf_counter() - started
+
+    async def _matched(self, expression: str, number: int) -> Any:
+        values = self.stream.progress.values
+        values["failed_regex"] = True  # until it matched: a timeout must show it, too
+        message = await self._message()
+        text = message if isinstance(message, str) else message.decode("utf-8", "replace")
+        values["message"] = text[:1000]
+        match = pattern(expression).search(message)
+        if match is None:
+            why = f"the message does not match '{expression}' (dialogue step {number})"
+            raise ProbeFailed("mismatch", f"{self._address}: {why}")
+        values["failed_regex"] = False
+        return match
 
     async def ping(self) -> float:
         """Return the time to the pong."""
