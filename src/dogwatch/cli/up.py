@@ -75,7 +75,7 @@ def up(
 
     if quickstart:
         data = data or str(QUICKSTART)
-        paths = paths or (str(_quickstart_file(Path(data))),)
+        paths = paths or (str(_quickstart_file(Path(data), listen)),)
     folder = Path(data) if data else default_data_dir(os.environ)
     loader = _loader(paths, folder, listen, settings)
     loaded = loader.load()
@@ -86,7 +86,7 @@ def up(
     return _run(loader, loaded, folder, grace)
 
 
-def _quickstart_file(folder: Path) -> Path:
+def _quickstart_file(folder: Path, listen: str | None) -> Path:
     """Return the starter configuration, written if it is not there."""
     from dogwatch.config.build import Catalog
     from dogwatch.config.starter import starter
@@ -94,7 +94,9 @@ def _quickstart_file(folder: Path) -> Path:
     path = folder / "dogwatch.yaml"
     if not path.exists():
         _make_folder(folder)
-        path.write_text(starter(Catalog(_sections())))
+        text = starter(Catalog(_sections()))
+        # It watches itself: where it will listen, not where it would by default.
+        path.write_text(text.replace("127.0.0.1:8410", listen) if listen else text)
     return path
 
 

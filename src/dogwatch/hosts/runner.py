@@ -15,6 +15,7 @@ from dogwatch.hosts.view import CollectorView
 
 # A run that starts later than this share of its interval is counted as late.
 _LATE_RATIO = 0.1
+_SECOND_S = 2.0
 # Nothing is due for ever where every collector is off; look again after this.
 _IDLE_S = 60.0
 
@@ -28,6 +29,7 @@ class Entry:
         self.sampler = sampler
         self.every_s = every_s
         self.due_s = -math.inf
+        self.early = False
         self.task: asyncio.Task[None] | None = None
         self.pending: Coroutine[object, object, None] | None = None
         # ran: its newest sample may be shown. absent: this machine has no such thing.
@@ -62,11 +64,14 @@ class Entry:
         self.ran, self.absent, self.message = False, False, message
         self.errors.inc()
 
-    def next_due(self, now_s: float) -> None:
+    def next_due(self, now_s: float, second_s: float) -> None:
         """Move to the next tick of the grid of its interval; ticks that have passed are skipped and counted."""
-        if self.due_s == -math.inf:
+        if self.due_s == -math.inf or self.early:
             # On one grid for all collectors of one interval, so that they run, and are written, together.
-            self.due_s = (math.floor(now_s / self.every_s) + 1) * self.every_s
+            grid_s = (math.floor(now_s / self.every_s) + 1) * self.every_s
+            # The second sample comes early: rates need two, and whoever starts the program looks at it now.
+            self.early = self.due_s == -math.inf and grid_s > now_s + second_s
+            self.due_s = now_s + second_s if self.early else grid_s
             return
         passed = math.floor((now_s - self.due_s) / self.every_s)
         self.skipped.inc(passed)
@@ -84,9 +89,15 @@ class Entry:
 
 
 class Runner:
-    """Schedules entries on the event loop. on_samples: told which entries got a new sample, and when."""
+    """Schedules entries on the event loop. on_samples: told which entries got a new sample, and when.
 
-    def __init__(self, clock: Clock, on_samples: Callable[[Moment, Sequence[Entry]], None]) -> None:
+    second_s: how long after its first sample a collector of a longer interval takes its second.
+    """
+
+    def __init__(
+        self, clock: Clock, on_samples: Callable[[Moment, Sequence[Entry]], None], *, second_s: float = _SECOND_S
+    ) -> None:
+        self._second_s = second_s
         self._clock = clock
         self._on_samples = on_samples
         self._wake = asyncio.Event()
@@ -118,7 +129,7 @@ class Runner:
                 continue
             if started_s - entry.due_s > entry.every_s * _LATE_RATIO and entry.runs.value:
                 entry.late.inc()
-            entry.next_due(started_s)
+            entry.next_due(started_s, self._second_s)
             if entry.task is not None:
                 # Its deadline ends it; until then it does not overlap with itself.
                 entry.skipped.inc()

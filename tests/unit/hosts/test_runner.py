@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 
 import pytest
 from tests.unit.hosts.fakes import ScriptedCollector, ScriptedSampler, forever
 
 from dogwatch.core.clock import ManualClock
-from dogwatch.core.metrics import render
+from dogwatch.core.metrics import Counter, render
 from dogwatch.errors import TransientError
 from dogwatch.hosts.collector import Absent, Moment
 from dogwatch.hosts.machine import Machine
@@ -22,7 +23,9 @@ class Stage:
         self.clock = ManualClock(monotonic_s=9000.0)
         self.taken: list[tuple[float, list[str]]] = []
         self.runner = Runner(
-            self.clock, lambda at, entries: self.taken.append((at.monotonic_s, [entry.name for entry in entries]))
+            self.clock,
+            lambda at, entries: self.taken.append((at.monotonic_s, [entry.name for entry in entries])),
+            second_s=math.inf,
         )
         self.entries: list[Entry] = []
         for index, interval in enumerate(every_s):
@@ -203,3 +206,15 @@ async def test_replacing_wakes_the_loop() -> None:
             await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait([task])
+
+
+def test_the_second_sample_comes_early_and_the_grid_is_kept() -> None:
+    entry = Entry.__new__(Entry)
+    entry.every_s, entry.due_s, entry.early = 15.0, -math.inf, False
+    entry.next_due(1000.0, 2.0)
+    assert entry.due_s == 1002.0
+    entry.next_due(1002.0, 2.0)
+    assert entry.due_s == 1005.0
+    entry.skipped = Counter()
+    entry.next_due(1005.0, 2.0)
+    assert entry.due_s == 1020.0
