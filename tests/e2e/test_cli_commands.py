@@ -183,11 +183,11 @@ def check(folder: Path, text: str) -> list[str]:
 
 def test_config_check_finds_what_building_would(tmp_path: Path) -> None:
     modules = tmp_path / "blackbox.yml"
-    modules.write_text("modules:\n  a:\n    prober: unix\n")
+    modules.write_text("modules:\n  a:\n    prober: tpc\n")
     text = "probes:\n  - {name: a b, heartbeat: 1h}\n  - name: a-b\n    heartbeat: 1h\nmodules:\n  file: blackbox.yml\n"
     assert check(tmp_path, text) == [
         f"{tmp_path}/dogwatch.yaml:3: heartbeats 'a b' and 'a-b' would answer to the same URL",
-        f"{modules}:3: the unix prober is not supported",
+        f"{modules}:3: unknown prober 'tpc'",
     ]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from http_servers import Authority, Writer, client, serving
 
+from dogwatch.core.clock import ManualClock
 from dogwatch.probes.engine.tls import choose_provider
 from dogwatch.probes.kinds.http import TlsOptions
 
@@ -42,6 +43,9 @@ async def test_a_verified_connection_says_what_it_saw(authority: Authority, prov
         assert (values["tls"], values["tls_version"], values["tls_resumed"]) == (True, "TLS 1.3", False)
         assert values["tls_expires_s"] == int(expires.timestamp())
         assert 29.9 < values["tls_days_left"] < 30
+        asker.env.extra["clock"] = ManualClock(now_s=expires.timestamp() + 86400)
+        later = await asker.ask(server.url, tls=TlsOptions(ca_file=authority.file), full_handshake_every=0.0)
+        assert later.values["tls_days_left"] == pytest.approx(-1, abs=0.01)
         assert "localhost" in values["tls_names"]
         assert result.phases is not None
         assert result.phases.tls_s > 0

@@ -196,7 +196,7 @@ def test_groups_are_only_filled_in_beside_their_expect() -> None:
 
 @pytest.mark.parametrize(("text", "seconds"), [("0", 0), ("5s", 5), ("1m30s", 90), ("500ms", 0.5), ("1d", 86400)])
 def test_durations(text: str, seconds: float) -> None:
-    assert parse_prometheus_duration(text) == seconds
+    assert parse_go_duration(text) == seconds
 
 
 @pytest.mark.parametrize(("text", "size"), [("0", 0), ("10MB", 10 * 1024**2), ("1KiB", 1024), (7, 7), ("5B", 5)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial
@@ -14,6 +13,7 @@ import msgspec
 from dogwatch.probes.certificates import certificate_facts
 from dogwatch.probes.engine.addresses import ip_hash
 from dogwatch.probes.probe import EVIDENCE_BYTES, Evidence, Phases, ProbeResult
+from dogwatch.probes.progress import clock_of
 
 if TYPE_CHECKING:
     from dogwatch.probes.engine.addresses import Address
@@ -67,7 +67,7 @@ def build(attempt: ConnectingAttempt, now_s: float) -> ProbeResult:
         if failure is None and (plan.particular or status not in plan.accept_status):
             failure = judge(plan, status, hop.tls, head.version)
     if hop.tls and attempt.chain:
-        values.update(chain_values(attempt.chain))
+        values.update(chain_values(attempt.chain, clock_of(attempt.attempt).now_s()))
         values["tls_resumed"] = attempt.resumed
         values["tls_version"] = attempt.tls_version
         if attempt.tls_cipher and "tls_cipher" in attempt.attempt.wants:
@@ -135,12 +135,12 @@ def _chain_facts(chain: tuple[bytes, ...]) -> float:
     return min(expiries, default=0.0)
 
 
-def chain_values(chain: tuple[bytes, ...]) -> dict[str, Any]:
-    """Return the expiry of a chain: the earliest of its certificates."""
+def chain_values(chain: tuple[bytes, ...], now_s: float) -> dict[str, Any]:
+    """Return the expiry of a chain: the earliest of its certificates. now_s: wall clock."""
     expires_s = _chain_facts(chain)
     if not expires_s:
         return {}
-    return {"tls_expires_s": expires_s, "tls_days_left": (expires_s - time.time()) / 86400}
+    return {"tls_expires_s": expires_s, "tls_days_left": (expires_s - now_s) / 86400}
 
 
 def _heavy(

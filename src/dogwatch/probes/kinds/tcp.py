@@ -62,6 +62,8 @@ class TcpProbe(SteppedProbe, frozen=True, kw_only=True):
         **TLS_MEANINGS,
         "matched": "what the last expect matched",
         "failed_regex": "whether an expect did not match",
+        "captured": "groups that the expects matched",
+        "failed_bytes": "whether expected bytes did not come",
     }
     metrics: ClassVar[dict[str, tuple[str, str]]] = {
         **CONNECTION_METRICS,

@@ -86,6 +86,10 @@ class WebsocketProbe(SteppedProbe, frozen=True, kw_only=True):
         "ping_s": "time from ping to pong",
         "close_code": "code of the closing frame",
         "failed_regex": "whether the expected message did not come",
+        "handshake_s": "time of the handshake",
+        "dialogue_s": "time of the dialogue",
+        "upgraded": "whether the server took up the protocol",
+        "connect_s": "time to connect",
     }
     metrics: ClassVar[dict[str, tuple[str, str]]] = {
         **CONNECTION_METRICS,
