@@ -86,9 +86,7 @@ def _read_all(content: Mapping[str, Any], file: str, root: yaml.Node) -> tuple[d
     elif modules is not None and not (isinstance(modules, Plain) and modules in ("", "~", "null")):
         faults.append(Fault(("modules",), "wants a mapping of names to modules"))
     faults += [Fault((key,), "is given twice") for key in _again(content)]
-    return found, [
-        Fault(one.path, one.message, one.hint, file=file, line=line_of(root, one.path)) for one in faults
-    ]
+    return found, [Fault(one.path, one.message, one.hint, file=file, line=line_of(root, one.path)) for one in faults]
 
 
 def _again(value: Mapping[str, Any]) -> tuple[str, ...]:

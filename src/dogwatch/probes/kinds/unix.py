@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 
 from dogwatch.probes.dialogue import (
+    DIALOGUE_MEANINGS,
     DIALOGUE_METRICS,
     DIALOGUE_VARIABLES,
     DialogueStep,
@@ -17,7 +18,7 @@ from dogwatch.probes.dialogue import (
 )
 from dogwatch.probes.probe import Attempt
 from dogwatch.probes.progress import Progress, SteppedProbe
-from dogwatch.probes.stream import TLS_METRICS, TLS_VARIABLES, Stream, open_unix_stream
+from dogwatch.probes.stream import TLS_MEANINGS, TLS_METRICS, TLS_VARIABLES, Stream, open_unix_stream
 from dogwatch.probes.trust import TlsOptions, tls_failure, tls_option_faults, tls_options
 
 _MAX_PATH_BYTES = 107
@@ -34,6 +35,7 @@ class UnixProbe(SteppedProbe, frozen=True, kw_only=True):
     kind: ClassVar[str] = "unix"
     short: ClassVar[str] = "path"
     variables: ClassVar[dict[str, str]] = {**TLS_VARIABLES, **DIALOGUE_VARIABLES}
+    meanings: ClassVar[dict[str, str]] = {**TLS_MEANINGS, **DIALOGUE_MEANINGS}
     metrics: ClassVar[dict[str, tuple[str, str]]] = {**TLS_METRICS, **DIALOGUE_METRICS}
 
     path: str
