@@ -31,6 +31,7 @@ from dogwatch.probes.kinds.heartbeat import HeartbeatProbe
 from dogwatch.probes.kinds.icmp import IcmpProbe
 from dogwatch.probes.kinds.tcp import DialogueStep, TcpProbe
 from dogwatch.probes.kinds.tls import TlsProbe
+from dogwatch.probes.kinds.unix import UnixProbe
 from dogwatch.probes.kinds.websocket import WebsocketProbe
 from dogwatch.probes.probe import EVIDENCE_BYTES, REASONS, Evidence, Probe, ProbeResult, attempt_once
 from dogwatch.probes.spec import probes_section
@@ -96,6 +97,38 @@ async def tcp_refused(_: Path) -> AsyncIterator[Scene]:
 async def tcp_silent(_: Path) -> AsyncIterator[Scene]:
     with silent_tcp() as port:
         yield Scene(TcpProbe(host="127.0.0.1", port=port, dialogue=DIALOGUE))
+
+
+# --- unix
+
+
+@scene
+async def unix_good(folder: Path) -> AsyncIterator[Scene]:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _greet(reader, writer)
+        writer.close()
+        await writer.wait_closed()
+
+    (folder / "good").unlink(missing_ok=True)
+    async with await asyncio.start_unix_server(greet, folder / "good"):
+        yield Scene(UnixProbe(path=str(folder / "good"), dialogue=DIALOGUE))
+
+
+@scene
+async def unix_refused(folder: Path) -> AsyncIterator[Scene]:
+    with socket.socket(socket.AF_UNIX) as sock:
+        (folder / "refused").unlink(missing_ok=True)
+        sock.bind(str(folder / "refused"))
+        yield Scene(UnixProbe(path=str(folder / "refused"), dialogue=DIALOGUE))
+
+
+@scene
+async def unix_silent(folder: Path) -> AsyncIterator[Scene]:
+    with socket.socket(socket.AF_UNIX) as sock:
+        (folder / "silent").unlink(missing_ok=True)
+        sock.bind(str(folder / "silent"))
+        sock.listen()
+        yield Scene(UnixProbe(path=str(folder / "silent"), dialogue=DIALOGUE))
 
 
 # --- tls
@@ -331,6 +364,13 @@ CASES: dict[str, Case] = {
         good=tcp_good,
         refused=tcp_refused,
         silent=tcp_silent,
+    ),
+    "unix": Case(
+        example={"path": "/run/app.sock", "dialogue": [{"send": "PING"}, {"expect": "PONG"}]},
+        bad=[({"path": ""}, "path"), ({"path": "/s", "dialogue": [{"send_hex": "0"}]}, "send_hex")],
+        good=unix_good,
+        refused=unix_refused,
+        silent=unix_silent,
     ),
     "tls": Case(
         example={"host": "shop.example:8443", "min_days": 14, "starttls": "smtp"},
@@ -574,6 +614,7 @@ def test_example_is_configuration_without_fault(kind: str, tmp_path: Path) -> No
 
 
 SHORT: dict[str, tuple[Any, str]] = {
+    "unix": ("/run/app.sock", "/run/app.sock"),
     "tcp": ("db-1:5432", "db-1:5432"),
     "tls": ("shop.example", "shop.example:443"),
     "dns": ("shop.example", "shop.example A"),

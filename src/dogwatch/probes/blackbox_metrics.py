@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +47,6 @@ _ALWAYS: Mapping[str, Mapping[str, str]] = {
         **_IP,
         "probe_grpc_ssl": "Indicates if SSL was used for the connection",
         "probe_grpc_status_code": "Response gRPC status code",
-        _EXPIRY[0]: _EXPIRY[1],
     },
     "websocket": {
         **_IP,
@@ -62,6 +62,8 @@ _SOMETIMES: Mapping[str, frozenset[str]] = {
     "icmp": frozenset(("probe_icmp_reply_hop_limit",)),
     "dns": frozenset(("probe_dns_serial",)),
 }
+_CIPHER = "Returns the TLS cipher negotiated during handshake"
+_BULK = re.compile(r"AES|CHACHA|CAMELLIA|ARIA")
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _SERVING = ("NOT_SERVING", "SERVICE_UNKNOWN", "SERVING", "UNKNOWN")
 
@@ -93,15 +95,16 @@ def families(outcome: Outcome, timeout_s: float = 0.0) -> list[Family]:
     def put(name: str, text: str, value: float) -> None:
         found[name] = (text, [(name, value)])
 
-    for name, text in _ALWAYS[prober].items():
+    always = _always(outcome)
+    for name, text in always.items():
         put(name, text, 0.0)
     if prober == "grpc":
         found["probe_grpc_healthcheck_response"] = ("Response HealthCheck response", _serving(result.values))
     values = {**result.values, **_address(outcome), **_as_they_count(outcome)}
-    allowed = _ALWAYS[prober].keys() | _SOMETIMES.get(prober, frozenset())
+    allowed = always.keys() | _SOMETIMES.get(prober, frozenset())
     for name, text, value in numbers(outcome.probe, values):
         if name in allowed and name != _EXPIRY[0]:
-            put(name, _ALWAYS[prober].get(name, text), value)
+            put(name, always.get(name, text), value)
     if "probe_ip_addr_hash" in allowed:
         put("probe_ip_addr_hash", _IP["probe_ip_addr_hash"], float(values.get("ip_hash", 0.0)))
     if prober == "websocket":
@@ -132,6 +135,14 @@ def families(outcome: Outcome, timeout_s: float = 0.0) -> list[Family]:
     if prober != "unix":
         put(LOOKUP[0], LOOKUP[1], (result.phases or Phases()).resolve_s)
     return [Family(name, "gauge", text, rows) for name, (text, rows) in sorted(found.items())]
+
+
+def _always(outcome: Outcome) -> Mapping[str, str]:
+    """Return what is there even without a value; of a dialogue only once there was a connection for it."""
+    always = _ALWAYS[outcome.prober]
+    if outcome.prober not in ("tcp", "unix") or outcome.result.success or "failed_regex" in outcome.result.values:
+        return always
+    return {name: text for name, text in always.items() if name not in _REGEX and name not in _BYTES}
 
 
 def _address(outcome: Outcome) -> dict[str, float]:
@@ -218,27 +229,47 @@ def _certificate(outcome: Outcome) -> dict[str, tuple[str, list[tuple[str, float
     if expires_s is None or refused or outcome.prober not in ("http", "tcp", "grpc", "unix"):
         return {}
     names = [name for name in values.get("tls_names", ()) if not _is_address(name)]
-    chain = "probe_ssl_last_chain_info"
+    serial = str(values.get("tls_serial", "")).replace(":", "").lower()
     labels = {
         "fingerprint_sha256": str(values.get("tls_fingerprint", "")).replace(":", "").lower(),
         "issuer": str(values.get("tls_issuer", "")),
-        "serialnumber": str(values.get("tls_serial", "")).replace(":", "").lower(),
+        "serialnumber": serial if len(serial) % 2 == 0 else f"0{serial}",
         "subject": str(values.get("tls_subject", "")),
         "subjectalternative": ",".join(names),
     }
-    until = "probe_ssl_last_chain_expiry_timestamp_seconds"
     until_s = float(values.get("tls_chain_expiry_s") or expires_s) if outcome.verified else _NO_CHAIN_S
-    version = "probe_tls_version_info"
     shown = str(values.get("tls_version", "")).replace("TLSv", "TLS ")
-    return {
+    chain, version = "probe_ssl_last_chain_info", "probe_tls_version_info"
+    found = {
         _EXPIRY[0]: (_EXPIRY[1], [(_EXPIRY[0], float(expires_s))]),
-        until: ("Returns last SSL chain expiry in timestamp", [(until, until_s)]),
         chain: ("Contains SSL leaf certificate information", [(series(chain, labels), 1.0)]),
         version: (
             "Returns the TLS version used or NaN when unknown",
             [(series(version, {"version": shown}), 1.0)],
         ),
     }
+    if outcome.prober != "grpc":
+        until = "probe_ssl_last_chain_expiry_timestamp_seconds"
+        found[until] = ("Returns last SSL chain expiry in timestamp", [(until, until_s)])
+    if values.get("tls_cipher"):
+        name = "probe_tls_cipher_info"
+        found[name] = (_CIPHER, [(series(name, {"cipher": cipher_name(str(values["tls_cipher"]))}), 1.0)])
+    return found
+
+
+def cipher_name(text: str) -> str:
+    """Return the registered (IANA) name of a cipher suite that OpenSSL calls something shorter."""
+    if text.startswith("TLS_"):
+        return text
+    parts = text.split("-")
+    at = next((at for at, part in enumerate(parts) if _BULK.match(part)), 0)
+    exchange = "_".join(parts[:at]) or "RSA"
+    bulk = [re.sub(r"^(AES|CAMELLIA|ARIA)(\d+)$", r"\1_\2", part) for part in parts[at:]]
+    if bulk[:1] == ["CHACHA20"]:
+        bulk = ["CHACHA20", "POLY1305", "SHA256"]
+    elif not {"GCM", "CCM", "CCM8"} & set(bulk):
+        bulk.insert(len(bulk) - 1, "CBC")
+    return f"TLS_{exchange}_WITH_{'_'.join(bulk)}"
 
 
 def _is_address(name: str) -> bool:

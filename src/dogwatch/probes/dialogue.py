@@ -23,6 +23,12 @@ DIALOGUE_VARIABLES = {
     "failed_regex": "bool",
     "failed_bytes": "bool",
 }
+DIALOGUE_MEANINGS = {
+    "matched": "what the last expect matched",
+    "captured": "groups by the names in capture",
+    "failed_regex": "whether an expect did not match",
+    "failed_bytes": "whether other bytes came than those of expect_hex",
+}
 DIALOGUE_METRICS = {
     "failed_regex": ("probe_failed_due_to_regex", "Indicates if probe failed due to regex"),
     "failed_bytes": ("probe_failed_due_to_bytes", "Indicates if probe failed due to bytes"),

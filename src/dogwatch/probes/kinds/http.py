@@ -102,6 +102,7 @@ class HttpProbe(Probe, frozen=True, kw_only=True):
         "status": "status of the last answer",
         "body": "body of the last answer, decoded",
         "json": "body, parsed",
+        "tls_cipher": "cipher suite, as OpenSSL calls it",
         "headers": "headers of the last answer, by name in lower case",
         "duration_s": "how long the attempt took",
         "phases": "resolve_s, connect_s, tls_s, first_byte_s, transfer_s",

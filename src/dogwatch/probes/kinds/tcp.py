@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from dogwatch.probes.addresses import SocketAddress, host_faults, join_host_port, literal, split_host_port
 from dogwatch.probes.dialogue import (
+    DIALOGUE_MEANINGS,
     DIALOGUE_METRICS,
     DIALOGUE_VARIABLES,
     DialogueStep,
@@ -60,10 +61,7 @@ class TcpProbe(SteppedProbe, frozen=True, kw_only=True):
     meanings: ClassVar[Mapping[str, str]] = {
         **CONNECTION_MEANINGS,
         **TLS_MEANINGS,
-        "matched": "what the last expect matched",
-        "failed_regex": "whether an expect did not match",
-        "captured": "groups that the expects matched",
-        "failed_bytes": "whether expected bytes did not come",
+        **DIALOGUE_MEANINGS,
     }
     metrics: ClassVar[dict[str, tuple[str, str]]] = {
         **CONNECTION_METRICS,

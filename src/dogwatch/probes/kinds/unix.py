@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 
 from dogwatch.probes.dialogue import (
+    DIALOGUE_MEANINGS,
     DIALOGUE_METRICS,
     DIALOGUE_VARIABLES,
     DialogueStep,
@@ -34,13 +35,7 @@ class UnixProbe(SteppedProbe, frozen=True, kw_only=True):
     kind: ClassVar[str] = "unix"
     short: ClassVar[str] = "path"
     variables: ClassVar[dict[str, str]] = {**TLS_VARIABLES, **DIALOGUE_VARIABLES}
-    meanings: ClassVar[dict[str, str]] = {
-        **TLS_MEANINGS,
-        "matched": "what the last expect matched",
-        "captured": "groups that the expects matched",
-        "failed_regex": "whether an expect did not match",
-        "failed_bytes": "whether expected bytes did not come",
-    }
+    meanings: ClassVar[dict[str, str]] = {**TLS_MEANINGS, **DIALOGUE_MEANINGS}
     metrics: ClassVar[dict[str, tuple[str, str]]] = {**TLS_METRICS, **DIALOGUE_METRICS}
 
     path: str

@@ -74,7 +74,6 @@ class WebsocketProbe(SteppedProbe, frozen=True, kw_only=True):
         "failed_regex": "bool",
         "upgraded": "bool",
         "connect_s": "double",
-        "handshake_s": "double",
         "dialogue_s": "double",
     }
     meanings: ClassVar[Mapping[str, str]] = {
@@ -86,10 +85,9 @@ class WebsocketProbe(SteppedProbe, frozen=True, kw_only=True):
         "ping_s": "time from ping to pong",
         "close_code": "code of the closing frame",
         "failed_regex": "whether the expected message did not come",
-        "handshake_s": "time of the handshake",
-        "dialogue_s": "time of the dialogue",
-        "upgraded": "whether the server took up the protocol",
+        "upgraded": "whether the handshake succeeded",
         "connect_s": "time to connect",
+        "dialogue_s": "time of the dialogue",
     }
     metrics: ClassVar[dict[str, tuple[str, str]]] = {
         **CONNECTION_METRICS,
