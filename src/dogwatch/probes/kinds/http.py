@@ -98,7 +98,6 @@ class HttpProbe(Probe, frozen=True, kw_only=True):
         "tls_fingerprint": "string",
     }
     meanings: ClassVar[Mapping[str, str]] = {
-        "tls_cipher": "cipher suite",
         "status": "status of the last answer",
         "body": "body of the last answer, decoded",
         "json": "body, parsed",
