@@ -281,6 +281,7 @@ def _judged(module: Module, translated: Translated, result: ProbeResult, lines: 
         has_cel=has_cel(module),
         verified=config is None or not config.insecure_skip_verify,
         follows=_follows(module),
+        resolves=not (module.prober == "http" and module.http.skip_resolve_phase_with_proxy and _has_proxy(module)),
     )
 
 
@@ -294,6 +295,10 @@ def _check_hostname(module: Module, hostname: str) -> None:
         if name.lower() == "host" and value != hostname:
             both = f"module configuration ({value}) and with URL-parameter 'hostname' ({hostname})"
             raise UsageError(f"host header defined both in {both}")
+
+
+def _has_proxy(module: Module) -> bool:
+    return module.http.proxy_url is not None or module.http.proxy_from_environment
 
 
 def _follows(module: Module) -> bool:

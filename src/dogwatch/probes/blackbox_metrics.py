@@ -72,7 +72,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """One answered /probe request.
 
     success: every check of the module included. by_regex, by_cel: what failed it. verified: the chain was checked.
-    follows: redirects are followed. host: of the target, which may be an address.
+    follows: redirects are followed. host: of the target, which may be an address. resolves: false if a proxy
+    does it.
     """
 
     prober: str
@@ -85,6 +86,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     verified: bool = True
     follows: bool = True
     host: str = ""
+    resolves: bool = True
 
 
 def families(outcome: Outcome, timeout_s: float = 0.0) -> list[Family]:
@@ -132,7 +134,7 @@ def families(outcome: Outcome, timeout_s: float = 0.0) -> list[Family]:
     put(SUCCESS[0], SUCCESS[1], float(outcome.success))
     put(DURATION[0], DURATION[1], result.duration_s)
     put("probe_timeout_seconds", "Returns how long the probe timeout is in seconds", timeout_s)
-    if prober != "unix":
+    if prober != "unix" and outcome.resolves:
         put(LOOKUP[0], LOOKUP[1], (result.phases or Phases()).resolve_s)
     return [Family(name, "gauge", text, rows) for name, (text, rows) in sorted(found.items())]
 
@@ -140,6 +142,8 @@ def families(outcome: Outcome, timeout_s: float = 0.0) -> list[Family]:
 def _always(outcome: Outcome) -> Mapping[str, str]:
     """Return what is there even without a value; of a dialogue only once there was a connection for it."""
     always = _ALWAYS[outcome.prober]
+    if not outcome.resolves:
+        return {name: text for name, text in always.items() if name not in _IP}
     if outcome.prober not in ("tcp", "unix") or outcome.result.success or "failed_regex" in outcome.result.values:
         return always
     return {name: text for name, text in always.items() if name not in _REGEX and name not in _BYTES}
@@ -189,6 +193,8 @@ def _phases(outcome: Outcome) -> dict[str, tuple[str, list[tuple[str, float]]]]:
         times: dict[str, float] = dict(zip(PHASES, phase_values(phases), strict=True))
         if "ip" not in result.values:
             times = {"resolve": phases.resolve_s}
+        if not outcome.resolves:
+            times.pop("resolve")
     elif prober == "dns":
         name, text = "probe_dns_duration_seconds", "Duration of DNS request by phase"
         request_s = phases.first_byte_s + phases.transfer_s

@@ -167,11 +167,17 @@ def _unix(request: _Request) -> tuple[str, dict[str, Any]]:
 
 
 def _records(rules: RecordRules) -> dict[str, Any]:
+    """Return rules in our terms.
+
+    There, `fail_if_all_match` fails unless all match, and one match of any expression satisfies `fail_if_none_matches`.
+    """
+    none = "|".join(f"(?:{text})" for text in rules.fail_if_none_matches_regexp)
     return {
         "fail_if_matches": rules.fail_if_matches_regexp,
-        "fail_if_all_match": rules.fail_if_all_match_regexp,
-        "fail_if_not_matches": rules.fail_if_not_matches_regexp,
-        "fail_if_none_matches": rules.fail_if_none_matches_regexp,
+        "fail_if_not_matches": (*rules.fail_if_not_matches_regexp, *rules.fail_if_all_match_regexp),
+        "fail_if_none_matches": (none,) if rules.fail_if_none_matches_regexp else (),
+        "min_records": int(bool(rules.fail_if_not_matches_regexp or rules.fail_if_none_matches_regexp)),
+        "tabs": True,
     }
 
 

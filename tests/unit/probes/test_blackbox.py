@@ -14,12 +14,15 @@ from dogwatch.config.show import rows
 from dogwatch.errors import ConfigError, UsageError
 from dogwatch.probes.blackbox import MODULES, Blackbox, load_modules, timeout_of
 from dogwatch.probes.blackbox_files import read_text
+from dogwatch.probes.blackbox_format import ProxyOptions
+from dogwatch.probes.blackbox_metrics import cipher_name
 from dogwatch.probes.blackbox_modules import (
     Module,
     check_modules,
     default_modules,
     read_module,
 )
+from dogwatch.probes.blackbox_proxy import proxy_of
 from dogwatch.probes.blackbox_reader import parse_go_duration, parse_limit
 from dogwatch.probes.blackbox_translate import translate
 from dogwatch.probes.env import new_env
@@ -285,3 +288,57 @@ async def test_secrets_are_not_in_the_debug_text() -> None:
     _status, _type, text = await blackbox.answer({"target": "http://:bad", "module": "m", "debug": "true"}, {})
     assert "s3cret" not in text
     assert "shown" in text
+
+
+@pytest.mark.parametrize(
+    ("url", "excluded", "expected"),
+    [
+        ("http://a.example/", "b.example", "http://p:1"),
+        ("http://a.example/", "a.example", ""),
+        ("http://x.a.example/", "a.example", ""),
+        ("http://a.example/", ".a.example", "http://p:1"),
+        ("http://x.a.example/", "*.a.example", ""),
+        ("https://a.example/", "a.example:443", ""),
+        ("http://a.example/", "a.example:443", "http://p:1"),
+        ("http://10.1.2.3/", "10.0.0.0/8", ""),
+        ("http://11.1.2.3/", "10.0.0.0/8, x", "http://p:1"),
+        ("http://[2001:db8::1]/", "2001:db8::/32", ""),
+        ("http://localhost/", "x", ""),
+        ("http://a.example/", "*", ""),
+    ],
+)
+def test_who_goes_past_the_proxy(url: str, excluded: str, expected: str) -> None:
+    assert proxy_of(ProxyOptions(proxy_url="http://p:1", no_proxy=excluded), url, {}) == expected
+    environment = {"HTTP_PROXY": "http://p:1", "https_proxy": "http://p:1", "NO_PROXY": excluded}
+    assert proxy_of(ProxyOptions(proxy_from_environment=True), url, environment) == expected
+
+
+def test_record_rules_mean_what_they_do_there() -> None:
+    rules = {"fail_if_all_match_regexp": ["a"], "fail_if_none_matches_regexp": ["b", "c"]}
+    options = {"query_name": "x", "validate_answer_rrs": rules}
+    answer = translate(PROBES, module(prober="dns", dns=options), "127.0.0.1").probe.answer  # type: ignore[attr-defined]
+    assert answer.complaint(["a c"]) == ""
+    assert answer.complaint(["a c", "c"])
+    assert answer.complaint(["a"])
+    assert answer.complaint([])
+
+
+@pytest.mark.parametrize(
+    ("openssl", "registered"),
+    [
+        ("TLS_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256"),
+        ("ECDHE-RSA-AES128-GCM-SHA256", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
+        ("ECDHE-ECDSA-CHACHA20-POLY1305", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"),
+        ("AES256-SHA", "TLS_RSA_WITH_AES_256_CBC_SHA"),
+    ],
+)
+def test_ciphers_have_their_registered_names(openssl: str, registered: str) -> None:
+    assert cipher_name(openssl) == registered
+
+
+def test_a_certificate_in_the_module_is_a_file_while_it_is_needed() -> None:
+    translated = translate(PROBES, module(prober="http", http={"tls_config": {"ca": "PEM"}}), "https://x.example")
+    path = Path(translated.probe.tls.ca_file)  # type: ignore[attr-defined]
+    assert path.read_text() == "PEM"
+    del translated
+    assert not path.exists()

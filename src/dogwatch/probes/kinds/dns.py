@@ -38,7 +38,8 @@ class RecordChecks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     fail_if_matches: no record may match any of these expressions (RE2). fail_if_all_match: not all may match all.
     fail_if_not_matches: every record must match every one. fail_if_none_matches: one record at least must match each.
-    min_records: fewer fail; default 0.
+    min_records: fewer fail; default 0. tabs: what the expressions see has tabs between name, TTL, class, type and data;
+    default false: spaces.
     """
 
     fail_if_matches: Patterns = ()
@@ -46,6 +47,7 @@ class RecordChecks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     fail_if_not_matches: Patterns = ()
     fail_if_none_matches: Patterns = ()
     min_records: Annotated[int, Meta(ge=0)] = 0
+    tabs: bool = False
 
     def faults(self, section: str) -> list[Fault]:
         found: list[Fault] = []
@@ -299,7 +301,7 @@ class DnsProbe(SteppedProbe, frozen=True, kw_only=True):
         complaint = self._values_complaint(data)
         for section, records in (("answer", answer), ("authority", authority), ("additional", additional)):
             checks: RecordChecks = getattr(self, section)
-            wrong = checks.complaint(records)
+            wrong = checks.complaint([one.replace(" ", "\t", 4) for one in records] if checks.tabs else records)
             complaint = complaint or (wrong and f"the {section} section {wrong}")
         if complaint:
             raise ProbeFailed("mismatch", f"{self.address()}: {complaint}")
