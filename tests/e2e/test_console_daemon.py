@@ -18,6 +18,8 @@ CHROMIUM = Path("/usr/bin/chromium")
 # What a page cannot help when its server goes away.
 GONE = re.compile("Failed to load resource|net::ERR")
 
+# A browser beside other workers on two cores waits for so long that its own deadlines pass.
+pytestmark = pytest.mark.serial
 browser_needed = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed")
 
 CONFIG = """

@@ -46,6 +46,7 @@ def render_threads(threads: Sequence[ThreadInfo], *, width: int = 80) -> str:
     """Return the threads with their stacks, innermost frame first."""
     lines = [f"{len(threads)} threads"]
     for info in threads:
-        lines += ["", f"{info.name}  native id {info.native_id}{'  daemon' if info.daemon else ''}"]
+        facts = f"  native id {info.native_id}{'  daemon' if info.daemon else ''}"
+        lines += ["", fit(info.name, width - len(facts)) + facts]
         lines += [fit(f"    {frame}", width) for frame in reversed(info.stack)]
     return "\n".join(lines)
