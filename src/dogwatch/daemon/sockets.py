@@ -14,30 +14,20 @@ import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import NoReturn
 
-from dogwatch.errors import DogwatchError, UsageError
+from dogwatch.errors import DogwatchError
+from dogwatch.web.options import parse_listen
 
 FIRST_FD = 3
 # Longer than the default: during a restart the queue is all that stands between clients and a refusal.
 BACKLOG = 4096
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of `127.0.0.1:8410`, `[::1]:8410` or `:8410` (every address).
-
-    Raises: UsageError.
-    """
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535 or (":" in host and not host.startswith("[")):
-        raise UsageError(f"'{address}' is not an address to listen on", hint="write it as 127.0.0.1:8410 or [::1]:8410")
-    return host.strip("[]"), int(port)
-
-
 def bind(address: str) -> list[socket.socket]:
     """Bind and listen on every address that the name stands for.
 
-    Raises: DogwatchError when the address is in use or not ours.
+    Raises: DogwatchError when the address is in use or not ours; the configuration has checked its form.
     """
-    host, port = split_address(address)
+    host, port = parse_listen(address)
     sockets: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -76,7 +66,7 @@ def inherited(environ: MutableMapping[str, str]) -> list[socket.socket]:
 
 def serves(listener: socket.socket, address: str) -> bool:
     """Return whether a bound socket is one that `bind(address)` would make."""
-    host, port = split_address(address)
+    host, port = parse_listen(address)
     name = listener.getsockname()
     if listener.family not in (socket.AF_INET, socket.AF_INET6) or name[1] != port:
         return False
