@@ -1,0 +1,114 @@
+"""Jobs as configuration writes them. What types cannot say is checked by the section (engine/jobs.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from dogwatch.core.units import Expression, Seconds, Secret
+from dogwatch.engine.action import Action
+from dogwatch.engine.values import Json
+
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A value that a run is started with.
+
+    type: what it must be. default: where it is not given; without one it must be given. choices: the only values
+    allowed. pattern: a regular expression that text must match as a whole. min, max: of numbers. secret: masked
+    wherever it could appear, and kept encrypted.
+    """
+
+    doc: str = ""
+    type: Literal["string", "integer", "number", "boolean", "list", "map"] = "string"
+    default: Json = None
+    required: bool | None = None
+    choices: list[Json] = []
+    pattern: str = ""
+    min: float | None = None
+    max: float | None = None
+    secret: bool = False
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often a step is tried, and how long it waits between: full jitter below base · 2^n, at most cap.
+
+    on: transient: only errors that are worth another try. any: every error.
+    """
+
+    attempts: Count = 1
+    base: Seconds = 1.0
+    cap: Seconds = 60.0
+    on: Literal["transient", "any"] = "any"
+
+
+class Concurrency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many runs of the job (with the same key) at the same time, and what happens to one too many.
+
+    key: a template over parameters; "" for the job itself. policy: queue: it waits its turn, all of them in order.
+    forbid: it is refused. replace: those before it are cancelled.
+    """
+
+    key: str = ""
+    limit: Count = 1
+    policy: Literal["queue", "forbid", "replace"] = "queue"
+
+
+class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """At most `max` starts in any period of length `per`; more wait."""
+
+    max: Count
+    per: Seconds
+
+
+class StepSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One step of a job: a name and one action kind.
+
+    needs: steps that must have succeeded; absent: the step written before it; []: none, it begins at once.
+    when: a condition; where it is false the step is skipped. always: cleanup: it runs whatever became of what it needs,
+    even after a cancel. allow_failure: its failure does not fail the run. timeout: of one attempt.
+    after_crash: what becomes of an attempt that a crash cut off: retry it, or fail, for what must not happen twice.
+    outputs: further outputs, name → CEL over `result`.
+    """
+
+    name: str
+    action: Action
+    needs: list[str] | None = None
+    when: Expression | None = None
+    always: bool = False
+    allow_failure: bool = False
+    timeout: Seconds | None = None
+    retry: Retry = Retry()
+    after_crash: Literal["retry", "fail"] = "retry"
+    outputs: Mapping[str, Expression] = {}
+
+
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Something to do, in steps.
+
+    secrets: name → value, read by steps as `secrets.name`; never stored, masked in all output. timeout: of the whole
+    run. on_error: stop: the first failed step cancels those that run and skips the rest. collect: what does not
+    depend on it goes on. worker: labels that a worker must have. locks: names of resources that no two runs hold at
+    once, templates. keep: how long ended runs are kept; None for the engine's own time.
+    """
+
+    name: str
+    doc: str = ""
+    steps: list[StepSpec]
+    parameters: Mapping[str, Parameter] = {}
+    secrets: Mapping[str, Secret] = {}
+    env: Mapping[str, str] = {}
+    timeout: Seconds = 3600.0
+    cleanup_timeout: Seconds = 300.0
+    on_error: Literal["stop", "collect"] = "stop"
+    concurrency: Concurrency | None = None
+    locks: list[str] = []
+    rate: RateLimit | None = None
+    priority: int = 0
+    labels: Mapping[str, str] = {}
+    worker: Mapping[str, str] = {}
+    keep: Seconds | None = None

@@ -1,0 +1,281 @@
+"""The tables on the users' PostgreSQL: several writers, notices by LISTEN, and a connection that comes back."""
+
+from __future__ import annotations
+
+import queue
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from dogwatch.core.metrics import Family
+from dogwatch.errors import Conflict, PermanentError, TransientError, Unreachable
+from dogwatch.store.database import Row, Tables, Tx, Value
+from dogwatch.store.group import Broken, Lane, Lanes, Repeatable
+from dogwatch.store.migrate import apply_tables, families
+
+if TYPE_CHECKING:
+    import psycopg
+
+T = TypeVar("T")
+_WRITERS, _READERS = 4, 2
+_CONNECT_S = 5
+# The server ends what takes longer: a transaction of ours is short.
+_STATEMENT_S = 30
+_NAME = re.compile(r"(?<!:):([a-z_][a-z0-9_]*)")
+_CHANNEL = "dogwatch"
+# Our tables live in a schema of their own, so that the database can be shared.
+_SCHEMA = "dogwatch"
+
+
+@lru_cache(maxsize=1024)
+def _native(query: str) -> str:
+    return _NAME.sub(r"%(\1)s", query.replace("%", "%%"))
+
+
+class _PostgresTx:
+    def __init__(self, connection: psycopg.Connection[Row]) -> None:
+        self._connection = connection
+        self._now_s: float | None = None
+
+    def start(self) -> None:
+        self._now_s = None
+
+    @property
+    def now_s(self) -> float:
+        if self._now_s is None:
+            row = self.one("SELECT CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)")
+            self._now_s = float(row[0] or 0.0) if row else 0.0
+        return self._now_s
+
+    def run(self, query: str, **values: Value) -> int:
+        return self._execute(query, values).rowcount
+
+    def many(self, query: str, rows: Iterable[Mapping[str, Value]]) -> None:
+        with translated():
+            self._connection.cursor().executemany(_native(query).encode(), list(rows))
+
+    def rows(self, query: str, **values: Value) -> list[Row]:
+        with translated():
+            return self._execute(query, values).fetchall()
+
+    def one(self, query: str, **values: Value) -> Row | None:
+        with translated():
+            return self._execute(query, values).fetchone()
+
+    def lock(self, name: str) -> None:
+        self._execute("SELECT pg_advisory_xact_lock(hashtextextended(CAST(:name AS TEXT), 4673))", {"name": name})
+
+    def notify(self, topic: str) -> None:
+        self._execute(
+            "SELECT pg_notify(CAST(:channel AS TEXT), CAST(:topic AS TEXT))", {"channel": _CHANNEL, "topic": topic}
+        )
+
+    def _execute(self, query: str, values: Mapping[str, Value]) -> psycopg.Cursor[Row]:
+        with translated():
+            return self._connection.execute(_native(query).encode(), values)
+
+
+class translated:  # noqa: N801 - reads as a statement
+    """Turns the driver's errors into ours, at this edge only."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        import psycopg
+
+        if not isinstance(error, psycopg.Error):
+            return
+        text = " ".join(str(error).split())
+        if isinstance(error, psycopg.errors.IntegrityError):
+            raise Conflict(f"the row is there already, or what it refers to is not: {text}") from error
+        if isinstance(error, psycopg.errors.SerializationFailure | psycopg.errors.DeadlockDetected):
+            raise Repeatable(TransientError(f"the database was too busy: {text}")) from error
+        if isinstance(error, psycopg.errors.DiskFull | psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable):
+            raise TransientError(f"the database cannot take it now: {text}") from error
+        if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+            raise Broken(TransientError(f"the database cannot be reached: {text}")) from error
+        raise PermanentError(f"the database refuses: {text}") from error
+
+
+class _PostgresSession:
+    def __init__(self, connection: psycopg.Connection[Row]) -> None:
+        self._connection = connection
+        self._tx = _PostgresTx(connection)
+
+    def begin(self) -> Tx:
+        self._tx.start()
+        return self._tx
+
+    def savepoint(self) -> None:
+        self._tx.run("SAVEPOINT job")
+
+    def rollback_to(self) -> None:
+        self._tx.run("ROLLBACK TO SAVEPOINT job")
+
+    def release(self) -> None:
+        self._tx.run("RELEASE SAVEPOINT job")
+
+    def commit(self) -> list[str]:
+        with translated():
+            self._connection.commit()
+        return []  # the server tells every listener, ours as well
+
+    def rollback(self) -> None:
+        import psycopg
+
+        try:
+            self._connection.rollback()
+        except psycopg.Error:
+            self._connection.close()  # the next statement fails, and the lane connects again
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class PostgresDatabase:
+    """See database.Database; made by open_postgres."""
+
+    kind = "postgresql"
+
+    def __init__(self, url: str) -> None:
+        self._trouble = ""
+        self._listeners: dict[str, list[Callable[[], None]]] = {}
+        connect = lambda: _PostgresSession(_connect(url))  # noqa: E731
+
+        def lanes(name: str, count: int) -> Callable[[queue.SimpleQueue[Any]], list[Lane]]:
+            return lambda jobs: [
+                Lane(f"dogwatch-state-{name}-{number}", connect, jobs, trouble=self._say) for number in range(count)
+            ]
+
+        self._writers, self._readers = Lanes(lanes("writer", _WRITERS)), Lanes(lanes("reader", _READERS))
+        self._notices = _Notices(url, self._told)
+
+    async def write(self, work: Callable[[Tx], T]) -> T:
+        return await self._writers.run(work)
+
+    async def read(self, work: Callable[[Tx], T]) -> T:
+        return await self._readers.run(work)
+
+    def listen(self, topic: str, call: Callable[[], None]) -> Callable[[], None]:
+        listeners = self._listeners.setdefault(topic, [])
+        listeners.append(call)
+        return lambda: listeners.remove(call)
+
+    def _told(self, topics: Sequence[str] | None) -> None:
+        """topics: None after a gap, in which anything can have happened."""
+        for topic in tuple(self._listeners) if topics is None else dict.fromkeys(topics):
+            for call in tuple(self._listeners.get(topic, ())):
+                call()
+
+    def _say(self, text: str) -> None:
+        self._trouble = text
+
+    @property
+    def trouble(self) -> str:
+        return self._trouble
+
+    def metrics(self) -> Iterable[Family]:
+        return families(self.kind, self._writers.commits, self._writers.waiting, bool(self._trouble))
+
+    async def close(self) -> None:
+        await self._notices.close()
+        await self._readers.close()
+        await self._writers.close()
+
+
+class _Notices:
+    """A thread that waits for the server's notices, and connects again when they end."""
+
+    def __init__(self, url: str, told: Callable[[Sequence[str] | None], None]) -> None:
+        import asyncio
+
+        self._loop = asyncio.get_running_loop()
+        self._url, self._told = url, told
+        self._closing = threading.Event()
+        self._ended = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, name="dogwatch-state-notices", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        import psycopg
+
+        while not self._closing.is_set():
+            try:
+                with _connect(self._url, autocommit=True) as connection:
+                    connection.execute(f"LISTEN {_CHANNEL}")
+                    self._tell(None)
+                    while not self._closing.is_set():
+                        topics = [notice.payload for notice in connection.notifies(timeout=0.2, stop_after=1)]
+                        if topics:
+                            self._tell(topics)
+            except (psycopg.Error, Broken, Unreachable):
+                self._closing.wait(0.5)
+        self._call(self._ended.set_result, None)
+
+    def _tell(self, topics: Sequence[str] | None) -> None:
+        self._call(self._told, topics)
+
+    def _call(self, call: Callable[..., object], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:
+            return  # the loop was closed without closing the database
+
+    async def close(self) -> None:
+        self._closing.set()
+        await self._ended
+        self._thread.join()
+
+
+def _connect(url: str, *, autocommit: bool = False) -> psycopg.Connection[Row]:
+    import psycopg
+
+    try:
+        connection: psycopg.Connection[Row] = psycopg.connect(
+            url,
+            autocommit=autocommit,
+            connect_timeout=_CONNECT_S,
+            application_name="dogwatch",
+            options=f"-c search_path={_SCHEMA} -c statement_timeout={_STATEMENT_S}s "
+            "-c idle_in_transaction_session_timeout=60s",
+        )
+    except psycopg.Error as error:
+        raise Broken(_unreachable(url, error)) from error
+    return connection
+
+
+def _unreachable(url: str, error: Exception) -> Unreachable:
+    parts = urlsplit(url)
+    where = f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
+    return Unreachable(f"cannot use the database {where}: {' '.join(str(error).split())}", hint="see database.url")
+
+
+async def open_postgres(url: str, tables: Sequence[Tables]) -> PostgresDatabase:
+    """Connect and bring the tables up to date.
+
+    Raises: Unreachable, StoreNewer.
+    """
+    import asyncio
+
+    await asyncio.to_thread(_prepare, url, tables)
+    return PostgresDatabase(url)
+
+
+def _prepare(url: str, tables: Sequence[Tables]) -> None:
+    try:
+        connection = _connect(url)
+        with connection:
+            session = _PostgresSession(connection)
+            session.begin().lock("migrations")
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}")
+            connection.execute("CREATE TABLE IF NOT EXISTS tables (name TEXT PRIMARY KEY, version BIGINT NOT NULL)")
+            connection.commit()
+            apply_tables(session, tables, "the database")
+    except Broken as error:
+        raise error.error from error

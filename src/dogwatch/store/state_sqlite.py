@@ -1,0 +1,202 @@
+"""The tables on one SQLite file: state, runs, access. One writer, whose commits are on disk before it answers."""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dogwatch.core.clock import Clock
+from dogwatch.core.metrics import Family
+from dogwatch.errors import Conflict, StoreLocked, TransientError
+from dogwatch.store import files
+from dogwatch.store.database import Row, Tables, Tx, Value
+from dogwatch.store.group import Lane, Lanes, Repeatable
+from dogwatch.store.migrate import apply_tables, families
+
+T = TypeVar("T")
+_READERS = 2
+_BASE = [(1, "CREATE TABLE tables (name TEXT PRIMARY KEY, version BIGINT NOT NULL) WITHOUT ROWID;")]
+
+
+class _SqliteTx:
+    def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
+        self._connection = connection
+        self._clock = clock
+        self.now_s = 0.0
+        self.topics: list[str] = []
+
+    def run(self, query: str, **values: Value) -> int:
+        return self._execute(query, values).rowcount
+
+    def many(self, query: str, rows: Iterable[Mapping[str, Value]]) -> None:
+        try:
+            self._connection.executemany(query, rows)
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+
+    def rows(self, query: str, **values: Value) -> list[Row]:
+        return self._execute(query, values).fetchall()
+
+    def one(self, query: str, **values: Value) -> Row | None:
+        row: Row | None = self._execute(query, values).fetchone()
+        return row
+
+    def lock(self, name: str) -> None:
+        """There is one writer: nobody else holds anything."""
+
+    def notify(self, topic: str) -> None:
+        self.topics.append(topic)
+
+    def _execute(self, query: str, values: Mapping[str, Value]) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(query, values)
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+
+
+class _SqliteSession:
+    def __init__(self, connection: sqlite3.Connection, clock: Clock, begin: str) -> None:
+        self._connection, self._clock, self._begin = connection, clock, begin
+        self._tx = _SqliteTx(connection, clock)
+
+    def begin(self) -> Tx:
+        self._tx.topics = []
+        self._plain(self._begin)
+        self._tx.now_s = self._clock.now_s()
+        return self._tx
+
+    def savepoint(self) -> None:
+        self._noticed = len(self._tx.topics)
+        self._plain("SAVEPOINT job")
+
+    def rollback_to(self) -> None:
+        del self._tx.topics[self._noticed :]
+        # A full disk can end the whole transaction by itself; then the commit fails, and all are told.
+        self._plain("ROLLBACK TO job")
+        self._plain("RELEASE job")
+
+    def release(self) -> None:
+        self._plain("RELEASE job")
+
+    def commit(self) -> list[str]:
+        self._plain("COMMIT")
+        return self._tx.topics
+
+    def rollback(self) -> None:
+        if self._connection.in_transaction:
+            try:
+                self._connection.execute("ROLLBACK")
+            except sqlite3.Error:
+                return  # it undid the transaction by itself
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _plain(self, query: str) -> None:
+        try:
+            self._connection.execute(query)
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+
+
+def _translated(error: sqlite3.Error) -> Exception:
+    if isinstance(error, sqlite3.IntegrityError):
+        return Conflict(f"the row is there already, or what it refers to is not: {error}")
+    if isinstance(error, sqlite3.OperationalError) and "syntax" not in str(error) and "no such" not in str(error):
+        told = TransientError(f"the state cannot be written: {error}", hint="see that its disk has room")
+        return Repeatable(told) if "locked" in str(error) or "busy" in str(error) else told
+    return error
+
+
+class SqliteDatabase:
+    """See database.Database; made by open_sqlite."""
+
+    kind = "sqlite"
+
+    def __init__(self, path: Path, clock: Clock, lock: files.FileLock) -> None:
+        self._lock = lock
+        self._trouble = ""
+        self._listeners: dict[str, list[Callable[[], None]]] = {}
+
+        def writer(jobs: queue.SimpleQueue[Any]) -> list[Lane]:
+            return [
+                Lane(
+                    "dogwatch-state-writer",
+                    lambda: _SqliteSession(_write_connection(path), clock, "BEGIN IMMEDIATE"),
+                    jobs,
+                    told=self._told,
+                    trouble=self._say,
+                )
+            ]
+
+        def readers(jobs: queue.SimpleQueue[Any]) -> list[Lane]:
+            connect = lambda: _SqliteSession(files.open_reader(path), clock, "BEGIN")  # noqa: E731
+            return [Lane(f"dogwatch-state-reader-{number}", connect, jobs) for number in range(_READERS)]
+
+        self._writers, self._readers = Lanes(writer), Lanes(readers)
+
+    async def write(self, work: Callable[[Tx], T]) -> T:
+        return await self._writers.run(work)
+
+    async def read(self, work: Callable[[Tx], T]) -> T:
+        return await self._readers.run(work)
+
+    def listen(self, topic: str, call: Callable[[], None]) -> Callable[[], None]:
+        listeners = self._listeners.setdefault(topic, [])
+        listeners.append(call)
+        return lambda: listeners.remove(call)
+
+    def _told(self, topics: Sequence[str]) -> None:
+        for topic in dict.fromkeys(topics):
+            for call in tuple(self._listeners.get(topic, ())):
+                call()
+
+    def _say(self, text: str) -> None:
+        self._trouble = text
+
+    @property
+    def trouble(self) -> str:
+        return self._trouble
+
+    def metrics(self) -> Iterable[Family]:
+        return families(self.kind, self._writers.commits, self._writers.waiting, bool(self._trouble))
+
+    async def close(self) -> None:
+        await self._readers.close()
+        await self._writers.close()
+        self._lock.release()
+
+
+def _write_connection(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, cached_statements=512)
+    # FULL: what was answered survives the loss of power, too. The group shares the cost.
+    for pragma in ("synchronous = FULL", "foreign_keys = ON", "cache_size = -4096", "journal_size_limit = 16777216"):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+async def open_sqlite(path: Path, tables: Sequence[Tables], clock: Clock) -> SqliteDatabase:
+    """Open the file, making or migrating it.
+
+    Raises: StoreNewer, StoreLocked, PermanentError (damaged, or no database of ours), Unreachable.
+    """
+    files.check_file(path, _BASE[-1][0])
+    files.prepare_folder(path)
+    lock = files.FileLock(path)
+    lock.acquire()
+    try:
+        connection = files.open_writer(path, _BASE)
+        try:
+            session = _SqliteSession(connection, clock, "BEGIN IMMEDIATE")
+            apply_tables(session, tables, str(path))
+        except Repeatable as error:
+            raise StoreLocked(f"{path} is locked by another program", hint="close whatever has it open") from error
+        finally:
+            connection.close()
+        return SqliteDatabase(path, clock, lock)
+    except BaseException:
+        lock.release()
+        raise
