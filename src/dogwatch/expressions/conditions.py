@@ -12,9 +12,9 @@ from typing import Any
 
 from dogwatch.core.component import nearest
 from dogwatch.errors import DogwatchError
-from dogwatch.rules.cel_compile import Compiler
-from dogwatch.rules.cel_reference import compile_reference
-from dogwatch.rules.cel_syntax import (
+from dogwatch.expressions.cel_compile import Compiler
+from dogwatch.expressions.cel_reference import compile_reference
+from dogwatch.expressions.cel_syntax import (
     MAX_CHARS,
     Chain,
     ConditionError,
@@ -29,8 +29,8 @@ from dogwatch.rules.cel_syntax import (
     names,
     parse,
 )
-from dogwatch.rules.cel_types import Checker, show
-from dogwatch.rules.cel_values import CelError
+from dogwatch.expressions.cel_types import Checker, show
+from dogwatch.expressions.cel_values import CelError
 
 __all__ = ["Condition", "ConditionError", "ConditionFailure", "compile_condition"]
 
