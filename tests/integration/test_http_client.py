@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from dogwatch.engine.http_client import HttpClient, HttpFailed, HttpRequest, is_public
+from dogwatch.engine.http_client import HttpClient, is_public
+from dogwatch.engine.http_types import HttpFailed, HttpRequest
 from dogwatch.errors import PermanentError
 
 Answer = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
