@@ -18,6 +18,7 @@ from dogwatch.core.clock import SystemClock
 from dogwatch.errors import Conflict, NotFound
 from dogwatch.notify import outbox
 from dogwatch.notify.channels.webhook import WebhookChannel
+from dogwatch.notify.ids import Ids
 from dogwatch.notify.message import Message, MessageState
 from dogwatch.notify.notify import Notify
 from dogwatch.notify.outbox import Want
@@ -214,7 +215,7 @@ async def test_so_many_at_once_and_no_more_over_all_processes(database: Database
 
 
 async def test_claims_are_exclusive_until_the_lease_ends(database: Database) -> None:
-    ids = outbox.Ids()
+    ids = Ids("msg")
     await database.write(lambda tx: outbox.enqueue(tx, ids, message("ops")))
     want = [Want(destination="ops", slots=5, concurrency=5, lease_s=0.3)]
     take = lambda owner: database.write(lambda tx: outbox.claim(tx, owner, want))  # noqa: E731

@@ -6,7 +6,6 @@ Claims compare and set: of several processes that see the same message, one chan
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Sequence
 
 import msgspec
@@ -14,6 +13,7 @@ import msgspec
 from dogwatch.core.retry import backoff
 from dogwatch.engine.values import Page
 from dogwatch.errors import NotFound
+from dogwatch.notify.ids import Ids
 from dogwatch.notify.message import Enqueued, Message, MessageState, OutboxRow
 from dogwatch.store.database import Row, Tx, pages
 
@@ -22,17 +22,6 @@ _COLUMNS = "message_id, destination, body, state, attempts, failures, created_s,
 _REASON_CHARS = 500
 # How many are removed in one transaction, so that it stays short.
 _BATCH = 1000
-
-
-class Ids:
-    """Ids that sort by when they were made, within this process exactly."""
-
-    def __init__(self) -> None:
-        self._last = 0
-
-    def new(self, now_s: float) -> str:
-        self._last = max(self._last + 1, int(now_s * 1_000_000))
-        return f"msg_{self._last:014x}{secrets.token_hex(6)}"
 
 
 class Want(msgspec.Struct, frozen=True, kw_only=True):
