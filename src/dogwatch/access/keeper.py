@@ -145,6 +145,13 @@ class AuditKeeper:
             if removed:
                 log.info("%d audit events older than access.audit.keep were removed", removed)
 
+    async def close(self) -> None:
+        """Sign what is not signed yet; sending it can wait."""
+        try:
+            await self._sign(now=True)
+        except DogwatchError as error:
+            log.error("the newest audit events are not signed: %s", error)
+
     def trusted(self) -> Sequence[str]:
         return (self.signer.public, *self.options.trusted_keys)
 

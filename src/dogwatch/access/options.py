@@ -106,7 +106,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
 class AuditOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How the audit trail is kept.
 
-    head_every: a head is signed after so many events; head_after: or so long after an event, if there are fewer.
+    head_every: a head is signed after so many events. head_after: and so long after an event where there are fewer.
     export: where heads go. keep: how long events are kept; 0 for ever. trusted_keys: public keys (audit.pub) of other
     servers on the same database, and of former ones.
     """
