@@ -12,6 +12,7 @@ from dogwatch.errors import NotFound, UsageError
 from dogwatch.web import hostview, listing, view
 from dogwatch.web.context import AVAILABILITY_PERIODS, Ctx, Segment, WebContext, segment
 from dogwatch.web.measured import measured
+from dogwatch.web.permissions import PUBLIC, may
 from dogwatch.web.problems import Problem
 
 _ROWS_ASKED = 100
@@ -40,7 +41,7 @@ def problem_page(ctx: WebContext, problem: Problem, headers: dict[str, str]) -> 
     return answer
 
 
-@get("/", include_in_schema=False)
+@get("/", opt=may("probe"), include_in_schema=False)
 async def console(ctx: Ctx, q: Text = "", start: Annotated[int, QueryParameter(ge=0, le=10**6)] = 0) -> Response[bytes]:
     mistake = ""
     try:
@@ -55,17 +56,17 @@ async def console(ctx: Ctx, q: Text = "", start: Annotated[int, QueryParameter(g
     )
 
 
-@get("/fragments/now", include_in_schema=False)
+@get("/fragments/now", opt=may("probe"), include_in_schema=False)
 async def now_fragment(ctx: Ctx) -> Response[bytes]:
     return _html(ctx, "now.html", {"now": view.now(ctx)})
 
 
-@get("/fragments/hosts", include_in_schema=False)
+@get("/fragments/hosts", opt=may("host"), include_in_schema=False)
 async def hosts_fragment(ctx: Ctx) -> Response[bytes]:
     return _html(ctx, "hosts.html", {"hosts": await hostview.tiles(ctx)})
 
 
-@get("/fragments/group", include_in_schema=False)
+@get("/fragments/group", opt=may("probe"), include_in_schema=False)
 async def group_fragment(ctx: Ctx, group: Text, q: Text = "", cursor: Text = "") -> Response[bytes]:
     """Return the next rows of one group."""
     wanted = listing.parse_filter(q)
@@ -77,7 +78,7 @@ async def group_fragment(ctx: Ctx, group: Text, q: Text = "", cursor: Text = "")
     return _html(ctx, "rows.html", {"group": part})
 
 
-@get("/fragments/rows", include_in_schema=False)
+@get("/fragments/rows", opt=may("probe"), include_in_schema=False)
 async def rows_fragment(
     ctx: Ctx, target: Annotated[list[str] | None, QueryParameter(max_items=_ROWS_ASKED)] = None
 ) -> Response[bytes]:
@@ -110,7 +111,7 @@ async def _target_values(ctx: WebContext, name: str) -> dict[str, Any]:
     }
 
 
-@get("/targets/{name:str}", include_in_schema=False)
+@get("/targets/{name:str}", opt=may("probe"), include_in_schema=False)
 async def target_page(ctx: Ctx, request: Request[Any, Any, Any], name: Segment) -> Response[bytes]:
     known = ctx.services.watch.target(segment(name)).name
     values = await _target_values(ctx, known)
@@ -118,26 +119,26 @@ async def target_page(ctx: Ctx, request: Request[Any, Any, Any], name: Segment) 
     return _html(ctx, "target.html", values)
 
 
-@get("/fragments/target/{name:str}", include_in_schema=False)
+@get("/fragments/target/{name:str}", opt=may("probe"), include_in_schema=False)
 async def target_fragment(ctx: Ctx, name: Segment) -> Response[bytes]:
     known = ctx.services.watch.target(segment(name)).name
     return _html(ctx, "target_now.html", await _target_values(ctx, known))
 
 
-@get("/hosts/{name:str}", include_in_schema=False)
+@get("/hosts/{name:str}", opt=may("host"), include_in_schema=False)
 async def host_page(ctx: Ctx, name: Segment) -> Response[bytes]:
     host = ctx.services.hosts.host(segment(name))
     values = {"host": host, "mounts": hostview.shown_mounts(host), "charts": hostview.CHARTS}
     return _html(ctx, "host.html", values)
 
 
-@get("/fragments/host/{name:str}", include_in_schema=False)
+@get("/fragments/host/{name:str}", opt=may("host"), include_in_schema=False)
 async def host_fragment(ctx: Ctx, name: Segment) -> Response[bytes]:
     host = ctx.services.hosts.host(segment(name))
     return _html(ctx, "host_now.html", {"host": host, "mounts": hostview.shown_mounts(host)})
 
 
-@get("/favicon.ico", include_in_schema=False)
+@get("/favicon.ico", opt=PUBLIC, include_in_schema=False)
 async def favicon(ctx: Ctx) -> Response[bytes]:
     asset = ctx.assets.find("icon.svg")
     if asset is None:
