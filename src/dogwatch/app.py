@@ -25,6 +25,7 @@ from dogwatch.diagnose.self_watch import SelfWatch
 from dogwatch.hosts.hosts import Hosts, Spawn
 from dogwatch.hosts.section import HOST
 from dogwatch.hosts.view import HostsView
+from dogwatch.notify.view import Outbox
 from dogwatch.probes.blackbox import MODULES, Blackbox
 from dogwatch.probes.engine import Engine
 from dogwatch.probes.env import close_env, new_env
@@ -39,6 +40,7 @@ from dogwatch.store.part import StorePart
 from dogwatch.store.protocol import Store
 from dogwatch.store.sqlite import SqliteStore, open_store
 from dogwatch.store.state_sqlite import open_sqlite
+from dogwatch.webhooks.view import HooksView
 
 PROBES_SECTION = probes_section(PROBES)
 # What the features offer to the configuration; the daemon adds its own.
@@ -73,6 +75,9 @@ class Services(msgspec.Struct, kw_only=True):
     # Who may do what, and the audit trail. None only in tests of other things: then this machine may do everything.
     access: Access | None = None
     database: Database | None = None
+    # Webhooks that come in, and messages that go out. None where this program has none.
+    hooks: HooksView | None = None
+    outbox: Outbox | None = None
 
 
 class App:

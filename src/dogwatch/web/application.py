@@ -23,6 +23,7 @@ from dogwatch.web.context import Ctx, Segment, WebContext, segment
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.exposition import EXPOSITION_HANDLERS
 from dogwatch.web.guard import Guard, Receive, Scope, Send
+from dogwatch.web.hooks import HOOK_HANDLERS
 from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
 from dogwatch.web.pages import PAGE_HANDLERS, problem_page
@@ -32,7 +33,7 @@ from dogwatch.web.view import page_templates
 
 log = logging.getLogger(__name__)
 # What programs ask for is never answered with a page, even in a browser.
-_PROGRAMS = ("/api/", "/ping/", "/badge", "/group-badge", "/metrics", "/probe", "/static/")
+_PROGRAMS = ("/api/", "/ping/", "/hooks/", "/badge", "/group-badge", "/metrics", "/probe", "/static/")
 
 
 class WebApplication:
@@ -65,6 +66,7 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
             *HANDLERS,
             *EXPOSITION_HANDLERS,
             *PING_HANDLERS,
+            *HOOK_HANDLERS,
             *BADGE_HANDLERS,
             *PAGE_HANDLERS,
             static_file,

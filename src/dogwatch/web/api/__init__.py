@@ -5,8 +5,10 @@ Belongs here: shapes and addresses. Does not: what a value means or whether some
 
 from __future__ import annotations
 
+from dogwatch.web.api.hooks import HOOK_API_HANDLERS
 from dogwatch.web.api.hosts import HOST_HANDLERS
+from dogwatch.web.api.notify import NOTIFY_HANDLERS
 from dogwatch.web.api.program import PROGRAM_HANDLERS
 from dogwatch.web.api.targets import TARGET_HANDLERS
 
-HANDLERS = (*TARGET_HANDLERS, *HOST_HANDLERS, *PROGRAM_HANDLERS)
+HANDLERS = (*TARGET_HANDLERS, *HOST_HANDLERS, *PROGRAM_HANDLERS, *HOOK_API_HANDLERS, *NOTIFY_HANDLERS)
