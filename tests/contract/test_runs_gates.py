@@ -232,8 +232,8 @@ async def test_claims_stay_fast_in_front_of_a_long_queue(database: Database) -> 
                 job=name,
             )
         tx.run(
-            "INSERT INTO run_gates (gate, run_id, capacity) SELECT 'job:' || 'turn', run_id, 1 FROM runs WHERE job = 'turn' "
-            "AND run_id LIKE '%-%'"
+            "INSERT INTO run_gates (gate, run_id, capacity) SELECT 'job:' || 'turn', run_id, 1 FROM runs "
+            "WHERE job = 'turn' AND run_id LIKE '%-%'"
         )
 
     await database.write(fill)
