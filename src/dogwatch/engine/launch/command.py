@@ -19,6 +19,7 @@ Output = Callable[[str, bytes], Awaitable[None] | None]
 # What a program gets of the daemon's own environment. Never more: the rest may hold secrets.
 _INHERITED = ("PATH", "HOME", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ANSWER_BYTES = 256 * 1024
 _OUT_OF = (errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE)
 
 
@@ -27,7 +28,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
     env: added to a clean environment. cwd: "" for the daemon's own. stdin: None for /dev/null; it is a file, not a
     pipe. user: name or number, "" for the daemon's own; another one needs root. memory_bytes: of its address space.
-    open_files: descriptors at the same time. grace_s: from SIGTERM to SIGKILL when it is cancelled.
+    open_files: descriptors at the same time. grace_s: from SIGTERM to SIGKILL when it is cancelled. answer: a variable
+    of its environment that names an empty file; what the program writes there is part of its exit status.
     """
 
     args: Sequence[str]
@@ -40,18 +42,21 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int | None = None
     open_files: int | None = None
     grace_s: float = 5.0
+    answer: str = ""
 
 
 class ExitStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How a program ended. code: as a shell shows it, 128 + n after signal n. signal: 0 where it ended by itself.
 
     cpu_s: of all its processes. max_rss_bytes: of the largest one; never below the guard's own, some 10 MiB.
+    answer: what it wrote to the command's answer file, at most ANSWER_BYTES + 1.
     """
 
     code: int
     signal: int = 0
     cpu_s: float = 0.0
     max_rss_bytes: int = 0
+    answer: bytes = b""
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,14 +100,12 @@ def clean_environment(daemon: Mapping[str, str], user: User | None) -> dict[str,
     return kept
 
 
-def describe(command: Command, user: User | None, mark: str) -> dict[str, object]:
-    """Return the command as a shepherd reads it. mark: an environment entry by which leftovers are known.
+def describe(command: Command, user: User | None, marks: Mapping[str, str]) -> dict[str, object]:
+    """Return the command as a shepherd reads it. marks: what no command's own environment overrides.
 
     Raises: PermanentError for what no program can be given.
     """
-    env = {**clean_environment(os.environ, user), **command.env}
-    name, _, text = mark.partition("=")
-    env[name] = text
+    env = {**clean_environment(os.environ, user), **command.env, **marks}
     program = command.args[0] if command.args else ""
     texts = [*command.args, command.cwd, *env.values()]
     if not program or any("\0" in one for one in texts) or any(set("=\0") & set(one) or not one for one in env):
@@ -157,7 +160,7 @@ def _hint(program: str, number: int) -> str:
     return hints.get(number, "")
 
 
-def exit_status(message: Sequence[Any]) -> ExitStatus:
+def exit_status(message: Sequence[Any], answer: bytes) -> ExitStatus:
     """Return what a shepherd's last words mean."""
     code = os.waitstatus_to_exitcode(message[2])
     return ExitStatus(
@@ -165,4 +168,5 @@ def exit_status(message: Sequence[Any]) -> ExitStatus:
         signal=max(0, -code),
         cpu_s=message[3],
         max_rss_bytes=message[4],
+        answer=answer,
     )

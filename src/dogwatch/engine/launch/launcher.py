@@ -17,6 +17,7 @@ from pathlib import Path
 
 from dogwatch.core.units import format_duration
 from dogwatch.engine.launch import tree, wire
+from dogwatch.engine.launch.answer import answer_file, sweep
 from dogwatch.engine.launch.command import (
     Command,
     ExitStatus,
@@ -55,7 +56,7 @@ class Launcher:
         self._linking = asyncio.Lock()
         self._lease: Lease | None = None
         self._lock = -1
-        self._mark = f"{_MARK}={secrets.token_hex(8)}"
+        self._mark = secrets.token_hex(8)
 
     async def open(self, *, wait_s: float = 10.0) -> None:
         """Wait until no program of an earlier worker with the same lock is left; those without a guard are killed.
@@ -68,8 +69,8 @@ class Launcher:
             if self._path is not None:
                 found = os.fstat(self._lock)
                 name = f"{found.st_dev}:{found.st_ino}:{self._path.resolve()}"
-                self._mark = f"{_MARK}={hashlib.sha256(name.encode()).hexdigest()[:16]}"
-                await asyncio.to_thread(_end_leftovers, self._mark.encode(), wait_s)
+                self._mark = hashlib.sha256(name.encode()).hexdigest()[:16]
+                await asyncio.to_thread(_end_leftovers, self._mark, wait_s)
         except BaseException:
             lease.close()
             self._release()
@@ -99,10 +100,22 @@ class Launcher:
             return await self._run(link, command, user, output)
 
     async def _run(self, link: Link, command: Command, user: User | None, output: Output) -> ExitStatus:
-        spec = describe(command, user, self._mark)
         number = next(self._numbers)
+        marks = {_MARK: self._mark}
+        with contextlib.ExitStack() as stack:
+            answer = stack.enter_context(answer_file(self._mark, user)) if command.answer else None
+            if answer is not None:
+                marks[command.answer] = answer.path
+            spec = describe(command, user, marks)
+            message = await self._watch(link, number, spec, command, output)
+            return _meaning(command, message, answer.read() if answer is not None else b"")
+
+    async def _watch(
+        self, link: Link, number: int, spec: dict[str, object], command: Command, output: Output
+    ) -> wire.Message:
+        """Return the last message about the program, with all of its output read."""
         async with _streams(output, lambda: link.kill(number, at_once=False)) as streams:
-            end = await self._hand_over(link, number, spec, command, streams)
+            end = await self._hand_over(link, number, spec, command.stdin, streams)
             try:
                 message = await _until_gone(link, number, end)
             finally:
@@ -112,15 +125,15 @@ class Launcher:
         for stream in streams:
             if stream.error is not None:
                 raise stream.error
-        return _meaning(command, message)
+        return message
 
     async def _hand_over(
-        self, link: Link, number: int, spec: dict[str, object], command: Command, streams: list[Stream]
+        self, link: Link, number: int, spec: dict[str, object], data: bytes | None, streams: list[Stream]
     ) -> asyncio.Future[wire.Message]:
         end = link.expect(number)
         stdin = -1
         try:
-            stdin = _stdin(command.stdin)
+            stdin = _stdin(data)
             await link.start(number, spec, [stdin, *(stream.write_end for stream in streams)])
         except BaseException:
             link.forget(number)
@@ -199,13 +212,14 @@ def _unnamed() -> int:
     return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _end_leftovers(mark: bytes, wait_s: float) -> None:
+def _end_leftovers(mark: str, wait_s: float) -> None:
     """Kill what guards and shepherds that were killed themselves have left, and wait until it is gone.
 
     Raises: Conflict.
     """
+    sweep(mark)
     until_s = time.monotonic() + wait_s
-    while found := tree.leftovers(mark):
+    while found := tree.leftovers(f"{_MARK}={mark}".encode()):
         _log.warning("ending programs that an earlier worker and its guard have left: %s", found)
         for pid in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -249,11 +263,11 @@ async def _until_gone(link: Link, number: int, end: asyncio.Future[wire.Message]
     return end.result()
 
 
-def _meaning(command: Command, message: wire.Message) -> ExitStatus:
+def _meaning(command: Command, message: wire.Message, answer: bytes) -> ExitStatus:
     """Raises: DogwatchError where the program did not end by itself."""
     kind, program = message[0], command.args[0]
     if kind == wire.ENDED and not message[5]:
-        return exit_status(message)
+        return exit_status(message, answer)
     raise _failure(command, program, message)
 
 
