@@ -149,11 +149,12 @@ class Launcher:
     async def _guard(self) -> Link:
         """Return the living guard; start one where there is none, once nothing of the one before is left."""
         async with self._linking:
+            if self._link is not None and not self._link.alive:
+                await self._link.ended
+                self._link = None
             if self._lease is None:
                 raise TransientError("programs cannot be run: the worker stops")
-            if self._link is None or not self._link.alive:
-                if self._link is not None:
-                    await self._link.ended
+            if self._link is None:
                 self._link = Link(self._lease, self._lock)
                 if self._path is not None:
                     os.pwrite(self._lock, f"worker {os.getpid()}, guard {self._link.pid}\n".encode().ljust(64), 0)
