@@ -57,7 +57,7 @@ def record(
     number, before_digest = (int(last[0] or 0) + 1, str(last[1])) if last else (1, GENESIS)
     body = msgspec.json.encode(event).decode()
     digest = hashlib.sha256(f"{before_digest}\n{number}\n{body}".encode()).hexdigest()
-    tx.run(
+    tx.send(
         "INSERT INTO audit_events (number, time_s, body, digest) VALUES (:number, :time_s, :body, :digest)",
         number=number,
         time_s=event.time_s,

@@ -2,6 +2,9 @@
 
 A worker owns a run through its fence: a number that grows with every change of owner. Whoever comes with an older one
 is refused and must drop the run, its processes included.
+
+A worker listens to the topics of engine/book/topics.py: READY ("runs"), then it claims; of_worker(its id), then it
+sends a heartbeat, which brings orders and signals for what it holds.
 """
 
 from __future__ import annotations
@@ -47,10 +50,15 @@ class StepRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What people and rules want of a run: cancel ("" or the reason), and whether it is paused."""
+    """What people and rules want of a run: cancel ("" or the reason), and whether it is paused.
+
+    signals: of waiting steps, name → payload, as long as they were not taken: a row that is written in another state
+    than waiting takes its signal.
+    """
 
     cancel: str = ""
     paused: bool = False
+    signals: Mapping[str, Json] = {}
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,9 @@ class _SqliteTx:
 
     def run(self, query: str, **values: Value) -> int:
         return self._execute(query, values).rowcount
+
+    def send(self, query: str, **values: Value) -> None:
+        self._execute(query, values)
 
     def many(self, query: str, rows: Iterable[Mapping[str, Value]]) -> None:
         try:
@@ -118,6 +122,7 @@ class SqliteDatabase:
 
     def __init__(self, path: Path, clock: Clock, lock: files.FileLock) -> None:
         self._lock = lock
+        self.opening = secrets.token_hex(8)
         self._trouble = ""
         self._listeners: dict[str, list[Callable[[], None]]] = {}
 
