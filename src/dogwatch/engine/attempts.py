@@ -42,7 +42,7 @@ def begun(row: StepRow, now_s: float) -> StepRow:
     return msgspec.structs.replace(
         row,
         state=StepState.RUNNING,
-        attempt=row.attempt + 1,
+        attempt=row.attempt if row.cut else row.attempt + 1,
         started_s=now_s,
         ended_s=None,
         wake_s=None,
@@ -115,19 +115,21 @@ def settled_late(row: StepRow, why: str, state: StepState, now_s: float) -> Step
 
 
 def recovered(spec: StepSpec, row: StepRow, now_s: float) -> StepRow:
-    """Return a step whose attempt was cut off by the loss of its worker: tried again, or failed."""
+    """Return a step whose attempt was cut off by the loss of its worker: made again, or failed.
+
+    It keeps its number: it has not failed, and what it may have started elsewhere is found under the same key.
+    """
+    cut = msgspec.structs.replace(row, cut=True, cuts=row.cuts + 1)
     if spec.after_crash == "fail":
         reason = "its worker was lost while it ran, and it must not be repeated"
-        return msgspec.structs.replace(_over(row, now_s), state=StepState.FAILED, reason=reason, cut=True)
-    if row.attempt >= spec.retry.attempts + MOST_CUTS:
-        reason = f"its worker was lost while it ran, again and again: {row.attempt} attempts"
-        return msgspec.structs.replace(_over(row, now_s), state=StepState.FAILED, reason=reason, cut=True)
+        return msgspec.structs.replace(_over(cut, now_s), state=StepState.FAILED, reason=reason)
+    if cut.cuts > MOST_CUTS:
+        reason = f"its worker was lost while it ran, {cut.cuts} times"
+        return msgspec.structs.replace(_over(cut, now_s), state=StepState.FAILED, reason=reason)
     if row.woken:
         # What woke it was taken and is answered for: it goes on from there.
-        return msgspec.structs.replace(row, state=StepState.WAITING, attempt=row.attempt + 1, cut=True)
-    return msgspec.structs.replace(
-        row, state=StepState.PENDING, wake_s=None, cut=True, reason="its worker was lost while it ran"
-    )
+        return msgspec.structs.replace(cut, state=StepState.WAITING)
+    return msgspec.structs.replace(cut, state=StepState.PENDING, wake_s=None, reason="its worker was lost while it ran")
 
 
 def _over(row: StepRow, now_s: float) -> StepRow:

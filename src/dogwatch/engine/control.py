@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -34,9 +34,10 @@ def fan_of(action: Action) -> Fan | None:
     return action if type(action).control and isinstance(action, Fan) else None
 
 
-def children(parent: StepRow, fan: Fan) -> list[StepRow]:
-    """Return the steps of a map whose list has been filled in: `name[0]`, `name[1]`…
+def opened(parent: StepRow, fan: Fan, known: Mapping[str, StepRow], now_s: float) -> list[StepRow]:
+    """Return the steps of a map whose list has been filled in: itself, and its items `name[0]`, `name[1]`…
 
+    known: steps that exist. Items that succeeded before the run was repeated are not done again.
     Raises: PermanentError.
     """
     items = fan.over
@@ -44,14 +45,23 @@ def children(parent: StepRow, fan: Fan) -> list[StepRow]:
         raise PermanentError(f"{parent.name} maps over {type(items).__name__}, not a list")
     if len(items) > MOST_ITEMS:
         raise PermanentError(f"{parent.name} maps over {len(items)} items; at most {MOST_ITEMS}")
-    return [
-        StepRow(name=f"{parent.name}[{index}]", kind=fan.do.kind, of=parent.name, index=index, item=item)
-        for index, item in enumerate(items)
-    ]
+    rows = [msgspec.structs.replace(parent, memory=len(items))]
+    if not items:
+        return [gathered(rows[0], [], now_s)]
+    for index, item in enumerate(items):
+        name = f"{parent.name}[{index}]"
+        before = known.get(name)
+        if before is None or before.state is not StepState.SUCCEEDED or before.item != item:
+            before = StepRow(name=name, kind=fan.do.kind, of=parent.name, index=index, item=item)
+        rows.append(before)
+    return rows
 
 
 def gathered(parent: StepRow, rows: Sequence[StepRow], now_s: float) -> StepRow:
     """Return a map all of whose children have ended: their outputs in order, and what failed."""
+    if isinstance(parent.memory, int):
+        # Items that the list had before the run was repeated, and has no more, are nobody's.
+        rows = [row for row in rows if row.index < parent.memory]
     failed = [row for row in rows if row.state is StepState.FAILED]
     good = all(row.state is StepState.SUCCEEDED for row in rows)
     rest = next((row for row in rows if row.state in (StepState.CANCELLED, StepState.SKIPPED)), None)
@@ -62,5 +72,13 @@ def gathered(parent: StepRow, rows: Sequence[StepRow], now_s: float) -> StepRow:
     elif rest is not None:
         reason = rest.reason
     state = StepState.SUCCEEDED if good else StepState.FAILED if failed else StepState.CANCELLED
-    outputs = {"items": [dict(row.outputs) for row in sorted(rows, key=lambda row: row.index)]}
-    return msgspec.structs.replace(parent, state=state, reason=reason, ended_s=now_s, wake_s=None, outputs=outputs)
+    return msgspec.structs.replace(
+        parent,
+        state=state,
+        reason=reason,
+        ended_s=now_s,
+        wake_s=None,
+        memory=None,
+        cut=False,
+        outputs={"items": [dict(row.outputs) for row in sorted(rows, key=lambda row: row.index)]},
+    )

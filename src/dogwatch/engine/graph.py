@@ -168,9 +168,11 @@ class _Decider:
     def _close(self, names: Sequence[str], why: str, pending: StepState) -> None:
         for name in names:
             for row in self._with_children(name):
-                if row.state is StepState.RUNNING and row.name not in self._children:
+                if self._is_open_map(row):
+                    continue  # it ends with its children
+                if row.state is StepState.RUNNING:
                     self._cancel.setdefault(row.name, why)
-                elif row.state in (StepState.PENDING, StepState.WAITING):
+                elif not row.state.ended:
                     self._change(settled_late(row, why, pending, self._situation.now_s))
 
     # -- maps --------------------------------------------------------------------------------------------------------
@@ -180,7 +182,7 @@ class _Decider:
         for name, children in self._children.items():
             parent = self._rows[name]
             fan = fan_of(self._plan.specs[name].action)
-            if parent.state is not StepState.RUNNING or fan is None:
+            if not self._is_open_map(parent) or fan is None:
                 continue
             failed = [child for child in children if self._rows[child].state is StepState.FAILED]
             if failed and fan.on_error == "stop":
@@ -202,7 +204,7 @@ class _Decider:
             row = self._rows[name]
             if row.state is StepState.PENDING:
                 self._consider(row, held=held)
-            elif row.state is StepState.WAITING:
+            elif row.state is StepState.WAITING and name not in self._children:
                 self._wake(row, held=held)
 
     def _consider(self, row: StepRow, *, held: bool) -> None:
@@ -221,7 +223,7 @@ class _Decider:
         backs_off = row.attempt > 0 and row.wake_s is not None and row.wake_s > self._situation.now_s
         if held or backs_off or not self._room(row):
             return
-        if row.attempt == 0 and spec.when is not None and not self._holds(row, spec):
+        if row.attempt == 0 and not row.of and spec.when is not None and not self._holds(row, spec):
             return
         self._start(row)
 
@@ -253,6 +255,8 @@ class _Decider:
     def _start(self, row: StepRow) -> None:
         self._change(begun(row, self._situation.now_s))
         self._begin.append(row.name)
+        if row.of and self._rows[row.of].state is StepState.WAITING:
+            self._change(msgspec.structs.replace(self._rows[row.of], state=StepState.RUNNING, reason=""))
 
     def _room(self, row: StepRow) -> bool:
         if self._busy[""] >= self._situation.parallel:
@@ -260,8 +264,7 @@ class _Decider:
         if not row.of or row.state is StepState.WAITING:
             return True
         fan = fan_of(self._plan.specs[row.of].action)
-        running = self._rows[row.of].state is StepState.RUNNING
-        return fan is not None and running and self._busy[row.of] < fan.parallel
+        return fan is not None and self._is_open_map(self._rows[row.of]) and self._busy[row.of] < fan.parallel
 
     def _count(self, row: StepRow, by: int) -> None:
         """Keep count of the steps that run, and of each map's children that run or wait."""
@@ -286,8 +289,12 @@ class _Decider:
         if all(row.state.ended for row in self._top()):
             state, reason = self._outcome()
             return Decision(changed=self._changed, state=state, reason=reason)
-        waiting = [row for row in self._rows.values() if row.state is StepState.WAITING]
+        waiting = [
+            row for row in self._rows.values() if row.state is StepState.WAITING and row.name not in self._children
+        ]
         works = any(row.state is StepState.RUNNING and row.name not in self._children for row in self._rows.values())
+        if not works:
+            self._rest()
         limits = self._limits()
         if not works:
             self._wake_at(limits)
@@ -316,8 +323,10 @@ class _Decider:
         """Return when a limit is reached that nothing else would notice, by a step that it ends."""
         limits: dict[str, float] = {}
         for row in self._rows.values():
+            if row.state is not StepState.WAITING or row.name in self._children:
+                continue
             timeout_s = self._plan.spec(row).timeout
-            if row.state is StepState.WAITING and timeout_s is not None and row.started_s is not None:
+            if timeout_s is not None and row.started_s is not None:
                 limits[row.name] = row.started_s + timeout_s
         for name, limit_s in self._cleanup_limits().items():
             limits[name] = min(limit_s, limits.get(name, limit_s))
@@ -330,10 +339,18 @@ class _Decider:
     def _wake_at(self, limits: Mapping[str, float]) -> None:
         """A run that is parked is woken by its steps' times only: let them hold the limits, too."""
         for name, limit_s in limits.items():
-            # Of a map that runs, a child holds it.
-            row = next(row for row in (*self._with_children(name),) if self._sleeps(row))
+            row = self._rows[name]
             if row.wake_s is None or row.wake_s > limit_s:
                 self._change(msgspec.structs.replace(row, wake_s=limit_s))
+
+    def _rest(self) -> None:
+        """A map none of whose items runs waits, as they do: nothing of a parked run is written as running."""
+        for name, children in self._children.items():
+            parent = self._rows[name]
+            if parent.state is StepState.RUNNING and self._is_open_map(parent):
+                waiting = sum(self._rows[child].state is StepState.WAITING for child in children)
+                reason = f"{waiting} of {len(children)} items wait"
+                self._change(msgspec.structs.replace(parent, state=StepState.WAITING, reason=reason))
 
     def _sleeps(self, row: StepRow) -> bool:
         return row.state in (StepState.PENDING, StepState.WAITING)
@@ -347,6 +364,11 @@ class _Decider:
         yield self._rows[name]
         for child in self._children.get(name, ()):
             yield self._rows[child]
+
+    def _is_open_map(self, row: StepRow) -> bool:
+        """Return whether it is a map whose list has been filled in, and that goes on."""
+        going = row.state in (StepState.RUNNING, StepState.WAITING)
+        return going and row.name in self._children and row.memory is not None
 
     def _others_ended(self) -> bool:
         """Return whether every step that is no cleanup has ended."""

@@ -9,7 +9,7 @@ import pytest
 
 from dogwatch.engine.action import Action, Change, Outcome, Scene
 from dogwatch.engine.attempts import MOST_CUTS, Failure, begun, failed, recovered, share, succeeded, waiting
-from dogwatch.engine.control import children, gathered
+from dogwatch.engine.control import opened
 from dogwatch.engine.graph import Decision, Plan, Situation, decide
 from dogwatch.engine.ledger import Order, StepRow
 from dogwatch.engine.spec import JobSpec, Retry, StepSpec
@@ -66,7 +66,7 @@ class Game:
         for name in decision.begin:
             each = self.plan.spec(self.rows[name]).action
             if isinstance(each, Each):
-                self.rows.update({row.name: row for row in children(self.rows[name], each)})
+                self.rows.update({row.name: row for row in opened(self.rows[name], each, self.rows, 1000.0)})
                 return self.decide()
         return decision
 
@@ -342,11 +342,11 @@ def test_a_cut_attempt_is_retried_or_failed_as_the_step_says(after_crash: Litera
 
 def test_what_kills_its_worker_each_time_ends_somewhere() -> None:
     spec, row = step("a"), StepRow(name="a", kind="nothing")
-    attempts = 0
+    times = 0
     while row.state is S.PENDING:
-        attempts += 1
+        times += 1
         row = recovered(spec, begun(row, 1000.0), 1001.0)
-    assert attempts == 1 + MOST_CUTS
+    assert (times, row.attempt) == (1 + MOST_CUTS, 1)
 
 
 def test_a_map_does_each_item_so_many_at_a_time_and_gathers_their_outputs_in_order() -> None:
@@ -378,12 +378,41 @@ def test_a_maps_own_rule_after_a_failure(on_error: Literal["stop", "collect"], r
     assert decision.reason == "m failed: m[0] failed: exit 1 (1 of 3)"
 
 
+def test_a_parked_map_waits_as_its_items_do_and_runs_again_with_one_of_them() -> None:
+    game = Game(step("m", action=Each(over=[1, 2, 3])))
+    game.decide()
+    game.wait("m[0]")
+    game.wait("m[1]")
+    decision = game.decide()
+    assert (decision.parked, decision.waiting_for) == (True, "approval of m[0]")
+    assert (game.rows["m"].state, game.rows["m"].reason) == (S.WAITING, "2 of 3 items wait")
+    game.rows["m[1]"] = msgspec.structs.replace(game.rows["m[1]"], signal=("yes",))
+    assert game.decide().begin == ("m[1]",)
+    assert game.rows["m"].state is S.RUNNING
+    game.wait("m[1]")
+    game.decide()
+    game.be(order=Order(cancel="enough"))
+    assert game.decide().state is RunState.CANCELLED
+    assert game.rows["m"].state is S.CANCELLED
+
+
+def test_items_that_succeeded_before_a_rerun_are_not_repeated() -> None:
+    game = Game(step("m", action=Each(over=["x", "y"])))
+    done = StepRow(name="m[0]", kind="nothing", of="m", item="x", state=S.SUCCEEDED, outputs={"n": 0})
+    gone = StepRow(name="m[2]", kind="nothing", of="m", index=2, item="z", state=S.SUCCEEDED)
+    game.rows |= {"m[0]": done, "m[2]": gone}
+    assert game.decide().begin == ("m[1]",)
+    game.good("m[1]", n=1)
+    assert game.decide().state is RunState.SUCCEEDED
+    assert game.rows["m"].outputs == {"items": [{"n": 0}, {"n": 1}]}
+
+
 def test_a_map_over_nothing_and_over_no_list() -> None:
     parent = begun(StepRow(name="m", kind="each"), 1.0)
-    assert children(parent, Each(over=[])) == []
-    assert gathered(parent, [], 2.0).state is S.SUCCEEDED
+    (row,) = opened(parent, Each(over=[]), {}, 2.0)
+    assert (row.state, row.outputs) == (S.SUCCEEDED, {"items": []})
     with pytest.raises(PermanentError, match="m maps over str, not a list"):
-        children(parent, Each(over="abc"))
+        opened(parent, Each(over="abc"), {}, 2.0)
 
 
 def test_only_so_many_steps_at_a_time() -> None:

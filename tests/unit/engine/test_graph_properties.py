@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dogwatch.engine import attempts
 from dogwatch.engine.action import Action, Change, Outcome, Scene
-from dogwatch.engine.control import children, fan_of, gathered
+from dogwatch.engine.control import fan_of, opened
 from dogwatch.engine.graph import Decision, Plan, Situation, decide
 from dogwatch.engine.ledger import Order, StepRow
 from dogwatch.engine.spec import JobSpec, Retry, StepSpec
@@ -119,10 +119,7 @@ class World:
             assert all(self.rows[need].state.ended for need in self.plan.needs[name])
         fan = fan_of(spec.action)
         if fan is not None and not row.of:
-            rows = children(row, fan)
-            self.rows.update({child.name: child for child in rows})
-            if not rows:
-                self.rows[name] = gathered(row, [], self.now_s)
+            self.rows.update({other.name: other for other in opened(row, fan, self.rows, self.now_s)})
             return
         if row.of:
             parent = fan_of(self.plan.specs[row.of].action)
@@ -159,7 +156,7 @@ class World:
     def event(self, decision: Decision) -> None:
         """Let something happen, or time pass."""
         what = self.pick("end", "end", "end", "crash", "cancel", "pause", "signal", "time", label="event")
-        waiting = [name for name, row in self.rows.items() if row.state is S.WAITING]
+        waiting = [name for name, row in self.rows.items() if row.state is S.WAITING and row.kind == "plain"]
         if what == "end" and self.running:
             name = self.pick(*sorted(self.running), label="which")
             how = "cancelled" if name in decision.cancel else None
