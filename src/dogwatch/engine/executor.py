@@ -163,6 +163,8 @@ class Execution:
             await self._write(decision, release=release)
             if decision.state is not None or release:
                 return
+            if not self._tools.held():
+                raise LeaseLost
             for name, action in ready.items():
                 self._start(name, action)
             for name, reason in decision.cancel.items():
