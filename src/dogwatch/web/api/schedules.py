@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, get, post
-from litestar.params import QueryParameter
+from litestar.params import JSONBody, QueryParameter
 
 from dogwatch.engine.schedules.records import FireRow
 from dogwatch.engine.schedules.service import Schedules, ScheduleView
@@ -144,7 +144,7 @@ def _place(cursor: str, names: list[str]) -> int:
     return names.index(cursor) + 1
 
 
-@get("/api/v1/schedules", summary="Schedules, in configuration order", responses=refusals())
+@get("/api/v1/schedules", summary="Schedules, in configuration order", responses=refusals(404))
 async def list_schedules(
     ctx: Ctx,
     job: Annotated[str, QueryParameter(max_length=200, description="Only those of this job")] = "",
@@ -196,7 +196,7 @@ async def schedule_fires(
 
 @post("/api/v1/schedules/{name:str}/pause", status_code=200, summary="Pause", responses=refusals(403, 404))
 async def pause_schedule(
-    ctx: Ctx, name: NameParam, request: Request[Any, Any, Any], data: PauseIn | None = None
+    ctx: Ctx, name: NameParam, request: Request[Any, Any, Any], data: JSONBody[PauseIn | None] = None
 ) -> ScheduleOut:
     reason = data.reason if data is not None else ""
     return _out(await _schedules(ctx).pause(segment(name), actor_of(request), reason=reason))
@@ -204,7 +204,7 @@ async def pause_schedule(
 
 @post("/api/v1/schedules/{name:str}/resume", status_code=200, summary="Resume", responses=refusals(403, 404))
 async def resume_schedule(
-    ctx: Ctx, name: NameParam, request: Request[Any, Any, Any], data: ResumeIn | None = None
+    ctx: Ctx, name: NameParam, request: Request[Any, Any, Any], data: JSONBody[ResumeIn | None] = None
 ) -> ScheduleOut:
     from_now = data is not None and data.from_now
     return _out(await _schedules(ctx).resume(segment(name), actor_of(request), from_now=from_now))
@@ -214,7 +214,7 @@ async def resume_schedule(
     "/api/v1/schedules/{name:str}/run", status_code=200, summary="Start its job now", responses=refusals(403, 404, 409)
 )
 async def run_schedule(
-    ctx: Ctx, name: NameParam, request: Request[Any, Any, Any], data: RunIn | None = None
+    ctx: Ctx, name: NameParam, request: Request[Any, Any, Any], data: JSONBody[RunIn | None] = None
 ) -> ScheduleRunOut:
     wanted = data or RunIn()
     started = await _schedules(ctx).run(segment(name), actor_of(request), key=wanted.key, reason=wanted.reason)
