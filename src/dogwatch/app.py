@@ -17,6 +17,7 @@ from dogwatch.core.clock import Clock
 from dogwatch.core.metrics import Family, series
 from dogwatch.diagnose.self_watch import SECTION as SELF_WATCH
 from dogwatch.diagnose.self_watch import SelfWatch
+from dogwatch.engine.schedules.service import Schedules
 from dogwatch.hosts.hosts import Hosts, Spawn
 from dogwatch.hosts.section import HOST
 from dogwatch.hosts.view import HostsView
@@ -63,6 +64,7 @@ class Services(msgspec.Struct, kw_only=True):
     # `/probe` as blackbox_exporter answers it: (query, request headers in lower case) → (HTTP status, content type,
     # text). None where there is none.
     blackbox: Callable[[Mapping[str, str], Mapping[str, str]], Awaitable[tuple[int, str, str]]] | None = None
+    schedules: Schedules | None = None
 
 
 class App:

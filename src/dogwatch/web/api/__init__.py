@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dogwatch.web.api.hosts import HOST_HANDLERS
 from dogwatch.web.api.program import PROGRAM_HANDLERS
+from dogwatch.web.api.schedules import SCHEDULE_HANDLERS
 from dogwatch.web.api.targets import TARGET_HANDLERS
 
-HANDLERS = (*TARGET_HANDLERS, *HOST_HANDLERS, *PROGRAM_HANDLERS)
+HANDLERS = (*TARGET_HANDLERS, *HOST_HANDLERS, *PROGRAM_HANDLERS, *SCHEDULE_HANDLERS)
