@@ -17,6 +17,8 @@ from dogwatch.core.clock import Clock
 from dogwatch.core.metrics import Family, series
 from dogwatch.diagnose.self_watch import SECTION as SELF_WATCH
 from dogwatch.diagnose.self_watch import SelfWatch
+from dogwatch.engine.outlook import Planner
+from dogwatch.engine.port import Runs
 from dogwatch.hosts.hosts import Hosts, Spawn
 from dogwatch.hosts.section import HOST
 from dogwatch.hosts.view import HostsView
@@ -60,6 +62,9 @@ class Services(msgspec.Struct, kw_only=True):
     readiness: Callable[[], Sequence[Readiness]]
     # Findings of the self-watch (descriptors near their limit, steady growth), as plain mappings for JSON.
     findings: Callable[[], Sequence[dict[str, object]]]
+    runs: Runs
+    # What a start would do.
+    plan: Planner
     # `/probe` as blackbox_exporter answers it: (query, request headers in lower case) → (HTTP status, content type,
     # text). None where there is none.
     blackbox: Callable[[Mapping[str, str], Mapping[str, str]], Awaitable[tuple[int, str, str]]] | None = None

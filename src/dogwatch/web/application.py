@@ -19,16 +19,20 @@ from dogwatch.web.api import HANDLERS
 from dogwatch.web.assets import load_assets
 from dogwatch.web.badges import BADGE_HANDLERS
 from dogwatch.web.context import Ctx, Segment, WebContext, segment
+from dogwatch.web.contributions import Pages
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.exposition import EXPOSITION_HANDLERS
 from dogwatch.web.guard import Guard, Receive, Scope, Send
 from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
-from dogwatch.web.pages import PAGE_HANDLERS, problem_page
+from dogwatch.web.pages import OVERVIEW, problem_page
 from dogwatch.web.pings import PING_HANDLERS
+from dogwatch.web.run_pages import RUNS
 from dogwatch.web.view import page_templates
 
 log = logging.getLogger(__name__)
+# Every feature that has pages, in the order of the navigation.
+PAGES: tuple[Pages, ...] = (OVERVIEW, RUNS)
 # What programs ask for is never answered with a page, even in a browser.
 _PROGRAMS = ("/api/", "/ping/", "/badge", "/group-badge", "/metrics", "/probe", "/static/")
 
@@ -52,14 +56,15 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
     options = options or WebOptions()
     assets = load_assets()
     meter = meter or Meter()
-    context = WebContext(services, options, assets, page_templates(assets), meter)
+    places = [place for pages in PAGES for place in pages.places]
+    context = WebContext(services, options, assets, page_templates(assets), meter, places)
     inner = Litestar(
         route_handlers=[
             *HANDLERS,
             *EXPOSITION_HANDLERS,
             *PING_HANDLERS,
             *BADGE_HANDLERS,
-            *PAGE_HANDLERS,
+            *(handler for pages in PAGES for handler in pages.handlers),
             static_file,
         ],
         dependencies={"ctx": Provide(lambda: context, sync_to_thread=False)},

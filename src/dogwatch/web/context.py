@@ -15,6 +15,7 @@ from dogwatch.app import Services
 from dogwatch.probes.view import TargetView
 from dogwatch.store.protocol import Availability, SeriesPoints
 from dogwatch.web.assets import Assets
+from dogwatch.web.contributions import Place
 from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
 
@@ -40,10 +41,19 @@ class Streams:
 
 
 class WebContext:
+    """places: the navigation."""
+
     def __init__(
-        self, services: Services, options: WebOptions, assets: Assets, templates: jinja2.Environment, meter: Meter
+        self,
+        services: Services,
+        options: WebOptions,
+        assets: Assets,
+        templates: jinja2.Environment,
+        meter: Meter,
+        places: Sequence[Place] = (),
     ) -> None:
         self.services = services
+        self.places = places
         self.options = options
         self.assets = assets
         self.templates = templates

@@ -11,8 +11,10 @@ from litestar.params import QueryParameter
 from dogwatch.errors import NotFound, UsageError
 from dogwatch.web import hostview, listing, view
 from dogwatch.web.context import AVAILABILITY_PERIODS, Ctx, Segment, WebContext, segment
+from dogwatch.web.contributions import Pages, Place
 from dogwatch.web.measured import measured
 from dogwatch.web.problems import Problem
+from dogwatch.web.rendering import html as _html
 
 _ROWS_ASKED = 100
 _RESULTS_SHOWN = 50
@@ -20,18 +22,6 @@ _FAILURES_SHOWN = 10
 _TRANSITIONS_SHOWN = 30
 _PINGS_SHOWN = 10
 Text = Annotated[str, QueryParameter(max_length=500)]
-
-
-def _html(ctx: WebContext, template: str, values: dict[str, Any], status: int = 200) -> Response[bytes]:
-    text = ctx.templates.get_template(template).render(
-        options=ctx.options,
-        version=ctx.services.version,
-        now_s=ctx.services.clock.now_s(),
-        base_url=ctx.options.external_url.rstrip("/"),
-        **values,
-    )
-    # A lone surrogate in a name must not cost the page.
-    return Response(text.encode("utf-8", "replace"), status_code=status, media_type="text/html")
 
 
 def problem_page(ctx: WebContext, problem: Problem, headers: dict[str, str]) -> Response[bytes]:
@@ -52,6 +42,7 @@ async def console(ctx: Ctx, q: Text = "", start: Annotated[int, QueryParameter(g
         ctx,
         "console.html",
         {"board": board, "mistake": mistake, "q": q, "now": view.now(ctx), "hosts": await hostview.tiles(ctx)},
+        here="/",
     )
 
 
@@ -145,15 +136,18 @@ async def favicon(ctx: Ctx) -> Response[bytes]:
     return Response(asset.content, media_type=asset.media_type, headers={"Cache-Control": "public, max-age=86400"})
 
 
-PAGE_HANDLERS = (
-    console,
-    now_fragment,
-    hosts_fragment,
-    group_fragment,
-    rows_fragment,
-    target_page,
-    target_fragment,
-    host_page,
-    host_fragment,
-    favicon,
+OVERVIEW = Pages(
+    handlers=(
+        console,
+        now_fragment,
+        hosts_fragment,
+        group_fragment,
+        rows_fragment,
+        target_page,
+        target_fragment,
+        host_page,
+        host_fragment,
+        favicon,
+    ),
+    places=(Place("Overview", "/"),),
 )

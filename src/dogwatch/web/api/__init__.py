@@ -1,4 +1,4 @@
-"""`/api/v1`: what exists, to read, and the few writes that the command line needs.
+"""`/api/v1`: what exists, to read and to change.
 
 Belongs here: shapes and addresses. Does not: what a value means or whether something may be done.
 """
@@ -6,7 +6,17 @@ Belongs here: shapes and addresses. Does not: what a value means or whether some
 from __future__ import annotations
 
 from dogwatch.web.api.hosts import HOST_HANDLERS
+from dogwatch.web.api.jobs import JOB_HANDLERS
 from dogwatch.web.api.program import PROGRAM_HANDLERS
+from dogwatch.web.api.runs import RUN_HANDLERS
 from dogwatch.web.api.targets import TARGET_HANDLERS
+from dogwatch.web.api.workers import WORKER_HANDLERS
 
-HANDLERS = (*TARGET_HANDLERS, *HOST_HANDLERS, *PROGRAM_HANDLERS)
+HANDLERS = (
+    *TARGET_HANDLERS,
+    *HOST_HANDLERS,
+    *JOB_HANDLERS,
+    *RUN_HANDLERS,
+    *WORKER_HANDLERS,
+    *PROGRAM_HANDLERS,
+)

@@ -1,0 +1,33 @@
+"""`/api/v1/workers`: the processes that execute runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from litestar import Request, get, post
+from litestar.params import PathParameter
+
+from dogwatch.web.actors import actor_of
+from dogwatch.web.api import run_models as models
+from dogwatch.web.api.models import refusals
+from dogwatch.web.context import Ctx, segment
+
+
+@get("/api/v1/workers", summary="Workers and what they hold", responses=refusals(503))
+async def list_workers(ctx: Ctx) -> list[models.WorkerOut]:
+    return [models.worker_out(one) for one in await ctx.services.runs.workers()]
+
+
+@post(
+    "/api/v1/workers/{worker_id:str}/drain",
+    status_code=200,
+    summary="Let a worker take no new run",
+    responses=refusals(403, 404, 409, 503),
+)
+async def drain_worker(
+    ctx: Ctx, request: Request[Any, Any, Any], worker_id: Annotated[str, PathParameter(max_length=200)]
+) -> models.WorkerOut:
+    return models.worker_out(await ctx.services.runs.drain(segment(worker_id), actor_of(request)))
+
+
+WORKER_HANDLERS = (list_workers, drain_worker)
