@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dogwatch.rules.cel_reference import compile_reference
-from dogwatch.rules.conditions import compile_condition
+from dogwatch.expressions.cel_reference import compile_reference
+from dogwatch.expressions.conditions import compile_condition
 
 NAME = "conditions"
 VARIABLES = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Protocol, TypeVar
 
 import msgspec
@@ -99,6 +99,10 @@ class Action(Component, frozen=True, kw_only=True):
     control: ClassVar[bool] = False
     # Text fields that are shell scripts: what a template puts there is quoted for the shell.
     shell: ClassVar[tuple[str, ...]] = ()
+
+    def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
+        """Yield (path, message, hint) for what field types cannot check; fields may hold templates. No I/O."""
+        return ()
 
     @abc.abstractmethod
     def plan(self) -> Change:

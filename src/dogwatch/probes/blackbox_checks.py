@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
+from dogwatch.expressions.conditions import ConditionFailure, compile_condition
 from dogwatch.probes.blackbox_format import HeaderMatch, TlsConfig
 from dogwatch.probes.blackbox_reader import TLS_VERSIONS
 from dogwatch.probes.blackbox_secrets import MemoryFile, MemoryFiles, either
 from dogwatch.probes.patterns import matches
-from dogwatch.rules.conditions import ConditionFailure, compile_condition
 
 Verdict = Callable[[Mapping[str, Any]], str]
 

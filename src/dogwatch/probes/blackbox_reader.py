@@ -18,9 +18,9 @@ import msgspec
 
 from dogwatch.config.section import Fault
 from dogwatch.core.component import nearest
+from dogwatch.expressions.conditions import ConditionError, compile_condition
 from dogwatch.probes.blackbox_format import HeaderValues
 from dogwatch.probes.patterns import pattern
-from dogwatch.rules.conditions import ConditionError, compile_condition
 
 Place = tuple[str | int, ...]
 _GO_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")

@@ -12,9 +12,9 @@ from msgspec import Meta
 from dogwatch.config.section import Fault, Section
 from dogwatch.core.component import Registry, nearest
 from dogwatch.core.units import Bytes, Seconds, format_duration
+from dogwatch.expressions.conditions import ConditionError, compile_condition
 from dogwatch.probes.kinds.heartbeat import HeartbeatProbe
 from dogwatch.probes.probe import EVIDENCE_BYTES, Probe
-from dogwatch.rules.conditions import ConditionError, compile_condition
 from dogwatch.rules.thresholds import Policy, Window
 
 MAX_NAME_CHARS = 100

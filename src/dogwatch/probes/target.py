@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 
 from dogwatch.core.values import Status, Transition
+from dogwatch.expressions.conditions import ConditionFailure, compile_condition
 from dogwatch.probes.metrics import named_numbers
 from dogwatch.probes.probe import Attempt, Evidence, Phases, Probe, ProbeEnv, ProbeResult
 from dogwatch.probes.spec import COMMON_VARIABLES, ProbeSpec, fingerprint, variables
 from dogwatch.probes.view import TargetView
-from dogwatch.rules.conditions import ConditionFailure, compile_condition
 from dogwatch.rules.thresholds import Observation, Policy, Seen, State, decode, encode, is_steady, step
 from dogwatch.store.protocol import Failure, ResultRow, TargetState
 

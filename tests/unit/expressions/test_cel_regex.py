@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from dogwatch.rules.cel_reference import reference_matcher
-from dogwatch.rules.cel_regex import _is_safe, matcher
+from dogwatch.expressions.cel_reference import reference_matcher
+from dogwatch.expressions.cel_regex import _is_safe, matcher
 
 TEXTS = [
     '"status": "ok"',

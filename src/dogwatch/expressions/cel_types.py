@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dogwatch.core.component import nearest
-from dogwatch.rules.cel_syntax import (
+from dogwatch.expressions.cel_syntax import (
     Binary,
     Call,
     Chain,

@@ -131,7 +131,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.ASCII,
 )
 # fmt: off
-_RESERVED = frozenset((
+RESERVED = frozenset((
     "as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop",
     "package", "namespace", "null", "return", "true", "var", "void", "while",
 ))
@@ -328,7 +328,7 @@ class _Parser:
         token = self._next()
         if token.text in ("true", "false", "null"):
             return Literal(token.start, token.end, {"true": True, "false": False, "null": None}[token.text])
-        if token.text in _RESERVED:
+        if token.text in RESERVED:
             raise ConditionError(f"'{token.text}' is a reserved word", position=token.start)
         if not self._accept("("):
             return Name(token.start, token.end, token.text)

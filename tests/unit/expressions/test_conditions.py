@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dogwatch.rules.cel_compile import Compiler
-from dogwatch.rules.cel_reference import compile_reference
-from dogwatch.rules.cel_syntax import MAX_CHARS, OutsideError, parse
-from dogwatch.rules.cel_types import Checker
-from dogwatch.rules.cel_values import CelError
-from dogwatch.rules.conditions import ConditionError, ConditionFailure, compile_condition
+from dogwatch.expressions.cel_compile import Compiler
+from dogwatch.expressions.cel_reference import compile_reference
+from dogwatch.expressions.cel_syntax import MAX_CHARS, OutsideError, parse
+from dogwatch.expressions.cel_types import Checker
+from dogwatch.expressions.cel_values import CelError
+from dogwatch.expressions.conditions import ConditionError, ConditionFailure, compile_condition
 
 VARIABLES = {
     "status": "int",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dogwatch.rules import cel_values as ops
-from dogwatch.rules.cel_regex import matcher
-from dogwatch.rules.cel_syntax import (
+from dogwatch.expressions import cel_values as ops
+from dogwatch.expressions.cel_regex import matcher
+from dogwatch.expressions.cel_syntax import (
     Binary,
     Call,
     Chain,
@@ -22,8 +22,8 @@ from dogwatch.rules.cel_syntax import (
     Select,
     Unary,
 )
-from dogwatch.rules.cel_types import Type
-from dogwatch.rules.cel_values import CelError, kind_of
+from dogwatch.expressions.cel_types import Type
+from dogwatch.expressions.cel_values import CelError, kind_of
 
 Values = Mapping[str, Any]
 Run = Callable[[Values], Any]

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dogwatch.rules.cel_syntax import ConditionError
-from dogwatch.rules.cel_values import CelError
+from dogwatch.expressions.cel_syntax import ConditionError
+from dogwatch.expressions.cel_values import CelError
 
 _PLACE = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 _ORDER = re.compile(r"overload for '_[<>]=?_' applied to '\((?:int|double|dyn), (?:int|double|dyn)\)'")

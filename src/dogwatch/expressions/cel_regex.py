@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from dogwatch.rules.cel_reference import reference_matcher
+from dogwatch.expressions.cel_reference import reference_matcher
 
 # Returns something true where the text holds the pattern.
 Search = Callable[[str], object]

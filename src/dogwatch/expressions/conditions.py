@@ -10,12 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dogwatch.core.component import nearest
-from dogwatch.errors import DogwatchError
-from dogwatch.rules.cel_compile import Compiler
-from dogwatch.rules.cel_reference import compile_reference
-from dogwatch.rules.cel_syntax import (
-    MAX_CHARS,
+from dogwatch.expressions.cel_syntax import (
     Chain,
     ConditionError,
     Has,
@@ -23,26 +18,17 @@ from dogwatch.rules.cel_syntax import (
     Literal,
     Name,
     Node,
-    OutsideError,
     Select,
     children,
     names,
-    parse,
 )
-from dogwatch.rules.cel_types import Checker, show
-from dogwatch.rules.cel_values import CelError
+from dogwatch.expressions.formula import ConditionFailure, compile_any, evaluate
 
 __all__ = ["Condition", "ConditionError", "ConditionFailure", "compile_condition"]
 
 _SHOWN_CHARS = 80
 _SHOWN_PARTS = 3
 _WORD = re.compile(r"[A-Za-z_]\w*")
-
-
-class ConditionFailure(DogwatchError):
-    """A condition that could not be decided with these values: no such key, overflow. The text says why."""
-
-    code = "condition_failed"
 
 
 class Condition:
@@ -77,12 +63,7 @@ class Condition:
 
         Raises: ConditionFailure.
         """
-        try:
-            result = self._run(values)
-        except CelError as error:
-            raise ConditionFailure(f"{self.text}: {error}") from None
-        except (RecursionError, OverflowError) as error:
-            raise ConditionFailure(f"{self.text}: values are too large or too deep: {error}") from None
+        result = evaluate(self.text, self._run, values)
         if result is True or result is False:
             return bool(result)
         raise ConditionFailure(f"{self.text}: the result is neither true nor false")
@@ -187,31 +168,6 @@ def compile_condition(text: str, variables: Mapping[str, str]) -> Condition:
 
     Raises: ConditionError with the message, the position in the text and, for an unknown variable, the nearest name.
     """
-    if not text.strip():
-        raise ConditionError("the condition is empty")
-    if len(text) > MAX_CHARS:
-        raise ConditionError(f"longer than {MAX_CHARS} characters", position=MAX_CHARS)
-    tree: Node | None = None
-    try:
-        tree = parse(text)
-        checker = Checker(text, variables)
-        kind = show(checker.of(tree))
-        _bool_kind(kind, text)
-        return Condition(text, variables, Compiler(checker.types).run(tree), tree, reference=False)
-    except OutsideError:
-        return _compile_outside(text, variables, tree)
-
-
-def _compile_outside(text: str, variables: Mapping[str, str], tree: Node | None) -> Condition:
-    try:
-        run, kind = compile_reference(text, variables)
-    except ConditionError as error:
-        unknown = str(error).partition("undeclared reference to '")[2].rstrip("'").split(".")[0]
-        if unknown and re.search(rf"\b{re.escape(unknown)}\s*\(", text):
-            raise ConditionError(f"unknown function '{unknown}()'", position=error.position) from None
-        if unknown:
-            hint = nearest(unknown, tuple(variables))
-            raise ConditionError(f"unknown name '{unknown}'", position=error.position, hint=hint) from None
-        raise
-    _bool_kind(kind.lower(), text)
-    return Condition(text, variables, run, tree, reference=True)
+    found = compile_any(text, variables, noun="condition")
+    _bool_kind(found.kind, text)
+    return Condition(text, variables, found.run, found.tree, reference=found.reference)

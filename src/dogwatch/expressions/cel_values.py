@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dogwatch.rules.cel_syntax import INT_MAX, INT_MIN
+from dogwatch.expressions.cel_syntax import INT_MAX, INT_MIN
 
 MAX_TEXT = 16 * 1024 * 1024
 _INT = re.compile(r"[ \t\n\v\f\r]*([+-]?\d+)[ \t\n\v\f\r]*", re.ASCII)
