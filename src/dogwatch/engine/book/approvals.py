@@ -97,7 +97,7 @@ def decide(
         run_id=run_id,
         step=found.name,
     )
-    payload = {"approve": approve, "actor": str(actor), "comment": comment}
+    payload = {"approve": approve, "by": str(actor), "comment": comment}
     orders.signal(tx, flavor, run_id, found.name, payload)
     record(tx, actor, verb, subject, reason=comment, after={"step": found.name})
     return orders.shown(tx, run_id)
