@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from dogwatch import __version__
+from dogwatch.access.options import ACCESS
+from dogwatch.access.part import AccessPart
+from dogwatch.access.service import Access
+from dogwatch.access.tables import access_tables
 from dogwatch.config.part import Configuration, Part
 from dogwatch.config.reload import Reloader
 from dogwatch.config.section import Section
@@ -30,14 +35,16 @@ from dogwatch.probes.probe import ProbeEnv
 from dogwatch.probes.spec import probes_section
 from dogwatch.probes.view import WatchView
 from dogwatch.probes.watch import Watch
+from dogwatch.store.database import Database
 from dogwatch.store.limits import STORE
 from dogwatch.store.part import StorePart
 from dogwatch.store.protocol import Store
 from dogwatch.store.sqlite import SqliteStore, open_store
+from dogwatch.store.state_sqlite import open_sqlite
 
 PROBES_SECTION = probes_section(PROBES)
 # What the features offer to the configuration; the daemon adds its own.
-SECTIONS: tuple[Section[Any], ...] = (PROBES_SECTION, MODULES, HOST, STORE, SELF_WATCH)
+SECTIONS: tuple[Section[Any], ...] = (PROBES_SECTION, MODULES, HOST, STORE, SELF_WATCH, ACCESS)
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,18 +75,32 @@ class Services(msgspec.Struct, kw_only=True):
     # `/probe` as blackbox_exporter answers it: (query, request headers in lower case) → (HTTP status, content type,
     # text). None where there is none.
     blackbox: Callable[[Mapping[str, str], Mapping[str, str]], Awaitable[tuple[int, str, str]]] | None = None
+    # Who may do what, and the audit trail. None only in tests of other things: then this machine may do everything.
+    access: Access | None = None
+    database: Database | None = None
 
 
 class App:
     """Everything of the running program but the web: built here, owned here, closed here."""
 
     def __init__(
-        self, *, clock: Clock, bus: Bus, store: SqliteStore, env: ProbeEnv, store_path: str, spawn: Spawn
+        self,
+        *,
+        clock: Clock,
+        bus: Bus,
+        store: SqliteStore,
+        env: ProbeEnv,
+        store_path: str,
+        spawn: Spawn,
+        database: Database,
+        access: Access,
     ) -> None:
         self.clock = clock
         self.bus = bus
         self.store = store
         self.env = env
+        self.database = database
+        self.access = access
         self.watch = Watch(env=env, store=store, bus=bus, clock=clock, section=PROBES_SECTION)
         self.hosts = Hosts(clock=clock, bus=bus, store=store, spawn=spawn)
         self.self_watch = SelfWatch(clock=clock, bus=bus)
@@ -87,6 +108,7 @@ class App:
         # In the order in which they start; they stop the other way round.
         self.parts: tuple[Part, ...] = (
             StorePart(store, store_path),
+            AccessPart(access, spawn),
             self.self_watch,
             self.hosts,
             self.blackbox,
@@ -115,6 +137,8 @@ class App:
             readiness=lambda: self._readiness(reload),
             findings=lambda: [msgspec.to_builtins(finding) for finding in self.self_watch.findings()],
             blackbox=self.blackbox.answer,
+            access=self.access,
+            database=self.database,
         )
 
     def _metrics(self, reload: Reloader) -> Iterable[Family]:
@@ -123,6 +147,8 @@ class App:
         yield from self.env.engine.metrics()
         yield from self.hosts.metrics()
         yield from self.store.metrics()
+        yield from self.database.metrics()
+        yield from self.access.metrics()
         yield from self.self_watch.metrics()
         yield from reload.families()
         yield Family(
@@ -148,11 +174,18 @@ class App:
     async def close(self) -> None:
         """Close what the parts shared, the store last."""
         await close_env(self.env)
+        await self.database.close()
         await self.store.close()
 
 
 def _version_series() -> str:
     return series("dogwatch_build_info", {"version": __version__})
+
+
+def state_path(store_path: str) -> Path:
+    """Return the file of the state database: beside the store's, so that one folder is to be kept."""
+    path = Path(store_path)
+    return path.with_name(f"{path.stem}-state{path.suffix}")
 
 
 async def open_app(configuration: Configuration, *, clock: Clock, spawn: Spawn) -> App:
@@ -165,7 +198,11 @@ async def open_app(configuration: Configuration, *, clock: Clock, spawn: Spawn) 
     options = configuration.get(STORE)
     store = await open_store(options.path, clock, options.limits())
     engine = Engine()
+    database: Database | None = None
     try:
+        database = await open_sqlite(state_path(options.path), [access_tables()], clock)
+        access = Access(database, state_path(options.path).parent, clock, configuration.get(ACCESS))
+        await access.open()
         engine.open()
         return App(
             clock=clock,
@@ -174,8 +211,12 @@ async def open_app(configuration: Configuration, *, clock: Clock, spawn: Spawn) 
             env=new_env(engine, {"clock": clock}),
             store_path=options.path,
             spawn=spawn,
+            database=database,
+            access=access,
         )
     except BaseException:
         engine.close()
+        if database is not None:
+            await database.close()
         await store.close()
         raise

@@ -6,12 +6,13 @@ import logging
 from functools import partial
 from typing import Any
 
-from litestar import Litestar, Request, Response, get
+from litestar import Litestar, Request, Response, Router, get
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException, ValidationException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
+from dogwatch.access.identity import Identity
 from dogwatch.app import Services
 from dogwatch.errors import DogwatchError
 from dogwatch.web import problems
@@ -26,6 +27,7 @@ from dogwatch.web.guard import Guard, Receive, Scope, Send
 from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
 from dogwatch.web.pages import OVERVIEW, problem_page
+from dogwatch.web.permissions import IDENTITY, PUBLIC, Gate, declared
 from dogwatch.web.pings import PING_HANDLERS
 from dogwatch.web.run_pages import RUNS
 from dogwatch.web.view import page_templates
@@ -58,6 +60,11 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
     meter = meter or Meter()
     places = [place for pages in PAGES for place in pages.places]
     context = WebContext(services, options, assets, page_templates(assets), meter, places)
+
+    def seen(request: Request[Any, Any, Any]) -> WebContext:
+        identity: Identity = request.scope[IDENTITY]  # type: ignore[literal-required]
+        return context.seen_by(identity)
+
     inner = Litestar(
         route_handlers=[
             *HANDLERS,
@@ -67,7 +74,8 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
             *(handler for pages in PAGES for handler in pages.handlers),
             static_file,
         ],
-        dependencies={"ctx": Provide(lambda: context, sync_to_thread=False)},
+        dependencies={"ctx": Provide(seen, sync_to_thread=False)},
+        guards=[Gate(services.access)],
         exception_handlers={Exception: partial(_failed, context)},
         openapi_config=OpenAPIConfig(
             title=f"{options.title} API",
@@ -75,16 +83,18 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
             description="What Dogwatch watches, as it is and as it was. Times are seconds since 1970 UTC.",
             path="/api/v1",
             render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            openapi_router=Router("/api/v1", route_handlers=[], opt=PUBLIC, include_in_schema=False),
         ),
         response_class=SafeResponse,
         logging_config=None,
         debug=False,
         request_max_body_size=None,  # the guard's, and heartbeats cut theirs
     )
-    return WebApplication(Guard(inner, options, meter), context)  # type: ignore[arg-type]
+    declared(inner)
+    return WebApplication(Guard(inner, options, meter, services.access), context)  # type: ignore[arg-type]
 
 
-@get("/static/{version:str}/{name:path}", include_in_schema=False)
+@get("/static/{version:str}/{name:path}", opt=PUBLIC, include_in_schema=False)
 async def static_file(ctx: Ctx, request: Request[Any, Any, Any], version: Segment, name: Segment) -> Response[bytes]:
     asset = ctx.assets.find(segment(str(name)).lstrip("/"))
     if asset is None:

@@ -8,10 +8,11 @@ import msgspec
 
 
 class Place(msgspec.Struct, frozen=True):
-    """An entry of the navigation. Pages below its path belong to it."""
+    """An entry of the navigation. Pages below its path belong to it. noun: shown to who may read such; "" for all."""
 
     title: str
     path: str
+    noun: str = ""
 
     def holds(self, path: str) -> bool:
         return path == self.path or (self.path != "/" and path.startswith(f"{self.path}/"))

@@ -88,6 +88,7 @@ class EventStream:
         self._targets = targets
         self._brief = brief
         self._since_s = since_s
+        self._sees = ctx.event_filter()
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         streams = self._ctx.streams
@@ -145,6 +146,8 @@ class EventStream:
         async for first in events:
             await asyncio.sleep(GATHER_S)
             gathered = [first, *events.take()]
+            if self._sees is not None:
+                gathered = [event for event in gathered if self._sees(event)]
             out = []
             if events.dropped > told:
                 self._ctx.meter.events_dropped += events.dropped - told

@@ -12,10 +12,14 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from dogwatch.access.service import Access
+from dogwatch.errors import DogwatchError
 from dogwatch.web import problems
 from dogwatch.web.encoding import encode_json
 from dogwatch.web.meter import Meter, route
 from dogwatch.web.options import WebOptions, is_loopback
+from dogwatch.web.permissions import IDENTITY
+from dogwatch.web.recognise import Recogniser
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -43,8 +47,12 @@ _PACKED_TYPES = (b"text/", b"application/json", b"application/problem+json", b"a
 
 
 class Guard:
-    def __init__(self, inner: Application, options: WebOptions, meter: Meter) -> None:
+    """access: who may do what; without it, whoever is on this machine may do everything."""
+
+    def __init__(self, inner: Application, options: WebOptions, meter: Meter, access: Access | None = None) -> None:
         self._inner = inner
+        self._access = access
+        self._recognise = Recogniser(options, access)
         self._meter = meter
         self._options = options
         external = urlsplit(options.external_url)
@@ -70,6 +78,12 @@ class Guard:
             await answer.problem(refusal)
             return
         scope["path"] = _path(scope)
+        try:
+            scope[IDENTITY] = await self._recognise(scope, headers, forwarded=_forwarded(headers))
+        except DogwatchError as error:
+            # Who asks cannot be told while the database is gone.
+            await answer.problem(problems.from_error(error))
+            return
         if scope["method"] == "HEAD" and not scope["path"].startswith("/ping/"):
             scope["method"] = "GET"
         await self._inner(scope, self._bounded(scope, receive), answer.send)
@@ -114,6 +128,8 @@ class Guard:
         ours = {f"{scope['scheme']}://{host}", f"https://{host}", self._origin}
         if site not in ("", "same-origin", "none") or (origin and origin not in ours):
             return problems.problem(403, "the request comes from another site")
+        if self._access is not None:
+            return None  # permissions decide
         writes = self._options.writes
         if writes == "anyone" or (writes == "loopback" and _from_here(scope, headers)):
             return None
@@ -247,9 +263,13 @@ def _hostname(host: str) -> str:
     return host.partition(":")[0]
 
 
+def _forwarded(headers: dict[bytes, bytes]) -> bool:
+    return b"x-forwarded-for" in headers or b"forwarded" in headers or b"x-real-ip" in headers
+
+
 def _from_here(scope: Scope, headers: dict[bytes, bytes]) -> bool:
     """Return whether the caller is on this machine; a proxy on it speaks for others, who are not."""
-    if b"x-forwarded-for" in headers or b"forwarded" in headers or b"x-real-ip" in headers:
+    if _forwarded(headers):
         return False
     client = scope.get("client")
     return client is None or is_loopback(client[0])

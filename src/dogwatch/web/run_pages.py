@@ -17,7 +17,8 @@ from dogwatch.web.api import run_models
 from dogwatch.web.api.jobs import find_job, last_runs, matching_jobs
 from dogwatch.web.context import Ctx, Segment, WebContext, segment
 from dogwatch.web.contributions import Pages, Place
-from dogwatch.web.rendering import html
+from dogwatch.web.permissions import may
+from dogwatch.web.rendering import html_page
 
 _JOBS_SHOWN = 100
 _RUNS_SHOWN = 50
@@ -63,14 +64,14 @@ async def _jobs_values(ctx: WebContext, q: str, cursor: str) -> dict[str, Any]:
     }
 
 
-@get("/jobs", include_in_schema=False)
+@get("/jobs", opt=may("job"), include_in_schema=False)
 async def jobs_page(ctx: Ctx, q: Text = "", cursor: Cursor = "") -> Response[bytes]:
-    return html(ctx, "jobs.html", await _jobs_values(ctx, q, cursor), here="/jobs")
+    return html_page(ctx, "jobs.html", await _jobs_values(ctx, q, cursor), here="/jobs")
 
 
-@get("/fragments/jobs", include_in_schema=False)
+@get("/fragments/jobs", opt=may("job"), include_in_schema=False)
 async def jobs_fragment(ctx: Ctx, q: Text = "", cursor: Cursor = "") -> Response[bytes]:
-    return html(ctx, "jobs_now.html", await _jobs_values(ctx, q, cursor))
+    return html_page(ctx, "jobs_now.html", await _jobs_values(ctx, q, cursor))
 
 
 async def _job_values(ctx: WebContext, job: JobSpec) -> dict[str, Any]:
@@ -84,14 +85,14 @@ async def _job_values(ctx: WebContext, job: JobSpec) -> dict[str, Any]:
     }
 
 
-@get("/jobs/{name:str}", include_in_schema=False)
+@get("/jobs/{name:str}", opt=may("job"), include_in_schema=False)
 async def job_page(ctx: Ctx, name: Segment) -> Response[bytes]:
-    return html(ctx, "job.html", await _job_values(ctx, find_job(ctx, segment(name))), here="/jobs/-")
+    return html_page(ctx, "job.html", await _job_values(ctx, find_job(ctx, segment(name))), here="/jobs/-")
 
 
-@get("/fragments/job/{name:str}", include_in_schema=False)
+@get("/fragments/job/{name:str}", opt=may("job"), include_in_schema=False)
 async def job_fragment(ctx: Ctx, name: Segment) -> Response[bytes]:
-    return html(ctx, "job_now.html", await _job_values(ctx, find_job(ctx, segment(name))))
+    return html_page(ctx, "job_now.html", await _job_values(ctx, find_job(ctx, segment(name))))
 
 
 async def _runs_values(ctx: WebContext, asked: Asked) -> dict[str, Any]:
@@ -122,20 +123,20 @@ async def _runs_values(ctx: WebContext, asked: Asked) -> dict[str, Any]:
     }
 
 
-@get("/runs", include_in_schema=False)
+@get("/runs", opt=may("run"), include_in_schema=False)
 async def runs_page(
     ctx: Ctx, states: Words = None, job: Text = "", label: Text = "", trigger: Text = "", cursor: Cursor = ""
 ) -> Response[bytes]:
     asked = Asked(job=job, states=tuple(filter(None, states or ())), label=label, trigger=trigger, cursor=cursor)
-    return html(ctx, "runs.html", await _runs_values(ctx, asked), here="/runs")
+    return html_page(ctx, "runs.html", await _runs_values(ctx, asked), here="/runs")
 
 
-@get("/fragments/runs", include_in_schema=False)
+@get("/fragments/runs", opt=may("run"), include_in_schema=False)
 async def runs_fragment(
     ctx: Ctx, states: Words = None, job: Text = "", label: Text = "", trigger: Text = "", cursor: Cursor = ""
 ) -> Response[bytes]:
     asked = Asked(job=job, states=tuple(filter(None, states or ())), label=label, trigger=trigger, cursor=cursor)
-    return html(ctx, "runs_now.html", await _runs_values(ctx, asked))
+    return html_page(ctx, "runs_now.html", await _runs_values(ctx, asked))
 
 
 async def _run_values(ctx: WebContext, run: Run) -> dict[str, Any]:
@@ -154,26 +155,26 @@ async def _run_values(ctx: WebContext, run: Run) -> dict[str, Any]:
     }
 
 
-@get("/runs/{run_id:str}", include_in_schema=False)
+@get("/runs/{run_id:str}", opt=may("run"), include_in_schema=False)
 async def run_page(ctx: Ctx, run_id: Segment) -> Response[bytes]:
     run = await ctx.services.runs.show(segment(run_id))
-    return html(ctx, "run.html", await _run_values(ctx, run), here="/runs/-")
+    return html_page(ctx, "run.html", await _run_values(ctx, run), here="/runs/-")
 
 
-@get("/fragments/run/{run_id:str}", include_in_schema=False)
+@get("/fragments/run/{run_id:str}", opt=may("run"), include_in_schema=False)
 async def run_fragment(ctx: Ctx, run_id: Segment) -> Response[bytes]:
     run = await ctx.services.runs.show(segment(run_id))
-    return html(ctx, "run_now.html", await _run_values(ctx, run))
+    return html_page(ctx, "run_now.html", await _run_values(ctx, run))
 
 
-@get("/workers", include_in_schema=False)
+@get("/workers", opt=may("worker"), include_in_schema=False)
 async def workers_page(ctx: Ctx) -> Response[bytes]:
-    return html(ctx, "workers.html", {"workers": await ctx.services.runs.workers()}, here="/workers")
+    return html_page(ctx, "workers.html", {"workers": await ctx.services.runs.workers()}, here="/workers")
 
 
-@get("/fragments/workers", include_in_schema=False)
+@get("/fragments/workers", opt=may("worker"), include_in_schema=False)
 async def workers_fragment(ctx: Ctx) -> Response[bytes]:
-    return html(ctx, "workers_now.html", {"workers": await ctx.services.runs.workers()})
+    return html_page(ctx, "workers_now.html", {"workers": await ctx.services.runs.workers()})
 
 
 RUNS = Pages(
@@ -189,5 +190,5 @@ RUNS = Pages(
         workers_page,
         workers_fragment,
     ),
-    places=(Place("Jobs", "/jobs"), Place("Runs", "/runs"), Place("Workers", "/workers")),
+    places=(Place("Jobs", "/jobs", "job"), Place("Runs", "/runs", "run"), Place("Workers", "/workers", "worker")),
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
-from litestar import Request, Response, get, post
+from litestar import Response, get, post
 from litestar.openapi import ResponseSpec
 from litestar.params import HeaderParameter, JSONBody, QueryParameter
 
@@ -16,11 +16,11 @@ from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.values import Run, RunFilter, StartRun
 from dogwatch.errors import NotFound
 from dogwatch.web import listing
-from dogwatch.web.actors import actor_of
 from dogwatch.web.api import run_models as models
 from dogwatch.web.api.models import Limit, NameParam, refusals
 from dogwatch.web.context import Ctx, WebContext, segment
 from dogwatch.web.encoding import SafeResponse
+from dogwatch.web.permissions import may
 
 IdempotencyKey = Annotated[
     str | None,
@@ -55,7 +55,7 @@ async def last_runs(ctx: WebContext, jobs: Sequence[JobSpec]) -> list[Run | None
     return [page.items[0] if page.items else None for page in pages]
 
 
-@get("/api/v1/jobs", summary="Jobs, by name", responses=refusals(503))
+@get("/api/v1/jobs", opt=may("job"), summary="Jobs, by name", responses=refusals(503))
 async def list_jobs(
     ctx: Ctx,
     q: Annotated[str, QueryParameter(max_length=500, description="Words")] = "",
@@ -73,7 +73,7 @@ async def list_jobs(
     )
 
 
-@get("/api/v1/jobs/{name:str}", summary="One job", responses=refusals(404, 503))
+@get("/api/v1/jobs/{name:str}", opt=may("job"), summary="One job", responses=refusals(404, 503))
 async def show_job(ctx: Ctx, name: NameParam) -> models.JobOut:
     job = find_job(ctx, segment(name))
     return models.job_out(job, (await last_runs(ctx, [job]))[0])
@@ -102,19 +102,19 @@ def plan_out(plan: Outlook) -> models.PlanOut:
 
 @post(
     "/api/v1/jobs/{name:str}/plan",
+    opt=may("job"),
     status_code=200,
     summary="What a run would do; does nothing",
     responses=refusals(403, 404, 413),
 )
-async def plan_job(
-    ctx: Ctx, request: Request[Any, Any, Any], name: NameParam, data: JSONBody[models.PlanIn]
-) -> models.PlanOut:
+async def plan_job(ctx: Ctx, name: NameParam, data: JSONBody[models.PlanIn]) -> models.PlanOut:
     job = find_job(ctx, segment(name))
-    return plan_out(ctx.services.plan(StartRun(job=job.name, parameters=data.parameters, actor=actor_of(request))))
+    return plan_out(ctx.services.plan(StartRun(job=job.name, parameters=data.parameters, actor=ctx.actor)))
 
 
 @post(
     "/api/v1/jobs/{name:str}/runs",
+    opt=may("job", "run"),
     status_code=201,
     summary="Start a run; answers once it is on disk",
     responses={
@@ -124,17 +124,17 @@ async def plan_job(
 )
 async def start_job(
     ctx: Ctx,
-    request: Request[Any, Any, Any],
     name: NameParam,
     data: JSONBody[models.StartIn],
     key: IdempotencyKey = None,
 ) -> Response[models.RunOut]:
     job = find_job(ctx, segment(name))
+    ctx.require("job", "run", job.labels)
     started = await ctx.services.runs.start(
         StartRun(
             job=job.name,
             parameters=data.parameters,
-            actor=actor_of(request),
+            actor=ctx.actor,
             key=key or "",
             due_s=data.due_s,
             priority=data.priority,

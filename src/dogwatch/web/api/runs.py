@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any
+from typing import Annotated
 
-from litestar import Request, Response, get, post
+from litestar import Response, get, post
 from litestar.openapi import ResponseSpec
 from litestar.params import HeaderParameter, JSONBody, QueryParameter
 
 from dogwatch.engine.values import Run, RunFilter
 from dogwatch.errors import Conflict
-from dogwatch.web.actors import actor_of
 from dogwatch.web.api import run_models as models
 from dogwatch.web.api.jobs import IdempotencyKey
 from dogwatch.web.api.models import Limit, refusals
 from dogwatch.web.context import Ctx, WebContext, segment
 from dogwatch.web.encoding import SafeResponse, encode_json
 from dogwatch.web.events import EventStreamResponse
+from dogwatch.web.permissions import may
 from dogwatch.web.run_streams import RunStream, output_frames, whole_frames
 
 StepQuery = Annotated[str, QueryParameter(max_length=200, description="Output of this step only")]
@@ -38,18 +38,20 @@ def _document(run: Run, status: int = 200) -> Response[models.RunOut]:
     return SafeResponse(shown, status_code=status, headers={"ETag": _tag(shown)})
 
 
-async def _found(ctx: WebContext, run_id: str, expected: str | None = None) -> Run:
+async def _found(ctx: WebContext, run_id: str, verb: str = "read", expected: str | None = None) -> Run:
     """Return the run that an id or its beginning names.
 
-    Raises: Conflict where it is not any more as `expected`, an ETag, has it.
+    verb: what is to be done to it.
+    Raises: NotAllowed; Conflict where it is not any more as `expected`, an ETag, has it.
     """
     run = await ctx.services.runs.show(segment(run_id))
+    ctx.require("run", verb, run.labels)
     if expected not in (None, "*") and _tag(models.run_out(run)) not in str(expected):
         raise Conflict(f"the run {run.run_id} changed meanwhile", hint="look at it again")
     return run
 
 
-@get("/api/v1/runs", summary="Runs, newest first", responses=refusals(503))
+@get("/api/v1/runs", opt=may("run"), summary="Runs, newest first", responses=refusals(503))
 async def list_runs(
     ctx: Ctx,
     job: Annotated[str, QueryParameter(max_length=500)] = "",
@@ -81,6 +83,7 @@ async def list_runs(
 
 @get(
     "/api/v1/runs/{run_id:str}",
+    opt=may("run"),
     summary="One run",
     responses={304: ResponseSpec(None, description="As If-None-Match has it"), **refusals(404, 503)},
 )
@@ -91,7 +94,7 @@ async def show_run(ctx: Ctx, run_id: models.RunIdParam, known: IfNoneMatch = Non
     return answer
 
 
-@get("/api/v1/runs/{run_id:str}/steps", summary="Its steps, in order", responses=refusals(404, 503))
+@get("/api/v1/runs/{run_id:str}/steps", opt=may("run"), summary="Its steps, in order", responses=refusals(404, 503))
 async def run_steps(ctx: Ctx, run_id: models.RunIdParam) -> list[models.StepOut]:
     run = await _found(ctx, run_id)
     return [models.step_out(step) for step in await ctx.services.runs.steps(run.run_id)]
@@ -99,53 +102,53 @@ async def run_steps(ctx: Ctx, run_id: models.RunIdParam) -> list[models.StepOut]
 
 @post(
     "/api/v1/runs/{run_id:str}/cancel",
+    opt=may("run", "cancel"),
     status_code=200,
     summary="End it and its children; cleanup steps run",
     responses=refusals(403, 404, 409, 413, 503),
 )
 async def cancel_run(
     ctx: Ctx,
-    request: Request[Any, Any, Any],
     run_id: models.RunIdParam,
     data: JSONBody[models.ReasonIn],
     expected: IfMatch = None,
 ) -> Response[models.RunOut]:
-    run = await _found(ctx, run_id, expected)
-    return _document(await ctx.services.runs.cancel(run.run_id, actor_of(request), reason=data.reason))
+    run = await _found(ctx, run_id, "cancel", expected)
+    return _document(await ctx.services.runs.cancel(run.run_id, ctx.actor, reason=data.reason))
 
 
 @post(
     "/api/v1/runs/{run_id:str}/pause",
+    opt=may("run", "change"),
     status_code=200,
     summary="Begin no further step",
     responses=refusals(403, 404, 409, 413, 503),
 )
 async def pause_run(
     ctx: Ctx,
-    request: Request[Any, Any, Any],
     run_id: models.RunIdParam,
     data: JSONBody[models.ReasonIn],
     expected: IfMatch = None,
 ) -> Response[models.RunOut]:
-    run = await _found(ctx, run_id, expected)
-    return _document(await ctx.services.runs.pause(run.run_id, actor_of(request), reason=data.reason))
+    run = await _found(ctx, run_id, "change", expected)
+    return _document(await ctx.services.runs.pause(run.run_id, ctx.actor, reason=data.reason))
 
 
 @post(
     "/api/v1/runs/{run_id:str}/resume",
+    opt=may("run", "change"),
     status_code=200,
     summary="Let a paused run go on",
     responses=refusals(403, 404, 409, 503),
 )
-async def resume_run(
-    ctx: Ctx, request: Request[Any, Any, Any], run_id: models.RunIdParam, expected: IfMatch = None
-) -> Response[models.RunOut]:
-    run = await _found(ctx, run_id, expected)
-    return _document(await ctx.services.runs.resume(run.run_id, actor_of(request)))
+async def resume_run(ctx: Ctx, run_id: models.RunIdParam, expected: IfMatch = None) -> Response[models.RunOut]:
+    run = await _found(ctx, run_id, "change", expected)
+    return _document(await ctx.services.runs.resume(run.run_id, ctx.actor))
 
 
 @post(
     "/api/v1/runs/{run_id:str}/rerun",
+    opt=may("run", "run"),
     status_code=201,
     summary="Start it again as a new run",
     responses={
@@ -155,37 +158,41 @@ async def resume_run(
 )
 async def rerun_run(
     ctx: Ctx,
-    request: Request[Any, Any, Any],
     run_id: models.RunIdParam,
     data: JSONBody[models.RerunIn],
     key: IdempotencyKey = None,
 ) -> Response[models.RunOut]:
-    run = await _found(ctx, run_id)
-    started = await ctx.services.runs.rerun(run.run_id, actor_of(request), failed_only=data.failed_only, key=key or "")
+    run = await _found(ctx, run_id, "run")
+    started = await ctx.services.runs.rerun(run.run_id, ctx.actor, failed_only=data.failed_only, key=key or "")
     return _document(started.run, 201 if started.created else 200)
 
 
 @post(
     "/api/v1/runs/{run_id:str}/decide",
+    opt=may("run", "approve"),
     status_code=200,
     summary="Approve or reject a step that waits for it",
     responses=refusals(403, 404, 409, 413, 503),
 )
 async def decide_run(
     ctx: Ctx,
-    request: Request[Any, Any, Any],
     run_id: models.RunIdParam,
     data: JSONBody[models.DecideIn],
     expected: IfMatch = None,
 ) -> Response[models.RunOut]:
-    run = await _found(ctx, run_id, expected)
+    run = await _found(ctx, run_id, "approve", expected)
     decided = await ctx.services.runs.decide(
-        run.run_id, data.step, actor_of(request), approve=data.approve, comment=data.comment
+        run.run_id, data.step, ctx.actor, approve=data.approve, comment=data.comment
     )
     return _document(decided)
 
 
-@get("/api/v1/runs/{run_id:str}/output", summary="What was kept of its output", responses=refusals(404, 503))
+@get(
+    "/api/v1/runs/{run_id:str}/output",
+    opt=may("run"),
+    summary="What was kept of its output",
+    responses=refusals(404, 503),
+)
 async def run_output(
     ctx: Ctx,
     run_id: models.RunIdParam,
@@ -204,6 +211,7 @@ async def run_output(
 
 @get(
     "/api/v1/runs/{run_id:str}/output/follow",
+    opt=may("run"),
     summary="Its output as it comes (server-sent events)",
     responses={200: _STREAM, **refusals(404, 429, 503)},
 )
@@ -221,6 +229,7 @@ async def follow_output(
 
 @get(
     "/api/v1/runs/{run_id:str}/events",
+    opt=may("run"),
     summary="Its state, steps and output as they change (server-sent events)",
     responses={200: _STREAM, **refusals(404, 429, 503)},
 )
