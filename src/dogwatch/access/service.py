@@ -40,6 +40,9 @@ _ADMINISTER = Permission("user", "change")
 _SETUP = Actor(kind="setup", name="first user")
 
 
+_MOST_SEEN = 10_000
+
+
 class Access:
     """Users, tokens, sessions and the audit trail over the state database. folder: of the data, for keys."""
 
@@ -54,6 +57,8 @@ class Access:
         self.setup_code = ""
         self._known: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
         self._rights: dict[tuple[str, ...], Rights] = {}
+        # Of those who asked lately: who decides has asked.
+        self._roles_seen: dict[str, tuple[str, ...]] = {}
         self._local: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
         self._used_tokens: dict[str, tuple[float, str]] = {}
         self._used_sessions: dict[str, float] = {}
@@ -126,6 +131,10 @@ class Access:
             names = list(self.options.oidc.default_roles)
         return tuple(names)
 
+    def has_role(self, actor: Actor, role: str) -> bool:
+        """Return whether who asked lately has a role; this machine itself has all. Safe in every thread."""
+        return actor.kind == "local" or role in self._roles_seen.get(str(actor), ())
+
     def roles(self) -> list[Role]:
         return [role for name in self.options.role_names() if (role := self.options.role(name))]
 
@@ -162,7 +171,14 @@ class Access:
                 return None
             name = owner.name
             scope = scope.within(self.rights_of(self.roles_of(owner)))
-        return Identity(actor=Actor(kind="token", name=token.name), rights=scope, how="token", user=name, key=token.id)
+        actor = Actor(kind="token", name=token.name)
+        self._see_roles(actor, tuple(token.roles))
+        return Identity(actor=actor, rights=scope, how="token", user=name, key=token.id)
+
+    def _see_roles(self, actor: Actor, roles: tuple[str, ...]) -> None:
+        if len(self._roles_seen) >= _MOST_SEEN:
+            self._roles_seen.clear()
+        self._roles_seen[str(actor)] = roles
 
     async def by_session(self, secret: str, address: str) -> Identity | None:
         """Return who a browser's session stands for."""
@@ -184,8 +200,10 @@ class Access:
         session, user = await self.database.read(work)
         if session is None or user is None or user.disabled or user.version != session.version:
             return None
+        actor = Actor(kind="user", name=user.name)
+        self._see_roles(actor, self.roles_of(user))
         return Identity(
-            actor=Actor(kind="user", name=user.name),
+            actor=actor,
             rights=self.rights_of(self.roles_of(user)),
             how="session",
             user=user.name,

@@ -72,3 +72,43 @@ def drain(client: Client, worker_id: str, as_json: bool) -> None:
         print_json(found)
     else:
         click.echo(f"{status_text(found['state'])}  {one_line(found['worker_id'])}: {found['busy']} runs left")
+
+
+@worker.command()
+@click.option("-c", "--config", "paths", multiple=True, metavar="PATH", help="File or folder; may be repeated.")
+@click.option("--labels", multiple=True, metavar="KEY=VALUE", help="Labels that jobs may ask for; may be repeated.")
+@click.option("--slots", type=click.IntRange(1, 1000), help="Runs at the same time. Default: engine.slots.")
+@click.option("--data", metavar="FOLDER", help="Where the lock of running programs lives.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Replace a setting: --set engine.ttl=10s.")
+@click.option(
+    "--log-level",
+    default="info",
+    show_default=True,
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="How much is logged.",
+)
+@click.option(
+    "--log-format", default="text", show_default=True, type=click.Choice(["text", "json"]), help="How it is logged."
+)
+def run(
+    paths: tuple[str, ...],
+    labels: tuple[str, ...],
+    slots: int | None,
+    data: str | None,
+    settings: tuple[str, ...],
+    log_level: str,
+    log_format: str,
+) -> int:
+    """Carry out runs on this machine, from the PostgreSQL that database.url names.
+
+    Any number of machines may. SIGTERM and Ctrl-C let running steps end within
+    engine.grace and give the rest back; SIGHUP reloads the configuration.
+
+    \b
+    Examples:
+      dogwatch worker run -c /etc/dogwatch --labels zone=a --slots 8
+      DOGWATCH_DATABASE__URL=postgresql://watch@db-1/watch dogwatch worker run
+    """
+    from dogwatch.cli.worker_run import start
+
+    return start(paths, labels, slots, data, settings, log_level=log_level, log_format=log_format)

@@ -24,6 +24,7 @@ from dogwatch.web.contributions import Pages
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.exposition import EXPOSITION_HANDLERS
 from dogwatch.web.guard import Guard, Receive, Scope, Send
+from dogwatch.web.hooks import HOOK_HANDLERS
 from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
 from dogwatch.web.pages import OVERVIEW, problem_page
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 # Every feature that has pages, in the order of the navigation.
 PAGES: tuple[Pages, ...] = (OVERVIEW, RUNS)
 # What programs ask for is never answered with a page, even in a browser.
-_PROGRAMS = ("/api/", "/ping/", "/badge", "/group-badge", "/metrics", "/probe", "/static/")
+_PROGRAMS = ("/api/", "/ping/", "/hooks/", "/badge", "/group-badge", "/metrics", "/probe", "/static/")
 
 
 class WebApplication:
@@ -70,6 +71,7 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
             *HANDLERS,
             *EXPOSITION_HANDLERS,
             *PING_HANDLERS,
+            *HOOK_HANDLERS,
             *BADGE_HANDLERS,
             *(handler for pages in PAGES for handler in pages.handlers),
             static_file,

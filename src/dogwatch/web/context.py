@@ -105,6 +105,10 @@ class WebContext:
     def rights(self) -> Rights:
         return self.identity.rights
 
+    def may(self, noun: str, verb: str = "read") -> bool:
+        """Return whether the one who asks may do that to anything: for what pages offer."""
+        return self.identity.rights.may(Permission(noun, verb))
+
     def require(self, noun: str, verb: str, labels: Mapping[str, str]) -> None:
         """Raises: NotAllowed where the one who asks may not do that to a thing with these labels. The route's own
         permission has been checked: this is about the thing.

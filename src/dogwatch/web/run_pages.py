@@ -9,6 +9,7 @@ import msgspec
 from litestar import Response, get
 from litestar.params import QueryParameter
 
+from dogwatch.engine.graph_check import needs_of
 from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.values import Run, RunFilter, RunState
 from dogwatch.errors import UsageError
@@ -79,7 +80,7 @@ async def _job_values(ctx: WebContext, job: JobSpec) -> dict[str, Any]:
     return {
         "job": job,
         "parameters": [run_models.parameter_out(name, one) for name, one in job.parameters.items()],
-        "needs": run_models.needs_of(job),
+        "needs": needs_of(job),
         "runs": page.items,
         "more": bool(page.cursor),
     }

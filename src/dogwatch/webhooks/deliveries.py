@@ -123,12 +123,23 @@ def show(tx: Tx, delivery_id: str) -> tuple[Delivery, Content]:
     return _row(row), content
 
 
-def find(tx: Tx, *, endpoint: str = "", state: str = "", limit: int = 50, cursor: str = "") -> Page[Delivery]:
-    """Return deliveries, newest first."""
+def find(
+    tx: Tx,
+    *,
+    endpoint: str = "",
+    state: str = "",
+    limit: int = 50,
+    cursor: str = "",
+    among: Sequence[str] | None = None,
+) -> Page[Delivery]:
+    """Return deliveries, newest first. among: of these endpoints only."""
+    names = {f"name_{number}": name for number, name in enumerate(among or ())}
+    within = "" if among is None else f" AND endpoint IN ({', '.join(f':{key}' for key in names) or 'NULL'})"
     rows = tx.rows(
         f"SELECT {_COLUMNS} FROM hook_deliveries WHERE (:endpoint = '' OR endpoint = :endpoint)"  # noqa: S608
         " AND (:state = '' OR state = :state) AND (:cursor = '' OR delivery_id < :cursor)"
-        " ORDER BY delivery_id DESC LIMIT :limit",
+        f"{within} ORDER BY delivery_id DESC LIMIT :limit",
+        **names,
         endpoint=clean(endpoint),
         state=clean(state),
         cursor=clean(cursor),

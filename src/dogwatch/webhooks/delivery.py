@@ -76,6 +76,7 @@ class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     filter: str = ""
     parameters: Sequence[str] = ()
+    labels: Mapping[str, str] = {}
     paused: bool = False
     counts: Mapping[str, int] = {}
     rejections: Sequence[Rejection] = ()

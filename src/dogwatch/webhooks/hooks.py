@@ -262,10 +262,16 @@ class Hooks:
         return _view(self._known(name), await self._database.read(deliveries.newest))
 
     async def deliveries(
-        self, *, endpoint: str = "", state: str = "", limit: int = 50, cursor: str = ""
+        self,
+        *,
+        endpoint: str = "",
+        state: str = "",
+        limit: int = 50,
+        cursor: str = "",
+        among: Sequence[str] | None = None,
     ) -> Page[Delivery]:
         return await self._database.read(
-            lambda tx: deliveries.find(tx, endpoint=endpoint, state=state, limit=limit, cursor=cursor)
+            lambda tx: deliveries.find(tx, endpoint=endpoint, state=state, limit=limit, cursor=cursor, among=among)
         )
 
     async def delivery(self, delivery_id: str) -> DeliveryDetail:
@@ -430,6 +436,7 @@ def _view(route: Route, last: Mapping[str, float]) -> EndpointView:
         path=f"/hooks/{endpoint.name}",
         filter=endpoint.filter or "",
         parameters=tuple(endpoint.parameters),
+        labels=endpoint.labels,
         paused=endpoint.paused,
         counts=dict(route.counts),
         rejections=tuple(route.rejections),

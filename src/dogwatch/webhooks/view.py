@@ -62,8 +62,16 @@ class HooksView(Protocol):
         ...
 
     async def deliveries(
-        self, *, endpoint: str = "", state: str = "", limit: int = 50, cursor: str = ""
-    ) -> Page[Delivery]: ...
+        self,
+        *,
+        endpoint: str = "",
+        state: str = "",
+        limit: int = 50,
+        cursor: str = "",
+        among: Sequence[str] | None = None,
+    ) -> Page[Delivery]:
+        """among: of these endpoints only; None for all."""
+        ...
 
     async def delivery(self, delivery_id: str) -> DeliveryDetail:
         """delivery_id: whole, or a beginning that only one has. Raises: NotFound."""

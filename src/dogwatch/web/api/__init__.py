@@ -5,8 +5,10 @@ Belongs here: shapes and addresses. Does not: what a value means or whether some
 
 from __future__ import annotations
 
+from dogwatch.web.api.hooks import HOOK_API_HANDLERS
 from dogwatch.web.api.hosts import HOST_HANDLERS
 from dogwatch.web.api.jobs import JOB_HANDLERS
+from dogwatch.web.api.notify import NOTIFY_HANDLERS
 from dogwatch.web.api.program import PROGRAM_HANDLERS
 from dogwatch.web.api.runs import RUN_HANDLERS
 from dogwatch.web.api.targets import TARGET_HANDLERS
@@ -19,4 +21,6 @@ HANDLERS = (
     *RUN_HANDLERS,
     *WORKER_HANDLERS,
     *PROGRAM_HANDLERS,
+    *HOOK_API_HANDLERS,
+    *NOTIFY_HANDLERS,
 )

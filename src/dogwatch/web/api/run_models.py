@@ -10,6 +10,8 @@ from litestar.params import PathParameter, QueryParameter
 from msgspec import Meta
 
 from dogwatch.core.component import nearest
+from dogwatch.engine.graph_check import needs_of
+from dogwatch.engine.parameters import is_required
 from dogwatch.engine.spec import JobSpec, Parameter
 from dogwatch.engine.values import Chunk, Run, RunState, StepRun, Worker
 from dogwatch.errors import UsageError
@@ -174,7 +176,7 @@ def parameter_out(name: str, one: Parameter) -> ParameterOut:
         name=name,
         doc=one.doc,
         type=one.type,
-        required=needed(one),
+        required=is_required(one),
         default=None if one.secret else one.default,
         choices=list(one.choices),
         pattern=one.pattern,
@@ -182,11 +184,6 @@ def parameter_out(name: str, one: Parameter) -> ParameterOut:
         max=one.max,
         secret=one.secret,
     )
-
-
-def needed(one: Parameter) -> bool:
-    """Return whether a start without this parameter is refused."""
-    return one.default is None if one.required is None else one.required
 
 
 class JobStepOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,6 +210,7 @@ class JobOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def job_out(job: JobSpec, last_run: Run | None = None) -> JobOut:
+    needs = needs_of(job)
     return JobOut(
         name=job.name,
         doc=job.doc,
@@ -222,26 +220,18 @@ def job_out(job: JobSpec, last_run: Run | None = None) -> JobOut:
             JobStepOut(
                 name=step.name,
                 kind=step.action.kind,
-                needs=list(needs),
+                needs=list(needs[step.name]),
                 when=step.when or "",
                 always=step.always,
                 allow_failure=step.allow_failure,
             )
-            for step, needs in zip(job.steps, needs_of(job), strict=True)
+            for step in job.steps
         ],
         on_error=job.on_error,
         timeout_s=job.timeout,
         worker=dict(job.worker),
         last_run=None if last_run is None else run_out(last_run),
     )
-
-
-def needs_of(job: JobSpec) -> list[tuple[str, ...]]:
-    """Return what each step needs: what it says, else the step written before it."""
-    return [
-        tuple(step.needs) if step.needs is not None else ((job.steps[index - 1].name,) if index else ())
-        for index, step in enumerate(job.steps)
-    ]
 
 
 class JobPage(msgspec.Struct, frozen=True, kw_only=True):
