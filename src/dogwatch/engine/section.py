@@ -34,9 +34,9 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     work: bool = True
     slots: Annotated[int, Meta(ge=1, le=1000)] = 10
     labels: Mapping[str, str] = {}
-    ttl: Annotated[Seconds, Meta(ge=1, le=600)] = 5.0
+    ttl: Seconds = 5.0
     grace: Seconds = 8.0
-    poll: Annotated[Seconds, Meta(ge=0.05, le=60)] = 1.0
+    poll: Seconds = 1.0
     keep: Seconds = Keeping().age_s
     keep_runs: Annotated[int, Meta(ge=1)] = Keeping().total
     keep_per_job: Annotated[int, Meta(ge=1)] = Keeping().per_job
@@ -55,6 +55,10 @@ def _check(options: EngineOptions) -> Iterable[Fault]:
             yield Fault(("labels", name), f"'{name[:60]}' cannot be a label", hint)
     if options.key and len(options.key) < _MIN_KEY:
         yield Fault(("key",), f"is shorter than {_MIN_KEY} characters", "`openssl rand -base64 32` makes one")
+    if not 1 <= options.ttl <= 600:
+        yield Fault(("ttl",), "must be between 1s and 10m")
+    if not 0.05 <= options.poll <= 60:
+        yield Fault(("poll",), "must be between 50ms and 1m")
     if options.output < 64 * 1024:
         yield Fault(("output",), "must be at least 64KiB")
 
