@@ -63,7 +63,9 @@ async def show_hook(ctx: Ctx, name: NameParam) -> EndpointView:
 async def list_deliveries(
     ctx: Ctx,
     endpoint: Annotated[str, QueryParameter(max_length=200)] = "",
-    state: Annotated[DeliveryState | None, QueryParameter(description="accepted, ignored, refused")] = None,
+    outcome: Annotated[
+        DeliveryState | None, QueryParameter(name="state", description="accepted, ignored, refused")
+    ] = None,
     cursor: Annotated[str, QueryParameter(max_length=100)] = "",
     limit: Limit = 50,
 ) -> DeliveryPage:
@@ -71,7 +73,7 @@ async def list_deliveries(
     if ctx.rights.filter("webhook") is not everything:
         names = [view.name for view in await _seen(ctx)]
     page = await _hooks(ctx).deliveries(
-        endpoint=endpoint, state=state.value if state else "", limit=limit, cursor=cursor, among=names
+        endpoint=endpoint, state=outcome.value if outcome else "", limit=limit, cursor=cursor, among=names
     )
     return DeliveryPage(items=list(page.items), next_cursor=page.cursor)
 

@@ -70,12 +70,12 @@ async def redeliver_dead(ctx: Ctx, name: NameParam) -> Redelivered:
 async def list_outbox(
     ctx: Ctx,
     destination: Annotated[str, QueryParameter(max_length=200)] = "",
-    state: MessageState | None = None,
+    wanted: Annotated[MessageState | None, QueryParameter(name="state")] = None,
     cursor: Annotated[str, QueryParameter(max_length=100)] = "",
     limit: Limit = 50,
 ) -> OutboxPage:
     page = await _outbox(ctx).find(
-        destination=destination, state=state.value if state else "", limit=limit, cursor=cursor
+        destination=destination, state=wanted.value if wanted else "", limit=limit, cursor=cursor
     )
     return OutboxPage(items=list(page.items), next_cursor=page.cursor)
 
