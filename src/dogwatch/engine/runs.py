@@ -16,21 +16,21 @@ from dogwatch.core.metrics import Family
 from dogwatch.engine.action import Action
 from dogwatch.engine.book import advance as advancing
 from dogwatch.engine.book import approvals, claim, intents, meters, orders, output, read, topics, workers
-from dogwatch.engine.book.approvals import HasRole
+from dogwatch.engine.book.approvals import IsIn
 from dogwatch.engine.book.claim import Taken
 from dogwatch.engine.book.definitions import Definitions
 from dogwatch.engine.book.encode import refill
-from dogwatch.engine.book.flavor import first_of, flavor_of
 from dogwatch.engine.book.ids import Mint
 from dogwatch.engine.book.intents import Check, Render, Sealer
 from dogwatch.engine.book.lost import Watch
 from dogwatch.engine.book.retention import Keeping, prune
+from dogwatch.engine.book.setting import first_of, setting_of
 from dogwatch.engine.book.start import Intent, Opener
 from dogwatch.engine.ledger import Advance, Beat, Claimed, Order, WorkerIdentity
 from dogwatch.engine.port import Starter
 from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.values import Chunk, Json, Page, Run, RunFilter, Started, StartRun, StepRun, Worker
-from dogwatch.errors import Conflict, NotAllowed, NotFound, TransientError
+from dogwatch.errors import Conflict, DogwatchError, NotAllowed, NotFound, TransientError
 from dogwatch.store.database import Database, Tx
 
 T = TypeVar("T")
@@ -38,16 +38,25 @@ T = TypeVar("T")
 _LOOK_S = 1.0
 
 
-def _nobody(_actor: Actor, _role: str) -> bool:
+# What a run that ended gives to the step of another job that started it.
+Outputs = Callable[[JobSpec, Run, Sequence[StepRun]], Mapping[str, Json]]
+
+
+def _nobody(_actor: Actor, _who: str) -> bool:
     return False
+
+
+def _nothing(_spec: JobSpec, _run: Run, _steps: Sequence[StepRun]) -> Mapping[str, Json]:
+    return {}
 
 
 class Means(msgspec.Struct, frozen=True, kw_only=True):
     """What the book leaves to others.
 
     jobs: those of the configuration in force. check: parameters of a job. render: templates of concurrency keys and
-    locks. has_role: whether an actor has a role, in approvals. sealer: keeps secret parameters; None: jobs with any
-    cannot be started. output_bytes: kept of one run.
+    locks. is_in: whether an actor has a role or is in a group, in
+    approvals. sealer: keeps secret parameters; None: jobs with any
+    cannot be started. outputs: of a run that ended, for its parent. output_bytes: kept of one run.
     """
 
     jobs: Callable[[], Mapping[str, JobSpec]]
@@ -55,8 +64,9 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     check: Check
     render: Render
-    has_role: HasRole = _nobody
+    is_in: IsIn = _nobody
     sealer: Sealer | None = None
+    outputs: Outputs = _nothing
     output_bytes: int = output.DEFAULT_BYTES
     keeping: Keeping = Keeping()
 
@@ -66,9 +76,9 @@ class RunBook:
 
     def __init__(self, database: Database, means: Means) -> None:
         self._database, self._means = database, means
-        self._flavor = flavor_of(database.kind)
         self._definitions = Definitions(means.actions)
-        self._opener = Opener(self._flavor, Mint(), self._definitions)
+        self._setting = setting_of(database.kind, self._outputs)
+        self._opener = Opener(self._setting, Mint(), self._definitions)
         self._watch = Watch()
         self._meters = meters.Meters()
         # Workers whose last claim found something: they need not ask whether there is anything.
@@ -139,6 +149,14 @@ class RunBook:
             return {}
         values: Mapping[str, Json] = msgspec.json.decode(self._means.sealer.open(bytes(sealed)))
         return values
+
+    def _outputs(self, tx: Tx, run_id: str) -> Mapping[str, Json]:
+        (_, digest), rows = read.step_rows(tx, run_id)
+        try:
+            spec = self._definitions.get(tx, str(digest))
+            return self._means.outputs(spec, read.show(tx, run_id), read.in_order(run_id, spec, rows))
+        except DogwatchError:
+            return {}  # a mistake in an expression must not keep the run from its end
 
     # -- Runs: looking -----------------------------------------------------------------------------------------------
 
@@ -220,23 +238,23 @@ class RunBook:
     # -- Runs: orders ------------------------------------------------------------------------------------------------
 
     async def cancel(self, run_id: str, actor: Actor, *, reason: str = "") -> Run:
-        return await self._write(lambda tx: orders.cancel(tx, self._flavor, read.resolve(tx, run_id), actor, reason))
+        return await self._write(lambda tx: orders.cancel(tx, self._setting, read.resolve(tx, run_id), actor, reason))
 
     async def pause(self, run_id: str, actor: Actor, *, reason: str = "") -> Run:
-        return await self._write(lambda tx: orders.pause(tx, self._flavor, read.resolve(tx, run_id), actor, reason))
+        return await self._write(lambda tx: orders.pause(tx, self._setting, read.resolve(tx, run_id), actor, reason))
 
     async def resume(self, run_id: str, actor: Actor) -> Run:
-        return await self._write(lambda tx: orders.resume(tx, self._flavor, read.resolve(tx, run_id), actor))
+        return await self._write(lambda tx: orders.resume(tx, self._setting, read.resolve(tx, run_id), actor))
 
     async def decide(self, run_id: str, step: str, actor: Actor, *, approve: bool, comment: str = "") -> Run:
         decided = await self._write(
             lambda tx: approvals.decide(
                 tx,
-                self._flavor,
+                self._setting,
                 read.resolve(tx, run_id),
                 step,
                 actor,
-                self._means.has_role,
+                self._means.is_in,
                 approve=approve,
                 comment=comment,
             )
@@ -248,7 +266,7 @@ class RunBook:
     async def signal(self, run_id: str, step: str, payload: Json) -> None:
         def work(tx: Tx) -> None:
             whole = read.show(tx, run_id).run_id
-            orders.signal(tx, self._flavor, whole, step, payload)
+            orders.signal(tx, self._setting, whole, step, payload)
 
         await self._write(work)
 
@@ -261,19 +279,19 @@ class RunBook:
     # -- Ledger ------------------------------------------------------------------------------------------------------
 
     async def register(self, worker: WorkerIdentity) -> None:
-        await self._write(lambda tx: workers.register(tx, self._flavor, worker, self._database.opening))
+        await self._write(lambda tx: workers.register(tx, self._setting, worker, self._database.opening))
 
     async def heartbeat(self, worker_id: str, held: Mapping[str, int]) -> Beat:
-        return await self._seeing(self._write(lambda tx: workers.heartbeat(tx, self._flavor, worker_id, held)))
+        return await self._seeing(self._write(lambda tx: workers.heartbeat(tx, self._setting, worker_id, held)))
 
     async def leave(self, worker_id: str) -> None:
-        await self._write(lambda tx: workers.leave(tx, self._flavor, worker_id))
+        await self._write(lambda tx: workers.leave(tx, self._setting, worker_id))
         self._busy.discard(worker_id)
 
     async def claim(self, worker_id: str, slots: int) -> Sequence[Claimed]:
         if worker_id not in self._busy and not await self._database.read(claim.anything):
             return ()
-        taken = await self._write(lambda tx: claim.claim(tx, self._flavor, self._definitions, worker_id, slots))
+        taken = await self._write(lambda tx: claim.claim(tx, self._setting, self._definitions, worker_id, slots))
         (self._busy.add if taken else self._busy.discard)(worker_id)
         self._meters.claimed += len(taken)
         return [self._completed(one) for one in taken]
@@ -293,7 +311,7 @@ class RunBook:
         )
 
     async def advance(self, change: Advance) -> Order:
-        order = await self._write(lambda tx: advancing.advance(tx, self._flavor, change))
+        order = await self._write(lambda tx: advancing.advance(tx, self._setting, change))
         if change.state is not None and change.state.ended:
             self._meters.ended[change.state] = self._meters.ended.get(change.state, 0) + 1
         return order
@@ -308,7 +326,7 @@ class RunBook:
         taken = 0
         left = bool(silent) or await self._database.read(workers.unowned)
         if left:
-            taken = await self._write(lambda tx: workers.reap(tx, self._flavor, silent))
+            taken = await self._write(lambda tx: workers.reap(tx, self._setting, silent))
         self._meters.reaped += taken
         return taken
 

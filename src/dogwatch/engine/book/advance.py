@@ -8,8 +8,8 @@ from typing import Any
 from dogwatch.access.actor import SYSTEM
 from dogwatch.engine.book import orders, states, topics
 from dogwatch.engine.book.approvals import ask
-from dogwatch.engine.book.flavor import Flavor, all_of, first_of
 from dogwatch.engine.book.rows import clean, order_of, parsed, step_values
+from dogwatch.engine.book.setting import Setting, all_of, first_of
 from dogwatch.engine.ledger import Advance, Fenced, Order
 from dogwatch.engine.values import Json, RunState, StepState
 from dogwatch.errors import Conflict
@@ -36,7 +36,7 @@ _ENDS = (
 ) + _BACK
 
 
-def advance(tx: Tx, flavor: Flavor, change: Advance) -> Order:
+def advance(tx: Tx, setting: Setting, change: Advance) -> Order:
     """Raises: Fenced; Conflict for a state that an owner cannot write."""
     final = change.state is not None and change.state.ended
     if change.state is not None and change.state not in states.OWNER_WRITES:
@@ -49,9 +49,9 @@ def advance(tx: Tx, flavor: Flavor, change: Advance) -> Order:
     if final:
         assert change.state is not None
         if change.state is not RunState.SUCCEEDED:
-            orders.cancel_children(tx, flavor, change.run_id, SYSTEM, reason)
+            orders.cancel_children(tx, setting, change.run_id, SYSTEM, reason)
         whose = None if parent is None else (str(parent), str(parent_step))
-        orders.ended(tx, flavor, change.run_id, bool(gated), whose, change.state, reason)
+        orders.ended(tx, setting, change.run_id, bool(gated), whose, change.state, reason)
         return order_of("", 0, {})
     if change.release:
         _let_go(tx, change.run_id, bool(stirred), bool(paused))

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dogwatch.access.actor import Actor, Subject
 from dogwatch.access.audit import record
 from dogwatch.engine.book import orders
-from dogwatch.engine.book.flavor import Flavor, first_of
 from dogwatch.engine.book.rows import clean, parsed, text
+from dogwatch.engine.book.setting import Setting, first_of
 from dogwatch.engine.ledger import StepRow
 from dogwatch.engine.values import Json, Run, StepState
 from dogwatch.errors import Conflict, NotAllowed
 from dogwatch.store.database import Tx
 
-# Whether an actor has a role, by name.
-HasRole = Callable[[Actor, str], bool]
+# Whether an actor is one of these: "role:ops", "group:ops".
+IsIn = Callable[[Actor, str], bool]
 
 
 def question(memory: Json) -> Mapping[str, Json] | None:
@@ -44,15 +44,15 @@ def ask(tx: Tx, run_id: str, steps: Sequence[StepRow]) -> None:
         )
 
 
-def may(actor: Actor, allowed: Sequence[str], has_role: HasRole) -> bool:
-    """Return whether an actor may decide. allowed: names ("alice", "user:alice"), kinds ("kind:local") and roles
-    ("role:ops"); nobody named: everybody who may approve at all.
+def may(actor: Actor, allowed: Sequence[str], is_in: IsIn) -> bool:
+    """Return whether an actor may decide. allowed: names ("alice", "user:alice"), kinds ("kind:local"), roles
+    ("role:ops") and groups ("group:ops"); nobody named: everybody who may approve at all.
     """
     if not allowed:
         return True
     for one in allowed:
-        if one.startswith("role:"):
-            if has_role(actor, one.removeprefix("role:")):
+        if one.startswith(("role:", "group:")):
+            if is_in(actor, one):
                 return True
         elif one in (actor.name, str(actor), f"kind:{actor.kind}"):
             return True
@@ -60,13 +60,13 @@ def may(actor: Actor, allowed: Sequence[str], has_role: HasRole) -> bool:
 
 
 def decide(
-    tx: Tx, flavor: Flavor, run_id: str, step: str, actor: Actor, has_role: HasRole, *, approve: bool, comment: str
+    tx: Tx, setting: Setting, run_id: str, step: str, actor: Actor, is_in: IsIn, *, approve: bool, comment: str
 ) -> Run | NotAllowed:
     """Return the run; a refusal is returned, not raised, so that its audit event is written.
 
     Raises: NotFound, Conflict.
     """
-    held = orders.take(tx, flavor, run_id)
+    held = orders.take(tx, setting, run_id)
     found = _asking(tx, run_id, step)
     row = first_of(
         tx,
@@ -81,7 +81,7 @@ def decide(
         raise Conflict(f"cannot decide on step {found.name} of run {run_id}: the time for it is over")
     verb = "approve" if approve else "reject"
     subject = Subject(noun="run", name=run_id, labels=held.run.labels)
-    if not may(actor, parsed(allowed), has_role):
+    if not may(actor, parsed(allowed), is_in):
         record(tx, actor, verb, subject, outcome="refused", reason=comment, after={"step": found.name})
         return NotAllowed(
             f"{actor} may not decide on step {found.name} of run {run_id}",
@@ -98,7 +98,7 @@ def decide(
         step=found.name,
     )
     payload = {"approve": approve, "by": str(actor), "comment": comment}
-    orders.signal(tx, flavor, run_id, found.name, payload)
+    orders.signal(tx, setting, run_id, found.name, payload)
     record(tx, actor, verb, subject, reason=comment, after={"step": found.name})
     return orders.shown(tx, run_id)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from dogwatch.engine.book import gates, orders
+from dogwatch.engine.book import gates, orders, topics
 from dogwatch.engine.book.definitions import Definitions
-from dogwatch.engine.book.flavor import Flavor, all_of, first_of, listed
 from dogwatch.engine.book.rows import RUN, RUN_COLUMNS, order_of, parsed, run_of, step_of
+from dogwatch.engine.book.setting import Setting, all_of, first_of, listed
 from dogwatch.engine.ledger import Claimed, Fenced, StepRow
 from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.values import RunState
@@ -19,6 +19,8 @@ from dogwatch.store.database import Tx
 
 # Runs that are due at the same moment become ready in portions; the next claim takes the next.
 _DUE = 1000
+# So often one claim looks further where all that it found was blocked.
+_ROUNDS = 5
 _PLACEMENTS = (
     "WITH RECURSIVE p (x) AS (SELECT min(placement) FROM runs WHERE ready = 1 UNION ALL "
     "SELECT (SELECT min(placement) FROM runs WHERE ready = 1 AND placement > p.x) FROM p WHERE p.x IS NOT NULL) "
@@ -46,14 +48,14 @@ def anything(tx: Tx) -> bool:
     return bool(ready) or any(isinstance(time, float) and time <= now_s for time in (wake_s, open_s))
 
 
-def claim(tx: Tx, flavor: Flavor, definitions: Definitions, worker_id: str, slots: int) -> list[Taken]:
+def claim(tx: Tx, setting: Setting, definitions: Definitions, worker_id: str, slots: int) -> list[Taken]:
     """Raises: Fenced where the worker was declared lost."""
     labels = _worker_labels(tx, worker_id)
     if labels is None or slots <= 0:
         return []
-    _wake_due(tx, flavor)
-    gates.open_due(tx, flavor)
-    chosen = _choose(tx, flavor, labels, slots)
+    _wake_due(tx, setting)
+    gates.open_due(tx, setting)
+    chosen = _choose(tx, setting, labels, slots)
     if not chosen:
         return []
     rows = _own(tx, worker_id, chosen)
@@ -64,7 +66,7 @@ def claim(tx: Tx, flavor: Flavor, definitions: Definitions, worker_id: str, slot
         try:
             spec = definitions.get(tx, definition)
         except PermanentError as error:
-            _unreadable(tx, flavor, run.run_id, str(error))
+            _unreadable(tx, setting, run.run_id, str(error))
             continue
         own = steps.get(run.run_id, [])
         claimed = Claimed(
@@ -84,10 +86,10 @@ def _worker_labels(tx: Tx, worker_id: str) -> Mapping[str, str] | None:
     return None if row[0] != "active" else parsed(row[1])
 
 
-def _wake_due(tx: Tx, flavor: Flavor) -> None:
+def _wake_due(tx: Tx, setting: Setting) -> None:
     due = all_of(
         tx,
-        f"SELECT run_id FROM runs WHERE wake_s <= :now ORDER BY wake_s LIMIT :most{flavor.skip}",
+        f"SELECT run_id FROM runs WHERE wake_s <= :now ORDER BY wake_s LIMIT :most{setting.skip}",
         now=tx.now_s,
         most=_DUE,
     )
@@ -100,16 +102,16 @@ def _wake_due(tx: Tx, flavor: Flavor) -> None:
     )
 
 
-def _choose(tx: Tx, flavor: Flavor, labels: Mapping[str, str], slots: int) -> list[str]:
+def _choose(tx: Tx, setting: Setting, labels: Mapping[str, str], slots: int) -> list[str]:
     """Return the runs to take: by priority, then age; those whose gates are closed are left out."""
     chosen: list[str] = []
     # Each round either takes something or takes what is blocked out of the index.
-    for _ in range(20):
-        candidates = _candidates(tx, flavor, labels, slots - len(chosen), chosen)
+    for _ in range(_ROUNDS):
+        candidates = _candidates(tx, setting, labels, slots - len(chosen), chosen)
         if not candidates:
             break
         gated = [run_id for run_id, is_gated in candidates if is_gated]
-        passage = gates.Passage(tx, flavor, gated) if gated else None
+        passage = gates.Passage(tx, setting, gated) if gated else None
         chosen += [
             run_id for run_id, is_gated in candidates if not is_gated or (passage is not None and passage.admit(run_id))
         ]
@@ -117,18 +119,20 @@ def _choose(tx: Tx, flavor: Flavor, labels: Mapping[str, str], slots: int) -> li
             passage.write()
         if passage is None or len(chosen) >= slots:
             break
+    else:
+        tx.notify(topics.READY)  # there is more, for the next claim
     return chosen
 
 
 def _candidates(
-    tx: Tx, flavor: Flavor, labels: Mapping[str, str], count: int, chosen: Sequence[str]
+    tx: Tx, setting: Setting, labels: Mapping[str, str], count: int, chosen: Sequence[str]
 ) -> list[tuple[str, bool]]:
     found: list[Any] = []
     for placement in _fitting(tx, labels):
         found += all_of(
             tx,
             "SELECT priority, queued_s, run_id, gated FROM runs WHERE ready = 1 AND placement = :placement "
-            f"ORDER BY priority DESC, queued_s, run_id LIMIT :count{flavor.skip}",
+            f"ORDER BY priority DESC, queued_s, run_id LIMIT :count{setting.skip}",
             placement=placement,
             count=count + len(chosen),
         )
@@ -177,10 +181,10 @@ def _steps(tx: Tx, run_ids: Sequence[str]) -> dict[str, list[StepRow]]:
     return steps
 
 
-def _unreadable(tx: Tx, flavor: Flavor, run_id: str, why: str) -> None:
+def _unreadable(tx: Tx, setting: Setting, run_id: str, why: str) -> None:
     """End a run that no worker of this version can carry out; with an older definition it would be claimed for ever."""
     tx.run("UPDATE runs SET worker = '' WHERE run_id = :run_id", run_id=run_id)
-    orders.end(tx, flavor, orders.take(tx, flavor, run_id), RunState.FAILED, why)
+    orders.end(tx, setting, orders.take(tx, setting, run_id), RunState.FAILED, why)
 
 
 def secrets_of(spec: JobSpec, current: JobSpec | None) -> dict[str, str]:

@@ -7,8 +7,8 @@ import hashlib
 from dogwatch.core.component import Registry
 from dogwatch.engine.action import Action
 from dogwatch.engine.book.encode import Decoder, encode
-from dogwatch.engine.book.flavor import first_of
 from dogwatch.engine.book.rows import clean
+from dogwatch.engine.book.setting import first_of
 from dogwatch.engine.spec import JobSpec
 from dogwatch.errors import PermanentError
 from dogwatch.store.database import Tx

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from dogwatch.engine.book import topics
-from dogwatch.engine.book.flavor import Flavor, all_of, first_of, listed
+from dogwatch.engine.book.setting import Setting, all_of, first_of, listed
 from dogwatch.store.database import Tx
 
 # So many runs are told at once that the gate before them is closed.
@@ -60,8 +60,8 @@ def full(tx: Tx, gates: Sequence[Gate]) -> str:
 class Passage:
     """The gates of some candidates in one claim. `admit` decides in memory; `write` puts it on disk."""
 
-    def __init__(self, tx: Tx, flavor: Flavor, run_ids: Sequence[str]) -> None:
-        self._tx, self._flavor = tx, flavor
+    def __init__(self, tx: Tx, setting: Setting, run_ids: Sequence[str]) -> None:
+        self._tx, self._setting = tx, setting
         self._wanted: dict[str, list[Gate]] = {run_id: [] for run_id in run_ids}
         self._room: dict[str, int] = {}
         self._gates: dict[str, Gate] = {}
@@ -115,7 +115,7 @@ class Passage:
         for name, count in sorted(taken.items()):
             tx.run("UPDATE gates SET used = used + :count WHERE name = :name", count=count, name=name)
         for name, run_ids in sorted(self._closed.items()):
-            _bounce(tx, self._flavor, name, run_ids)
+            _bounce(tx, self._setting, name, run_ids)
         for name in sorted(self._gates):
             if self._gates[name].window_s is not None:
                 _schedule(tx, self._gates[name])
@@ -124,7 +124,7 @@ class Passage:
             others = {gate.name for run_id in self._closed[name] for gate in self._wanted[run_id]} - {name}
             for other in sorted(others):
                 if self._room[other] > 0:
-                    let_in(tx, self._flavor, other, self._room[other])
+                    let_in(tx, self._setting, other, self._room[other])
 
 
 def _take(tx: Tx, gate: Gate) -> int:
@@ -171,7 +171,7 @@ def _schedule(tx: Tx, gate: Gate) -> None:
     tx.run("UPDATE gates SET open_s = :open_s WHERE name = :name", open_s=open_s, name=gate.name)
 
 
-def _bounce(tx: Tx, flavor: Flavor, name: str, run_ids: Sequence[str]) -> None:
+def _bounce(tx: Tx, setting: Setting, name: str, run_ids: Sequence[str]) -> None:
     """Block these runs and whoever else is ready for the same gate: each claim would only find it closed again."""
     places, values = listed(list(run_ids))
     tx.run(
@@ -183,21 +183,21 @@ def _bounce(tx: Tx, flavor: Flavor, name: str, run_ids: Sequence[str]) -> None:
     tx.run(
         "UPDATE runs SET ready = 0, blocked_on = :gate, waiting_for = :sign WHERE run_id IN ("
         "SELECT r.run_id FROM run_gates g JOIN runs r ON r.run_id = g.run_id "
-        f"WHERE g.gate = :gate AND g.held = 0 AND r.ready = 1 LIMIT :most{flavor.skip_runs})",
+        f"WHERE g.gate = :gate AND g.held = 0 AND r.ready = 1 LIMIT :most{setting.skip_runs})",
         gate=name,
         sign=sign(name),
         most=_BOUNCED,
     )
 
 
-def let_in(tx: Tx, flavor: Flavor, name: str, count: int) -> int:
+def let_in(tx: Tx, setting: Setting, name: str, count: int) -> int:
     """Make the first `count` runs that wait at the gate ready; return how many there were."""
     if count <= 0:
         return 0
     found = all_of(
         tx,
         "SELECT run_id FROM runs WHERE blocked_on = :gate "
-        f"ORDER BY priority DESC, queued_s, run_id LIMIT :count{flavor.skip}",
+        f"ORDER BY priority DESC, queued_s, run_id LIMIT :count{setting.skip}",
         gate=name,
         count=count,
     )
@@ -211,14 +211,14 @@ def let_in(tx: Tx, flavor: Flavor, name: str, count: int) -> int:
     return len(found)
 
 
-def release(tx: Tx, flavor: Flavor, run_id: str) -> None:
+def release(tx: Tx, setting: Setting, run_id: str) -> None:
     """Give back the gates of a run that ended, and let in who waits."""
     held = all_of(tx, "SELECT gate, held, window_s FROM run_gates WHERE run_id = :run_id ORDER BY gate", run_id=run_id)
     tx.run("DELETE FROM run_gates WHERE run_id = :run_id", run_id=run_id)
     for name, was_held, window_s in held:
         if window_s is not None:
             if not was_held:
-                let_in(tx, flavor, name, 1)
+                let_in(tx, setting, name, 1)
             continue
         row = first_of(
             tx,
@@ -227,26 +227,26 @@ def release(tx: Tx, flavor: Flavor, run_id: str) -> None:
             name=name,
         )
         capacity, used = (int(row[0] or 0), int(row[1] or 0)) if row else (1, 0)
-        if not let_in(tx, flavor, name, capacity - used) and used <= 0:
+        if not let_in(tx, setting, name, capacity - used) and used <= 0:
             # Keys come from parameters: their gates must not stay for ever.
             tx.run("DELETE FROM gates WHERE name = :name", name=name)
 
 
-def pass_on(tx: Tx, flavor: Flavor, run_id: str) -> None:
+def pass_on(tx: Tx, setting: Setting, run_id: str) -> None:
     """Let in others where a run that was admitted, but never passed, goes away for a while."""
     rows = all_of(tx, "SELECT gate FROM run_gates WHERE run_id = :run_id AND held = 0 ORDER BY gate", run_id=run_id)
     for row in rows:
-        let_in(tx, flavor, str(row[0]), 1)
+        let_in(tx, setting, str(row[0]), 1)
 
 
-def open_due(tx: Tx, flavor: Flavor) -> None:
+def open_due(tx: Tx, setting: Setting) -> None:
     """Let in who waits at a rate limit that has room by now."""
     due = all_of(
-        tx, "SELECT name, capacity, window_s FROM gates WHERE open_s <= :now ORDER BY name" + flavor.skip, now=tx.now_s
+        tx, "SELECT name, capacity, window_s FROM gates WHERE open_s <= :now ORDER BY name" + setting.skip, now=tx.now_s
     )
     for name, capacity, window_s in due:
         gate = Gate(name=name, capacity=capacity, window_s=window_s)
-        let_in(tx, flavor, name, capacity - len(_starts(tx, name, capacity, window_s)))
+        let_in(tx, setting, name, capacity - len(_starts(tx, name, capacity, window_s)))
         _schedule(tx, gate)
 
 
@@ -262,12 +262,12 @@ def neglected(tx: Tx) -> bool:
     return first_of(tx, _NEGLECTED + " LIMIT 1") is not None
 
 
-def sweep(tx: Tx, flavor: Flavor) -> None:
+def sweep(tx: Tx, setting: Setting) -> None:
     """Let in who waits at a gate with room. It finds something only where a transaction was in another's way."""
     for row in all_of(tx, _NEGLECTED):
         name = str(row[0])
         room = first_of(tx, "UPDATE gates SET used = used WHERE name = :name RETURNING capacity - used", name=name)
-        let_in(tx, flavor, name, int(room[0] or 0) if room else 1)
+        let_in(tx, setting, name, int(room[0] or 0) if room else 1)
 
 
 def held_by(tx: Tx, run_ids: Sequence[str]) -> Mapping[str, int]:

@@ -102,7 +102,9 @@ def _sealed(
     spec: JobSpec, parameters: Mapping[str, Json], sealer: Sealer | None
 ) -> tuple[Mapping[str, Json], bytes | None]:
     secret = {
-        name: value for name, value in parameters.items() if name in spec.parameters and spec.parameters[name].secret
+        name: value
+        for name, value in parameters.items()
+        if value is not None and name in spec.parameters and spec.parameters[name].secret
     }
     if not secret:
         return parameters, None

@@ -9,8 +9,8 @@ import msgspec
 from dogwatch.access.actor import Actor, Subject
 from dogwatch.access.audit import record
 from dogwatch.engine.book import gates, states, topics
-from dogwatch.engine.book.flavor import Flavor, all_of, first_of
 from dogwatch.engine.book.rows import RUN, RUN_COLUMNS, clean, run_of, step_of, text
+from dogwatch.engine.book.setting import Setting, all_of, first_of
 from dogwatch.engine.ledger import StepRow
 from dogwatch.engine.values import Json, Run, RunState, StepState
 from dogwatch.errors import Conflict, NotFound
@@ -35,9 +35,9 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool
 
 
-def take(tx: Tx, flavor: Flavor, run_id: str) -> Held:
+def take(tx: Tx, setting: Setting, run_id: str) -> Held:
     """Read a run and let nobody else change it until the transaction ends. Raises: NotFound."""
-    row = first_of(tx, f"SELECT {RUN}, {_MORE} FROM runs WHERE run_id = :run_id{flavor.take}", run_id=run_id)
+    row = first_of(tx, f"SELECT {RUN}, {_MORE} FROM runs WHERE run_id = :run_id{setting.take}", run_id=run_id)
     if row is None:
         raise NotFound(f"no run {run_id}")
     gated, begun, cancel, paused, paused_s, keep_s, blocked_on, ready = row[RUN_COLUMNS:]
@@ -68,30 +68,30 @@ def audit(
     )
 
 
-def cancel(tx: Tx, flavor: Flavor, run_id: str, actor: Actor, reason: str) -> Run:
+def cancel(tx: Tx, setting: Setting, run_id: str, actor: Actor, reason: str) -> Run:
     """Raises: NotFound, Conflict."""
     # From below: the end of a child takes its own row and then its parent's, too.
     for below in _descendants(tx, run_id):
-        cancel_one(tx, flavor, below, actor, _with_parent(run_id, reason))
-    held = take(tx, flavor, run_id)
+        cancel_one(tx, setting, below, actor, _with_parent(run_id, reason))
+    held = take(tx, setting, run_id)
     states.check(run_id, held.run.state, RunState.CANCELLED, "cancel")
-    return _cancel(tx, flavor, held, actor, reason)
+    return _cancel(tx, setting, held, actor, reason)
 
 
-def cancel_one(tx: Tx, flavor: Flavor, run_id: str, actor: Actor, reason: str) -> None:
+def cancel_one(tx: Tx, setting: Setting, run_id: str, actor: Actor, reason: str) -> None:
     """Cancel a run, if it has not ended."""
-    held = take(tx, flavor, run_id)
+    held = take(tx, setting, run_id)
     if not held.run.state.ended:
-        _cancel(tx, flavor, held, actor, reason)
+        _cancel(tx, setting, held, actor, reason)
 
 
-def _cancel(tx: Tx, flavor: Flavor, held: Held, actor: Actor, reason: str) -> Run:
+def _cancel(tx: Tx, setting: Setting, held: Held, actor: Actor, reason: str) -> Run:
     run = held.run
     why = clean(reason) or f"cancelled by {actor.name}"
     audit(tx, actor, "cancel", run, reason=reason)
     # Where nothing began there is nothing to clean up, and no worker is needed for the end.
     if run.started_s is None and not run.worker:
-        end(tx, flavor, held, RunState.CANCELLED, why)
+        end(tx, setting, held, RunState.CANCELLED, why)
         return shown(tx, run.run_id)
     tx.run(
         "UPDATE runs SET cancel = CASE WHEN cancel = '' THEN :why ELSE cancel END, paused = 0, stirred = 1, "
@@ -101,7 +101,7 @@ def _cancel(tx: Tx, flavor: Flavor, held: Held, actor: Actor, reason: str) -> Ru
     )
     _wake(tx, run)
     # Those that were started before this transaction had the row, and after it looked.
-    cancel_children(tx, flavor, run.run_id, actor, reason)
+    cancel_children(tx, setting, run.run_id, actor, reason)
     return shown(tx, run.run_id)
 
 
@@ -123,17 +123,17 @@ def _descendants(tx: Tx, run_id: str) -> list[str]:
     return [str(row[0]) for row in rows]
 
 
-def cancel_children(tx: Tx, flavor: Flavor, run_id: str, actor: Actor, reason: str) -> None:
+def cancel_children(tx: Tx, setting: Setting, run_id: str, actor: Actor, reason: str) -> None:
     """Cancel what a run that ends or is cancelled has started and what has not ended."""
     for below in _descendants(tx, run_id):
-        cancel_one(tx, flavor, below, actor, _with_parent(run_id, reason))
+        cancel_one(tx, setting, below, actor, _with_parent(run_id, reason))
 
 
 def _wake(tx: Tx, run: Run) -> None:
     tx.notify(topics.of_worker(run.worker) if run.worker else topics.READY)
 
 
-def end(tx: Tx, flavor: Flavor, held: Held, state: RunState, reason: str) -> None:
+def end(tx: Tx, setting: Setting, held: Held, state: RunState, reason: str) -> None:
     """End a run that nobody owns."""
     run = held.run
     tx.run(
@@ -145,47 +145,36 @@ def end(tx: Tx, flavor: Flavor, held: Held, state: RunState, reason: str) -> Non
         expires_s=None if held.keep_s is None else tx.now_s + held.keep_s,
         run_id=run.run_id,
     )
-    ended(tx, flavor, run.run_id, held.gated, run.parent, state, reason)
+    ended(tx, setting, run.run_id, held.gated, run.parent, state, reason)
 
 
 def ended(
-    tx: Tx, flavor: Flavor, run_id: str, gated: bool, parent: tuple[str, str] | None, state: RunState, reason: str
+    tx: Tx, setting: Setting, run_id: str, gated: bool, parent: tuple[str, str] | None, state: RunState, reason: str
 ) -> None:
     """Do what follows from the end of a run: its gates open, and its parent hears of it."""
     if gated:
-        gates.release(tx, flavor, run_id)
+        gates.release(tx, setting, run_id)
     if parent is not None:
-        payload = {"run_id": run_id, "state": state.value, "reason": reason, "outputs": _outputs(tx, run_id)}
-        signal(tx, flavor, parent[0], parent[1], payload, running=True)
+        payload = {
+            "run_id": run_id,
+            "state": state.value,
+            "reason": reason,
+            "outputs": _bounded(setting.outputs(tx, run_id)),
+        }
+        signal(tx, setting, parent[0], parent[1], payload, running=True)
     tx.notify(topics.of_run(run_id))
 
 
-def _outputs(tx: Tx, run_id: str) -> dict[str, Json]:
-    """Return the outputs of the steps that succeeded, by step, within a bound."""
-    out: dict[str, Json] = {}
-    size = 0
-    rows = all_of(
-        tx,
-        "SELECT name, state, signal, body FROM steps WHERE run_id = :run_id AND state = 'succeeded' ORDER BY name",
-        run_id=run_id,
-    )
-    for row in rows:
-        step = step_of(row)
-        if step.of or not step.outputs:
-            continue
-        size += len(text(step.outputs))
-        if size > _OUTPUTS_KEPT:
-            break
-        out[step.name] = dict(step.outputs)
-    return out
+def _bounded(outputs: Mapping[str, Json]) -> Mapping[str, Json]:
+    return outputs if len(text(outputs)) <= _OUTPUTS_KEPT else {}
 
 
-def signal(tx: Tx, flavor: Flavor, run_id: str, step: str, payload: Json, *, running: bool = False) -> bool:
+def signal(tx: Tx, setting: Setting, run_id: str, step: str, payload: Json, *, running: bool = False) -> bool:
     """Give a waiting step a payload and wake its run; return whether it waits. The first signal stays.
 
     running: a step that runs takes it, too: a child run can end before its parent's step is written as waiting.
     """
-    row = first_of(tx, f"SELECT worker, paused, ended_s FROM runs WHERE run_id = :run_id{flavor.take}", run_id=run_id)
+    row = first_of(tx, f"SELECT worker, paused, ended_s FROM runs WHERE run_id = :run_id{setting.take}", run_id=run_id)
     if row is None or row[2] is not None:
         return False
     worker, paused, _ = row
@@ -211,9 +200,9 @@ def signal(tx: Tx, flavor: Flavor, run_id: str, step: str, payload: Json, *, run
     return True
 
 
-def pause(tx: Tx, flavor: Flavor, run_id: str, actor: Actor, reason: str) -> Run:
+def pause(tx: Tx, setting: Setting, run_id: str, actor: Actor, reason: str) -> Run:
     """Raises: NotFound, Conflict."""
-    held = take(tx, flavor, run_id)
+    held = take(tx, setting, run_id)
     run = held.run
     if held.paused:
         raise Conflict(f"cannot pause run {run_id}: it is paused")
@@ -233,13 +222,13 @@ def pause(tx: Tx, flavor: Flavor, run_id: str, actor: Actor, reason: str) -> Run
         tx.notify(topics.of_worker(run.worker))
     elif held.ready and held.gated:
         # Its turn is another's now.
-        gates.pass_on(tx, flavor, run_id)
+        gates.pass_on(tx, setting, run_id)
     return shown(tx, run_id)
 
 
-def resume(tx: Tx, flavor: Flavor, run_id: str, actor: Actor) -> Run:
+def resume(tx: Tx, setting: Setting, run_id: str, actor: Actor) -> Run:
     """Raises: NotFound, Conflict."""
-    held = take(tx, flavor, run_id)
+    held = take(tx, setting, run_id)
     run = held.run
     if not held.paused:
         raise Conflict(f"cannot resume run {run_id}: it is not paused")

@@ -9,7 +9,7 @@ import msgspec
 
 from dogwatch.core.units import format_size
 from dogwatch.engine.book import topics
-from dogwatch.engine.book.flavor import all_of, first_of
+from dogwatch.engine.book.setting import all_of, first_of
 from dogwatch.engine.ledger import Fenced
 from dogwatch.engine.values import Chunk
 from dogwatch.store.database import Tx

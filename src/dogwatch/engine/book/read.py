@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from dogwatch.engine.book.flavor import all_of, first_of, listed
 from dogwatch.engine.book.ids import LENGTH, span_of
 from dogwatch.engine.book.rows import RUN, run_of, step_of, text
+from dogwatch.engine.book.setting import all_of, first_of, listed
 from dogwatch.engine.ledger import StepRow
 from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.values import Page, Run, RunFilter, StepRun, StepState

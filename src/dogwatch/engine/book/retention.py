@@ -9,7 +9,7 @@ import msgspec
 
 from dogwatch.core.units import Seconds
 from dogwatch.engine.book.definitions import ORPHANS_S
-from dogwatch.engine.book.flavor import all_of, listed
+from dogwatch.engine.book.setting import all_of, listed
 from dogwatch.store.database import Database, Tx
 
 _SLICE = 200

@@ -11,11 +11,11 @@ from dogwatch.access.actor import Actor, Subject
 from dogwatch.access.audit import record
 from dogwatch.engine.book import gates, topics
 from dogwatch.engine.book.definitions import Definitions
-from dogwatch.engine.book.flavor import Flavor, all_of, first_of
 from dogwatch.engine.book.gates import Gate
 from dogwatch.engine.book.ids import Mint
 from dogwatch.engine.book.orders import cancel_one
 from dogwatch.engine.book.rows import RUN, clean, run_of, text
+from dogwatch.engine.book.setting import Setting, all_of, first_of
 from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.values import Json, Run, RunState, Started, Trigger
 from dogwatch.errors import Conflict
@@ -59,15 +59,15 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
 class Opener:
     """Opens runs in transactions of others."""
 
-    def __init__(self, flavor: Flavor, mint: Mint, definitions: Definitions) -> None:
-        self._flavor, self._mint, self._definitions = flavor, mint, definitions
+    def __init__(self, setting: Setting, mint: Mint, definitions: Definitions) -> None:
+        self._setting, self._mint, self._definitions = setting, mint, definitions
 
     def open(self, tx: Tx, intent: Intent) -> Started:
         """Raises: Conflict where the job's concurrency forbids it, or it would wait for itself."""
         if intent.key and (known := self._known(tx, intent)):
             return Started(run=known, created=False)
         if intent.parent is not None:
-            _check_ancestors(tx, self._flavor, intent)
+            _check_ancestors(tx, self._setting, intent)
         self._concurrency(tx, intent)
         run, values = self._row(tx, intent)
         if not tx.run(_INSERT_KEYED if intent.key else _INSERT, **values):
@@ -126,7 +126,7 @@ class Opener:
                 hint="wait for it, or cancel it; its concurrency policy is 'forbid'",
             )
         for run_id in others[: len(others) - gate.capacity + 1]:
-            cancel_one(tx, self._flavor, run_id, intent.actor, "replaced by a newer run")
+            cancel_one(tx, self._setting, run_id, intent.actor, "replaced by a newer run")
 
     def _row(self, tx: Tx, intent: Intent) -> tuple[Run, dict[str, Any]]:
         now_s, spec = tx.now_s, intent.spec
@@ -204,7 +204,7 @@ def _told(run: Run) -> dict[str, Json]:
     return told
 
 
-def _check_ancestors(tx: Tx, flavor: Flavor, intent: Intent) -> None:
+def _check_ancestors(tx: Tx, setting: Setting, intent: Intent) -> None:
     """Refuse a run that could never start, because what it waits for is held by who waits for it.
 
     Raises: Conflict, also for a parent that has ended.
@@ -215,7 +215,7 @@ def _check_ancestors(tx: Tx, flavor: Flavor, intent: Intent) -> None:
         # The parent's row is held, so that a cancel of it sees this child, or this start the cancel.
         row = first_of(
             tx,
-            "SELECT parent, ended_s, cancel FROM runs WHERE run_id = :run_id" + ("" if ancestors else flavor.take),
+            "SELECT parent, ended_s, cancel FROM runs WHERE run_id = :run_id" + ("" if ancestors else setting.take),
             run_id=run_id,
         )
         if row is None:

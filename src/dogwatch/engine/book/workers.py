@@ -11,8 +11,8 @@ from dogwatch.access.actor import Actor, Subject
 from dogwatch.access.audit import record
 from dogwatch.engine.book import gates, topics
 from dogwatch.engine.book.advance import signals_of
-from dogwatch.engine.book.flavor import Flavor, all_of, first_of
 from dogwatch.engine.book.rows import clean, order_of, parsed, step_of, step_values, text
+from dogwatch.engine.book.setting import Setting, all_of, first_of
 from dogwatch.engine.ledger import Beat, Fenced, Order, WorkerIdentity
 from dogwatch.engine.values import StepState, Worker
 from dogwatch.errors import Conflict, NotFound
@@ -23,12 +23,12 @@ _WORKER = "worker_id, host, pid, state, labels, slots, started_s, heartbeat_s, v
 _PORTION = 500
 
 
-def register(tx: Tx, flavor: Flavor, worker: WorkerIdentity, opening: str) -> None:
+def register(tx: Tx, setting: Setting, worker: WorkerIdentity, opening: str) -> None:
     """opening: of a database that this process has alone: whoever registered in an earlier one is gone."""
     if opening:
         for row in all_of(tx, "SELECT worker_id FROM workers WHERE opening <> :opening", opening=opening):
             tx.run("UPDATE workers SET state = 'lost' WHERE worker_id = :worker_id", worker_id=row[0])
-            _take_back(tx, flavor, str(row[0]))
+            _take_back(tx, setting, str(row[0]))
     tx.run(
         "INSERT INTO workers (worker_id, host, boot_id, pid, labels, slots, ttl_s, version, state, opening, started_s, "
         "heartbeat_s) VALUES (:worker_id, :host, :boot_id, :pid, :labels, :slots, :ttl_s, :version, 'active', "
@@ -47,10 +47,10 @@ def register(tx: Tx, flavor: Flavor, worker: WorkerIdentity, opening: str) -> No
         now=tx.now_s,
     )
     # It starts with nothing: what it may have had before it was declared lost is not its own any more.
-    _take_back(tx, flavor, worker.worker_id)
+    _take_back(tx, setting, worker.worker_id)
 
 
-def heartbeat(tx: Tx, flavor: Flavor, worker_id: str, held: Mapping[str, int]) -> Beat:
+def heartbeat(tx: Tx, setting: Setting, worker_id: str, held: Mapping[str, int]) -> Beat:
     """Raises: Fenced."""
     row = first_of(
         tx,
@@ -75,7 +75,7 @@ def heartbeat(tx: Tx, flavor: Flavor, worker_id: str, held: Mapping[str, int]) -
         if run_id not in held and abs(tx.now_s - claimed_s) > ttl_s / 2:
             missing.append(run_id)
     for run_id in missing:
-        _give_back(tx, flavor, run_id, worker_id)
+        _give_back(tx, setting, run_id, worker_id)
     return Beat(
         orders=_orders(tx, {run_id: owned[run_id] for run_id in held if run_id in owned}),
         lost=[run_id for run_id, fence in held.items() if run_id not in owned or owned[run_id][0] != fence],
@@ -94,8 +94,8 @@ def _orders(tx: Tx, owned: Mapping[str, Any]) -> dict[str, Order]:
     return out
 
 
-def leave(tx: Tx, flavor: Flavor, worker_id: str) -> None:
-    _take_back(tx, flavor, worker_id, wait=True)
+def leave(tx: Tx, setting: Setting, worker_id: str) -> None:
+    _take_back(tx, setting, worker_id, wait=True)
     tx.run("DELETE FROM workers WHERE worker_id = :worker_id", worker_id=worker_id)
 
 
@@ -115,7 +115,7 @@ def unowned(tx: Tx) -> bool:
     return row is not None or gates.neglected(tx)
 
 
-def reap(tx: Tx, flavor: Flavor, silent: Mapping[str, int]) -> int:
+def reap(tx: Tx, setting: Setting, silent: Mapping[str, int]) -> int:
     """Declare workers lost that made no heartbeat since, and take the runs of all who are lost; return how many.
 
     silent: worker id → the count of heartbeats that it had.
@@ -131,25 +131,25 @@ def reap(tx: Tx, flavor: Flavor, silent: Mapping[str, int]) -> int:
         "SELECT DISTINCT r.worker FROM runs r WHERE r.worker <> '' AND NOT EXISTS (SELECT 1 FROM workers w "
         "WHERE w.worker_id = r.worker AND w.state <> 'lost') ORDER BY r.worker",
     )
-    taken = sum(_take_back(tx, flavor, str(row[0])) for row in lost)
-    gates.sweep(tx, flavor)
+    taken = sum(_take_back(tx, setting, str(row[0])) for row in lost)
+    gates.sweep(tx, setting)
     return taken
 
 
-def _take_back(tx: Tx, flavor: Flavor, worker_id: str, *, wait: bool = False) -> int:
+def _take_back(tx: Tx, setting: Setting, worker_id: str, *, wait: bool = False) -> int:
     limit = "" if wait else f" LIMIT {_PORTION}"
     rows = all_of(
         tx,
         f"SELECT run_id FROM runs WHERE worker = :worker_id ORDER BY run_id{limit}"
-        + (flavor.take if wait else flavor.skip),
+        + (setting.take if wait else setting.skip),
         worker_id=worker_id,
     )
     for row in rows:
-        _give_back(tx, flavor, str(row[0]), worker_id)
+        _give_back(tx, setting, str(row[0]), worker_id)
     return len(rows)
 
 
-def _give_back(tx: Tx, flavor: Flavor, run_id: str, worker_id: str) -> None:  # noqa: ARG001
+def _give_back(tx: Tx, setting: Setting, run_id: str, worker_id: str) -> None:  # noqa: ARG001
     """Make a run nobody's, and ready; what ran of it was cut."""
     taken = tx.run(
         "UPDATE runs SET worker = '', fence = fence + 1, ready = CASE WHEN paused = 1 AND cancel = '' THEN 0 ELSE 1 "

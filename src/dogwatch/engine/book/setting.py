@@ -1,33 +1,39 @@
-"""What the two databases say differently."""
+"""What the transactions of a book have in common, and small things that make SQL easier to read."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
+from dogwatch.engine.values import Json
 from dogwatch.store.database import Tx, Value
 
 
-class Flavor(msgspec.Struct, frozen=True, kw_only=True):
-    """Ends of SELECTs. skip: take the rows, but not those that another transaction has; skip_runs: of table r only.
-    take: take them, and wait for it.
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """What the two databases say differently, ends of SELECTs: skip: take the rows, but not those that another
+    transaction has; skip_runs: of table r only. take: take them, and wait for it.
+
+    outputs: what a run that ended gives to the step that started it.
     """
 
     skip: str = ""
     skip_runs: str = ""
     take: str = ""
+    outputs: Callable[[Tx, str], Mapping[str, Json]] = lambda _tx, _run_id: {}
 
 
-# SQLite has one writer: every row is its own.
-_FLAVORS = {
-    "sqlite": Flavor(),
-    "postgresql": Flavor(skip=" FOR UPDATE SKIP LOCKED", skip_runs=" FOR UPDATE OF r SKIP LOCKED", take=" FOR UPDATE"),
-}
-
-
-def flavor_of(kind: str) -> Flavor:
-    return _FLAVORS[kind]
+def setting_of(kind: str, outputs: Callable[[Tx, str], Mapping[str, Json]]) -> Setting:
+    if kind == "sqlite":
+        # There is one writer: every row is its own.
+        return Setting(outputs=outputs)
+    return Setting(
+        skip=" FOR UPDATE SKIP LOCKED",
+        skip_runs=" FOR UPDATE OF r SKIP LOCKED",
+        take=" FOR UPDATE",
+        outputs=outputs,
+    )
 
 
 def listed(values: list[str], prefix: str = "i") -> tuple[str, dict[str, str]]:
