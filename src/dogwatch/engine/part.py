@@ -182,7 +182,7 @@ class EnginePart:
     async def _serve_once(self, options: EngineOptions) -> None:
         # What carries out steps is loaded by the first worker.
         from dogwatch.engine.http_client import HttpClient
-        from dogwatch.engine.language import Cel
+        from dogwatch.engine.language import CelLanguage
         from dogwatch.engine.launch.launcher import Launcher
 
         around = self._around
@@ -197,7 +197,7 @@ class EnginePart:
                 identity(slots=options.slots, ttl_s=options.ttl, labels=options.labels, version=__version__),
                 self.runs,
                 around.database.listen,
-                language=Cel(),
+                language=CelLanguage(),
                 services=Services(given=given),
                 clock=around.clock,
                 options=WorkerOptions(
