@@ -97,11 +97,15 @@ def failed(
     return msgspec.structs.replace(_over(row, now_s), state=StepState.FAILED, reason=reason)
 
 
+def late(timeout_s: float) -> str:
+    return f"took longer than {format_duration(timeout_s)}"
+
+
 def put_off(spec: StepSpec, row: StepRow, now_s: float, run_id: str, deadline_s: float | None) -> StepRow | None:
     """Return a waiting step whose attempt has run out of time as failed; None while it has time."""
     if spec.timeout is None or row.started_s is None or now_s < row.started_s + spec.timeout:
         return None
-    failure = Failure(reason=f"took longer than {format_duration(spec.timeout)}", transient=True)
+    failure = Failure(reason=late(spec.timeout), transient=True)
     return failed(spec, row, failure, now_s=now_s, run_id=run_id, deadline_s=deadline_s)
 
 

@@ -305,7 +305,9 @@ class Execution:
         except DogwatchError as error:
             return _End(row.name, _failure(error))
         except TimeoutError as error:
-            return _End(row.name, attempts.Failure(reason=str(error) or "timed out", transient=True))
+            late = spec.timeout is not None and scene.remaining_s() <= 0.05 * spec.timeout
+            reason = attempts.late(spec.timeout or 0.0) if late else str(error) or "timed out"
+            return _End(row.name, attempts.Failure(reason=reason, transient=True))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - recorded as the step's failure
             _log.exception("run %s: step %s failed in a way that its action does not know", self.run_id, row.name)
             return _End(row.name, attempts.Failure(reason=f"unexpected {type(error).__name__}: {error}"))

@@ -120,7 +120,6 @@ class Worker:
         self._runs: dict[str, Execution] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._claim_now, self._beat_now = asyncio.Event(), asyncio.Event()
-        self._idle = asyncio.Event()
         self._stop = asyncio.Event()
         self._draining = self._more = False
         self._claimed, self._dropped, self._reaped = Counter(), Counter(), Counter()
@@ -130,6 +129,10 @@ class Worker:
     @property
     def busy(self) -> int:
         return len(self._runs)
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
 
     def drain(self) -> None:
         """Take no new run; those that it has go on."""
@@ -243,6 +246,8 @@ class Worker:
             except _TROUBLE as error:
                 _log.warning("worker %s: no heartbeat: %s", self.who.worker_id, error)
                 again_s = min(_AGAIN_S, every_s)
+            if self._runs and not self._options.alone:
+                again_s = min(again_s, max(0.0, self._lease.left_s))
             await _signalled(self._beat_now, again_s)
 
     async def _beat(self) -> None:
