@@ -6,7 +6,7 @@ import functools
 import http.client
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -54,29 +54,68 @@ class Client:
             if not cursor:
                 return items
 
-    def post(self, path: str, body: Mapping[str, object] | None = None) -> Any:
-        """Return the decoded answer of a change."""
-        return self._call("POST", path, msgspec.json.encode(body or {}))
+    def post(self, path: str, body: Mapping[str, object] | None = None, *, key: str = "") -> Any:
+        """Return the decoded answer of a change. key: with the same one, the same change is made only once."""
+        return self._call("POST", path, msgspec.json.encode(body or {}), {"Idempotency-Key": key} if key else {})
 
-    def _call(self, method: str, path: str, body: bytes | None = None) -> Any:
+    def stream(self, path: str, **query: object) -> Iterator[tuple[str, Any]]:
+        """Yield the events of a live stream, each with its data, until the daemon ends it.
+
+        Raises: Unreachable where it breaks.
+        """
+        pairs = urlencode({key: value for key, value in query.items() if value is not None}, doseq=True)
+        connection = self._connection()
+        try:
+            response = self._send(connection, "GET", f"{path}?{pairs}" if pairs else path)
+            if response.status >= 400:
+                self._decode(response.status, response.reason, response.read())
+            name = ""
+            for line in response:
+                text = line.decode("utf-8", "replace").rstrip("\r\n")
+                if text.startswith("event: "):
+                    name = text[7:]
+                elif text.startswith("data: "):
+                    yield name, msgspec.json.decode(text[6:])
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from None
+        finally:
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
         parts = self._parts
         connection_type = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = connection_type(parts.hostname or "", parts.port, timeout=self._timeout_s)
-        headers = {"Accept": "application/json", "User-Agent": "dogwatch"}
+        return connection_type(parts.hostname or "", parts.port, timeout=self._timeout_s)
+
+    def _send(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        more: Mapping[str, str] | None = None,
+    ) -> http.client.HTTPResponse:
+        headers = {"Accept": "application/json", "User-Agent": "dogwatch", **(more or {})}
         if body is not None:
             headers["Content-Type"] = "application/json"
+        connection.request(method, self._parts.path.rstrip("/") + path, body=body, headers=headers)
+        return connection.getresponse()
+
+    def _call(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Any:
+        connection = self._connection()
         try:
-            connection.request(method, parts.path.rstrip("/") + path, body=body, headers=headers)
-            response = connection.getresponse()
+            response = self._send(connection, method, path, body, headers)
             content = response.read()
         except (OSError, http.client.HTTPException, UnicodeError) as error:
-            raise Unreachable(
-                f"cannot reach the daemon at {self.server}: {_why(error)}",
-                hint="start it with 'dogwatch up', or name another with --server",
-            ) from None
+            raise self._unreachable(error) from None
         finally:
             connection.close()
         return self._decode(response.status, response.reason, content)
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        return Unreachable(
+            f"cannot reach the daemon at {self.server}: {_why(error)}",
+            hint="start it with 'dogwatch up', or name another with --server",
+        )
 
     def _decode(self, status: int, reason: str, content: bytes) -> Any:
         try:

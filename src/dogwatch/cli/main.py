@@ -21,8 +21,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "status": ("dogwatch.cli.status", "status", "Show what is wrong now, first."),
     "probe": ("dogwatch.cli.probe", "probe", "List, show, run, pause and resume probes."),
     "host": ("dogwatch.cli.host", "host", "Show hosts as their collectors see them."),
+    "job": ("dogwatch.cli.job", "job", "List, check, plan and run jobs."),
+    "run": ("dogwatch.cli.runs", "run", "List, follow, cancel, approve and rerun runs of jobs."),
+    "worker": ("dogwatch.cli.worker", "worker", "List and drain workers; run one on this machine."),
     "config": ("dogwatch.cli.up", "config", "Check the configuration, show it, print its schema."),
     "reload": ("dogwatch.cli.reload", "reload", "Reload the configuration, see how reloads ended."),
+    "database": ("dogwatch.cli.database", "database", "Move the state to another database."),
     "debug": ("dogwatch.cli.debug", "debug", "Look inside the running daemon."),
     "completion": ("dogwatch.cli.completion", "completion", "Print shell completion for bash, zsh or fish."),
 }

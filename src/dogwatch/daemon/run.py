@@ -103,6 +103,8 @@ class Daemon:
         supervisor.on_stop(Phase.REFUSE, "reload", self.reloader.close)
         supervisor.on_stop(Phase.REFUSE, "admin socket", admin.close)
         supervisor.on_stop(Phase.FINISH, "web", self.web.stop)
+        # Running steps may end within the grace; the rest is given back, for whoever starts next.
+        supervisor.on_stop(Phase.FINISH, "runs", self.app.engine.finish)
         supervisor.on_stop(Phase.CANCEL, "parts", self._stop_parts)
         supervisor.on_stop(Phase.FLUSH, "store", self.app.store.flush)
         supervisor.on_stop(Phase.CLOSE, "app", self.app.close)

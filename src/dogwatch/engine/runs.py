@@ -86,6 +86,10 @@ class RunBook:
         # Workers whose last claim found something: they need not ask whether there is anything.
         self._busy: set[str] = set()
 
+    def use(self, means: Means) -> None:
+        """Work by other bounds from now on: what a reload may change."""
+        self._means = means
+
     # -- Runs: starting ----------------------------------------------------------------------------------------------
 
     def jobs(self) -> Sequence[JobSpec]:
