@@ -13,7 +13,7 @@ from litestar.di import NamedDependency
 from litestar.params import PathParameter, SkipValidation
 
 from dogwatch.access.actor import Actor
-from dogwatch.access.identity import Identity, local
+from dogwatch.access.identity import Identity, anonymous
 from dogwatch.access.permissions import Permission, Rights, allows
 from dogwatch.access.service import Access
 from dogwatch.app import Services
@@ -66,7 +66,7 @@ class WebContext:
         self.templates = templates
         self.meter = meter
         self.streams = Streams(options.streams)
-        self.identity: Identity = local("nobody")
+        self.identity: Identity = anonymous()
         self._whole = services
         self._kept = _Kept()
         self._series: OrderedDict[tuple[str, tuple[str, ...]], tuple[float, Sequence[SeriesPoints]]] = OrderedDict()
@@ -96,6 +96,10 @@ class WebContext:
     @property
     def rights(self) -> Rights:
         return self.identity.rights
+
+    def may(self, noun: str, verb: str = "read") -> bool:
+        """Return whether the one who asks may do that to anything: for what pages offer."""
+        return self.identity.rights.may(Permission(noun, verb))
 
     def require(self, noun: str, verb: str, labels: Mapping[str, str]) -> None:
         """Raises: NotAllowed where the one who asks may not do that to a thing with these labels. The route's own

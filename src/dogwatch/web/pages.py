@@ -23,20 +23,24 @@ _PINGS_SHOWN = 10
 Text = Annotated[str, QueryParameter(max_length=500)]
 
 
-def _html(ctx: WebContext, template: str, values: dict[str, Any], status: int = 200) -> Response[bytes]:
+def html_page(ctx: WebContext, template: str, values: dict[str, Any], status: int = 200) -> Response[bytes]:
+    """Return a page. Whoever is logged in is told by name, and what is theirs is kept by no cache."""
     text = ctx.templates.get_template(template).render(
         options=ctx.options,
+        me=ctx.identity if ctx.identity.known else None,
+        may=ctx.may,
         version=ctx.services.version,
         now_s=ctx.services.clock.now_s(),
         base_url=ctx.options.external_url.rstrip("/"),
         **values,
     )
     # A lone surrogate in a name must not cost the page.
-    return Response(text.encode("utf-8", "replace"), status_code=status, media_type="text/html")
+    headers = {"Cache-Control": "private, no-store"} if ctx.identity.how == "session" else {}
+    return Response(text.encode("utf-8", "replace"), status_code=status, media_type="text/html", headers=headers)
 
 
 def problem_page(ctx: WebContext, problem: Problem, headers: dict[str, str]) -> Response[bytes]:
-    answer = _html(ctx, "problem.html", {"problem": problem}, problem.status)
+    answer = html_page(ctx, "problem.html", {"problem": problem}, problem.status)
     answer.headers.update(headers)
     return answer
 
@@ -49,7 +53,7 @@ async def console(ctx: Ctx, q: Text = "", start: Annotated[int, QueryParameter(g
     except UsageError as error:
         wanted, mistake = listing.Filter(words=("\0",)), f"{error}; {error.hint}"
     board = await view.board(ctx, wanted, q, start)
-    return _html(
+    return html_page(
         ctx,
         "console.html",
         {"board": board, "mistake": mistake, "q": q, "now": view.now(ctx), "hosts": await hostview.tiles(ctx)},
@@ -58,12 +62,12 @@ async def console(ctx: Ctx, q: Text = "", start: Annotated[int, QueryParameter(g
 
 @get("/fragments/now", opt=may("probe"), include_in_schema=False)
 async def now_fragment(ctx: Ctx) -> Response[bytes]:
-    return _html(ctx, "now.html", {"now": view.now(ctx)})
+    return html_page(ctx, "now.html", {"now": view.now(ctx)})
 
 
 @get("/fragments/hosts", opt=may("host"), include_in_schema=False)
 async def hosts_fragment(ctx: Ctx) -> Response[bytes]:
-    return _html(ctx, "hosts.html", {"hosts": await hostview.tiles(ctx)})
+    return html_page(ctx, "hosts.html", {"hosts": await hostview.tiles(ctx)})
 
 
 @get("/fragments/group", opt=may("probe"), include_in_schema=False)
@@ -75,7 +79,7 @@ async def group_fragment(ctx: Ctx, group: Text, q: Text = "", cursor: Text = "")
     part = view.GroupPart(
         name=group, counts={}, status="", total=len(views), rows=await view.rows(ctx, chosen), cursor=following, q=q
     )
-    return _html(ctx, "rows.html", {"group": part})
+    return html_page(ctx, "rows.html", {"group": part})
 
 
 @get("/fragments/rows", opt=may("probe"), include_in_schema=False)
@@ -90,7 +94,7 @@ async def rows_fragment(
         except NotFound:
             continue
     part = view.GroupPart(name="", counts={}, status="", total=0, rows=await view.rows(ctx, chosen), cursor="", q="")
-    return _html(ctx, "rows.html", {"group": part})
+    return html_page(ctx, "rows.html", {"group": part})
 
 
 async def _target_values(ctx: WebContext, name: str) -> dict[str, Any]:
@@ -116,26 +120,26 @@ async def target_page(ctx: Ctx, request: Request[Any, Any, Any], name: Segment) 
     known = ctx.services.watch.target(segment(name)).name
     values = await _target_values(ctx, known)
     values["asked_url"] = ctx.options.external_url.rstrip("/") or f"{request.url.scheme}://{request.url.netloc}"
-    return _html(ctx, "target.html", values)
+    return html_page(ctx, "target.html", values)
 
 
 @get("/fragments/target/{name:str}", opt=may("probe"), include_in_schema=False)
 async def target_fragment(ctx: Ctx, name: Segment) -> Response[bytes]:
     known = ctx.services.watch.target(segment(name)).name
-    return _html(ctx, "target_now.html", await _target_values(ctx, known))
+    return html_page(ctx, "target_now.html", await _target_values(ctx, known))
 
 
 @get("/hosts/{name:str}", opt=may("host"), include_in_schema=False)
 async def host_page(ctx: Ctx, name: Segment) -> Response[bytes]:
     host = ctx.services.hosts.host(segment(name))
     values = {"host": host, "mounts": hostview.shown_mounts(host), "charts": hostview.CHARTS}
-    return _html(ctx, "host.html", values)
+    return html_page(ctx, "host.html", values)
 
 
 @get("/fragments/host/{name:str}", opt=may("host"), include_in_schema=False)
 async def host_fragment(ctx: Ctx, name: Segment) -> Response[bytes]:
     host = ctx.services.hosts.host(segment(name))
-    return _html(ctx, "host_now.html", {"host": host, "mounts": hostview.shown_mounts(host)})
+    return html_page(ctx, "host_now.html", {"host": host, "mounts": hostview.shown_mounts(host)})
 
 
 @get("/favicon.ico", opt=PUBLIC, include_in_schema=False)

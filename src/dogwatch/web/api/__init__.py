@@ -5,8 +5,9 @@ Belongs here: shapes and addresses. Does not: what a value means or whether some
 
 from __future__ import annotations
 
+from dogwatch.web.api.access import ACCESS_HANDLERS
 from dogwatch.web.api.hosts import HOST_HANDLERS
 from dogwatch.web.api.program import PROGRAM_HANDLERS
 from dogwatch.web.api.targets import TARGET_HANDLERS
 
-HANDLERS = (*TARGET_HANDLERS, *HOST_HANDLERS, *PROGRAM_HANDLERS)
+HANDLERS = (*TARGET_HANDLERS, *HOST_HANDLERS, *PROGRAM_HANDLERS, *ACCESS_HANDLERS)

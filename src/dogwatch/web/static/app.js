@@ -6,6 +6,7 @@ import { startLive } from "./live.js";
 import { startTheme } from "./switch.js";
 import { startTimes } from "./times.js";
 import { startActions } from "./actions.js";
+import { startAccess } from "./access.js";
 
 startTheme();
 startTimes();
@@ -13,4 +14,5 @@ startBars();
 startCharts();
 startBoard();
 startActions();
+startAccess();
 startLive();
