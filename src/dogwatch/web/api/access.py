@@ -345,8 +345,13 @@ async def export_audit(
         actor=actor, verb=verb, noun=noun, name=name, outcome=outcome, text=text, since_s=since_s, until_s=until_s
     )
 
+    found = lines(ctx.access.database, wanted, visible(ctx.rights, "audit"))
+    # Before the answer begins: what keeps it from being read can still be said.
+    first = await anext(found, b"")
+
     async def parts() -> AsyncIterator[bytes]:
-        async for part in lines(ctx.access.database, wanted, visible(ctx.rights, "audit")):
+        yield first
+        async for part in found:
             yield part
 
     return Stream(parts(), media_type="application/x-ndjson")
