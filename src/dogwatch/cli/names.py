@@ -7,7 +7,7 @@ import os
 import click
 from click.shell_completion import CompletionItem
 
-from dogwatch.cli.client import DEFAULT_SERVER, Client
+from dogwatch.cli.client import client_of
 from dogwatch.errors import DogwatchError
 
 # Whoever presses TAB waits for this.
@@ -16,9 +16,11 @@ TIMEOUT_S = 1.0
 
 def complete_names(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the names of targets that begin so; none where the daemon does not answer at once."""
-    server = context.params.get("server") or os.environ.get("DOGWATCH_SERVER") or DEFAULT_SERVER
+    server = context.params.get("server") or os.environ.get("DOGWATCH_SERVER")
     try:
-        targets = Client(str(server), timeout_s=TIMEOUT_S).all("/api/v1/targets")
+        client = client_of(server, context.params.get("context") or os.environ.get("DOGWATCH_CONTEXT"))
+        client.timeout_s = TIMEOUT_S
+        targets = client.all("/api/v1/targets")
         return [
             CompletionItem(target["name"], help=target["status"])
             for target in targets
