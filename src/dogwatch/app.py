@@ -23,7 +23,6 @@ from dogwatch.core.component import Registry
 from dogwatch.core.metrics import Family, series
 from dogwatch.diagnose.self_watch import SECTION as SELF_WATCH
 from dogwatch.diagnose.self_watch import SelfWatch
-from dogwatch.engine.schedules.service import Schedules
 from dogwatch.engine.action import Action
 from dogwatch.engine.jobs import jobs_section
 from dogwatch.engine.kinds import ENGINE_ACTIONS
@@ -33,6 +32,7 @@ from dogwatch.engine.part import EnginePart, Surroundings
 from dogwatch.engine.port import Runs
 from dogwatch.engine.schedules.scheduler import Scheduler
 from dogwatch.engine.schedules.section import schedules_section
+from dogwatch.engine.schedules.service import Schedules
 from dogwatch.engine.schedules.tables import schedule_tables
 from dogwatch.engine.section import ENGINE
 from dogwatch.engine.tables import engine_tables
