@@ -2,6 +2,9 @@
 
 A worker owns a run through its fence: a number that grows with every change of owner. Whoever comes with an older one
 is refused and must drop the run, its processes included.
+
+A worker listens to the topics of engine/book/topics.py: READY ("runs"), then it claims; of_worker(its id), then it
+sends a heartbeat, which brings orders and signals for what it holds.
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ class StepRow(msgspec.Struct, frozen=True, kw_only=True):
     """A step as it is on disk, written whole by each change.
 
     item and index: of a map's child, whose parent is `of`. memory: what a Wait remembered. cut: an attempt was
-    running when its worker was lost. signal: (payload,) of what woke it, not yet taken.
+    running when its worker was lost, and is made again under the same number; cuts: how often. signal: (payload,) of
+    what wakes it, not yet taken. taken: (payload,) of what woke it, None for its time, while that attempt goes on;
+    woken: it does.
     """
 
     name: str
@@ -43,14 +48,22 @@ class StepRow(msgspec.Struct, frozen=True, kw_only=True):
     index: int = 0
     item: Json = None
     cut: bool = False
+    cuts: int = 0
     signal: tuple[Json] | None = None
+    taken: tuple[Json] | None = None
+    woken: bool = False
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What people and rules want of a run: cancel ("" or the reason), and whether it is paused."""
+    """What people and rules want of a run: cancel ("" or the reason), and whether it is paused.
+
+    signals: of waiting steps, name → payload, as long as they were not taken: a row that is written in another state
+    than waiting takes its signal.
+    """
 
     cancel: str = ""
     paused: bool = False
+    signals: Mapping[str, Json] = {}
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):

@@ -99,6 +99,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     parent: tuple[str, str] | None = None
     rerun_of: str = ""
+    attempt: int = 1
     worker: str = ""
     created_s: float
     due_s: float | None = None

@@ -78,6 +78,8 @@ class Database(Protocol):
     """
 
     kind: str
+    # Another for each opening of a database that no second process can have open; "" where others can.
+    opening: str
 
     async def write(self, work: Callable[[Tx], T]) -> T:
         """Return what work returned, once its changes are on disk.

@@ -142,6 +142,7 @@ class PostgresDatabase:
     """See database.Database; made by open_postgres."""
 
     kind = "postgresql"
+    opening = ""
 
     def __init__(self, url: str) -> None:
         self._trouble = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -118,6 +119,7 @@ class SqliteDatabase:
 
     def __init__(self, path: Path, clock: Clock, lock: files.FileLock) -> None:
         self._lock = lock
+        self.opening = secrets.token_hex(8)
         self._trouble = ""
         self._listeners: dict[str, list[Callable[[], None]]] = {}
 

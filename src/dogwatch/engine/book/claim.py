@@ -1,0 +1,192 @@
+"""A worker takes runs: what is due becomes ready, what is ready and passes its gates becomes the worker's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from dogwatch.engine.book import gates, orders, topics
+from dogwatch.engine.book.definitions import Definitions
+from dogwatch.engine.book.rows import RUN, RUN_COLUMNS, order_of, parsed, run_of, step_of
+from dogwatch.engine.book.setting import Setting, all_of, first_of, listed
+from dogwatch.engine.ledger import Claimed, Fenced, StepRow
+from dogwatch.engine.spec import JobSpec
+from dogwatch.engine.values import RunState
+from dogwatch.errors import PermanentError
+from dogwatch.store.database import Tx
+
+# Runs that are due at the same moment become ready in portions; the next claim takes the next.
+_DUE = 1000
+# So often one claim looks further where all that it found was blocked.
+_ROUNDS = 5
+_PLACEMENTS = (
+    "WITH RECURSIVE p (x) AS (SELECT min(placement) FROM runs WHERE ready = 1 UNION ALL "
+    "SELECT (SELECT min(placement) FROM runs WHERE ready = 1 AND placement > p.x) FROM p WHERE p.x IS NOT NULL) "
+    "SELECT x FROM p WHERE x IS NOT NULL"
+)
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that was claimed. definition: as on disk; None where it cannot be read, and why."""
+
+    claimed: Claimed
+    sealed: bytes | None
+
+
+def anything(tx: Tx) -> bool:
+    """Return whether a claim could find something. It writes nothing: it costs a worker that idles next to nothing."""
+    row = first_of(
+        tx,
+        "SELECT (SELECT count(*) FROM (SELECT 1 FROM runs WHERE ready = 1 LIMIT 1) AS a), "
+        "(SELECT min(wake_s) FROM runs WHERE wake_s IS NOT NULL), "
+        "(SELECT min(open_s) FROM gates WHERE open_s IS NOT NULL)",
+    )
+    ready, wake_s, open_s = row or (0, None, None)
+    now_s = tx.now_s
+    return bool(ready) or any(isinstance(time, float) and time <= now_s for time in (wake_s, open_s))
+
+
+def claim(tx: Tx, setting: Setting, definitions: Definitions, worker_id: str, slots: int) -> list[Taken]:
+    """Raises: Fenced where the worker was declared lost."""
+    labels = _worker_labels(tx, worker_id)
+    if labels is None or slots <= 0:
+        return []
+    _wake_due(tx, setting)
+    gates.open_due(tx, setting)
+    chosen = _choose(tx, setting, labels, slots)
+    if not chosen:
+        return []
+    rows = _own(tx, worker_id, chosen)
+    steps = _steps(tx, [str(row[0]) for row in rows if row[RUN_COLUMNS + 3]])
+    taken = []
+    for row in rows:
+        run, (fence, cancel, paused, _, definition, sealed) = run_of(row), row[RUN_COLUMNS:]
+        try:
+            spec = definitions.get(tx, definition)
+        except PermanentError as error:
+            _unreadable(tx, setting, run.run_id, str(error))
+            continue
+        own = steps.get(run.run_id, [])
+        claimed = Claimed(
+            run=run, fence=fence, definition=spec, steps=own, order=order_of(cancel, paused, {}),
+        )  # fmt: skip
+        taken.append(Taken(claimed=claimed, sealed=sealed))
+    return taken
+
+
+def _worker_labels(tx: Tx, worker_id: str) -> Mapping[str, str] | None:
+    """Return the worker's labels, None where it takes nothing. Its row stays locked: it cannot be declared lost."""
+    row = first_of(
+        tx, "UPDATE workers SET beats = beats WHERE worker_id = :worker_id RETURNING state, labels", worker_id=worker_id
+    )
+    if row is None or row[0] == "lost":
+        raise Fenced(f"worker {worker_id} was declared lost")
+    return None if row[0] != "active" else parsed(row[1])
+
+
+def _wake_due(tx: Tx, setting: Setting) -> None:
+    due = all_of(
+        tx,
+        f"SELECT run_id FROM runs WHERE wake_s <= :now ORDER BY wake_s LIMIT :most{setting.skip}",
+        now=tx.now_s,
+        most=_DUE,
+    )
+    if not due:
+        return
+    tx.many(
+        "UPDATE runs SET ready = 1, queued_s = COALESCE(queued_s, wake_s), wake_s = NULL, "
+        "state = CASE WHEN state = 'scheduled' THEN 'queued' ELSE state END WHERE run_id = :run_id",
+        [{"run_id": row[0]} for row in due],
+    )
+
+
+def _choose(tx: Tx, setting: Setting, labels: Mapping[str, str], slots: int) -> list[str]:
+    """Return the runs to take: by priority, then age; those whose gates are closed are left out."""
+    chosen: list[str] = []
+    # Each round either takes something or takes what is blocked out of the index.
+    for _ in range(_ROUNDS):
+        candidates = _candidates(tx, setting, labels, slots - len(chosen), chosen)
+        if not candidates:
+            break
+        gated = [run_id for run_id, is_gated in candidates if is_gated]
+        passage = gates.Passage(tx, setting, gated) if gated else None
+        chosen += [
+            run_id for run_id, is_gated in candidates if not is_gated or (passage is not None and passage.admit(run_id))
+        ]
+        if passage is not None:
+            passage.write()
+        if passage is None or len(chosen) >= slots:
+            break
+    else:
+        tx.notify(topics.READY)  # there is more, for the next claim
+    return chosen
+
+
+def _candidates(
+    tx: Tx, setting: Setting, labels: Mapping[str, str], count: int, chosen: Sequence[str]
+) -> list[tuple[str, bool]]:
+    found: list[Any] = []
+    for placement in _fitting(tx, labels):
+        found += all_of(
+            tx,
+            "SELECT priority, queued_s, run_id, gated FROM runs WHERE ready = 1 AND placement = :placement "
+            f"ORDER BY priority DESC, queued_s, run_id LIMIT :count{setting.skip}",
+            placement=placement,
+            count=count + len(chosen),
+        )
+    found.sort(key=lambda row: (-row[0], row[1], row[2]))
+    known = set(chosen)
+    fresh = [(str(row[2]), bool(row[3])) for row in found if row[2] not in known]
+    return fresh[:count]
+
+
+def _fitting(tx: Tx, labels: Mapping[str, str]) -> list[str]:
+    """Return the placements of ready runs that a worker with these labels satisfies."""
+    fitting = []
+    for row in all_of(tx, _PLACEMENTS):
+        wanted = parsed(row[0]) if row[0] else {}
+        if all(labels.get(key) == value for key, value in wanted.items()):
+            fitting.append(str(row[0]))
+    return fitting
+
+
+def _own(tx: Tx, worker_id: str, run_ids: Sequence[str]) -> list[Any]:
+    places, values = listed(list(run_ids))
+    rows = all_of(
+        tx,
+        "UPDATE runs SET worker = :worker, fence = fence + 1, ready = 0, stirred = 0, claimed_s = :now, "
+        "state = 'running', waiting_for = '', wake_s = NULL, started_s = COALESCE(started_s, :now), "
+        "deadline_s = COALESCE(deadline_s, :now + timeout_s) "
+        f"WHERE run_id IN ({places}) RETURNING {RUN}, fence, cancel, paused, begun, definition, sealed",
+        worker=worker_id,
+        now=tx.now_s,
+        **values,
+    )
+    by_id: dict[Any, Any] = {row[0]: row for row in rows}
+    return [by_id[run_id] for run_id in run_ids]
+
+
+def _steps(tx: Tx, run_ids: Sequence[str]) -> dict[str, list[StepRow]]:
+    steps: dict[str, list[StepRow]] = {run_id: [] for run_id in run_ids}
+    if run_ids:
+        places, values = listed(list(run_ids))
+        for row in all_of(
+            tx,
+            f"SELECT run_id, name, state, signal, body FROM steps WHERE run_id IN ({places})",
+            **values,
+        ):
+            steps[str(row[0])].append(step_of(row[1:]))
+    return steps
+
+
+def _unreadable(tx: Tx, setting: Setting, run_id: str, why: str) -> None:
+    """End a run that no worker of this version can carry out; with an older definition it would be claimed for ever."""
+    tx.run("UPDATE runs SET worker = '' WHERE run_id = :run_id", run_id=run_id)
+    orders.end(tx, setting, orders.take(tx, setting, run_id), RunState.FAILED, why)
+
+
+def secrets_of(spec: JobSpec, current: JobSpec | None) -> dict[str, str]:
+    """Return the values that the configuration has now for the secrets which the definition names."""
+    return {} if current is None else {name: current.secrets[name] for name in spec.secrets if name in current.secrets}

@@ -1,0 +1,165 @@
+"""Job definitions as JSON and back. Secrets stay out: their places are filled from the configuration again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from dogwatch.core.component import Registry
+from dogwatch.engine.action import Action
+from dogwatch.engine.spec import JobSpec, StepSpec
+from dogwatch.errors import PermanentError
+
+S = TypeVar("S", bound=msgspec.Struct)
+# Names the kind of an action among its options; no option is written so.
+_KIND = "$action"
+
+
+def encode(spec: JobSpec) -> bytes:
+    """Return the definition, the same bytes for the same job. What is a secret is left out."""
+    return msgspec.json.encode(_plain(spec), order="sorted")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        hidden = _secret_fields(type(value))
+        out = {
+            field.name: _plain(item)
+            for field in msgspec.structs.fields(value)
+            if field.name not in hidden and not _is_default(field, item := getattr(value, field.name))
+        }
+        if isinstance(value, JobSpec):
+            out["secrets"] = dict.fromkeys(value.secrets, "")
+        if isinstance(value, Action):
+            out[_KIND] = value.kind
+        return out
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    return msgspec.to_builtins(value)
+
+
+def _is_default(field: msgspec.structs.FieldInfo, value: object) -> bool:
+    if field.default is not msgspec.NODEFAULT:
+        return type(value) is type(field.default) and value == field.default
+    if field.default_factory is not msgspec.NODEFAULT:
+        made = field.default_factory()
+        return type(value) is type(made) and bool(value == made)
+    return False
+
+
+def _secret_fields(kind: type[msgspec.Struct]) -> frozenset[str]:
+    """Return the fields of the struct that hold a secret and nothing else (`token: Secret | None`)."""
+    if kind is JobSpec:
+        return frozenset()
+    return frozenset(
+        field.name for field in msgspec.structs.fields(kind) if not field.required and _is_secret(field.type)
+    )
+
+
+def _is_secret(hint: Any) -> bool:
+    if get_origin(hint) is Annotated:
+        return any(isinstance(meta, msgspec.Meta) and (meta.extra or {}).get("secret") for meta in hint.__metadata__)
+    return any(_is_secret(part) for part in get_args(hint))
+
+
+class Decoder:
+    """Reads definitions. actions: every kind that this program has."""
+
+    def __init__(self, actions: Registry[Action]) -> None:
+        self._actions = actions
+
+    def decode(self, body: bytes) -> JobSpec:
+        """Raises: PermanentError for a definition that this program cannot read (a kind that is gone)."""
+        try:
+            return self._struct(JobSpec, msgspec.json.decode(body))
+        except (msgspec.ValidationError, TypeError) as error:
+            raise PermanentError(f"the run's definition cannot be read by this Dogwatch: {error}") from error
+
+    def _struct(self, kind: type[S], data: Mapping[str, Any]) -> S:
+        hints = get_type_hints(kind, include_extras=True)
+        values = {name: self._value(hints[name], item) for name, item in data.items() if name in hints}
+        return kind(**values)
+
+    def _action(self, data: Mapping[str, Any]) -> Action:
+        name = str(data[_KIND])
+        kind = self._actions.find(name)
+        if kind is None:
+            raise PermanentError(f"the run's definition has a step of kind '{name}', which this Dogwatch has not")
+        return self._struct(kind, data)
+
+    def _value(self, hint: Any, data: Any) -> Any:
+        if not _has_action(data):
+            # Written by an older Dogwatch, a definition may have what is checked more strictly by now.
+            return msgspec.convert(data, hint, strict=False)
+        if isinstance(data, list):
+            inner = (get_args(_without(hint, list)) or (Any,))[0]
+            made = [self._value(inner, item) for item in data]
+            return tuple(made) if get_origin(_without(hint, tuple)) is tuple else made
+        if _KIND in data:
+            return self._action(data)
+        struct = next(
+            (part for part in _parts(hint) if isinstance(part, type) and issubclass(part, msgspec.Struct)), None
+        )
+        if struct is not None:
+            return self._struct(struct, data)
+        inner = (get_args(_without(hint, dict)) or (Any, Any))[-1]
+        return {key: self._value(inner, item) for key, item in data.items()}
+
+
+def _has_action(data: Any) -> bool:
+    if isinstance(data, dict):
+        return _KIND in data or any(map(_has_action, data.values()))
+    return isinstance(data, list) and any(map(_has_action, data))
+
+
+def _parts(hint: Any) -> list[Any]:
+    """Return what a hint may be: the members of a union, without their annotations."""
+    if get_origin(hint) is Annotated:
+        return _parts(hint.__origin__)
+    if get_origin(hint) is Union or type(hint).__name__ == "UnionType":
+        return [part for one in get_args(hint) for part in _parts(one)]
+    return [hint]
+
+
+def _without(hint: Any, wanted: type) -> Any:
+    """Return the member of a union that is a container of this sort."""
+    for part in _parts(hint):
+        origin = get_origin(part)
+        if isinstance(origin, type) and (issubclass(origin, wanted) or issubclass(origin, Mapping) == (wanted is dict)):
+            return part
+    return hint
+
+
+def refill(spec: JobSpec, current: JobSpec | None) -> JobSpec:
+    """Return a definition with the secrets that the configuration has now in the same places.
+
+    current: the job of that name in force; None where there is none any more.
+    """
+    if current is None:
+        return spec
+    by_name = {step.name: step for step in current.steps}
+    steps = [_refilled(step, by_name.get(step.name)) for step in spec.steps]
+    return msgspec.structs.replace(spec, steps=steps)
+
+
+def _refilled(step: StepSpec, now: StepSpec | None) -> StepSpec:
+    if now is None or type(now.action) is not type(step.action):
+        return step
+    return msgspec.structs.replace(step, action=_copied(step.action, now.action))
+
+
+def _copied(old: S, now: S) -> S:
+    """Return old with the secret fields of now, also of structs inside it."""
+    changes: dict[str, Any] = {name: getattr(now, name) for name in _secret_fields(type(old))}
+    for field in msgspec.structs.fields(old):
+        before, after = getattr(old, field.name), getattr(now, field.name)
+        if isinstance(before, msgspec.Struct) and type(before) is type(after):
+            changes[field.name] = _copied(before, after)
+    return msgspec.structs.replace(old, **changes) if changes else old
+
+
+Renderer = Callable[[str, Mapping[str, Any]], str]

@@ -1,0 +1,137 @@
+"""From what somebody asks for to what is written: parameters checked, secrets sealed, gates named. No database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from dogwatch.engine.book.gates import Gate
+from dogwatch.engine.book.rows import clean, step_values, text
+from dogwatch.engine.book.start import Intent
+from dogwatch.engine.ledger import StepRow
+from dogwatch.engine.spec import JobSpec
+from dogwatch.engine.values import Json, Run, StartRun, StepState
+from dogwatch.errors import Conflict, UsageError
+
+# Checks and defaults parameters. Raises: UsageError with every mistake.
+Check = Callable[[JobSpec, Mapping[str, Json]], Mapping[str, Json]]
+# Fills the templates of a text. Raises: UsageError.
+Render = Callable[[str, Mapping[str, Any]], str]
+MASK = "***"
+_NAME_KEPT = 500
+
+
+class Sealer(Protocol):
+    """Encrypts what must lie on disk and not be read there."""
+
+    def seal(self, data: bytes) -> bytes: ...
+
+    def open(self, sealed: bytes) -> bytes:
+        """Raises: PermanentError where the key is another one now."""
+        ...
+
+
+def intent_of(spec: JobSpec, request: StartRun, check: Check, render: Render, sealer: Sealer | None) -> Intent:
+    """Raises: UsageError."""
+    parameters = check(spec, request.parameters)
+    masked, sealed = _sealed(spec, parameters, sealer)
+    variables = {
+        "params": parameters,
+        "job": spec.name,
+        "env": spec.env,
+        "trigger": msgspec.to_builtins(request.trigger),
+        "labels": {**spec.labels, **request.labels},
+    }
+    return Intent(
+        spec=spec,
+        parameters=masked,
+        sealed=sealed,
+        labels={**spec.labels, **request.labels},
+        placement=_placement(spec),
+        actor=request.actor,
+        trigger=request.trigger,
+        key=request.key,
+        due_s=request.due_s,
+        priority=spec.priority if request.priority is None else request.priority,
+        reason=request.reason,
+        parent=request.parent,
+        gates=gates_of(spec, variables, render),
+    )
+
+
+def rerun_of(
+    spec: JobSpec, run: Run, steps: Sequence[StepRow], sealed: bytes | None, gates: Sequence[Gate], **changes: Any
+) -> Intent:
+    """Return what starts a run again; `changes` are the rest of Intent's fields that the caller decides."""
+    return Intent(
+        spec=spec,
+        parameters=run.parameters,
+        sealed=sealed,
+        labels=run.labels,
+        placement=_placement(spec),
+        trigger=run.trigger,
+        due_s=None,
+        priority=run.priority,
+        reason=f"rerun of {run.run_id}",
+        parent=None,
+        gates=gates,
+        rerun_of=run.run_id,
+        attempt=run.attempt + 1,
+        copied=[step_values("", step) for step in steps],
+        **changes,
+    )
+
+
+def kept(spec: JobSpec, steps: Sequence[StepRow], run_id: str) -> list[StepRow]:
+    """Return the steps that a rerun of what failed does not repeat: those that succeeded, cleanup excepted, with the
+    items of maps that succeeded.
+
+    Raises: Conflict where nothing failed.
+    """
+    if all(step.state in (StepState.SUCCEEDED, StepState.SKIPPED) for step in steps):
+        done = {step.name for step in steps}
+        if all(step.name in done for step in spec.steps):
+            raise Conflict(f"no step of run {run_id} has to be repeated: all have succeeded", hint="rerun it whole")
+    cleanup = {step.name for step in spec.steps if step.always}
+    return [step for step in steps if step.state is StepState.SUCCEEDED and (step.of or step.name) not in cleanup]
+
+
+def _sealed(
+    spec: JobSpec, parameters: Mapping[str, Json], sealer: Sealer | None
+) -> tuple[Mapping[str, Json], bytes | None]:
+    secret = {
+        name: value
+        for name, value in parameters.items()
+        if value is not None and name in spec.parameters and spec.parameters[name].secret
+    }
+    if not secret:
+        return parameters, None
+    if sealer is None:
+        raise UsageError(
+            f"job {spec.name} has secret parameters, and there is no key to keep them with",
+            hint="set engine.key",
+        )
+    return {**parameters, **dict.fromkeys(secret, MASK)}, sealer.seal(text(secret).encode())
+
+
+def _placement(spec: JobSpec) -> str:
+    return text(spec.worker) if spec.worker else ""
+
+
+def gates_of(spec: JobSpec, variables: Mapping[str, Any], render: Render) -> list[Gate]:
+    """Return the gates that a run has to pass, by name. Raises: UsageError for a template that cannot be filled in."""
+    gates: dict[str, Gate] = {}
+    rule = spec.concurrency
+    if rule is not None:
+        key = render(rule.key, variables) if rule.key else ""
+        name = clean(f"job:{spec.name}" + (f"/{key}" if key else ""), _NAME_KEPT)
+        gates[name] = Gate(name=name, capacity=rule.limit)
+    for lock in spec.locks:
+        name = clean(f"lock:{render(lock, variables)}", _NAME_KEPT)
+        gates[name] = Gate(name=name, capacity=1)
+    if spec.rate is not None:
+        name = clean(f"rate:{spec.name}", _NAME_KEPT)
+        gates[name] = Gate(name=name, capacity=spec.rate.max, window_s=spec.rate.per)
+    return [gates[name] for name in sorted(gates)]

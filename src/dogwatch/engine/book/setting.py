@@ -1,0 +1,59 @@
+"""What the transactions of a book have in common, and small things that make SQL easier to read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from dogwatch.engine.values import Json
+from dogwatch.store.database import Tx, Value
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """What the two databases say differently, ends of SELECTs: skip: take the rows, but not those that another
+    transaction has; skip_runs: of table r only. take: take them, and wait for it.
+
+    outputs: what a run that ended gives to the step that started it.
+    """
+
+    skip: str = ""
+    skip_runs: str = ""
+    take: str = ""
+    outputs: Callable[[Tx, str], Mapping[str, Json]] = lambda _tx, _run_id: {}
+
+
+def setting_of(kind: str, outputs: Callable[[Tx, str], Mapping[str, Json]]) -> Setting:
+    if kind == "sqlite":
+        # There is one writer: every row is its own.
+        return Setting(outputs=outputs)
+    return Setting(
+        skip=" FOR UPDATE SKIP LOCKED",
+        skip_runs=" FOR UPDATE OF r SKIP LOCKED",
+        take=" FOR UPDATE",
+        outputs=outputs,
+    )
+
+
+def listed(values: list[str], prefix: str = "i") -> tuple[str, dict[str, str]]:
+    """Return what stands between the brackets of `IN (…)`, and its values.
+
+    The number of places is rounded up, by repeating the last value, so that few different statements come about.
+    """
+    size = 1
+    while size < len(values):
+        size *= 2
+    padded = values + values[-1:] * (size - len(values))
+    named = {f"{prefix}{number}": value for number, value in enumerate(padded)}
+    return ", ".join(f":{name}" for name in named), named
+
+
+def all_of(tx: Tx, query: str, **values: Value) -> list[Any]:
+    """Return the rows, to be taken apart: what is in a column, the schema says."""
+    return list(tx.rows(query, **values))
+
+
+def first_of(tx: Tx, query: str, **values: Value) -> Any:
+    """Return the first row, to be taken apart, or None."""
+    return tx.one(query, **values)

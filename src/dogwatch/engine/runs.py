@@ -1,0 +1,350 @@
+"""The book of runs: what the rest of Dogwatch asks of runs, and what workers ask, over one database."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from dogwatch.access.actor import Actor
+from dogwatch.core.clock import Clock
+from dogwatch.core.component import Registry, nearest
+from dogwatch.core.metrics import Family
+from dogwatch.engine.action import Action
+from dogwatch.engine.book import advance as advancing
+from dogwatch.engine.book import approvals, claim, intents, meters, orders, output, read, topics, workers
+from dogwatch.engine.book.approvals import IsIn
+from dogwatch.engine.book.claim import Taken
+from dogwatch.engine.book.definitions import Definitions
+from dogwatch.engine.book.encode import refill
+from dogwatch.engine.book.ids import Mint
+from dogwatch.engine.book.intents import Check, Render, Sealer
+from dogwatch.engine.book.lost import Watch
+from dogwatch.engine.book.retention import Keeping, prune
+from dogwatch.engine.book.setting import first_of, setting_of
+from dogwatch.engine.book.start import Intent, Opener
+from dogwatch.engine.ledger import Advance, Beat, Claimed, Order, WorkerIdentity
+from dogwatch.engine.port import Starter
+from dogwatch.engine.spec import JobSpec
+from dogwatch.engine.values import Chunk, Json, Page, Run, RunFilter, Started, StartRun, StepRun, Worker
+from dogwatch.errors import Conflict, DogwatchError, NotAllowed, NotFound, TransientError
+from dogwatch.store.database import Database, Tx
+
+T = TypeVar("T")
+# Notices can get lost: whoever waits looks by itself so often.
+_LOOK_S = 1.0
+
+
+# What a run that ended gives to the step of another job that started it.
+Outputs = Callable[[JobSpec, Run, Sequence[StepRun]], Mapping[str, Json]]
+
+
+def _nobody(_actor: Actor, _who: str) -> bool:
+    return False
+
+
+def _nothing(_spec: JobSpec, _run: Run, _steps: Sequence[StepRun]) -> Mapping[str, Json]:
+    return {}
+
+
+class Means(msgspec.Struct, frozen=True, kw_only=True):
+    """What the book leaves to others.
+
+    jobs: those of the configuration in force. check: parameters of a job. render: templates of concurrency keys and
+    locks. is_in: whether an actor has a role or is in a group, in
+    approvals. sealer: keeps secret parameters; None: jobs with any
+    cannot be started. outputs: of a run that ended, for its parent. output_bytes: kept of one run.
+    """
+
+    jobs: Callable[[], Mapping[str, JobSpec]]
+    actions: Registry[Action]
+    clock: Clock
+    check: Check
+    render: Render
+    is_in: IsIn = _nobody
+    sealer: Sealer | None = None
+    outputs: Outputs = _nothing
+    output_bytes: int = output.DEFAULT_BYTES
+    keeping: Keeping = Keeping()
+
+
+class RunBook:
+    """Implements engine/port.Runs and engine/ledger.Ledger. It has no tasks of its own: workers call it."""
+
+    def __init__(self, database: Database, means: Means) -> None:
+        self._database, self._means = database, means
+        self._definitions = Definitions(means.actions)
+        self._setting = setting_of(database.kind, self._outputs)
+        self._opener = Opener(self._setting, Mint(), self._definitions)
+        self._watch = Watch()
+        self._meters = meters.Meters()
+        # Workers whose last claim found something: they need not ask whether there is anything.
+        self._busy: set[str] = set()
+
+    # -- Runs: starting ----------------------------------------------------------------------------------------------
+
+    def jobs(self) -> Sequence[JobSpec]:
+        jobs = self._means.jobs()
+        return [jobs[name] for name in sorted(jobs)]
+
+    def _job(self, name: str) -> JobSpec:
+        jobs = self._means.jobs()
+        if name not in jobs:
+            raise NotFound(f"no job '{name}'", hint=nearest(name, list(jobs)))
+        return jobs[name]
+
+    async def start(self, request: StartRun) -> Started:
+        starter = self.starter(request)
+        started = await self._write(starter)
+        if started.created:
+            self._committed(self._job(request.job), started.run)
+        return started
+
+    def starter(self, request: StartRun) -> Starter:
+        spec = self._job(request.job)
+        means = self._means
+        intent = intents.intent_of(spec, request, means.check, means.render, means.sealer)
+        return lambda tx: self._opener.open(tx, intent)
+
+    def _committed(self, spec: JobSpec, run: Run) -> None:
+        self._meters.started += 1
+        self._definitions.committed(self._definitions.digest(spec), run.created_s)
+
+    async def rerun(self, run_id: str, actor: Actor, *, failed_only: bool = False, key: str = "") -> Started:
+        def work(tx: Tx) -> Started:
+            return self._opener.open(tx, self._again(tx, run_id, actor, failed_only, key))
+
+        started = await self._write(work)
+        self._meters.started += started.created
+        return started
+
+    def _again(self, tx: Tx, given: str, actor: Actor, failed_only: bool, key: str) -> Intent:
+        run = read.show(tx, given)
+        if not run.state.ended:
+            raise Conflict(f"cannot rerun run {run.run_id}: it has not ended", hint="cancel it, or wait for it")
+        row = first_of(tx, "SELECT definition, sealed FROM runs WHERE run_id = :run_id", run_id=run.run_id)
+        spec = self._definitions.get(tx, str(row[0]))
+        steps = []
+        if failed_only:
+            steps = intents.kept(spec, read.step_rows(tx, run.run_id)[1], run.run_id)
+        parameters = {**run.parameters, **self._unsealed(row[1])}
+        variables = {
+            "params": parameters,
+            "job": spec.name,
+            "env": spec.env,
+            "trigger": msgspec.to_builtins(run.trigger),
+        }
+        gates = intents.gates_of(spec, {**variables, "labels": run.labels}, self._means.render)
+        return intents.rerun_of(spec, run, steps, row[1], gates, actor=actor, key=key)
+
+    def _unsealed(self, sealed: Any) -> Mapping[str, Json]:
+        if sealed is None or self._means.sealer is None:
+            return {}
+        values: Mapping[str, Json] = msgspec.json.decode(self._means.sealer.open(bytes(sealed)))
+        return values
+
+    def _outputs(self, tx: Tx, run_id: str) -> Mapping[str, Json]:
+        (_, digest), rows = read.step_rows(tx, run_id)
+        try:
+            spec = self._definitions.get(tx, str(digest))
+            return self._means.outputs(spec, read.show(tx, run_id), read.in_order(run_id, spec, rows))
+        except DogwatchError:
+            return {}  # a mistake in an expression must not keep the run from its end
+
+    # -- Runs: looking -----------------------------------------------------------------------------------------------
+
+    async def find(self, wanted: RunFilter) -> Page[Run]:
+        return await self._database.read(lambda tx: read.find(tx, wanted))
+
+    async def show(self, run_id: str) -> Run:
+        return await self._database.read(lambda tx: read.show(tx, run_id))
+
+    async def steps(self, run_id: str) -> Sequence[StepRun]:
+        def work(tx: Tx) -> Sequence[StepRun]:
+            whole = read.resolve(tx, run_id)
+            (_, digest), rows = read.step_rows(tx, whole)
+            spec = None
+            # Of a definition that this program cannot read, what was done is shown all the same.
+            with contextlib.suppress(Exception):
+                spec = self._definitions.get(tx, str(digest))
+            return read.in_order(whole, spec, rows)
+
+        return await self._database.read(work)
+
+    async def output(
+        self, run_id: str, *, step: str = "", after: int = 0, limit: int = 1000, search: str = ""
+    ) -> Sequence[Chunk]:
+        def work(tx: Tx) -> Sequence[Chunk]:
+            whole = read.show(tx, run_id).run_id
+            return output.read(tx, whole, step=step, after=after, limit=limit, search=search)[0]
+
+        return await self._database.read(work)
+
+    async def follow(self, run_id: str, *, step: str = "", after: int = 0) -> AsyncIterator[Chunk]:
+        run = await self.show(run_id)
+        async with self._told(topics.of_output(run.run_id), topics.of_run(run.run_id)) as told:
+            while True:
+                told.clear()
+
+                def work(tx: Tx, since: int = after) -> tuple[list[Chunk], int, bool]:
+                    ended = read.show(tx, run.run_id).state.ended
+                    return *output.read(tx, run.run_id, step=step, after=since), ended
+
+                try:
+                    chunks, after, ended = await self._database.read(work)
+                except TransientError:
+                    await self._heard(told)
+                    continue
+                for chunk in chunks:
+                    yield chunk
+                if not chunks:
+                    if ended:
+                        return
+                    await self._heard(told)
+
+    async def wait(self, run_id: str) -> Run:
+        run = await self.show(run_id)
+        async with self._told(topics.of_run(run.run_id)) as told:
+            while True:
+                told.clear()
+                with contextlib.suppress(TransientError):
+                    run = await self.show(run.run_id)
+                if run.state.ended:
+                    return run
+                await self._heard(told)
+
+    @contextlib.asynccontextmanager
+    async def _told(self, *names: str) -> AsyncIterator[asyncio.Event]:
+        told = asyncio.Event()
+        stops = [self._database.listen(name, told.set) for name in names]
+        try:
+            yield told
+        finally:
+            for stop in stops:
+                stop()
+
+    async def _heard(self, told: asyncio.Event) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_S):
+                await told.wait()
+
+    # -- Runs: orders ------------------------------------------------------------------------------------------------
+
+    async def cancel(self, run_id: str, actor: Actor, *, reason: str = "") -> Run:
+        return await self._write(lambda tx: orders.cancel(tx, self._setting, read.resolve(tx, run_id), actor, reason))
+
+    async def pause(self, run_id: str, actor: Actor, *, reason: str = "") -> Run:
+        return await self._write(lambda tx: orders.pause(tx, self._setting, read.resolve(tx, run_id), actor, reason))
+
+    async def resume(self, run_id: str, actor: Actor) -> Run:
+        return await self._write(lambda tx: orders.resume(tx, self._setting, read.resolve(tx, run_id), actor))
+
+    async def decide(self, run_id: str, step: str, actor: Actor, *, approve: bool, comment: str = "") -> Run:
+        decided = await self._write(
+            lambda tx: approvals.decide(
+                tx,
+                self._setting,
+                read.resolve(tx, run_id),
+                step,
+                actor,
+                self._means.is_in,
+                approve=approve,
+                comment=comment,
+            )
+        )
+        if isinstance(decided, NotAllowed):
+            raise decided
+        return decided
+
+    async def signal(self, run_id: str, step: str, payload: Json) -> None:
+        def work(tx: Tx) -> None:
+            whole = read.show(tx, run_id).run_id
+            orders.signal(tx, self._setting, whole, step, payload)
+
+        await self._write(work)
+
+    async def workers(self) -> Sequence[Worker]:
+        return await self._database.read(workers.listing)
+
+    async def drain(self, worker_id: str, actor: Actor) -> Worker:
+        return await self._write(lambda tx: workers.drain(tx, worker_id, actor))
+
+    # -- Ledger ------------------------------------------------------------------------------------------------------
+
+    async def register(self, worker: WorkerIdentity) -> None:
+        await self._write(lambda tx: workers.register(tx, self._setting, worker, self._database.opening))
+
+    async def heartbeat(self, worker_id: str, held: Mapping[str, int]) -> Beat:
+        return await self._seeing(self._write(lambda tx: workers.heartbeat(tx, self._setting, worker_id, held)))
+
+    async def leave(self, worker_id: str) -> None:
+        await self._write(lambda tx: workers.leave(tx, self._setting, worker_id))
+        self._busy.discard(worker_id)
+
+    async def claim(self, worker_id: str, slots: int) -> Sequence[Claimed]:
+        if worker_id not in self._busy and not await self._database.read(claim.anything):
+            return ()
+        taken = await self._write(lambda tx: claim.claim(tx, self._setting, self._definitions, worker_id, slots))
+        (self._busy.add if taken else self._busy.discard)(worker_id)
+        self._meters.claimed += len(taken)
+        return [self._completed(one) for one in taken]
+
+    def _completed(self, taken: Taken) -> Claimed:
+        """Return the run with what is not on disk, or not readable there: the secrets of now."""
+        claimed = taken.claimed
+        current = self._means.jobs().get(claimed.run.job)
+        run = claimed.run
+        if taken.sealed is not None:
+            run = msgspec.structs.replace(run, parameters={**run.parameters, **self._unsealed(taken.sealed)})
+        return msgspec.structs.replace(
+            claimed,
+            run=run,
+            definition=refill(claimed.definition, current),
+            secrets=claim.secrets_of(claimed.definition, current),
+        )
+
+    async def advance(self, change: Advance) -> Order:
+        order = await self._write(lambda tx: advancing.advance(tx, self._setting, change))
+        if change.state is not None and change.state.ended:
+            self._meters.ended[change.state] = self._meters.ended.get(change.state, 0) + 1
+        return order
+
+    async def append(self, run_id: str, fence: int, chunks: Sequence[Chunk]) -> None:
+        await self._write(lambda tx: output.append(tx, run_id, fence, chunks, self._means.output_bytes))
+
+    async def reap(self) -> int:
+        seen = await self._seeing(self._database.read(workers.observe))
+        opening = self._database.opening
+        silent = self._watch.silent(seen, self._means.clock.monotonic_s(), opening)
+        taken = 0
+        left = bool(silent) or await self._database.read(workers.unowned)
+        if left:
+            taken = await self._write(lambda tx: workers.reap(tx, self._setting, silent))
+        self._meters.reaped += taken
+        return taken
+
+    async def _seeing(self, asked: Awaitable[T]) -> T:
+        try:
+            return await asked
+        except TransientError:
+            self._watch.blind()
+            raise
+
+    async def _write(self, work: Callable[[Tx], T]) -> T:
+        return await self._database.write(work)
+
+    # -- housekeeping ------------------------------------------------------------------------------------------------
+
+    async def retain(self) -> int:
+        """Delete what is kept too long or too much of; return how many runs went. Any process may do it, any time."""
+        return await prune(self._database, self._means.keeping)
+
+    async def refresh(self) -> None:
+        """Count again for metrics; it costs more the more runs have not ended."""
+        self._meters.counts = await self._database.read(read.counts)
+
+    def metrics(self) -> Iterable[Family]:
+        return self._meters.families()
