@@ -26,15 +26,17 @@ from dogwatch.diagnose.self_watch import SelfWatch
 from dogwatch.engine.action import Action
 from dogwatch.engine.jobs import jobs_section
 from dogwatch.engine.kinds import ENGINE_ACTIONS
-from dogwatch.engine.outlook import Planner
 from dogwatch.engine.parameters import parameter_mistakes
 from dogwatch.engine.part import EnginePart, Surroundings
+from dogwatch.engine.plan import JobPlan
 from dogwatch.engine.port import Runs
 from dogwatch.engine.schedules.scheduler import Scheduler
 from dogwatch.engine.schedules.section import schedules_section
+from dogwatch.engine.schedules.service import Schedules
 from dogwatch.engine.schedules.tables import schedule_tables
 from dogwatch.engine.section import ENGINE
 from dogwatch.engine.tables import engine_tables
+from dogwatch.engine.values import StartRun
 from dogwatch.errors import UsageError
 from dogwatch.hosts.hosts import Hosts, Spawn
 from dogwatch.hosts.section import HOST
@@ -114,7 +116,7 @@ class Services(msgspec.Struct, kw_only=True):
     findings: Callable[[], Sequence[dict[str, object]]]
     runs: Runs
     # What a start would do.
-    plan: Planner
+    plan: Callable[[StartRun], JobPlan]
     # `/probe` as blackbox_exporter answers it: (query, request headers in lower case) → (HTTP status, content type,
     # text). None where there is none.
     blackbox: Callable[[Mapping[str, str], Mapping[str, str]], Awaitable[tuple[int, str, str]]] | None = None
@@ -124,6 +126,7 @@ class Services(msgspec.Struct, kw_only=True):
     # Webhooks that come in, and messages that go out. None where this program has none.
     hooks: HooksView | None = None
     outbox: Outbox | None = None
+    schedules: Schedules | None = None
 
 
 class App:
@@ -162,7 +165,7 @@ class App:
                 jobs=JOBS,
                 folder=state_path(store_path).parent,
                 services={Outbox: self.notify},
-                has_role=access.has_role,
+                is_in=access.is_in,
             )
         )
         self.schedules = Scheduler(database, self.engine.runs, clock=clock, section=SCHEDULES)
@@ -209,6 +212,7 @@ class App:
             plan=self.engine.plan,
             access=self.access,
             database=self.database,
+            schedules=Schedules(self.schedules, self.database, self.engine.runs),
             hooks=self.hooks,
             outbox=self.notify,
         )

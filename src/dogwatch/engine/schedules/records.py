@@ -159,6 +159,12 @@ def claim(tx: Tx, wanted: Claim, start: Starter | None, *, keep_fires: int) -> C
     now_s = tx.now_s
     if wanted.fire is not None and now_s < wanted.fire.due_s:
         return Claimed(outcome="early", now_s=now_s)
+    seen = tx.one("SELECT cursor_s FROM schedules WHERE name = :name", name=wanted.name)
+    if seen is None or seen[0] != wanted.from_s:
+        return Claimed(outcome="lost", now_s=now_s)
+    # Every start ends with the audit trail's lock. Taken first, two schedulers whose groups hold the same fires in
+    # another order wait for each other here, and not crosswise.
+    tx.lock("audit")
     if not _move(tx, wanted, keep_fires):
         return Claimed(outcome="lost", now_s=now_s)
     if wanted.missed is not None:

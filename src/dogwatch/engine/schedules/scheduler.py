@@ -224,7 +224,9 @@ class Scheduler:
         if not self.clock.known or self.clock.age_s() >= LOOK_S - 0.001:
             moved_s = await self.clock.read()
             if abs(moved_s) >= _STEP_S:
-                log.warning("the database's clock was set %s by %.0f s", "forward" if moved_s > 0 else "back", moved_s)
+                log.warning(
+                    "the database's clock was set %s by %.0f s", "forward" if moved_s > 0 else "back", abs(moved_s)
+                )
                 self.counts.steps += 1
                 await self._tell_behind()
         if self._adopt:

@@ -11,6 +11,7 @@ from dogwatch.web.api.jobs import JOB_HANDLERS
 from dogwatch.web.api.notify import NOTIFY_HANDLERS
 from dogwatch.web.api.program import PROGRAM_HANDLERS
 from dogwatch.web.api.runs import RUN_HANDLERS
+from dogwatch.web.api.schedules import SCHEDULE_HANDLERS
 from dogwatch.web.api.targets import TARGET_HANDLERS
 from dogwatch.web.api.workers import WORKER_HANDLERS
 
@@ -20,6 +21,7 @@ HANDLERS = (
     *JOB_HANDLERS,
     *RUN_HANDLERS,
     *WORKER_HANDLERS,
+    *SCHEDULE_HANDLERS,
     *PROGRAM_HANDLERS,
     *HOOK_API_HANDLERS,
     *NOTIFY_HANDLERS,
