@@ -15,7 +15,7 @@ from dogwatch.core.component import nearest
 from dogwatch.core.metrics import Family
 from dogwatch.core.values import Event
 from dogwatch.engine.action import Action, Change, Outcome, Scene, Wait
-from dogwatch.engine.outlook import Outlook, PlannedStep
+from dogwatch.engine.plan import JobPlan, StepPlan
 from dogwatch.engine.port import Starter
 from dogwatch.engine.spec import Concurrency, JobSpec, Parameter, StepSpec
 from dogwatch.engine.values import (
@@ -211,17 +211,22 @@ class FakeRuns:
         for waiter in self._waiters:
             waiter.set()
 
-    def plan(self, request: StartRun) -> Outlook:
+    def plan(self, request: StartRun) -> JobPlan:
         spec = self._job(request.job)
         self._check(spec, request.parameters)
-        return Outlook(
-            job=spec.name,
-            parameters={**{name: one.default for name, one in spec.parameters.items()}, **request.parameters},
-            steps=[
-                PlannedStep(name=step.name, kind=step.action.kind, needs=step.needs or (), change=step.action.plan())
-                for step in spec.steps
-            ],
-        )
+        steps = [
+            StepPlan(
+                name=step.name,
+                kind=step.action.kind,
+                needs=step.needs or (),
+                level=at,
+                always=step.always,
+                change=step.action.plan(),
+            )
+            for at, step in enumerate(spec.steps)
+        ]
+        defaults = {name: one.default for name, one in spec.parameters.items()}
+        return JobPlan(job=spec.name, parameters={**defaults, **request.parameters}, steps=steps)
 
     def _check(self, spec: JobSpec, given: Mapping[str, Json]) -> None:
         unknown = set(given) - set(spec.parameters)

@@ -26,9 +26,9 @@ from dogwatch.diagnose.self_watch import SelfWatch
 from dogwatch.engine.action import Action
 from dogwatch.engine.jobs import jobs_section
 from dogwatch.engine.kinds import ENGINE_ACTIONS
-from dogwatch.engine.outlook import Planner
 from dogwatch.engine.parameters import parameter_mistakes
 from dogwatch.engine.part import EnginePart, Surroundings
+from dogwatch.engine.plan import JobPlan
 from dogwatch.engine.port import Runs
 from dogwatch.engine.schedules.scheduler import Scheduler
 from dogwatch.engine.schedules.section import schedules_section
@@ -36,6 +36,7 @@ from dogwatch.engine.schedules.service import Schedules
 from dogwatch.engine.schedules.tables import schedule_tables
 from dogwatch.engine.section import ENGINE
 from dogwatch.engine.tables import engine_tables
+from dogwatch.engine.values import StartRun
 from dogwatch.errors import UsageError
 from dogwatch.hosts.hosts import Hosts, Spawn
 from dogwatch.hosts.section import HOST
@@ -115,17 +116,17 @@ class Services(msgspec.Struct, kw_only=True):
     findings: Callable[[], Sequence[dict[str, object]]]
     runs: Runs
     # What a start would do.
-    plan: Planner
+    plan: Callable[[StartRun], JobPlan]
     # `/probe` as blackbox_exporter answers it: (query, request headers in lower case) → (HTTP status, content type,
     # text). None where there is none.
     blackbox: Callable[[Mapping[str, str], Mapping[str, str]], Awaitable[tuple[int, str, str]]] | None = None
-    schedules: Schedules | None = None
     # Who may do what, and the audit trail. None only in tests of other things: then this machine may do everything.
     access: Access | None = None
     database: Database | None = None
     # Webhooks that come in, and messages that go out. None where this program has none.
     hooks: HooksView | None = None
     outbox: Outbox | None = None
+    schedules: Schedules | None = None
 
 
 class App:
@@ -164,7 +165,7 @@ class App:
                 jobs=JOBS,
                 folder=state_path(store_path).parent,
                 services={Outbox: self.notify},
-                has_role=access.has_role,
+                is_in=access.is_in,
             )
         )
         self.schedules = Scheduler(database, self.engine.runs, clock=clock, section=SCHEDULES)
@@ -211,6 +212,7 @@ class App:
             plan=self.engine.plan,
             access=self.access,
             database=self.database,
+            schedules=Schedules(self.schedules, self.database, self.engine.runs),
             hooks=self.hooks,
             outbox=self.notify,
         )

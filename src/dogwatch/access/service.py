@@ -59,7 +59,7 @@ class Access:
         self._known: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
         self._rights: dict[tuple[str, ...], Rights] = {}
         # Of those who asked lately: who decides has asked.
-        self._roles_seen: dict[str, tuple[str, ...]] = {}
+        self._seen_in: dict[str, frozenset[str]] = {}
         self._local: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
         self._used_tokens: dict[str, tuple[float, str]] = {}
         self._used_sessions: dict[str, float] = {}
@@ -133,9 +133,11 @@ class Access:
             names = list(self.options.oidc.default_roles)
         return tuple(names)
 
-    def has_role(self, actor: Actor, role: str) -> bool:
-        """Return whether who asked lately has a role; this machine itself has all. Safe in every thread."""
-        return actor.kind == "local" or role in self._roles_seen.get(str(actor), ())
+    def is_in(self, actor: Actor, who: str) -> bool:
+        """Return whether who asked lately has a role (`role:ops`) or is in a group (`group:ops`); this machine itself
+        has all. Safe in every thread.
+        """
+        return actor.kind == "local" or who in self._seen_in.get(str(actor), ())
 
     def roles(self) -> list[Role]:
         return [role for name in self.options.role_names() if (role := self.options.role(name))]
@@ -174,13 +176,14 @@ class Access:
             name = owner.name
             scope = scope.within(self.rights_of(self.roles_of(owner)))
         actor = Actor(kind="token", name=token.name)
-        self._see_roles(actor, tuple(token.roles))
+        self._see(actor, token.roles, ())
         return Identity(actor=actor, rights=scope, how="token", user=name, key=token.id)
 
-    def _see_roles(self, actor: Actor, roles: tuple[str, ...]) -> None:
-        if len(self._roles_seen) >= _MOST_SEEN:
-            self._roles_seen.clear()
-        self._roles_seen[str(actor)] = roles
+    def _see(self, actor: Actor, roles: Sequence[str], groups: Sequence[str]) -> None:
+        if len(self._seen_in) >= _MOST_SEEN:
+            self._seen_in.clear()
+        named = (*(f"role:{name}" for name in roles), *(f"group:{name}" for name in groups))
+        self._seen_in[str(actor)] = frozenset(named)
 
     async def by_session(self, secret: str, address: str) -> Identity | None:
         """Return who a browser's session stands for."""
@@ -203,7 +206,7 @@ class Access:
         if session is None or user is None or user.disabled or user.version != session.version:
             return None
         actor = Actor(kind="user", name=user.name)
-        self._see_roles(actor, self.roles_of(user))
+        self._see(actor, self.roles_of(user), user.groups)
         return Identity(
             actor=actor,
             rights=self.rights_of(self.roles_of(user)),

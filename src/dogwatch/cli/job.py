@@ -257,20 +257,32 @@ def print_plan(found: Mapping[str, Any]) -> None:
     """Print a plan for people."""
     click.echo(click.style(f"A run of {one_line(found['job'])} would:", bold=True))
     for number, step in enumerate(found["steps"], 1):
-        after = f" (after {', '.join(step['needs'])})" if step["needs"] else ""
-        mark = click.style(" !", fg="red") if step["destructive"] else ""
-        click.echo(indented(f"{number}. {step['name']}{after}: {step['summary']}") + mark)
-        for line in step["details"]:
-            click.echo(indented(f"     {line}"))
-        if step["note"]:
-            click.echo(indented(f"     {step['note']}"))
-        if step["undo"]:
-            click.echo(indented(f"     to undo: {step['undo']}"))
+        _print_step(number, step)
     if found["parameters"]:
         click.echo("\nParameters")
         for name, value in found["parameters"].items():
             click.echo(indented(f"{name} = {value if isinstance(value, str) else msgspec.json.encode(value).decode()}"))
+    if found["concurrency"]:
+        click.echo(f"\nOne at a time: {one_line(found['concurrency'])}")
     if found["locks"]:
-        click.echo(f"\nLocks: {', '.join(found['locks'])}")
+        click.echo(f"\nLocks: {one_line(', '.join(found['locks']))}")
     if any(step["destructive"] for step in found["steps"]):
         click.echo("\n! ends or removes something")
+    for problem in found["problems"]:
+        click.echo(f"\n{click.style('would fail', fg='red')}: {one_line(problem)}")
+
+
+def _print_step(number: int, step: Mapping[str, Any]) -> None:
+    after = f" (after {', '.join(step['needs'])})" if step["needs"] else ""
+    mark = click.style(" !", fg="red") if step["destructive"] else ""
+    summary = step["summary"] if step["runs"] is not False else "not: its condition is false"
+    click.echo(indented(f"{number}. {step['name']}{after}: {summary}") + mark)
+    lines = list(step["details"])
+    if step["why"]:
+        lines.append(step["why"])
+    if step["always"]:
+        lines.append("whatever became of the steps before it")
+    if step["undo"]:
+        lines.append(f"to undo: {step['undo']}")
+    for line in lines:
+        click.echo(indented(f"     {line}"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,9 +16,8 @@ from dogwatch.cli.output import print_json
 from dogwatch.config.load import Loader
 from dogwatch.core.component import nearest
 from dogwatch.daemon.sections import SECTIONS
-from dogwatch.engine.outlook import look_ahead
+from dogwatch.engine.plan import plan
 from dogwatch.engine.spec import JobSpec
-from dogwatch.engine.values import StartRun
 from dogwatch.errors import ConfigError, NotFound
 
 
@@ -72,11 +70,12 @@ def plan_job(
     job = _find(name, jobs)
     given = parameters({key: one.type for key, one in job.parameters.items()})
     actor = Actor(kind="local", name=os.environ.get("USER", "shell"))
-    plan = look_ahead(job, StartRun(job=job.name, parameters=given, actor=actor), time.time())
-    found: dict[str, Any] = msgspec.to_builtins(plan)
-    for step in found["steps"]:
-        step.update(step.pop("change"))
-    return found
+    found = plan(job, given, jobs={one.name: one for one in jobs}, actor=actor)
+    # As the daemon would answer, so that both can be printed alike.
+    from dogwatch.web.api.jobs import plan_out
+
+    shown: dict[str, Any] = msgspec.to_builtins(plan_out(found))
+    return shown
 
 
 def _find(name: str, jobs: Sequence[JobSpec]) -> JobSpec:

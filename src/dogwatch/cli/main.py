@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "host": ("dogwatch.cli.host", "host", "Show hosts as their collectors see them."),
     "job": ("dogwatch.cli.job", "job", "List, check, plan and run jobs."),
     "run": ("dogwatch.cli.runs", "run", "List, follow, cancel, approve and rerun runs of jobs."),
+    "schedule": ("dogwatch.cli.schedule", "schedule", "List schedules, tell when they fire, pause and run them."),
     "worker": ("dogwatch.cli.worker", "worker", "List and drain workers; run one on this machine."),
     "config": ("dogwatch.cli.up", "config", "Check the configuration, show it, print its schema."),
     "reload": ("dogwatch.cli.reload", "reload", "Reload the configuration, see how reloads ended."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,18 @@ from dogwatch.core.deadline import cancel_and_wait
 from dogwatch.core.metrics import Family
 from dogwatch.core.values import Event
 from dogwatch.engine.action import Action
-from dogwatch.engine.book.approvals import HasRole
+from dogwatch.engine.book.approvals import IsIn
 from dogwatch.engine.book.intents import Sealer
-from dogwatch.engine.outlook import Outlook, look_ahead
 from dogwatch.engine.parameters import check_parameters
+from dogwatch.engine.plan import JobPlan, plan
 from dogwatch.engine.port import Runs
 from dogwatch.engine.runs import Means, RunBook
 from dogwatch.engine.scene import Services
+from dogwatch.engine.scope import StepView, job_outputs
 from dogwatch.engine.section import ENGINE, EngineOptions
 from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.templates import TemplateError, render_text
-from dogwatch.engine.values import Json, RunFilter, RunState, StartRun
+from dogwatch.engine.values import Json, Run, RunFilter, RunState, StartRun, StepRun
 from dogwatch.engine.worker import READY, Worker, WorkerOptions, boottime_s, identity
 from dogwatch.errors import DogwatchError, NotFound, TransientError, UsageError
 from dogwatch.store.database import Database
@@ -48,7 +49,7 @@ _LONGEST_RETRY_S = 30.0
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine is given of the program. folder: for the key and the lock of programs, where there is one.
 
-    services: what actions may ask for, by type. has_role: whether an actor has a role. eager: work is waited for even
+    services: what actions may ask for, by type. is_in: whether an actor has a role or is in a group. eager: work is waited for even
     where this configuration has no jobs.
     """
 
@@ -59,7 +60,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     jobs: Section[list[JobSpec]]
     folder: Path | None
     services: Mapping[type[Any], object]
-    has_role: HasRole | None = None
+    is_in: IsIn | None = None
     eager: bool = False
 
 
@@ -114,12 +115,12 @@ class EnginePart:
         if self._work is not None:
             await asyncio.wait([self._work])
 
-    def plan(self, request: StartRun) -> Outlook:
+    def plan(self, request: StartRun) -> JobPlan:
         """Return what a start would do. Raises: NotFound, UsageError."""
         job = self.jobs.get(request.job)
         if job is None:
             raise NotFound(f"no job is called '{request.job}'", hint=nearest(request.job, list(self.jobs)))
-        return look_ahead(job, request, self._around.clock.now_s())
+        return plan(job, request.parameters, jobs=self.jobs, actor=request.actor, trigger=request.trigger)
 
     # -- the worker --------------------------------------------------------------------------------------------------
 
@@ -256,10 +257,11 @@ class EnginePart:
             check=check_parameters,
             render=_render,
             sealer=self._sealer(options),
+            outputs=_outputs,
             output_bytes=options.output,
             keeping=options.keeping,
         )
-        return means if around.has_role is None else msgspec.structs.replace(means, has_role=around.has_role)
+        return means if around.is_in is None else msgspec.structs.replace(means, is_in=around.is_in)
 
     def _sealer(self, options: EngineOptions) -> Sealer | None:
         if options.key:
@@ -292,6 +294,12 @@ class _Change:
 
     async def discard(self) -> None:
         pass
+
+
+def _outputs(spec: JobSpec, run: Run, steps: Sequence[StepRun]) -> Mapping[str, Json]:
+    """Return what an ended run gives to the step that started it."""
+    views = {step.name: StepView(state=step.state, outputs=step.outputs) for step in steps}
+    return job_outputs(spec, run, views)[0]
 
 
 def _render(text: str, values: Mapping[str, Json]) -> str:

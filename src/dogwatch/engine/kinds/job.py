@@ -90,8 +90,7 @@ class JobAction(Action, frozen=True, kw_only=True):
             told = msgspec.convert(scene.signal, Ended) if scene.signal is not None else None
         except msgspec.ValidationError:
             told = None
-        # What a job that succeeded gives is made of its steps, which the signal does not know.
-        if told is not None and told.run_id == child and told.state.ended and told.state is not RunState.SUCCEEDED:
+        if told is not None and told.run_id == child and told.state.ended:
             return told
         run = await runs.show(child)
         if not run.state.ended:

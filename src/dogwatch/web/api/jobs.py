@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 from litestar import Response, get, post
@@ -11,7 +11,8 @@ from litestar.openapi import ResponseSpec
 from litestar.params import HeaderParameter, JSONBody, QueryParameter
 
 from dogwatch.core.component import nearest
-from dogwatch.engine.outlook import Outlook
+from dogwatch.engine.action import Change
+from dogwatch.engine.plan import JobPlan
 from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.values import Run, RunFilter, StartRun
 from dogwatch.errors import NotFound
@@ -79,25 +80,39 @@ async def show_job(ctx: Ctx, name: NameParam) -> models.JobOut:
     return models.job_out(job, (await last_runs(ctx, [job]))[0])
 
 
-def plan_out(plan: Outlook) -> models.PlanOut:
+def plan_out(plan: JobPlan) -> models.PlanOut:
     return models.PlanOut(
         job=plan.job,
         parameters=dict(plan.parameters),
-        steps=[
-            models.PlannedStepOut(
-                name=step.name,
-                kind=step.kind,
-                needs=list(step.needs),
-                summary=step.change.summary,
-                details=list(step.change.details),
-                undo=step.change.undo,
-                destructive=step.change.destructive,
-                note=step.note,
-            )
-            for step in plan.steps
-        ],
+        steps=list(_planned(plan, "", 0)),
+        concurrency=plan.concurrency,
         locks=list(plan.locks),
+        problems=list(plan.problems),
     )
+
+
+def _planned(plan: JobPlan, before: str, level: int) -> Iterator[models.PlannedStepOut]:
+    for step in plan.steps:
+        change = step.change or Change(summary="")
+        items = [f"{at}: {one.summary}" for at, one in enumerate(step.items)]
+        more = [f"and {step.more} more"] if step.more else []
+        yield models.PlannedStepOut(
+            name=before + step.name,
+            kind=step.kind,
+            needs=[before + need for need in step.needs],
+            level=level + step.level,
+            runs=step.runs,
+            why=step.why,
+            always=step.always,
+            summary=change.summary,
+            details=[*change.details, *items, *more],
+            undo=change.undo,
+            destructive=change.destructive,
+            unknown=step.unknown,
+            problem=step.problem,
+        )
+        if step.calls is not None:
+            yield from _planned(step.calls, f"{before}{step.name} › ", level + step.level)
 
 
 @post(

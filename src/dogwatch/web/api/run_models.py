@@ -287,25 +287,38 @@ class PlanIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class PlannedStepOut(msgspec.Struct, frozen=True, kw_only=True):
-    """What a step would do. note: under which condition it does it, "" for always."""
+    """What a step would do. level: steps of one level may run at the same time; steps of a job that is called stand
+    after the step that calls it, named `call › step`. runs: false where its condition is false, null where only the
+    run will show; why: the condition. problem: why it would fail. unknown: `{{ … }}` in it is known at run time only.
+    """
 
     name: str
     kind: str
     needs: list[str]
+    level: int
+    runs: bool | None
+    why: str
+    always: bool
     summary: str
     details: list[str]
     undo: str
     destructive: bool
-    note: str
+    unknown: bool
+    problem: str
 
 
 class PlanOut(msgspec.Struct, frozen=True, kw_only=True):
-    """What would run, with every template filled in as far as it is known. Nothing was done."""
+    """What would run, with every template filled in as far as it is known. Nothing was done.
+
+    concurrency and locks: what it would wait for. problems: why it would fail, a line each.
+    """
 
     job: str
     parameters: dict[str, Any]
     steps: list[PlannedStepOut]
+    concurrency: str
     locks: list[str]
+    problems: list[str]
 
 
 class ReasonIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

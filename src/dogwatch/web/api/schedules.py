@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from litestar import Request, get, post
+from litestar import get, post
 from litestar.params import JSONBody, QueryParameter
 
 from dogwatch.engine.schedules.records import FireRow
 from dogwatch.engine.schedules.service import Schedules, ScheduleView
 from dogwatch.errors import NotFound, UsageError
-from dogwatch.web.actors import actor_of
 from dogwatch.web.api.models import Limit, NameParam, refusals
 from dogwatch.web.context import Ctx, WebContext, segment
+from dogwatch.web.permissions import may
 
 _TEXT = 500
 
@@ -144,7 +144,7 @@ def _place(cursor: str, names: list[str]) -> int:
     return names.index(cursor) + 1
 
 
-@get("/api/v1/schedules", summary="Schedules, in configuration order", responses=refusals(404))
+@get("/api/v1/schedules", opt=may("schedule"), summary="Schedules, in configuration order", responses=refusals(404))
 async def list_schedules(
     ctx: Ctx,
     job: Annotated[str, QueryParameter(max_length=200, description="Only those of this job")] = "",
@@ -167,12 +167,12 @@ async def list_schedules(
     return SchedulePage(items=[_out(view) for view in views], total=len(names), next_cursor=chosen[-1] if more else "")
 
 
-@get("/api/v1/schedules/{name:str}", summary="One schedule", responses=refusals(404))
+@get("/api/v1/schedules/{name:str}", opt=may("schedule"), summary="One schedule", responses=refusals(404))
 async def show_schedule(ctx: Ctx, name: NameParam) -> ScheduleOut:
     return _out(await _schedules(ctx).show(segment(name)))
 
 
-@get("/api/v1/schedules/{name:str}/next", summary="When it fires next", responses=refusals(404))
+@get("/api/v1/schedules/{name:str}/next", opt=may("schedule"), summary="When it fires next", responses=refusals(404))
 async def schedule_next(
     ctx: Ctx, name: NameParam, count: Annotated[int, QueryParameter(ge=1, le=100)] = 10
 ) -> UpcomingOut:
@@ -181,7 +181,12 @@ async def schedule_next(
     return UpcomingOut(name=known, job=schedules.job(known), times_s=list(times))
 
 
-@get("/api/v1/schedules/{name:str}/fires", summary="What became of its fires, newest first", responses=refusals(404))
+@get(
+    "/api/v1/schedules/{name:str}/fires",
+    opt=may("schedule"),
+    summary="What became of its fires, newest first",
+    responses=refusals(404),
+)
 async def schedule_fires(
     ctx: Ctx,
     name: NameParam,
@@ -194,30 +199,40 @@ async def schedule_fires(
     )
 
 
-@post("/api/v1/schedules/{name:str}/pause", status_code=200, summary="Pause", responses=refusals(403, 404))
-async def pause_schedule(
-    ctx: Ctx, name: NameParam, request: Request[Any, Any, Any], data: JSONBody[PauseIn | None] = None
-) -> ScheduleOut:
+@post(
+    "/api/v1/schedules/{name:str}/pause",
+    opt=may("schedule", "change"),
+    status_code=200,
+    summary="Pause",
+    responses=refusals(403, 404),
+)
+async def pause_schedule(ctx: Ctx, name: NameParam, data: JSONBody[PauseIn | None] = None) -> ScheduleOut:
     reason = data.reason if data is not None else ""
-    return _out(await _schedules(ctx).pause(segment(name), actor_of(request), reason=reason))
-
-
-@post("/api/v1/schedules/{name:str}/resume", status_code=200, summary="Resume", responses=refusals(403, 404))
-async def resume_schedule(
-    ctx: Ctx, name: NameParam, request: Request[Any, Any, Any], data: JSONBody[ResumeIn | None] = None
-) -> ScheduleOut:
-    from_now = data is not None and data.from_now
-    return _out(await _schedules(ctx).resume(segment(name), actor_of(request), from_now=from_now))
+    return _out(await _schedules(ctx).pause(segment(name), ctx.actor, reason=reason))
 
 
 @post(
-    "/api/v1/schedules/{name:str}/run", status_code=200, summary="Start its job now", responses=refusals(403, 404, 409)
+    "/api/v1/schedules/{name:str}/resume",
+    opt=may("schedule", "change"),
+    status_code=200,
+    summary="Resume",
+    responses=refusals(403, 404),
 )
-async def run_schedule(
-    ctx: Ctx, name: NameParam, request: Request[Any, Any, Any], data: JSONBody[RunIn | None] = None
-) -> ScheduleRunOut:
+async def resume_schedule(ctx: Ctx, name: NameParam, data: JSONBody[ResumeIn | None] = None) -> ScheduleOut:
+    from_now = data is not None and data.from_now
+    return _out(await _schedules(ctx).resume(segment(name), ctx.actor, from_now=from_now))
+
+
+@post(
+    "/api/v1/schedules/{name:str}/run",
+    opt=may("schedule", "run"),
+    status_code=200,
+    summary="Start its job now",
+    responses=refusals(403, 404, 409),
+)
+async def run_schedule(ctx: Ctx, name: NameParam, data: JSONBody[RunIn | None] = None) -> ScheduleRunOut:
     wanted = data or RunIn()
-    started = await _schedules(ctx).run(segment(name), actor_of(request), key=wanted.key, reason=wanted.reason)
+    started = await _schedules(ctx).run(segment(name), ctx.actor, key=wanted.key, reason=wanted.reason)
     run = started.run
     return ScheduleRunOut(run_id=run.run_id, job=run.job, state=run.state, created=started.created)
 

@@ -24,9 +24,9 @@ function stepItem(step) {
   const item = document.createElement("li");
   const name = document.createElement("b");
   name.textContent = step.name;
-  item.append(name, ` ${step.summary}`);
+  item.append(name, ` ${step.runs === false ? "not: its condition is false" : step.summary}`);
   if (step.destructive) item.className = "destructive";
-  const notes = [...step.details, step.note, step.undo && `To undo: ${step.undo}`].filter(Boolean);
+  const notes = [...step.details, step.why, step.always && "Whatever became of the steps before it", step.undo && `To undo: ${step.undo}`, step.problem && `It would fail: ${step.problem}`].filter(Boolean);
   for (const text of notes) {
     const note = document.createElement("p");
     note.className = "muted";
@@ -53,7 +53,7 @@ export function startStart() {
       given = parameters(form);
       const found = await post(form.dataset.plan, { parameters: given });
       plan.querySelector(".plan-steps").replaceChildren(...found.steps.map(stepItem));
-      plan.querySelector(".plan-locks").textContent = found.locks.length ? `Locks: ${found.locks.join(", ")}` : "";
+      plan.querySelector(".plan-locks").textContent = [found.concurrency && `One at a time: ${found.concurrency}`, found.locks.length && `Locks: ${found.locks.join(", ")}`].filter(Boolean).join(". ");
       key = idempotencyKey();
       form.hidden = true;
       plan.hidden = false;
