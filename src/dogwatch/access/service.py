@@ -17,6 +17,7 @@ from dogwatch.access.actor import SYSTEM, Actor, Subject
 from dogwatch.access.audit import record
 from dogwatch.access.identity import Identity, local
 from dogwatch.access.keeper import AuditKeeper
+from dogwatch.access.oidc import Provider
 from dogwatch.access.options import AccessOptions
 from dogwatch.access.passwords import Passwords
 from dogwatch.access.permissions import Permission, Rights, Role
@@ -40,6 +41,9 @@ _ADMINISTER = Permission("user", "change")
 _SETUP = Actor(kind="setup", name="first user")
 
 
+_MOST_SEEN = 10_000
+
+
 class Access:
     """Users, tokens, sessions and the audit trail over the state database. folder: of the data, for keys."""
 
@@ -54,9 +58,12 @@ class Access:
         self.setup_code = ""
         self._known: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
         self._rights: dict[tuple[str, ...], Rights] = {}
+        # Of those who asked lately: who decides has asked.
+        self._seen_in: dict[str, frozenset[str]] = {}
         self._local: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
         self._used_tokens: dict[str, tuple[float, str]] = {}
         self._used_sessions: dict[str, float] = {}
+        self._provider: Provider | None = None
         self._strangers = TokenBucket(rate_per_s=1.0, burst=60)
         self.unrecorded = 0
         self.refused = 0
@@ -126,6 +133,12 @@ class Access:
             names = list(self.options.oidc.default_roles)
         return tuple(names)
 
+    def is_in(self, actor: Actor, who: str) -> bool:
+        """Return whether who asked lately has a role (`role:ops`) or is in a group (`group:ops`); this machine itself
+        has all. Safe in every thread.
+        """
+        return actor.kind == "local" or who in self._seen_in.get(str(actor), ())
+
     def roles(self) -> list[Role]:
         return [role for name in self.options.role_names() if (role := self.options.role(name))]
 
@@ -162,7 +175,15 @@ class Access:
                 return None
             name = owner.name
             scope = scope.within(self.rights_of(self.roles_of(owner)))
-        return Identity(actor=Actor(kind="token", name=token.name), rights=scope, how="token", user=name, key=token.id)
+        actor = Actor(kind="token", name=token.name)
+        self._see(actor, token.roles, ())
+        return Identity(actor=actor, rights=scope, how="token", user=name, key=token.id)
+
+    def _see(self, actor: Actor, roles: Sequence[str], groups: Sequence[str]) -> None:
+        if len(self._seen_in) >= _MOST_SEEN:
+            self._seen_in.clear()
+        named = (*(f"role:{name}" for name in roles), *(f"group:{name}" for name in groups))
+        self._seen_in[str(actor)] = frozenset(named)
 
     async def by_session(self, secret: str, address: str) -> Identity | None:
         """Return who a browser's session stands for."""
@@ -184,8 +205,10 @@ class Access:
         session, user = await self.database.read(work)
         if session is None or user is None or user.disabled or user.version != session.version:
             return None
+        actor = Actor(kind="user", name=user.name)
+        self._see(actor, self.roles_of(user), user.groups)
         return Identity(
-            actor=Actor(kind="user", name=user.name),
+            actor=actor,
             rights=self.rights_of(self.roles_of(user)),
             how="session",
             user=user.name,
@@ -269,6 +292,20 @@ class Access:
         await self.database.write(tokens.end_session(identity.actor, identity.key, identity.user))
         self._forget()
 
+    def identity_of(self, user: User, address: str) -> Identity:
+        """Return a user who has just proved who it is, without a session."""
+        actor = Actor(kind="user", name=user.name, address=address)
+        return Identity(actor=actor, rights=self.rights_of(self.roles_of(user)), how="session", user=user.name)
+
+    def provider(self) -> Provider | None:
+        """Return the OpenID provider of the options in force, None where there is none."""
+        options = self.options.oidc
+        if options is None:
+            return None
+        if self._provider is None or self._provider.options != options:
+            self._provider = Provider(options, self.database, self.clock)
+        return self._provider
+
     # -- the first user ------------------------------------------------------------------------------------------------
 
     def need_setup(self) -> str:
@@ -309,6 +346,12 @@ class Access:
         for role in roles:
             if role not in known:
                 raise UsageError(f"there is no role '{role}'", hint=f"known: {', '.join(known)}")
+
+    def require_giveable(self, identity: Identity, roles: Sequence[str]) -> None:
+        """Raises: NotAllowed where somebody would give, or get hold of, rights that it has not itself."""
+        given = self.rights_of(roles)
+        if identity.rights.within(given).table() != given.table():
+            raise NotAllowed("you cannot give rights that you do not have yourself")
 
     async def _changed(self, work: Callable[[Tx], T]) -> T:
         result = await self.database.write(work)

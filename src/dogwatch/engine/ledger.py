@@ -29,7 +29,9 @@ class StepRow(msgspec.Struct, frozen=True, kw_only=True):
     """A step as it is on disk, written whole by each change.
 
     item and index: of a map's child, whose parent is `of`. memory: what a Wait remembered. cut: an attempt was
-    running when its worker was lost. signal: (payload,) of what woke it, not yet taken.
+    running when its worker was lost, and is made again under the same number; cuts: how often. signal: (payload,) of
+    what wakes it, not yet taken. taken: (payload,) of what woke it, None for its time, while that attempt goes on;
+    woken: it does.
     """
 
     name: str
@@ -46,7 +48,10 @@ class StepRow(msgspec.Struct, frozen=True, kw_only=True):
     index: int = 0
     item: Json = None
     cut: bool = False
+    cuts: int = 0
     signal: tuple[Json] | None = None
+    taken: tuple[Json] | None = None
+    woken: bool = False
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from litestar.di import NamedDependency
 from litestar.params import PathParameter, SkipValidation
 
 from dogwatch.access.actor import Actor
-from dogwatch.access.identity import Identity, local
+from dogwatch.access.identity import Identity, anonymous
 from dogwatch.access.permissions import Permission, Rights, allows
 from dogwatch.access.service import Access
 from dogwatch.app import Services
@@ -22,6 +22,7 @@ from dogwatch.errors import NotAllowed
 from dogwatch.probes.view import TargetView
 from dogwatch.store.protocol import Availability, SeriesPoints
 from dogwatch.web.assets import Assets
+from dogwatch.web.contributions import Place
 from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
 from dogwatch.web.sight import event_filter, seen_services
@@ -55,18 +56,25 @@ class _Kept:
 
 
 class WebContext:
-    """What a handler is given: the program as the one who asks may see it, and who that is."""
+    """What a handler is given: the program as the one who asks may see it, and who that is. places: the navigation."""
 
     def __init__(
-        self, services: Services, options: WebOptions, assets: Assets, templates: jinja2.Environment, meter: Meter
+        self,
+        services: Services,
+        options: WebOptions,
+        assets: Assets,
+        templates: jinja2.Environment,
+        meter: Meter,
+        places: Sequence[Place] = (),
     ) -> None:
         self.services = services
+        self.places = places
         self.options = options
         self.assets = assets
         self.templates = templates
         self.meter = meter
         self.streams = Streams(options.streams)
-        self.identity: Identity = local("nobody")
+        self.identity: Identity = anonymous()
         self._whole = services
         self._kept = _Kept()
         self._series: OrderedDict[tuple[str, tuple[str, ...]], tuple[float, Sequence[SeriesPoints]]] = OrderedDict()
@@ -96,6 +104,10 @@ class WebContext:
     @property
     def rights(self) -> Rights:
         return self.identity.rights
+
+    def may(self, noun: str, verb: str = "read") -> bool:
+        """Return whether the one who asks may do that to anything: for what pages offer."""
+        return self.identity.rights.may(Permission(noun, verb))
 
     def require(self, noun: str, verb: str, labels: Mapping[str, str]) -> None:
         """Raises: NotAllowed where the one who asks may not do that to a thing with these labels. The route's own
