@@ -64,7 +64,7 @@ def record(
         raise PermanentError("the audit trail has lost its end: somebody changed its tables", hint="audit verify")
     number, body = int(last[0] or 0) + 1, encoded(event)
     digest = link(str(last[1]), number, body)
-    tx.run(
+    tx.send(
         "INSERT INTO audit_events (number, time_s, actor, verb, noun, name, outcome, body, digest) "
         "VALUES (:number, :time_s, :actor, :verb, :noun, :name, :outcome, :body, :digest)",
         number=number,
@@ -73,7 +73,7 @@ def record(
         digest=digest,
         **columns(event),
     )
-    tx.run("UPDATE audit_tail SET number = :number, digest = :digest WHERE id = 1", number=number, digest=digest)
+    tx.send("UPDATE audit_tail SET number = :number, digest = :digest WHERE id = 1", number=number, digest=digest)
     tx.notify("audit")
     return number
 

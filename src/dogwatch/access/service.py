@@ -17,6 +17,7 @@ from dogwatch.access.actor import SYSTEM, Actor, Subject
 from dogwatch.access.audit import record
 from dogwatch.access.identity import Identity, local
 from dogwatch.access.keeper import AuditKeeper
+from dogwatch.access.oidc import Provider
 from dogwatch.access.options import AccessOptions
 from dogwatch.access.passwords import Passwords
 from dogwatch.access.permissions import Permission, Rights, Role
@@ -62,6 +63,7 @@ class Access:
         self._local: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
         self._used_tokens: dict[str, tuple[float, str]] = {}
         self._used_sessions: dict[str, float] = {}
+        self._provider: Provider | None = None
         self._strangers = TokenBucket(rate_per_s=1.0, burst=60)
         self.unrecorded = 0
         self.refused = 0
@@ -290,6 +292,20 @@ class Access:
         await self.database.write(tokens.end_session(identity.actor, identity.key, identity.user))
         self._forget()
 
+    def identity_of(self, user: User, address: str) -> Identity:
+        """Return a user who has just proved who it is, without a session."""
+        actor = Actor(kind="user", name=user.name, address=address)
+        return Identity(actor=actor, rights=self.rights_of(self.roles_of(user)), how="session", user=user.name)
+
+    def provider(self) -> Provider | None:
+        """Return the OpenID provider of the options in force, None where there is none."""
+        options = self.options.oidc
+        if options is None:
+            return None
+        if self._provider is None or self._provider.options != options:
+            self._provider = Provider(options, self.database, self.clock)
+        return self._provider
+
     # -- the first user ------------------------------------------------------------------------------------------------
 
     def need_setup(self) -> str:
@@ -330,6 +346,12 @@ class Access:
         for role in roles:
             if role not in known:
                 raise UsageError(f"there is no role '{role}'", hint=f"known: {', '.join(known)}")
+
+    def require_giveable(self, identity: Identity, roles: Sequence[str]) -> None:
+        """Raises: NotAllowed where somebody would give, or get hold of, rights that it has not itself."""
+        given = self.rights_of(roles)
+        if identity.rights.within(given).table() != given.table():
+            raise NotAllowed("you cannot give rights that you do not have yourself")
 
     async def _changed(self, work: Callable[[Tx], T]) -> T:
         result = await self.database.write(work)

@@ -28,6 +28,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "config": ("dogwatch.cli.up", "config", "Check the configuration, show it, print its schema."),
     "reload": ("dogwatch.cli.reload", "reload", "Reload the configuration, see how reloads ended."),
     "database": ("dogwatch.cli.database", "database", "Move the state to another database."),
+    "user": ("dogwatch.cli.access", "user", "Users: who may log in."),
+    "token": ("dogwatch.cli.access", "token", "API tokens, for programs and other machines."),
+    "role": ("dogwatch.cli.access", "role", "Roles: what they allow."),
+    "audit": ("dogwatch.cli.audit", "audit", "The audit trail: search, verify, export."),
+    "login": ("dogwatch.cli.access", "login", "Log in to a daemon, and keep its token in a context."),
+    "context": ("dogwatch.cli.access", "context", "The daemons that you talk to."),
     "debug": ("dogwatch.cli.debug", "debug", "Look inside the running daemon."),
     "completion": ("dogwatch.cli.completion", "completion", "Print shell completion for bash, zsh or fish."),
 }

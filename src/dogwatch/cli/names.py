@@ -8,7 +8,7 @@ from collections.abc import Callable
 import click
 from click.shell_completion import CompletionItem
 
-from dogwatch.cli.client import DEFAULT_SERVER, Client
+from dogwatch.cli.client import Client, client_of
 from dogwatch.errors import DogwatchError
 
 # Whoever presses TAB waits for this.
@@ -20,9 +20,11 @@ def completer(ask: Callable[[Client], list[tuple[str, str]]]) -> Completer:
     """Return what completes names that begin so. ask: returns each name with a word about it."""
 
     def complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        server = context.params.get("server") or os.environ.get("DOGWATCH_SERVER") or DEFAULT_SERVER
+        server = context.params.get("server") or os.environ.get("DOGWATCH_SERVER")
         try:
-            known = ask(Client(str(server), timeout_s=TIMEOUT_S))
+            client = client_of(server, context.params.get("context") or os.environ.get("DOGWATCH_CONTEXT"))
+            client.timeout_s = TIMEOUT_S
+            known = ask(client)
             return [CompletionItem(name, help=word) for name, word in known if name.startswith(incomplete)]
         except (DogwatchError, KeyError, TypeError):
             # None where the daemon does not answer at once: a message would land in the line that is being typed.

@@ -263,9 +263,9 @@ class _Renderer:
     def struct(self, value: Any, path: Path) -> Any:
         shell = value.shell if isinstance(value, Action) else ()
         changes = {}
-        for name, type_ in _hints(value.__class__):
+        for name, key, type_ in _hints(value.__class__):
             before = getattr(value, name)
-            after = self.any(before, type_, (*path, name), shell=name in shell)
+            after = self.any(before, type_, (*path, key), shell=name in shell)
             if after is not before:
                 changes[name] = after
         return msgspec.structs.replace(value, **changes) if changes else value
@@ -316,8 +316,8 @@ def _dotted(path: Path) -> str:
 
 
 def _texts(action: Action) -> Iterator[tuple[Path, Any, str, bool]]:
-    for name, type_ in _hints(action.__class__):
-        for path, below, text in _below(getattr(action, name), type_, (name,)):
+    for name, key, type_ in _hints(action.__class__):
+        for path, below, text in _below(getattr(action, name), type_, (key,)):
             yield path, below, text, name in action.shell
 
 
@@ -328,8 +328,8 @@ def _below(value: Any, type_: Any, path: Path) -> Iterator[tuple[Path, Any, str]
     elif isinstance(value, Action):
         return
     elif isinstance(value, msgspec.Struct):
-        for name, below in _hints(value.__class__):
-            yield from _below(getattr(value, name), below, (*path, name))
+        for name, key, below in _hints(value.__class__):
+            yield from _below(getattr(value, name), below, (*path, key))
     elif isinstance(value, list | tuple):
         for at, item in enumerate(value):
             yield from _below(item, _item_type(type_), (*path, at))
@@ -342,8 +342,9 @@ def _below(value: Any, type_: Any, path: Path) -> Iterator[tuple[Path, Any, str]
 
 
 @lru_cache(maxsize=256)
-def _hints(cls: Any) -> tuple[tuple[str, Any], ...]:
-    return tuple((field.name, field.type) for field in msgspec.structs.fields(cls))
+def _hints(cls: Any) -> tuple[tuple[str, str, Any], ...]:
+    """Return (name, key as written, type) of a struct's fields."""
+    return tuple((field.name, field.encode_name, field.type) for field in msgspec.structs.fields(cls))
 
 
 def _options(type_: Any) -> tuple[Any, ...]:

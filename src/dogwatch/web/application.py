@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 from litestar import Litestar, Request, Response, Router, get
 from litestar.di import Provide
@@ -16,6 +17,7 @@ from dogwatch.access.identity import Identity
 from dogwatch.app import Services
 from dogwatch.errors import DogwatchError
 from dogwatch.web import problems
+from dogwatch.web.access_pages import ACCESS_PAGE_HANDLERS
 from dogwatch.web.api import HANDLERS
 from dogwatch.web.assets import load_assets
 from dogwatch.web.badges import BADGE_HANDLERS
@@ -25,6 +27,7 @@ from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.exposition import EXPOSITION_HANDLERS
 from dogwatch.web.guard import Guard, Receive, Scope, Send
 from dogwatch.web.hooks import HOOK_HANDLERS
+from dogwatch.web.login import LOGIN_HANDLERS
 from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
 from dogwatch.web.pages import OVERVIEW, problem_page
@@ -74,6 +77,8 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
             *HOOK_HANDLERS,
             *BADGE_HANDLERS,
             *(handler for pages in PAGES for handler in pages.handlers),
+            *LOGIN_HANDLERS,
+            *ACCESS_PAGE_HANDLERS,
             static_file,
         ],
         dependencies={"ctx": Provide(seen, sync_to_thread=False)},
@@ -138,6 +143,13 @@ def _failed(ctx: WebContext, request: Request[Any, Any, Any], error: Exception) 
     if problem.status >= 500 and not isinstance(error, DogwatchError):
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith(_PROGRAMS)
+    if page and problem.status == 401:
+        where = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        setup = ctx.services.access is not None and not ctx.services.access.has_users
+        target = "/setup" if setup else f"/login?next={quote(where, safe='')}"
+        return Response(b"", status_code=303, headers={"Location": target})
     if page:
+        identity: Identity | None = request.scope.get(IDENTITY)  # type: ignore[assignment]
+        ctx = ctx.seen_by(identity) if identity is not None else ctx
         return problem_page(ctx, problem, headers)
     return SafeResponse(problem, status_code=problem.status, media_type=problems.MEDIA_TYPE, headers=headers)

@@ -13,7 +13,7 @@ from litestar.di import NamedDependency
 from litestar.params import PathParameter, SkipValidation
 
 from dogwatch.access.actor import Actor
-from dogwatch.access.identity import Identity, local
+from dogwatch.access.identity import Identity, anonymous
 from dogwatch.access.permissions import Permission, Rights, allows
 from dogwatch.access.service import Access
 from dogwatch.app import Services
@@ -74,7 +74,7 @@ class WebContext:
         self.templates = templates
         self.meter = meter
         self.streams = Streams(options.streams)
-        self.identity: Identity = local("nobody")
+        self.identity: Identity = anonymous()
         self._whole = services
         self._kept = _Kept()
         self._series: OrderedDict[tuple[str, tuple[str, ...]], tuple[float, Sequence[SeriesPoints]]] = OrderedDict()

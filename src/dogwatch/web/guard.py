@@ -194,6 +194,7 @@ class _Answer:
         self.route = route(scope["path"])
         self.status = 499
         self._head = scope["method"] == "HEAD"
+        self._secure = scope.get("scheme") == "https"
         self._packs = not self._head and b"gzip" in headers.get(b"accept-encoding", b"")
         self._embeddable = scope["path"].startswith(("/badge", "/group-badge"))
         self._start: Message | None = None
@@ -216,6 +217,8 @@ class _Answer:
         headers = [(name.lower(), value) for name, value in start.get("headers", ())]
         names = {name for name, _value in headers}
         headers += [pair for pair in _HEADERS if pair[0] not in names]
+        if self._secure:
+            headers.append((b"strict-transport-security", b"max-age=31536000"))
         policy = b"cross-origin" if self._embeddable else b"same-origin"
         headers.append((b"cross-origin-resource-policy", policy))
         if start["status"] in (408, 413, 431):

@@ -11,7 +11,7 @@ from litestar.routes import BaseRoute
 
 from dogwatch.access.actor import Subject
 from dogwatch.access.identity import Identity
-from dogwatch.access.permissions import NOUNS, VERBS, Permission
+from dogwatch.access.permissions import NOUNS, VERBS, Permission, allows
 from dogwatch.access.service import Access
 from dogwatch.web.problems import WebRefusal
 
@@ -29,11 +29,20 @@ FORM: dict[str, Any] = {_KEY: "public", "form": True}
 FORM_KNOWN: dict[str, Any] = {_KEY: "known", "form": True}
 
 
-def may(noun: str, verb: str = "read", *, public: str = "") -> dict[str, Any]:
-    """Return a handler's `opt`: who may call it. public: for everyone where `access.public` names this."""
+# Things without labels: whoever is limited to some labels has none of it.
+_WHOLE = frozenset({"user", "token", "role", "program"})
+
+
+def may(noun: str, verb: str = "read", *, public: str = "", whole: bool = False) -> dict[str, Any]:
+    """Return a handler's `opt`: who may call it.
+
+    public: for everyone where `access.public` names this. whole: what is done is not about single things with labels,
+    and so nothing for whoever is limited to some; else the handler must look at the labels of each thing (ctx.require,
+    visible).
+    """
     if noun not in NOUNS or verb not in VERBS:
         raise ValueError(f"there is no permission {noun}:{verb}; access/permissions.py lists them")
-    return {_KEY: Permission(noun, verb), "public": public}
+    return {_KEY: Permission(noun, verb), "public": public, "whole": whole or noun in _WHOLE}
 
 
 def undeclared(app: Litestar) -> list[str]:
@@ -84,7 +93,8 @@ class Gate:
         if wanted == "public" or (self._access and handler.opt.get("public") in self._access.options.public):
             return
         if isinstance(wanted, Permission):
-            if identity.rights.may(wanted):
+            fine = allows(identity.rights, wanted) if handler.opt.get("whole") else identity.rights.may(wanted)
+            if fine:
                 return
             if wanted.verb != "read" and self._access is not None:
                 subject = Subject(noun=wanted.noun, name=connection.url.path[:500])

@@ -5,6 +5,7 @@ Belongs here: shapes and addresses. Does not: what a value means or whether some
 
 from __future__ import annotations
 
+from dogwatch.web.api.access import ACCESS_HANDLERS
 from dogwatch.web.api.hooks import HOOK_API_HANDLERS
 from dogwatch.web.api.hosts import HOST_HANDLERS
 from dogwatch.web.api.jobs import JOB_HANDLERS
@@ -25,4 +26,5 @@ HANDLERS = (
     *PROGRAM_HANDLERS,
     *HOOK_API_HANDLERS,
     *NOTIFY_HANDLERS,
+    *ACCESS_HANDLERS,
 )

@@ -8,6 +8,7 @@ import { startStart } from "./start.js";
 import { startTheme } from "./switch.js";
 import { startTimes } from "./times.js";
 import { startActions } from "./actions.js";
+import { startAccess } from "./access.js";
 
 startTheme();
 startTimes();
@@ -17,4 +18,5 @@ startBoard();
 startActions();
 startRuns();
 startStart();
+startAccess();
 startLive();
