@@ -149,7 +149,7 @@ class Scheduler:
         self._heap: list[tuple[float, int, Entry]] = []
         self._turns = 0
         self._wake = asyncio.Event()
-        self._adopt = self._stale = False
+        self._adopt = self._stale = self._resting = False
         self._forgot_s: float | None = None
         self._behind: frozenset[str] = frozenset()
         self._task: asyncio.Task[None] | None = None
@@ -224,11 +224,13 @@ class Scheduler:
         return rest_s
 
     async def _sleep(self, seconds: float) -> None:
+        self._resting = True
         # A timer of the loop counts whole milliseconds: it must not end just before the fire.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds + 0.0005):
                 await self._wake.wait()
         self._wake.clear()
+        self._resting = False
 
     async def _catch_up(self) -> None:
         """Learn what changed: the configuration, the records, the clock."""
