@@ -24,6 +24,27 @@ from dogwatch.engine.launch import shepherd, system, tree, wire
 
 _WORKER_DIED = signal.SIGUSR2
 _SWEEP_MS = 5
+# Shepherds that wait for another program, and for how long.
+_IDLE = 8
+_IDLE_MS = 10_000
+
+
+class Herd:
+    """A shepherd as the guard knows it. number: of its program, 0 for none. signalled: it is not used again, for a
+    signal that was sent a moment too late would hit its next program.
+    """
+
+    __slots__ = ("control", "number", "pid", "signalled")
+
+    def __init__(self, pid: int, control: socket.socket) -> None:
+        self.pid = pid
+        self.control = control
+        self.number = 0
+        self.signalled = False
+
+    def signal(self, number: signal.Signals) -> None:
+        self.signalled = True
+        os.kill(self.pid, number)
 
 
 class Guard:
@@ -32,28 +53,41 @@ class Guard:
         self._lease = lease
         self._wakeup = wakeup
         self._pid = os.getpid()
-        # process id of a shepherd → number of its program
-        self._shepherds: dict[int, int] = {}
+        # By process id; and, those that have a program, by the descriptor on which they say that it has ended.
+        self._shepherds: dict[int, Herd] = {}
+        self._busy: dict[int, Herd] = {}
+        self._idle: list[Herd] = []
+        self._poll = select.poll()
         self._lost: list[int] = []
         self._unsent: list[bytes] = []
         self._ending = False
 
     def run(self) -> None:
         """Serve until the worker is gone, and then until nothing of it is left."""
-        poll = select.poll()
-        poll.register(self._wakeup, select.POLLIN)
+        self._poll.register(self._wakeup, select.POLLIN)
         while not (self._ending and not self._shepherds and not self._orphans()):
             if not self._ending:
-                poll.register(self._sock, select.POLLIN | (select.POLLOUT if self._unsent else 0))
-            else:
-                with contextlib.suppress(KeyError):
-                    poll.unregister(self._sock)
-            for descriptor, _ in poll.poll(_SWEEP_MS if self._lost or self._ending else None):
+                self._poll.register(self._sock, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+            ready = self._poll.poll(self._patience_ms())
+            if not ready:
+                self._dismiss(0)
+            talks = False
+            for descriptor, _ in ready:
                 if descriptor == self._wakeup:
                     self._signalled(os.read(self._wakeup, 4096))
+                elif descriptor in self._busy:
+                    self._idles(self._busy[descriptor])
                 else:
-                    self._talk()
+                    talks = True
             self._reap()
+            # Last: whoever asks for the next program is to find the shepherd of the one before.
+            if talks and not self._ending:
+                self._talk()
+
+    def _patience_ms(self) -> int | None:
+        if self._lost or self._ending:
+            return _SWEEP_MS
+        return _IDLE_MS if self._idle else None
 
     def _signalled(self, numbers: bytes) -> None:
         if _WORKER_DIED in numbers:
@@ -62,8 +96,31 @@ class Guard:
     def _end(self) -> None:
         if not self._ending:
             self._ending = True
-            for pid in self._shepherds:
-                os.kill(pid, shepherd.KILL_WORKER)
+            self._poll.unregister(self._sock)
+            self._dismiss(0)
+            for herd in self._busy.values():
+                herd.signal(shepherd.KILL_WORKER)
+
+    def _idles(self, herd: Herd) -> None:
+        """A shepherd has no program any more; or it has died, and will be reaped."""
+        self._poll.unregister(herd.control)
+        del self._busy[herd.control.fileno()]
+        try:
+            if wire.receive(herd.control, socket.MSG_DONTWAIT)[0] is None:
+                return
+        except OSError:
+            return
+        herd.number = 0
+        if herd.signalled or self._ending:
+            herd.control.close()
+            return
+        self._idle.append(herd)
+        self._dismiss(_IDLE)
+
+    def _dismiss(self, kept: int) -> None:
+        """Let go of idle shepherds, the oldest first, until so many are left."""
+        while len(self._idle) > kept:
+            self._idle.pop(0).control.close()
 
     def _talk(self) -> None:
         self._send()
@@ -94,35 +151,54 @@ class Guard:
 
     def _kill(self, message: wire.Message) -> None:
         _, number, at_once = message
-        for pid, known in self._shepherds.items():
-            if known == number:
-                os.kill(pid, shepherd.KILL_ASKED if at_once else shepherd.TERMINATE)
+        for herd in self._busy.values():
+            if herd.number == number:
+                herd.signal(shepherd.KILL_ASKED if at_once else shepherd.TERMINATE)
 
     def _start(self, message: wire.Message, descriptors: list[int]) -> None:
         number: Any = message[1]
+        try:
+            herd = self._idle.pop() if self._idle else self._new_shepherd(descriptors)
+        except OSError as error:
+            self._unsent.append(wire.encode((wire.FAILED, number, "fork", error.errno)))
+        else:
+            herd.number = number
+            self._busy[herd.control.fileno()] = herd
+            self._poll.register(herd.control, select.POLLIN)
+            # One that was killed while it was idle is reaped, and its program reported, as any other.
+            with contextlib.suppress(OSError):
+                wire.send(herd.control, wire.encode(message), descriptors, socket.MSG_DONTWAIT)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self._send()
+
+    def _new_shepherd(self, descriptors: list[int]) -> Herd:
+        """Raises: OSError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Blocked before the fork: no signal may find the shepherd with the guard's handlers.
         signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
         try:
             pid = os.fork()
-        except OSError as error:
-            self._unsent.append(wire.encode((wire.FAILED, number, "fork", error.errno)))
-            pid = -1
-        if not pid:
-            self._be_shepherd(number, message[2], descriptors)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        for descriptor in descriptors:
-            os.close(descriptor)
-        if pid > 0:
-            self._shepherds[pid] = number
-        self._send()
+            if not pid:
+                self._be_shepherd(ours, theirs, descriptors)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            theirs.close()
+        herd = self._shepherds[pid] = Herd(pid, ours)
+        return herd
 
-    def _be_shepherd(self, number: int, spec: Any, descriptors: list[int]) -> None:
+    def _be_shepherd(self, ours: socket.socket, theirs: socket.socket, descriptors: list[int]) -> None:
         try:
             signal.set_wakeup_fd(-1)
-            if spec is None:
-                spec = wire.read_spec(descriptors[3])
-                os.close(descriptors.pop())
-            shepherd.Shepherd(self._sock, self._lease, number, spec).tend(self._pid, descriptors)
+            # The guard's ends: they must close with it, so that an idle shepherd sees that it died.
+            for sock in (ours, *(herd.control for herd in self._shepherds.values())):
+                sock.close()
+            for descriptor in descriptors:  # of its first program; they come once more, by the socket
+                os.close(descriptor)
+            shepherd.serve(self._sock, theirs, self._lease, self._pid)
             os._exit(0)
         except Exception:  # noqa: BLE001 it is shown, and the guard sees it by the exit status
             traceback.print_exc()
@@ -132,16 +208,25 @@ class Guard:
     def _reap(self) -> None:
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, _ = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 break
             if not pid:
                 break
-            number = self._shepherds.pop(pid, None)
-            if number is not None and status:
-                self._lost.append(number)
+            herd = self._shepherds.pop(pid, None)
+            if herd is not None:
+                self._bury(herd)
         if self._lost:
             self._sweep()
+
+    def _bury(self, herd: Herd) -> None:
+        if self._busy.pop(herd.control.fileno(), None):
+            self._poll.unregister(herd.control)
+        if herd in self._idle:
+            self._idle.remove(herd)
+        herd.control.close()
+        if herd.number:
+            self._lost.append(herd.number)
 
     def _orphans(self) -> list[int]:
         return [pid for pid in tree.children(self._pid) if pid not in self._shepherds]

@@ -1,7 +1,8 @@
 """One program: starts it, adopts whatever descends from it, reports its end once nothing of it is left.
 
 A process of its own for each program, forked off the guard: as their subreaper it has exactly this program's processes
-below it, whatever they do to their parents, sessions and environment. Without a child left, nothing is left.
+below it, whatever they do to their parents, sessions and environment. Without a child left, nothing is left, and it can
+take another program: a fork is most of what a short one costs.
 """
 
 from __future__ import annotations
@@ -33,8 +34,26 @@ _AWAITED = (signal.SIGCHLD, TERMINATE, *_REASONS)
 RUNS, LINGERS, TERMINATES, KILLS = range(4)
 
 
+def serve(sock: socket.socket, control: socket.socket, lease: system.Lease, guard: int) -> None:
+    """Tend one program after the other, in a process forked for it with all signals blocked, until control closes."""
+    system.adopt_orphans()
+    if not system.die_with_parent(GUARD_DIED, guard):
+        return
+    while True:
+        message, descriptors = wire.receive(control)
+        if message is None:
+            return
+        number: Any = message[1]
+        spec: Any = message[2]
+        if spec is None:
+            spec = wire.read_spec(descriptors[3])
+            os.close(descriptors.pop())
+        Shepherd(sock, lease, number, spec).tend(descriptors)
+        wire.send(control, wire.encode((wire.IDLE,)))
+
+
 class Shepherd:
-    """Call `tend` in a process forked for it, with all signals blocked; it returns when all is over."""
+    """What a shepherd knows of one program. `tend` returns when all is over."""
 
     def __init__(self, sock: socket.socket, lease: system.Lease, number: int, spec: dict[str, Any]) -> None:
         self._sock = sock
@@ -51,23 +70,24 @@ class Shepherd:
         self._why = ""
         self._stuck = False
 
-    def tend(self, guard: int, descriptors: list[int]) -> None:
-        system.adopt_orphans()
-        if not system.die_with_parent(GUARD_DIED, guard):
-            return
+    def tend(self, descriptors: list[int]) -> None:
         remaining_s = self._lease.remaining_s()
-        if remaining_s is not None and remaining_s <= 0:
-            self._report(wire.FAILED, wire.LEASE, 0)
-            return
+        refused = (wire.LEASE, 0) if remaining_s is not None and remaining_s <= 0 else None
         try:
-            self._start(descriptors)
+            if refused is None:
+                self._start(descriptors)
         except OSError as error:
-            self._report(wire.FAILED, "fork", error.errno)
+            refused = "fork", error.errno or 0
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if refused is not None:
+            self._report(wire.FAILED, *refused)
             return
         while self._reap():
             self._step()
             self._wait()
         said = os.read(self._complaint, 256)
+        os.close(self._complaint)
         if said:
             where, _, number = said.decode().partition(" ")
             self._report(wire.FAILED, where, int(number))
@@ -150,14 +170,18 @@ class Shepherd:
         # What the child writes there is read when it has ended: it may hang before it becomes the program (a working
         # directory on a dead NFS server), and must be killable then. Nothing is said as soon as it has become it.
         self._complaint, complain = os.pipe()
-        self._pid = os.fork()
+        try:
+            self._pid = os.fork()
+        except OSError:
+            os.close(self._complaint)
+            os.close(complain)
+            raise
         if not self._pid:
             try:
                 self._become(os.getppid(), descriptors, complain)
             finally:
                 os._exit(127)
-        for descriptor in (complain, *descriptors):
-            os.close(descriptor)
+        os.close(complain)
 
     def _become(self, shepherd: int, descriptors: list[int], complain: int) -> None:
         """In the child: become the program, or say where that failed."""

@@ -8,6 +8,7 @@ guard and shepherds → worker:
     (FAILED, number, where, errno)   it did not start
     (LOST, number)                   its shepherd was killed; its processes are gone
     (STUCK, number, process ids)     these do not die; ENDED follows if they ever do
+guard → shepherd: START, as it came. shepherd → guard: (IDLE,), it has nothing below it and takes another.
 
 A worker that closes its side wants everything gone. Its other side is closed by whoever goes last: end of file says
 that no process of this guard is left.
@@ -21,7 +22,7 @@ import os
 import socket
 from collections.abc import Sequence
 
-START, KILL, ENDED, FAILED, LOST, STUCK = range(1, 7)
+START, KILL, ENDED, FAILED, LOST, STUCK, IDLE = range(1, 8)
 
 # Why a program was killed: asked (the worker wanted it), lease (it ran out), worker and guard (they died).
 ASKED, LEASE, WORKER, GUARD = "asked", "lease", "worker", "guard"
