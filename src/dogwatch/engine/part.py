@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,11 @@ from dogwatch.engine.plan import JobPlan, plan
 from dogwatch.engine.port import Runs
 from dogwatch.engine.runs import Means, RunBook
 from dogwatch.engine.scene import Services
-from dogwatch.engine.scope import StepView, job_outputs
+from dogwatch.engine.scope import job_outputs
 from dogwatch.engine.section import ENGINE, EngineOptions
 from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.templates import TemplateError, render_text
-from dogwatch.engine.values import Json, Run, RunFilter, RunState, StartRun, StepRun
+from dogwatch.engine.values import Json, RunFilter, RunState, StartRun
 from dogwatch.engine.worker import READY, Worker, WorkerOptions, boottime_s, identity
 from dogwatch.errors import DogwatchError, NotFound, TransientError, UsageError
 from dogwatch.store.database import Database
@@ -49,8 +49,8 @@ _LONGEST_RETRY_S = 30.0
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine is given of the program. folder: for the key and the lock of programs, where there is one.
 
-    services: what actions may ask for, by type. is_in: whether an actor has a role or is in a group. eager: work is waited for even
-    where this configuration has no jobs.
+    services: what actions may ask for, by type. is_in: whether an actor has a role or is in a group. eager: work is
+    waited for even where this configuration has no jobs.
     """
 
     database: Database
@@ -257,7 +257,7 @@ class EnginePart:
             check=check_parameters,
             render=_render,
             sealer=self._sealer(options),
-            outputs=_outputs,
+            outputs=job_outputs,
             output_bytes=options.output,
             keeping=options.keeping,
         )
@@ -294,12 +294,6 @@ class _Change:
 
     async def discard(self) -> None:
         pass
-
-
-def _outputs(spec: JobSpec, run: Run, steps: Sequence[StepRun]) -> Mapping[str, Json]:
-    """Return what an ended run gives to the step that started it."""
-    views = {step.name: StepView(state=step.state, outputs=step.outputs) for step in steps}
-    return job_outputs(spec, run, views)[0]
 
 
 def _render(text: str, values: Mapping[str, Json]) -> str:
