@@ -5,26 +5,19 @@ from __future__ import annotations
 import http.client
 import json
 import queue
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import pytest
 from tests.e2e.running import Daemon, running, wait_until
 from tests.hooking import SECRET, github
 
-from dogwatch.config.build import Catalog
-from dogwatch.config.files import Reading, SourceFile
-from dogwatch.config.load import Loader
-from dogwatch.daemon.sections import SECTIONS
 from dogwatch.notify import standard
 from dogwatch.webhooks.request import RawRequest
 from dogwatch.webhooks.schemes import StandardScheme
 
-GUIDES = Path(__file__).parent.parent.parent / "docs" / "guide"
 KEY = standard.new_secret()
 CONFIG = """
 jobs:
@@ -127,14 +120,3 @@ def test_a_hook_without_its_job_is_refused_with_its_name(tmp_path: Path) -> None
     assert daemon.process is not None
     assert daemon.process.wait(30) == 2
     assert "no job is called 'absent'" in daemon.output()
-
-
-@pytest.mark.parametrize("name", ["webhooks", "notify"])
-def test_the_guides_examples_are_valid(name: str) -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", (GUIDES / f"{name}.md").read_text(), re.DOTALL)
-    assert blocks
-    # A second example of a list goes on where the first one ended.
-    text = "".join(blocks)
-    text = re.sub(r"\$\{file:[^}]*\}", KEY, text).replace('slack: "' + KEY, 'slack: "https://hooks.slack.com/x')
-    loader = Loader([], Catalog(SECTIONS), environ={"SMTP_PASSWORD": "x"})
-    loader.validate(loader.parse_reading(Reading(files=(SourceFile("guide.yaml", text.encode()),))))

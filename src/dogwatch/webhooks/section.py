@@ -32,7 +32,10 @@ VARIABLES: Mapping[str, str] = {
 
 
 class HookRate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """At most `max` deliveries in any period of length `per`; more are answered 429."""
+    """How many deliveries may come; more are answered 429.
+
+    max: at most so many in any period. per: the length of the period.
+    """
 
     max: Count
     per: Seconds
