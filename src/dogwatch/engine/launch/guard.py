@@ -17,7 +17,6 @@ import select
 import signal
 import socket
 import sys
-import traceback
 from typing import Any
 
 from dogwatch.engine.launch import shepherd, system, tree, wire
@@ -201,7 +200,7 @@ class Guard:
             shepherd.serve(self._sock, theirs, self._lease, self._pid)
             os._exit(0)
         except Exception:  # noqa: BLE001 it is shown, and the guard sees it by the exit status
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
         finally:
             os._exit(70)
 
