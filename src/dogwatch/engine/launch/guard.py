@@ -17,9 +17,12 @@ import select
 import signal
 import socket
 import sys
-from typing import Any
 
 from dogwatch.engine.launch import shepherd, system, tree, wire
+
+TYPE_CHECKING = False  # typing would be a fifth of what the guard imports
+if TYPE_CHECKING:
+    from typing import Any
 
 _WORKER_DIED = signal.SIGUSR2
 _SWEEP_MS = 5
