@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
@@ -84,44 +85,45 @@ async def output_frames(ctx: WebContext, run_id: str, *, step: str, after: int) 
     yield frame("end", models.run_out(await runs.show(run_id)))
 
 
-async def state_frames(ctx: WebContext, run_id: str) -> AsyncIterator[bytes]:
-    """Yield the run and its steps, then each again when it changes; ends with the run."""
+async def state_frames(ctx: WebContext, run_id: str, look: asyncio.Event) -> AsyncIterator[bytes]:
+    """Yield the run and its steps, then each again when it changes; ends with the run. look: set when it may have."""
     told_run: Run | None = None
     told_steps: dict[str, models.StepOut] = {}
     runs = ctx.services.runs
+    while True:
+        look.clear()
+        run = await runs.show(run_id)
+        for step in map(models.step_out, await runs.steps(run_id)):
+            if told_steps.get(step.name) != step:
+                told_steps[step.name] = step
+                yield frame("step", step)
+        if run != told_run:
+            told_run = run
+            yield frame("run", models.run_out(run))
+        if run.state.ended:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(POLL_S):
+                await look.wait()
+            await asyncio.sleep(GATHER_S)
+
+
+async def _notices(ctx: WebContext, look: asyncio.Event) -> None:
     with ctx.services.bus.subscribe("run", capacity=1) as notices:
-        arrived = notices.__aiter__()
-        waiting: asyncio.Future[object] | None = None
-        try:
-            while True:
-                run = await runs.show(run_id)
-                for step in map(models.step_out, await runs.steps(run_id)):
-                    if told_steps.get(step.name) != step:
-                        told_steps[step.name] = step
-                        yield frame("step", step)
-                if run != told_run:
-                    told_run = run
-                    yield frame("run", models.run_out(run))
-                if run.state.ended:
-                    return
-                waiting = waiting or asyncio.ensure_future(arrived.__anext__())
-                await asyncio.wait([waiting], timeout=POLL_S)
-                if waiting.done():
-                    waiting = None
-                    await asyncio.sleep(GATHER_S)
-        finally:
-            if waiting is not None:
-                waiting.cancel()
-                await asyncio.gather(waiting, return_exceptions=True)
+        async for _ in notices:
+            look.set()
 
 
 async def whole_frames(ctx: WebContext, run_id: str, *, step: str, after: int) -> AsyncIterator[bytes]:
     """Yield state, steps and output as they come, and at last `end`."""
     queue: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(_CHUNKS_TOGETHER)
+    look = asyncio.Event()
 
-    async def feed(frames: AsyncIterator[bytes]) -> None:
+    async def feed(frames: AsyncIterator[bytes], *, moves: bool) -> None:
         try:
             async for one in frames:
+                if moves:
+                    look.set()  # what writes may have begun or ended a step; and the end of output is the run's
                 if not one.startswith(b"event: end"):
                     await queue.put(one)
         except DogwatchError as error:
@@ -129,10 +131,12 @@ async def whole_frames(ctx: WebContext, run_id: str, *, step: str, after: int) -
         else:
             await queue.put(None)
 
-    feeds = [state_frames(ctx, run_id), output_frames(ctx, run_id, step=step, after=after)]
-    tasks = [asyncio.create_task(feed(one)) for one in feeds]
+    output = output_frames(ctx, run_id, step=step, after=after)
+    state = state_frames(ctx, run_id, look)
+    works = (feed(state, moves=False), feed(output, moves=True), _notices(ctx, look))
+    tasks = [asyncio.create_task(work) for work in works]
     try:
-        open_ = len(tasks)
+        open_ = 2
         while open_:
             one = await queue.get()
             if isinstance(one, BaseException):
@@ -146,5 +150,5 @@ async def whole_frames(ctx: WebContext, run_id: str, *, step: str, after: int) -
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for one_feed in feeds:
-            await one_feed.aclose()  # type: ignore[attr-defined]
+        for frames in (output, state):
+            await frames.aclose()  # type: ignore[attr-defined]
