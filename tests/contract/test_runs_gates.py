@@ -223,7 +223,9 @@ async def test_a_forgotten_waiter_is_found_by_the_reaper(database: Database) -> 
     (first,) = await runs.claim("w1", 5)
     await finish(runs, first)
     # As if the one that made room had passed it by, since another transaction had its row.
-    await database.write(lambda tx: tx.run("UPDATE runs SET ready = 0, blocked_on = 'lock:x' WHERE ended_s IS NULL"))
+    await database.write(
+        lambda tx: tx.run("UPDATE runs SET ready = 0, blocked_on = :gate WHERE ended_s IS NULL", gate="lock:x")
+    )
     assert not await runs.claim("w1", 5)
     await runs.reap()
     assert len(await runs.claim("w1", 5)) == 1
