@@ -30,6 +30,7 @@ from dogwatch.store.protocol import (
     SeriesPoints,
     TargetState,
 )
+from tests.fakes_runs import FakeRuns
 
 # name, kind, address, group, status, typical seconds, message
 SMALL = (
@@ -528,6 +529,7 @@ class FakeProgram:
         self.store = FakeStore(self.watch, self.clock)
         self.hosts = FakeHosts()
         self.reload = FakeReload(self.clock)
+        self.runs = FakeRuns(self.clock, self.bus)
         self.ready = [Readiness(name="store", ok=True), Readiness(name="watch", ok=True)]
         self.finding_list: list[dict[str, object]] = []
         self.services = Services(
@@ -542,6 +544,8 @@ class FakeProgram:
             readiness=lambda: self.ready,
             findings=lambda: self.finding_list,
             blackbox=fake_blackbox,
+            runs=self.runs,
+            plan=self.runs.plan,
         )
 
     def _metrics(self) -> Iterable[Family]:

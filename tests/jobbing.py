@@ -17,6 +17,7 @@ from dogwatch.engine.scope import Scope, StepView
 from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.values import Json, Run, RunState, Trigger
 from dogwatch.errors import ConfigError
+from dogwatch.notify.action import NotifyAction
 
 
 class ShellAction(Action, frozen=True, kw_only=True):
@@ -39,9 +40,7 @@ class ShellAction(Action, frozen=True, kw_only=True):
         return Outcome(outputs={"exit": 0, "stdout": self.run})
 
 
-REGISTRY: Registry[Action] = Registry(
-    "action", ShellAction, *(kind for kind in ENGINE_ACTIONS if kind.kind != ShellAction.kind)
-)
+REGISTRY: Registry[Action] = Registry("action", ShellAction, NotifyAction, *ENGINE_ACTIONS)
 JOBS = jobs_section(REGISTRY)
 CATALOG = Catalog([JOBS])
 

@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from dogwatch import __version__
+from dogwatch.access.options import ACCESS
+from dogwatch.access.part import AccessPart
+from dogwatch.access.service import Access
+from dogwatch.access.tables import access_tables
 from dogwatch.config.part import Configuration, Part
 from dogwatch.config.reload import Reloader
 from dogwatch.config.section import Section
 from dogwatch.config.status import ReloadControl
 from dogwatch.core.bus import Bus
 from dogwatch.core.clock import Clock
+from dogwatch.core.component import Registry
 from dogwatch.core.metrics import Family, series
 from dogwatch.diagnose.self_watch import SECTION as SELF_WATCH
 from dogwatch.diagnose.self_watch import SelfWatch
+from dogwatch.engine.action import Action
+from dogwatch.engine.jobs import jobs_section
+from dogwatch.engine.kinds import ENGINE_ACTIONS
+from dogwatch.engine.parameters import parameter_mistakes
+from dogwatch.engine.part import EnginePart, Surroundings
+from dogwatch.engine.plan import JobPlan
+from dogwatch.engine.port import Runs
+from dogwatch.engine.schedules.scheduler import Scheduler
+from dogwatch.engine.schedules.section import schedules_section
+from dogwatch.engine.schedules.service import Schedules
+from dogwatch.engine.schedules.tables import schedule_tables
+from dogwatch.engine.section import ENGINE
+from dogwatch.engine.tables import engine_tables
+from dogwatch.engine.values import StartRun
+from dogwatch.errors import UsageError
 from dogwatch.hosts.hosts import Hosts, Spawn
 from dogwatch.hosts.section import HOST
 from dogwatch.hosts.view import HostsView
+from dogwatch.notify.action import NotifyAction
+from dogwatch.notify.notify import Notify
+from dogwatch.notify.section import NOTIFY
+from dogwatch.notify.tables import notify_tables
+from dogwatch.notify.view import Outbox
 from dogwatch.probes.blackbox import MODULES, Blackbox
 from dogwatch.probes.engine import Engine
 from dogwatch.probes.env import close_env, new_env
@@ -28,14 +54,42 @@ from dogwatch.probes.probe import ProbeEnv
 from dogwatch.probes.spec import probes_section
 from dogwatch.probes.view import WatchView
 from dogwatch.probes.watch import Watch
+from dogwatch.store.database import Database, Tables
 from dogwatch.store.limits import STORE
 from dogwatch.store.part import StorePart
 from dogwatch.store.protocol import Store
 from dogwatch.store.sqlite import SqliteStore, open_store
+from dogwatch.store.state import DATABASE, DatabaseOptions, DatabasePart, open_database, state_path
+from dogwatch.webhooks.hooks import Hooks
+from dogwatch.webhooks.section import HOOKS
+from dogwatch.webhooks.tables import webhook_tables
+from dogwatch.webhooks.view import HooksView
 
 PROBES_SECTION = probes_section(PROBES)
+# Every kind of action there is, the engine's own and the features'.
+ACTIONS: Registry[Action] = Registry("action", *ENGINE_ACTIONS, NotifyAction)
+JOBS = jobs_section(ACTIONS)
+SCHEDULES = schedules_section(JOBS, parameter_mistakes)
 # What the features offer to the configuration; the daemon adds its own.
-SECTIONS: tuple[Section[Any], ...] = (PROBES_SECTION, MODULES, HOST, STORE, SELF_WATCH)
+SECTIONS: tuple[Section[Any], ...] = (
+    PROBES_SECTION,
+    MODULES,
+    HOST,
+    JOBS,
+    SCHEDULES,
+    HOOKS,
+    NOTIFY,
+    ENGINE,
+    STORE,
+    DATABASE,
+    SELF_WATCH,
+    ACCESS,
+)
+
+
+def state_tables() -> tuple[Tables, ...]:
+    """Return the tables of every layer that has any in the state database."""
+    return (access_tables(), engine_tables(), schedule_tables(), notify_tables(), webhook_tables())
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,28 +114,71 @@ class Services(msgspec.Struct, kw_only=True):
     readiness: Callable[[], Sequence[Readiness]]
     # Findings of the self-watch (descriptors near their limit, steady growth), as plain mappings for JSON.
     findings: Callable[[], Sequence[dict[str, object]]]
+    runs: Runs
+    # What a start would do.
+    plan: Callable[[StartRun], JobPlan]
     # `/probe` as blackbox_exporter answers it: (query, request headers in lower case) → (HTTP status, content type,
     # text). None where there is none.
     blackbox: Callable[[Mapping[str, str], Mapping[str, str]], Awaitable[tuple[int, str, str]]] | None = None
+    # Who may do what, and the audit trail. None only in tests of other things: then this machine may do everything.
+    access: Access | None = None
+    database: Database | None = None
+    # Webhooks that come in, and messages that go out. None where this program has none.
+    hooks: HooksView | None = None
+    outbox: Outbox | None = None
+    schedules: Schedules | None = None
 
 
 class App:
     """Everything of the running program but the web: built here, owned here, closed here."""
 
     def __init__(
-        self, *, clock: Clock, bus: Bus, store: SqliteStore, env: ProbeEnv, store_path: str, spawn: Spawn
+        self,
+        *,
+        clock: Clock,
+        bus: Bus,
+        store: SqliteStore,
+        env: ProbeEnv,
+        store_path: str,
+        spawn: Spawn,
+        database: Database,
+        database_options: DatabaseOptions,
+        access: Access,
     ) -> None:
         self.clock = clock
         self.bus = bus
         self.store = store
         self.env = env
+        self.database = database
+        self.access = access
         self.watch = Watch(env=env, store=store, bus=bus, clock=clock, section=PROBES_SECTION)
         self.hosts = Hosts(clock=clock, bus=bus, store=store, spawn=spawn)
         self.self_watch = SelfWatch(clock=clock, bus=bus)
         self.blackbox = Blackbox(env=env, registry=PROBES)
+        self.notify = Notify(database, clock=clock, spawn=spawn)
+        self.engine = EnginePart(
+            Surroundings(
+                database=database,
+                clock=clock,
+                bus=bus,
+                actions=ACTIONS,
+                jobs=JOBS,
+                folder=state_path(store_path).parent,
+                services={Outbox: self.notify},
+                is_in=access.is_in,
+            )
+        )
+        self.schedules = Scheduler(database, self.engine.runs, clock=clock, section=SCHEDULES)
+        self.hooks = Hooks(database, self.engine.runs, clock=clock, spawn=spawn, jobs=JOBS)
         # In the order in which they start; they stop the other way round.
         self.parts: tuple[Part, ...] = (
             StorePart(store, store_path),
+            DatabasePart(database_options),
+            AccessPart(access, spawn),
+            self.notify,
+            self.engine,
+            self.schedules,
+            self.hooks,
             self.self_watch,
             self.hosts,
             self.blackbox,
@@ -95,6 +192,7 @@ class App:
         self.self_watch.register("live_subscribers", lambda: self.bus.subscribers)
         self.self_watch.register("probes_running", lambda: self.watch.running)
         self.self_watch.register("probes_waiting", lambda: self.watch.waiting)
+        self.self_watch.register("runs_busy", lambda: self.engine.busy)
 
     def services(self, reload: Reloader) -> Services:
         """Return what web and admin socket work with."""
@@ -110,6 +208,13 @@ class App:
             readiness=lambda: self._readiness(reload),
             findings=lambda: [msgspec.to_builtins(finding) for finding in self.self_watch.findings()],
             blackbox=self.blackbox.answer,
+            runs=self.engine.runs,
+            plan=self.engine.plan,
+            access=self.access,
+            database=self.database,
+            schedules=Schedules(self.schedules, self.database, self.engine.runs),
+            hooks=self.hooks,
+            outbox=self.notify,
         )
 
     def _metrics(self, reload: Reloader) -> Iterable[Family]:
@@ -118,6 +223,12 @@ class App:
         yield from self.env.engine.metrics()
         yield from self.hosts.metrics()
         yield from self.store.metrics()
+        yield from self.database.metrics()
+        yield from self.access.metrics()
+        yield from self.engine.metrics()
+        yield from self.schedules.metrics()
+        yield from self.notify.metrics()
+        yield from self.hooks.metrics()
         yield from self.self_watch.metrics()
         yield from reload.families()
         yield Family(
@@ -138,11 +249,14 @@ class App:
             ),
             # Trouble with the disk does not make it unready: watching goes on, and nothing else would watch instead.
             Readiness(name="store", ok=True, message=self.store.trouble),
+            Readiness(name="database", ok=True, message=self.database.trouble),
+            Readiness(name="engine", ok=True, message=self.engine.trouble),
         )
 
     async def close(self) -> None:
         """Close what the parts shared, the store last."""
         await close_env(self.env)
+        await self.database.close()
         await self.store.close()
 
 
@@ -160,7 +274,12 @@ async def open_app(configuration: Configuration, *, clock: Clock, spawn: Spawn) 
     options = configuration.get(STORE)
     store = await open_store(options.path, clock, options.limits())
     engine = Engine()
+    database: Database | None = None
     try:
+        database_options = configuration.get(DATABASE)
+        database = await open_database(database_options, options.path, state_tables(), clock)
+        access = Access(database, state_path(options.path).parent, clock, configuration.get(ACCESS))
+        await access.open()
         engine.open()
         return App(
             clock=clock,
@@ -169,8 +288,63 @@ async def open_app(configuration: Configuration, *, clock: Clock, spawn: Spawn) 
             env=new_env(engine, {"clock": clock}),
             store_path=options.path,
             spawn=spawn,
+            database=database,
+            database_options=database_options,
+            access=access,
         )
     except BaseException:
         engine.close()
+        if database is not None:
+            await database.close()
         await store.close()
         raise
+
+
+class WorkerProgram:
+    """A process that only carries out runs: the engine, and what its actions need."""
+
+    def __init__(
+        self, *, configuration: Configuration, database: Database, folder: Path, clock: Clock, bus: Bus, spawn: Spawn
+    ) -> None:
+        self.database = database
+        # Messages are sent by the daemons; here they are only put in.
+        notify = Notify(database, clock=clock, spawn=spawn, sends=False)
+        self.engine = EnginePart(
+            Surroundings(
+                database=database,
+                clock=clock,
+                bus=bus,
+                actions=ACTIONS,
+                jobs=JOBS,
+                folder=folder,
+                services={Outbox: notify},
+                eager=True,
+            )
+        )
+        self.parts: tuple[Part, ...] = (DatabasePart(configuration.get(DATABASE)), notify, self.engine)
+
+    async def stop(self) -> None:
+        for part in reversed(self.parts):
+            await part.stop()
+
+    async def close(self) -> None:
+        await self.database.close()
+
+
+async def open_worker(
+    configuration: Configuration, *, folder: Path, clock: Clock, bus: Bus, spawn: Spawn
+) -> WorkerProgram:
+    """Open the database that workers share, and join what a worker needs.
+
+    Raises: UsageError where the state is in a file; DogwatchError where the database cannot be opened.
+    """
+    options = configuration.get(DATABASE)
+    if not options.url:
+        raise UsageError(
+            "workers share a PostgreSQL, but this configuration keeps its state in a file",
+            hint="set database.url, and take the state along: dogwatch database move",
+        )
+    database = await open_database(options, folder / "none", state_tables(), clock)
+    return WorkerProgram(
+        configuration=configuration, database=database, folder=folder, clock=clock, bus=bus, spawn=spawn
+    )

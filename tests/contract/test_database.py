@@ -117,3 +117,69 @@ async def test_tables_of_a_newer_program_are_refused(open_database: Open) -> Non
 async def test_the_clock_is_the_databases(database: Database) -> None:
     first, second = await database.write(lambda tx: (tx.now_s, tx.now_s))
     assert first == second > 1_700_000_000
+
+
+async def test_what_was_sent_and_fails_undoes_only_its_own(database: Database) -> None:
+    def sending(number: int) -> object:
+        def work(tx: Tx) -> int:
+            tx.send("INSERT INTO notes (id) VALUES (:id)", id=number)
+            tx.many("INSERT INTO notes (id) VALUES (:id)", [{"id": number + 100}, {"id": number + 200}])
+            return number
+
+        return work
+
+    await database.write(sending(5))
+    with pytest.raises(Conflict):
+        await database.write(sending(5))
+    results = await asyncio.gather(*(database.write(sending(number)) for number in range(20)), return_exceptions=True)
+    assert [type(result) for number, result in enumerate(results) if number == 5] == [Conflict]
+    assert [result for result in results if not isinstance(result, Exception)] == [*range(5), *range(6, 20)]
+    assert await database.read(_ids) == [*range(20), *range(100, 120), *range(200, 220)]
+
+
+async def test_a_query_that_is_waited_for_sees_what_was_sent(database: Database) -> None:
+    def work(tx: Tx) -> list[object]:
+        tx.send("INSERT INTO notes (id) VALUES (:id)", id=1)
+        seen = _ids(tx)
+        tx.send("DELETE FROM notes WHERE id = :id", id=1)
+        return [*seen, tx.run("INSERT INTO notes (id) VALUES (:id)", id=1)]
+
+    assert await database.write(work) == [1, 1]
+
+
+async def test_a_waiter_that_was_cancelled_spoils_nothing(database: Database) -> None:
+    tasks = [asyncio.create_task(database.write(_add(number))) for number in range(100)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert not [result for result in results[1::2] if isinstance(result, BaseException)]
+    ids = await database.read(_ids)
+    assert set(range(1, 100, 2)) <= set(ids)
+
+
+async def test_close_finishes_what_was_given(open_database: Open) -> None:
+    database = await open_database(NOTES)
+    tasks = [asyncio.create_task(database.write(_add(number))) for number in range(300)]
+    await asyncio.sleep(0)
+    await database.close()
+    await asyncio.gather(*tasks)
+    again = await open_database(NOTES)
+    assert await again.read(_ids) == list(range(300))
+
+
+async def test_a_long_group_is_committed_in_parts(database: Database) -> None:
+    def slow(number: int) -> object:
+        def work(tx: Tx) -> None:
+            tx.run("INSERT INTO notes (id) VALUES (:id)", id=number)
+            if number == 7:
+                raise ValueError("no")
+            tx.one(  # some milliseconds of the database's time
+                "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 30000) SELECT max(x) FROM n"
+            )
+
+        return work
+
+    results = await asyncio.gather(*(database.write(slow(number)) for number in range(40)), return_exceptions=True)
+    assert [number for number, result in enumerate(results) if isinstance(result, Exception)] == [7]
+    assert await database.read(_ids) == [*range(7), *range(8, 40)]

@@ -28,7 +28,7 @@ async def serving(answer: Answer) -> AsyncIterator[str]:
             length = [int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-l")]
             body = await reader.readexactly(length[0]) if length else b""
             await answer(head + body, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             writer.close()

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from dogwatch.access.actor import Actor, Subject
+from dogwatch.access.chain import link
+from dogwatch.errors import PermanentError
 from dogwatch.store.database import Tx
 
-GENESIS = "0" * 64
+_TEXT_KEPT = 2000
 
 
 class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Who did what, from where, on what, why, and how it ended.
 
-    verb: `cancel`, `run`, `create`… outcome: done, refused or failed. before, after: what it changed, no secrets.
+    verb: `cancel`, `run`, `create`… outcome: done, refused or failed; begun for a change outside the state database,
+    which a second event then ends. before, after: what it changed, no secrets.
     """
 
     time_s: float
@@ -41,28 +43,67 @@ def record(
     before: Mapping[str, Any] | None = None,
     after: Mapping[str, Any] | None = None,
 ) -> int:
-    """Append an event in the caller's transaction and return its number: no audit, no change."""
+    """Append an event in the caller's transaction and return its number: no audit, no change.
+
+    Raises: PermanentError where the trail cannot go on.
+    """
     event = AuditEvent(
         time_s=tx.now_s,
         actor=actor,
         verb=verb,
         subject=subject,
         outcome=outcome,
-        reason=reason,
+        reason=reason[:_TEXT_KEPT],
         before=before,
         after=after,
     )
     tx.lock("audit")
-    last = tx.one("SELECT number, digest FROM audit_events ORDER BY number DESC LIMIT 1")
-    number, before_digest = (int(last[0] or 0) + 1, str(last[1])) if last else (1, GENESIS)
-    body = msgspec.json.encode(event).decode()
-    digest = hashlib.sha256(f"{before_digest}\n{number}\n{body}".encode()).hexdigest()
-    tx.run(
-        "INSERT INTO audit_events (number, time_s, body, digest) VALUES (:number, :time_s, :body, :digest)",
+    # From the tail's own table: where somebody cut the newest events off, a gap stays.
+    last = tx.one("SELECT number, digest FROM audit_tail WHERE id = 1")
+    if last is None:
+        raise PermanentError("the audit trail has lost its end: somebody changed its tables", hint="audit verify")
+    number, body = int(last[0] or 0) + 1, encoded(event)
+    digest = link(str(last[1]), number, body)
+    tx.send(
+        "INSERT INTO audit_events (number, time_s, actor, verb, noun, name, outcome, body, digest) "
+        "VALUES (:number, :time_s, :actor, :verb, :noun, :name, :outcome, :body, :digest)",
         number=number,
         time_s=event.time_s,
         body=body,
         digest=digest,
+        **columns(event),
     )
+    tx.send("UPDATE audit_tail SET number = :number, digest = :digest WHERE id = 1", number=number, digest=digest)
     tx.notify("audit")
     return number
+
+
+def columns(event: AuditEvent) -> dict[str, str]:
+    """Return the columns that repeat an event's body."""
+    values = {
+        "actor": str(event.actor),
+        "verb": event.verb,
+        "noun": event.subject.noun,
+        "name": event.subject.name,
+        "outcome": event.outcome,
+    }
+    # PostgreSQL's text holds no NUL.
+    return {key: _proper(text).replace("\0", "\ufffd") for key, text in values.items()}
+
+
+def encoded(event: AuditEvent) -> str:
+    """Return an event as JSON; text that is no proper UTF-8 must not keep it from being written."""
+    try:
+        return msgspec.json.encode(event, enc_hook=str).decode()
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_proper(msgspec.to_builtins(event, enc_hook=str))).decode()
+
+
+def _proper(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_proper(key): _proper(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_proper(item) for item in value]
+    return value

@@ -6,13 +6,14 @@ import functools
 import http.client
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import click
 import msgspec
 
+from dogwatch.cli.contexts import load_contexts
 from dogwatch.daemon.paths import admin_socket, default_data_dir
 from dogwatch.errors import Conflict, DogwatchError, NotAllowed, NotFound, Unreachable, UsageError
 
@@ -24,9 +25,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Client:
-    """One daemon's HTTP API. timeout_s bounds every call."""
+    """One daemon's HTTP API. timeout_s bounds every call.
 
-    def __init__(self, server: str, *, timeout_s: float = 30.0) -> None:
+    token: shown with every call. ca: file of who vouches for its certificate. A daemon on this machine that wants to
+    know who asks is shown a token that its admin socket gives to whoever may open that.
+    """
+
+    def __init__(self, server: str, *, timeout_s: float = 30.0, token: str = "", ca: str = "") -> None:
         try:
             parts = urlsplit(server if "//" in server else f"http://{server}")
             usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and parts.path.isascii()
@@ -36,7 +41,9 @@ class Client:
             raise UsageError(f"'{server}' is not a server address", hint=f"write it as {DEFAULT_SERVER}")
         self.server = f"{parts.scheme}://{parts.netloc}"
         self._parts = parts
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
+        self._token = token
+        self._ca = ca
 
     def get(self, path: str, **query: object) -> Any:
         """Return the decoded answer of a read. A value that is a sequence is given several times, None is left out."""
@@ -54,29 +61,109 @@ class Client:
             if not cursor:
                 return items
 
-    def post(self, path: str, body: Mapping[str, object] | None = None) -> Any:
-        """Return the decoded answer of a change."""
-        return self._call("POST", path, msgspec.json.encode(body or {}))
+    def post(self, path: str, body: Mapping[str, object] | None = None, *, key: str = "") -> Any:
+        """Return the decoded answer of a change. key: with the same one, the same change is made only once."""
+        return self._call("POST", path, msgspec.json.encode(body or {}), {"Idempotency-Key": key} if key else {})
 
-    def _call(self, method: str, path: str, body: bytes | None = None) -> Any:
-        parts = self._parts
-        connection_type = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = connection_type(parts.hostname or "", parts.port, timeout=self._timeout_s)
-        headers = {"Accept": "application/json", "User-Agent": "dogwatch"}
-        if body is not None:
-            headers["Content-Type"] = "application/json"
+    def delete(self, path: str) -> Any:
+        """Return the decoded answer of a removal."""
+        return self._call("DELETE", path)
+
+    def lines(self, path: str, **query: object) -> Iterator[bytes]:
+        """Yield the lines of an answer, as they come.
+
+        Raises: Unreachable where it breaks.
+        """
+        pairs = urlencode({key: value for key, value in query.items() if value is not None}, doseq=True)
+        whole = f"{path}?{pairs}" if pairs else path
+        connection = self._connection()
         try:
-            connection.request(method, parts.path.rstrip("/") + path, body=body, headers=headers)
-            response = connection.getresponse()
+            response = self._asked(connection, "GET", whole)
+            if response.status == 401 and self._ask_for_token():
+                connection.close()
+                response = self._asked(connection, "GET", whole)
+            if response.status >= 400:
+                self._decode(response.status, response.reason, response.read())
+            yield from response
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from None
+        finally:
+            connection.close()
+
+    def stream(self, path: str, **query: object) -> Iterator[tuple[str, Any]]:
+        """Yield the events of a live stream, each with its data, until the daemon ends it.
+
+        Raises: Unreachable where it breaks.
+        """
+        name = ""
+        for line in self.lines(path, **query):
+            text = line.decode("utf-8", "replace").rstrip("\r\n")
+            if text.startswith("event: "):
+                name = text[7:]
+            elif text.startswith("data: "):
+                yield name, msgspec.json.decode(text[6:])
+
+    def _connection(self) -> http.client.HTTPConnection:
+        parts = self._parts
+        if parts.scheme != "https":
+            return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=self.timeout_s)
+        import ssl
+
+        try:
+            context = ssl.create_default_context(cafile=self._ca or None)
+        except OSError as error:
+            raise UsageError(f"cannot use {self._ca}: {(error.strerror or str(error)).lower()}") from None
+        return http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=self.timeout_s, context=context)
+
+    def _ask_for_token(self) -> bool:
+        """Get a token over the admin socket, where the daemon is one of this machine and none was given."""
+        if self._token or not is_loopback(self._parts.hostname or ""):
+            return False
+        try:
+            self._token = str(ask_admin("local_token", timeout_s=5.0)["token"])
+        except DogwatchError:
+            return False
+        return True
+
+    def _call(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Any:
+        connection = self._connection()
+        try:
+            response = self._asked(connection, method, path, body, headers)
             content = response.read()
-        except (OSError, http.client.HTTPException, UnicodeError) as error:
-            raise Unreachable(
-                f"cannot reach the daemon at {self.server}: {_why(error)}",
-                hint="start it with 'dogwatch up', or name another with --server",
-            ) from None
+            if response.status == 401 and self._ask_for_token():
+                connection.close()
+                response = self._asked(connection, method, path, body, headers)
+                content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from None
         finally:
             connection.close()
         return self._decode(response.status, response.reason, content)
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        return Unreachable(
+            f"cannot reach the daemon at {self.server}: {_why(error)}",
+            hint="start it with 'dogwatch up', or name another with --server",
+        )
+
+    def _asked(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        more: Mapping[str, str] | None = None,
+    ) -> http.client.HTTPResponse:
+        headers = {"Accept": "application/json", "User-Agent": "dogwatch", **(more or {})}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            connection.request(method, self._parts.path.rstrip("/") + path, body=body, headers=headers)
+            return connection.getresponse()
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
+            raise self._unreachable(error) from None
 
     def _decode(self, status: int, reason: str, content: bytes) -> Any:
         try:
@@ -90,6 +177,10 @@ class Client:
         problem = decoded if isinstance(decoded, dict) else {}
         message = problem.get("detail") or problem.get("title") or f"{status} {reason}"
         raise _BY_CODE.get(str(problem.get("code")), DogwatchError)(str(message), hint=str(problem.get("hint") or ""))
+
+
+def is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _why(error: Exception) -> str:
@@ -137,20 +228,39 @@ def target_path(name: str) -> str:
     return f"/api/v1/targets/{quote(os.fsencode(name), safe='')}"
 
 
+def client_of(server: str | None, context: str | None) -> Client:
+    """Return the client of a server, a context, the context in use, or this machine's daemon.
+
+    The token is DOGWATCH_TOKEN, else the context's; a context's token goes to its own server only.
+
+    Raises: NotFound for a context that there is not.
+    """
+    contexts = load_contexts(os.environ)
+    token = os.environ.get("DOGWATCH_TOKEN", "")
+    if server:
+        known = contexts.by_server(server)
+    elif context or contexts.current:
+        known = contexts.get(context or contexts.current)
+    else:
+        known = None
+    if known is None:
+        return Client(server or DEFAULT_SERVER, token=token)
+    return Client(known.server, token=token or known.token, ca=known.ca)
+
+
 def server_option(function: F) -> F:
-    """Add `--server`, and pass a Client as `client`."""
+    """Add `--server` and `--context`, and pass a Client as `client`."""
 
     @click.option(
         "--server",
         envvar="DOGWATCH_SERVER",
-        default=DEFAULT_SERVER,
-        show_default=True,
         metavar="URL",
-        help="The daemon to talk to.",
+        help=f"The daemon to talk to: this, else the context's, else {DEFAULT_SERVER}.",
     )
+    @click.option("--context", envvar="DOGWATCH_CONTEXT", metavar="NAME", help="The context to use, once.")
     @functools.wraps(function)
-    def wrapped(*args: Any, server: str, **kwargs: Any) -> Any:
-        return function(*args, client=Client(server), **kwargs)
+    def wrapped(*args: Any, server: str | None, context: str | None, **kwargs: Any) -> Any:
+        return function(*args, client=client_of(server, context), **kwargs)
 
     return wrapped  # type: ignore[return-value]
 

@@ -20,6 +20,17 @@ _STYLES = {
     "pending": ("○", "bright_black"),
     "paused": ("‖", "bright_black"),
     "maintenance": ("◇", "blue"),
+    "scheduled": ("○", "bright_black"),
+    "queued": ("○", "bright_black"),
+    "running": ("▶", "blue"),
+    "waiting": ("◇", "yellow"),
+    "succeeded": ("✔", "green"),
+    "failed": ("✖", "red"),
+    "cancelled": ("⊘", "yellow"),
+    "skipped": ("–", "bright_black"),
+    "active": ("●", "green"),
+    "draining": ("◐", "yellow"),
+    "lost": ("✖", "red"),
 }
 
 

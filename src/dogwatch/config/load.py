@@ -157,9 +157,21 @@ class Loader:
             # A failed substitution leaves an empty value; what the type says of that is noise.
             problems += [one for one in found if (one.path, one.file, one.line) not in already]
         problems += self._unknown(parsed.tree)
+        if not problems:
+            problems += self._across(parsed, values)
         if problems:
             raise ConfigError(_in_order(problems, parsed.files))
         return Loaded(parsed, self.catalog, values)
+
+    def _across(self, parsed: Parsed, values: Mapping[str, Any]) -> list[Problem]:
+        """Return what the sections say of each other."""
+        problems: list[Problem] = []
+        for key, section in self.catalog.sections.items():
+            node = parsed.tree.items.get(key)
+            if node is not None and not is_null(node):
+                faults = section.across(values[key], lambda other: values[other.key])
+                problems += filter(None, (_fault_problem(fault, key, node, Run()) for fault in faults))
+        return problems
 
     def load(self) -> Loaded:
         """Parse and validate. Raises: ConfigError."""

@@ -47,6 +47,8 @@ class Section(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     are written as one key naming the kind (`http: {…}` beside `name:`), looked up in `families`.
     default: the value where the key is absent. check: finds what types cannot say (duplicate names, expressions
     that do not compile); it does no I/O and reports all faults.
+    across: finds what only other sections can say (a job that is not there); it is given a function that returns their
+    values, and runs once every section is well by itself.
     includes: keys whose text, or list of texts, names files of another program's format. The loader reads and watches
     them, and puts what `Included.of` takes apart in their place, so that the check can be pure.
     example: YAML that may stand below the key, not indented; `dogwatch init` writes it, so it must pass the check. ""
@@ -59,5 +61,6 @@ class Section(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     default: Callable[[], T]
     families: Mapping[type[Component], Registry[Any]] = {}
     check: Callable[[T], Iterable[Fault]] = lambda _value: ()
+    across: Callable[[T, Callable[[Section[Any]], Any]], Iterable[Fault]] = lambda _value, _get: ()
     includes: tuple[str, ...] = ()
     example: str = ""

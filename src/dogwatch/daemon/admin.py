@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import stat
+import struct
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from dogwatch.errors import Conflict, DogwatchError
 
 log = logging.getLogger(__name__)
 Operation = Callable[..., Awaitable[object]]
+# Is told who asks: the user id that the kernel vouches for.
+PeerOperation = Callable[[int], Awaitable[object]]
 _LINE_BYTES = 64 * 1024
 _CLIENTS = 8
 # A unix socket's path must fit sun_path.
@@ -34,10 +37,13 @@ class Question(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class AdminServer:
-    """Answers operations on a unix socket that only its owner may open."""
+    """Answers operations on a unix socket that only its owner may open. by_peer: those that depend on who asks."""
 
-    def __init__(self, path: Path, operations: Mapping[str, Operation]) -> None:
+    def __init__(
+        self, path: Path, operations: Mapping[str, Operation], by_peer: Mapping[str, PeerOperation] | None = None
+    ) -> None:
         self.path = path
+        self._by_peer = by_peer or {}
         self._operations = operations
         self._server: asyncio.Server | None = None
         self._inode = 0
@@ -92,7 +98,7 @@ class AdminServer:
             if len(self._clients) > _CLIENTS:
                 return
             while line := await reader.readline():
-                writer.write(msgspec.json.encode(await self._answer(line)) + b"\n")
+                writer.write(msgspec.json.encode(await self._answer(line, _peer(writer))) + b"\n")
                 await writer.drain()
         except (ConnectionError, ValueError):
             return  # the client went away, or sent a line without end
@@ -102,9 +108,11 @@ class AdminServer:
             self._clients.discard(task)
             writer.close()
 
-    async def _answer(self, line: bytes) -> dict[str, object]:
+    async def _answer(self, line: bytes, peer: int) -> dict[str, object]:
         try:
             question = msgspec.json.decode(line, type=Question)
+            if question.operation in self._by_peer:
+                return {"result": await self._by_peer[question.operation](peer)}
             operation = self._operations.get(question.operation)
             if operation is None:
                 known = ", ".join(sorted(self._operations))
@@ -133,6 +141,13 @@ class AdminServer:
                 self.path.unlink()
         except OSError:
             log.debug("admin socket was gone already")
+
+
+def _peer(writer: asyncio.StreamWriter) -> int:
+    """Return the user id of the process at the other end."""
+    end = writer.get_extra_info("socket")
+    credentials = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", credentials)[1])
 
 
 def _error(code: str, message: str, hint: str) -> dict[str, object]:

@@ -16,6 +16,7 @@ from dogwatch.web.application import create_web
 from dogwatch.web.meter import Meter
 from dogwatch.web.options import SECTION, WebOptions
 from dogwatch.web.server import serve
+from dogwatch.web.tls import tls_context
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +126,8 @@ class PreparedWeb:
     async def start(self) -> None:
         if self._old is not None and msgspec.structs.asdict(self._old.options) == msgspec.structs.asdict(self._options):
             return
+        if self._options.tls is not None:
+            tls_context(self._options.tls)  # a certificate that cannot be used changes nothing
         self._new = Serving(self._options, self._part.obtain(self._options))
 
     def swap(self) -> None:

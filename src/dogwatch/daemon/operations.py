@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 from collections.abc import Mapping
 
 from dogwatch import __version__
-from dogwatch.daemon.admin import Operation
+from dogwatch.access.service import Access
+from dogwatch.daemon.admin import Operation, PeerOperation
 from dogwatch.diagnose import fds, heap, profile, tasks, threads
 
 
@@ -39,6 +41,20 @@ async def _profile(seconds: float = 5.0) -> dict[str, object]:
 
 async def _version() -> dict[str, object]:
     return {"data": {"version": __version__, "pid": os.getpid()}, "text": f"dogwatch {__version__}, pid {os.getpid()}"}
+
+
+def peer_operations(access: Access) -> Mapping[str, PeerOperation]:
+    """Return the operations that depend on who asks."""
+
+    async def local_token(uid: int) -> dict[str, object]:
+        """Give this machine's own user a token for the API: whoever may open the socket may do everything."""
+        try:
+            name = pwd.getpwuid(uid).pw_name
+        except KeyError:
+            name = str(uid)
+        return {"token": access.local_token(name)}
+
+    return {"local_token": local_token}
 
 
 def operations() -> Mapping[str, Operation]:

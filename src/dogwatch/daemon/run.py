@@ -22,9 +22,10 @@ from dogwatch.core.supervisor import Limits, Phase, Supervisor
 from dogwatch.daemon.admin import AdminServer
 from dogwatch.daemon.heap import SettledHeap
 from dogwatch.daemon.listener import WebPart
-from dogwatch.daemon.operations import operations
+from dogwatch.daemon.operations import operations, peer_operations
 from dogwatch.daemon.sockets import own_command
 from dogwatch.daemon.systemd import notify
+from dogwatch.web.options import is_loopback
 
 log = logging.getLogger(__name__)
 CHECK_S = 60.0
@@ -82,7 +83,7 @@ class Daemon:
                 on_end=self._web_ended,
             )
             self.reloader.use(*self.app.parts, self.web, SettledHeap())
-            admin = AdminServer(self._options.socket_path, operations())
+            admin = AdminServer(self._options.socket_path, operations(), peer_operations(self.app.access))
             await admin.open()
         except BaseException:
             await self.app.close()
@@ -103,6 +104,8 @@ class Daemon:
         supervisor.on_stop(Phase.REFUSE, "reload", self.reloader.close)
         supervisor.on_stop(Phase.REFUSE, "admin socket", admin.close)
         supervisor.on_stop(Phase.FINISH, "web", self.web.stop)
+        # Running steps may end within the grace; the rest is given back, for whoever starts next.
+        supervisor.on_stop(Phase.FINISH, "runs", self.app.engine.finish)
         supervisor.on_stop(Phase.CANCEL, "parts", self._stop_parts)
         supervisor.on_stop(Phase.FLUSH, "store", self.app.store.flush)
         supervisor.on_stop(Phase.CLOSE, "app", self.app.close)
@@ -188,9 +191,15 @@ def banner(daemon: Daemon) -> str:
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
     shown = "127.0.0.1" if host in ("0.0.0.0", "[::]") else host  # noqa: S104 compared, not bound
     count = len(daemon.app.watch.targets())
+    scheme = "https" if daemon.web.options.tls is not None else "http"
+    link = f"{scheme}://{shown}:{address[1]}/"
+    # Nobody can log in yet, and others than this machine can ask: the first user is made by whoever reads this.
+    code = "" if is_loopback(address[0]) or daemon.web.options.writes == "anyone" else daemon.app.access.need_setup()
+    setup = f"  Set up    {link}setup?code={code}\n" if code else ""
     return (
         f"Dogwatch {__version__} watches {count} target{'' if count == 1 else 's'} and this host.\n"
-        f"  Open      http://{shown}:{address[1]}/\n"
+        f"  Open      {link}\n"
+        f"{setup}"
         f"  Edit      {', '.join(daemon.loaded.files) or 'nothing configured'} (changes are taken over at once)\n"
         f"  Stop      Ctrl-C"
     )

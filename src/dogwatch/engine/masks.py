@@ -30,6 +30,7 @@ class Masker:
         found = {form for value in values for form in _forms(value) if len(form) >= SHORTEST_CHARS}
         # A form that holds another one is masked with it, but its rest would stay: so all are looked for.
         self._forms = sorted(found)
+        self._window = 4 * max(map(len, found), default=0)
 
     def __bool__(self) -> bool:
         return bool(self._forms)
@@ -53,10 +54,6 @@ class Masker:
             return MASK if str(value) in self._forms else value
         return value
 
-    def stream(self) -> MaskStream:
-        """Return a masker for text that comes in pieces."""
-        return MaskStream(self)
-
     def spans(self, text: str) -> list[Span]:
         """Return where secrets are, in order; those that touch or overlap are one."""
         found: list[Span] = []
@@ -68,43 +65,18 @@ class Masker:
         return joined(found)
 
     def unsure(self, text: str) -> int:
-        """Return how many characters at the end of a text may be the beginning of a secret."""
-        return max((_overlap(text, form) for form in self._forms), default=0)
+        """Return how many characters at the end of a text may be part of a secret that what follows would complete.
 
-
-class MaskStream:
-    """Masks text that comes in pieces; what may be the beginning of a secret is held back until more is known."""
-
-    def __init__(self, masker: Masker) -> None:
-        self._masker = masker
-        self._held = ""
-        # So many characters at the beginning of what is held belong to a secret whose mask was given out already.
-        self._told = 0
-
-    def feed(self, text: str) -> str:
-        """Return what can be shown by now."""
-        if not self._masker:
-            return text
-        whole = self._held + text
-        return self._give(whole, len(whole) - self._masker.unsure(whole))
-
-    def flush(self) -> str:
-        """Return the rest: nothing more comes."""
-        return self._give(self._held, len(self._held))
-
-    def _give(self, whole: str, end: int) -> str:
-        spans = self._masker.spans(whole)
-        if self._told:
-            spans = joined([(0, self._told), *spans])
-        shown = [span for span in spans if span[0] < end]
-        out = _replaced(whole[:end], [(start, min(stop, end)) for start, stop in shown])
-        if self._told and end > 0:
-            out = out.removeprefix(MASK)
-        if end > 0:
-            # A secret that goes on in what is held was told just now.
-            self._told = max(0, shown[-1][1] - end) if shown else 0
-        self._held = whole[end:]
-        return out
+        Whoever masks text that comes in pieces holds so many back: `mask` of the rest shows nothing of any secret.
+        """
+        begun = max((_overlap(text, form) for form in self._forms), default=0)
+        tail = text[-self._window :] if begun else ""
+        cut = len(tail) - begun
+        for start, end in self.spans(tail):
+            # Never through the middle of a secret that is complete. One that repeats itself without end is let go.
+            if start < cut < end:
+                return len(tail) - (end if start == 0 and len(text) > len(tail) else start)
+        return begun
 
 
 def joined(spans: list[Span]) -> list[Span]:

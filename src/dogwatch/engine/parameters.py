@@ -118,6 +118,19 @@ def check_parameters(job: JobSpec, given: Mapping[str, Json], *, text: bool = Fa
     return values
 
 
+def parameter_mistakes(job: JobSpec, given: Mapping[str, Json]) -> Iterator[tuple[str, str, str]]:
+    """Yield (name, message, hint) of every parameter that a start with these would be refused for."""
+    for name in given:
+        if name not in job.parameters:
+            yield name, f"the job '{job.name}' has no parameter '{name}'", nearest(name[:100], list(job.parameters))
+    for name, parameter in job.parameters.items():
+        if given.get(name) is None:
+            if is_required(parameter):
+                yield name, f"the job '{job.name}' needs the parameter '{name}'", "write it below parameters"
+        elif (mistake := mistake_of(parameter, given[name])) is not None:
+            yield name, mistake[0], mistake[1]
+
+
 def read(parameter: Parameter, text: str) -> Json:
     """Return what a text means for a parameter's type: `3`, `true`, JSON for lists and maps.
 

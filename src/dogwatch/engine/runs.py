@@ -36,6 +36,7 @@ from dogwatch.store.database import Database, Tx
 T = TypeVar("T")
 # Notices can get lost: whoever waits looks by itself so often.
 _LOOK_S = 1.0
+_REFILLS = 512
 
 
 # What a run that ended gives to the step of another job that started it.
@@ -81,8 +82,13 @@ class RunBook:
         self._opener = Opener(self._setting, Mint(), self._definitions)
         self._watch = Watch()
         self._meters = meters.Meters()
+        self._refills: dict[tuple[int, int], tuple[JobSpec, JobSpec | None, JobSpec]] = {}
         # Workers whose last claim found something: they need not ask whether there is anything.
         self._busy: set[str] = set()
+
+    def use(self, means: Means) -> None:
+        """Work by other bounds from now on: what a reload may change."""
+        self._means = means
 
     # -- Runs: starting ----------------------------------------------------------------------------------------------
 
@@ -302,9 +308,18 @@ class RunBook:
         return msgspec.structs.replace(
             claimed,
             run=run,
-            definition=refill(claimed.definition, current),
+            definition=self._refilled(claimed.definition, current),
             secrets=claim.secrets_of(claimed.definition, current),
         )
+
+    def _refilled(self, spec: JobSpec, current: JobSpec | None) -> JobSpec:
+        found = self._refills.get((id(spec), id(current)))
+        if found is None:
+            if len(self._refills) >= _REFILLS:
+                self._refills.clear()
+            # Both are kept with it, so that their ids cannot become another's.
+            found = self._refills[id(spec), id(current)] = (spec, current, refill(spec, current))
+        return found[2]
 
     async def advance(self, change: Advance) -> Order:
         order = await self._write(lambda tx: advancing.advance(tx, self._setting, change))

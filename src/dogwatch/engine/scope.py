@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
+from dogwatch.engine.ledger import StepRow
 from dogwatch.engine.spec import JobSpec
-from dogwatch.engine.templates import render_text
-from dogwatch.engine.values import Json, Run
+from dogwatch.engine.templates import TemplateError, render_text
+from dogwatch.engine.values import Json, Run, StepRun
 from dogwatch.engine.variables import VARIABLES
+from dogwatch.errors import UsageError
 from dogwatch.expressions.conditions import Condition, ConditionError, ConditionFailure, compile_condition
 from dogwatch.expressions.formula import Formula, compile_formula
+
+log = logging.getLogger(__name__)
 
 
 class StepView(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +28,10 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True):
     outputs: Mapping[str, Json] = {}
     reason: str = ""
     attempt: int = 0
+
+    @classmethod
+    def of(cls, step: StepRow | StepRun) -> StepView:
+        return cls(state=step.state.value, outputs=step.outputs, reason=step.reason, attempt=step.attempt)
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,50 +90,33 @@ def environment(job: JobSpec, values: Mapping[str, Any]) -> dict[str, str]:
     return {name: render_text(text, values) for name, text in job.env.items()}
 
 
-class StartKeys(msgspec.Struct, frozen=True, kw_only=True):
-    """What orders a run among others, filled in when it is started.
+def start_text(text: str, values: Mapping[str, Any]) -> str:
+    """Return a concurrency key or the name of a lock, filled in when a run is started. values: params, trigger.
 
-    concurrency: the key of the job's concurrency rule, "" where it has none. locks: names of resources, sorted.
+    Raises: UsageError.
     """
-
-    concurrency: str = ""
-    locks: tuple[str, ...] = ()
-
-
-def start_keys(job: JobSpec, parameters: Mapping[str, Json], trigger: Mapping[str, Json]) -> StartKeys:
-    """Return the keys of a run that is about to be started. trigger: kind, name, data.
-
-    Raises: TemplateError.
-    """
-    values = {"params": dict(parameters), "trigger": dict(trigger)}
-    key = ""
-    if job.concurrency is not None:
-        key = render_text(job.concurrency.key, values) if job.concurrency.key else job.name
-    return StartKeys(concurrency=key, locks=tuple(sorted({render_text(lock, values) for lock in job.locks})))
+    try:
+        filled = render_text(text, values)
+    except TemplateError as error:
+        raise UsageError(str(error), hint=error.hint) from None
+    if text and not filled.strip():
+        raise UsageError(f"'{text}' is empty with these parameters")
+    return filled
 
 
-def job_outputs(
-    job: JobSpec, run: Run, steps: Mapping[str, StepView], parameters: Mapping[str, Json] | None = None
-) -> tuple[dict[str, Json], list[str]]:
-    """Return what an ended run gives to the step that started it, and what could not be made, a sentence each.
-
-    parameters: those of the run where not given; no output reads a secret one.
-    """
-    given = run.parameters if parameters is None else parameters
-    values = Scope(job=job, run=run, parameters=given, steps=steps).values()
-    return named_outputs(job.outputs, values)
-
-
-def named_outputs(formulas: Mapping[str, str], values: Mapping[str, Any]) -> tuple[dict[str, Json], list[str]]:
-    """Return the values of outputs that are written as expressions, and what could not be made."""
+def job_outputs(job: JobSpec, run: Run, steps: Sequence[StepRun]) -> dict[str, Json]:
+    """Return what an ended run gives to the step that started it; an output that cannot be made is left out."""
+    if not job.outputs:
+        return {}
+    views = {step.name: StepView.of(step) for step in steps}
+    values = Scope(job=job, run=run, parameters=run.parameters, steps=views).values()
     outputs: dict[str, Json] = {}
-    mistakes: list[str] = []
-    for name, text in formulas.items():
+    for name, text in job.outputs.items():
         try:
             outputs[name] = msgspec.to_builtins(formula(text).value(values))
         except (ConditionError, ConditionFailure) as error:
-            mistakes.append(f"output {name}: {error}")
-    return outputs, mistakes
+            log.info("run %s: output %s of the job cannot be made: %s", run.run_id, name, error)
+    return outputs
 
 
 @lru_cache(maxsize=1024)

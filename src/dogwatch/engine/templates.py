@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import math
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -23,6 +23,8 @@ from dogwatch.expressions.cel_syntax import ConditionError
 from dogwatch.expressions.formula import ConditionFailure, Formula, compile_formula
 
 A = TypeVar("A", bound=Action)
+# Whether everything that a formula reads is known by now.
+Known = Callable[[Formula], bool]
 MAX_FIELD_CHARS = 1024 * 1024
 MAX_ACTION_CHARS = 4 * MAX_FIELD_CHARS
 _OPEN, _CLOSE, _ESCAPED = "{{", "}}", "\\{{"
@@ -101,14 +103,20 @@ class Template:
         self._usable()
         return _value(self.formulas[0], values)
 
-    def fill(self, values: Mapping[str, Any]) -> str:
-        """Return the text with everything filled in. Raises: TemplateError."""
+    def fill(self, values: Mapping[str, Any], known: Known | None = None) -> str:
+        """Return the text with everything filled in; what is not known stays as it is written.
+
+        Raises: TemplateError.
+        """
         self._usable()
         if self.plain:
             return self._literals[0]
         parts = [self._literals[0]]
         size = 0
         for at, formula in enumerate(self.formulas):
+            if known is not None and not known(formula):
+                parts += (f"{{{{ {formula.text} }}}}", self._literals[at + 1])
+                continue
             text = as_text(_value(formula, values), formula.text)
             if self._places:
                 text = _quoted(text, formula, self._places[at])
@@ -226,18 +234,14 @@ def fields(action: Action) -> Iterator[Field]:
             yield Field(path, type_, found)
 
 
-def has_templates(action: Action) -> bool:
-    """Return whether there is anything to fill in."""
-    return any(True for _ in fields(action))
-
-
-def render(action: A, values: Mapping[str, Any]) -> A:
-    """Return the action with every template filled in. values: as scope.values_of makes them.
+def render(action: A, values: Mapping[str, Any], known: Known | None = None) -> A:
+    """Return the action with every template filled in. values: as scope.Scope.values makes them.
 
     A field that is one whole template keeps its type where the field takes it; elsewhere values become text.
+    known: for a plan: what is not known stays a template.
     Raises: TemplateError naming the field.
     """
-    renderer = _Renderer(values)
+    renderer = _Renderer(values, known)
     return renderer.struct(action, ())  # type: ignore[no-any-return]
 
 
@@ -252,16 +256,16 @@ def render_json(value: Any, values: Mapping[str, Any]) -> Any:
 
 
 class _Renderer:
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
+    def __init__(self, values: Mapping[str, Any], known: Known | None = None) -> None:
+        self._values, self._known = values, known
         self._left = MAX_ACTION_CHARS
 
     def struct(self, value: Any, path: Path) -> Any:
         shell = value.shell if isinstance(value, Action) else ()
         changes = {}
-        for name, type_ in _hints(value.__class__):
+        for name, key, type_ in _hints(value.__class__):
             before = getattr(value, name)
-            after = self.any(before, type_, (*path, name), shell=name in shell)
+            after = self.any(before, type_, (*path, key), shell=name in shell)
             if after is not before:
                 changes[name] = after
         return msgspec.structs.replace(value, **changes) if changes else value
@@ -286,8 +290,9 @@ class _Renderer:
         found = template(text, shell=shell)
         try:
             if found.whole and not takes_only_text(type_):
-                return self._typed(found, type_)
-            filled = found.fill(self._values)
+                certain = self._known is None or self._known(found.formulas[0])
+                return self._typed(found, type_) if certain else text
+            filled = found.fill(self._values, self._known)
         except TemplateError as error:
             raise TemplateError(f"{_dotted(path)}: {error}", hint=error.hint) from None
         self._left -= len(filled)
@@ -311,8 +316,8 @@ def _dotted(path: Path) -> str:
 
 
 def _texts(action: Action) -> Iterator[tuple[Path, Any, str, bool]]:
-    for name, type_ in _hints(action.__class__):
-        for path, below, text in _below(getattr(action, name), type_, (name,)):
+    for name, key, type_ in _hints(action.__class__):
+        for path, below, text in _below(getattr(action, name), type_, (key,)):
             yield path, below, text, name in action.shell
 
 
@@ -323,8 +328,8 @@ def _below(value: Any, type_: Any, path: Path) -> Iterator[tuple[Path, Any, str]
     elif isinstance(value, Action):
         return
     elif isinstance(value, msgspec.Struct):
-        for name, below in _hints(value.__class__):
-            yield from _below(getattr(value, name), below, (*path, name))
+        for name, key, below in _hints(value.__class__):
+            yield from _below(getattr(value, name), below, (*path, key))
     elif isinstance(value, list | tuple):
         for at, item in enumerate(value):
             yield from _below(item, _item_type(type_), (*path, at))
@@ -337,8 +342,9 @@ def _below(value: Any, type_: Any, path: Path) -> Iterator[tuple[Path, Any, str]
 
 
 @lru_cache(maxsize=256)
-def _hints(cls: Any) -> tuple[tuple[str, Any], ...]:
-    return tuple((field.name, field.type) for field in msgspec.structs.fields(cls))
+def _hints(cls: Any) -> tuple[tuple[str, str, Any], ...]:
+    """Return (name, key as written, type) of a struct's fields."""
+    return tuple((field.name, field.encode_name, field.type) for field in msgspec.structs.fields(cls))
 
 
 def _options(type_: Any) -> tuple[Any, ...]:

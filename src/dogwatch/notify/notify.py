@@ -22,6 +22,7 @@ from dogwatch.engine.http_types import HttpRequest, HttpResponse
 from dogwatch.engine.values import Page
 from dogwatch.errors import Conflict, NotFound, TransientError
 from dogwatch.notify import outbox
+from dogwatch.notify.ids import Ids
 from dogwatch.notify.message import Enqueued, Message, MessageState, OutboxRow
 from dogwatch.notify.section import NOTIFY
 from dogwatch.notify.sender import Route, Sender
@@ -69,7 +70,7 @@ class Notify:
 
     def __init__(self, database: Database, *, clock: Clock, spawn: Spawn, sends: bool = True) -> None:
         self._database, self._clock, self._spawn, self._sends = database, clock, spawn, sends
-        self._ids = outbox.Ids()
+        self._ids = Ids("msg")
         self._tools = _Tools()
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.sender = Sender(database, self._tools, owner=owner, clock=clock)

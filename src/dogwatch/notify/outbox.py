@@ -5,7 +5,7 @@ Claims compare and set: of several processes that see the same message, one chan
 
 from __future__ import annotations
 
-import secrets
+import hashlib
 from collections.abc import Sequence
 
 import msgspec
@@ -13,6 +13,7 @@ import msgspec
 from dogwatch.core.retry import backoff
 from dogwatch.engine.values import Page
 from dogwatch.errors import NotFound
+from dogwatch.notify.ids import Ids
 from dogwatch.notify.message import Enqueued, Message, MessageState, OutboxRow
 from dogwatch.store.database import Row, Tx, pages
 
@@ -21,17 +22,6 @@ _COLUMNS = "message_id, destination, body, state, attempts, failures, created_s,
 _REASON_CHARS = 500
 # How many are removed in one transaction, so that it stays short.
 _BATCH = 1000
-
-
-class Ids:
-    """Ids that sort by when they were made, within this process exactly."""
-
-    def __init__(self) -> None:
-        self._last = 0
-
-    def new(self, now_s: float) -> str:
-        self._last = max(self._last + 1, int(now_s * 1_000_000))
-        return f"msg_{self._last:014x}{secrets.token_hex(6)}"
 
 
 class Want(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +53,8 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
 def enqueue(tx: Tx, ids: Ids, message: Message) -> list[Enqueued]:
     """Keep the message for each of its destinations, in the caller's transaction."""
     body = msgspec.json.encode(message).decode()
+    # Whatever it is made of, a key is short and of plain characters.
+    key = hashlib.sha256(message.dedupe.encode()).hexdigest() if message.dedupe else None
     found = []
     for destination in dict.fromkeys(message.to):
         message_id = ids.new(tx.now_s)
@@ -72,7 +64,7 @@ def enqueue(tx: Tx, ids: Ids, message: Message) -> list[Enqueued]:
             " :now_s, :now_s, '') ON CONFLICT (destination, dedupe) WHERE dedupe IS NOT NULL DO NOTHING",
             message_id=message_id,
             destination=destination,
-            dedupe=message.dedupe or None,
+            dedupe=key,
             body=body,
             now_s=tx.now_s,
         )
@@ -80,7 +72,7 @@ def enqueue(tx: Tx, ids: Ids, message: Message) -> list[Enqueued]:
             row = tx.one(
                 "SELECT message_id FROM outbox WHERE destination = :destination AND dedupe = :dedupe",
                 destination=destination,
-                dedupe=message.dedupe,
+                dedupe=key,
             )
             message_id = str(row[0]) if row else message_id
         found.append(Enqueued(message_id=message_id, destination=destination, created=bool(made)))
@@ -245,6 +237,7 @@ def show(tx: Tx, message_id: str) -> OutboxRow:
 
     Raises: NotFound.
     """
+    message_id = clean(message_id)
     exact = tx.one(f"SELECT {_COLUMNS} FROM outbox WHERE message_id = :message_id", message_id=message_id)  # noqa: S608
     if exact is not None:
         return _row(exact)
@@ -255,7 +248,7 @@ def show(tx: Tx, message_id: str) -> OutboxRow:
     )
     if len(rows) != 1:
         known = "several messages begin so" if rows else "no message has this id"
-        raise NotFound(f"'{clean(message_id)[:80]}': {known}", hint="'dogwatch notify outbox' lists them")
+        raise NotFound(f"'{message_id[:80]}': {known}", hint="'dogwatch notify outbox' lists them")
     return _row(rows[0])
 
 
@@ -265,9 +258,9 @@ def find(tx: Tx, *, destination: str = "", state: str = "", limit: int = 50, cur
         f"SELECT {_COLUMNS} FROM outbox WHERE (:destination = '' OR destination = :destination)"  # noqa: S608
         " AND (:state = '' OR state = :state) AND (:cursor = '' OR message_id < :cursor)"
         " ORDER BY message_id DESC LIMIT :limit",
-        destination=destination,
-        state=state,
-        cursor=cursor,
+        destination=clean(destination),
+        state=clean(state),
+        cursor=clean(cursor),
         limit=limit + 1,
     )
     chosen, more = pages(rows, limit)

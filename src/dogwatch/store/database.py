@@ -50,8 +50,14 @@ class Tx(Protocol):
         """Return how many rows it changed."""
         ...
 
+    def send(self, query: str, **values: Value) -> None:
+        """Run a query without waiting for its answer, which saves a server's round trip. What it fails with is raised
+        by a later call or the commit, and undoes this function's changes all the same.
+        """
+        ...
+
     def many(self, query: str, rows: Iterable[Mapping[str, Value]]) -> None:
-        """Run a query once for each mapping."""
+        """Run a query once for each mapping, as `send` does."""
         ...
 
     def rows(self, query: str, **values: Value) -> list[Row]: ...

@@ -1,19 +1,28 @@
-"""Group commit: the transactions that wait are run one after another, each in a savepoint, and committed as one."""
+"""Group commit: the transactions that wait are run one after another and committed as one.
+
+A group is run hopefully at first: without savepoints, which cost a server two more answers for each transaction. Where
+one of them fails, the group is run again with savepoints, so that each undoes only its own; and where the group loses
+against another connection, each is run alone. So work may run up to three times, as database.Database says.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
-from dogwatch.errors import PermanentError
+from dogwatch.errors import PermanentError, TransientError
 from dogwatch.store.database import Tx
 
 T = TypeVar("T")
-# More would make the first of them wait too long for the last.
+# More would make the first of them wait too long for the last; and what a server has locked, others wait for.
 MOST_TOGETHER = 256
+MOST_S = 0.05
+# After a group with a failure so many are run with savepoints from the beginning.
+_CAREFUL = 8
 
 
 class Session(Protocol):
@@ -67,6 +76,8 @@ class Lane:
         self._connect, self._jobs, self._told, self._trouble = connect, share, told, trouble
         self.ended = self._loop.create_future()
         self.commits = 0
+        # So many transactions are run with savepoints, and so many alone.
+        self._careful = self._alone = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -75,25 +86,29 @@ class Lane:
         last = False
         while not last:
             jobs, last = self._take()
-            if not jobs:
-                continue
-            topics: list[str] = []
-            try:
-                session = session or self._connect()
-                topics = self._together(session, jobs)
-                text = ""
-            except BaseException as caught:  # noqa: BLE001 - handed to those who wait
-                error = caught.error if isinstance(caught, Broken) else caught
-                text = str(error)
-                for job in jobs:
-                    job.error = job.error or error
-                if session is not None:
-                    session.close()
-                    session = None
-            self._tell(jobs, topics, text)
+            while jobs:
+                fresh = session is None
+                try:
+                    session = session or self._connect()
+                    done, topics = self._some(session, jobs)
+                    self._tell(jobs[:done], topics, "")
+                    jobs = jobs[done:]
+                except BaseException as caught:  # noqa: BLE001 - handed to those who wait
+                    if session is not None:
+                        session.close()
+                        session = None
+                    if isinstance(caught, Broken) and not caught.in_doubt and not fresh:
+                        continue  # it broke while it was idle, or before a commit: nothing of these is on disk
+                    self._fail(jobs, caught.error if isinstance(caught, Broken | _Failed) else caught)
+                    jobs = []
         if session is not None:
             session.close()
         self._call(self.ended.set_result, None)
+
+    def _fail(self, jobs: list[_Job[Any]], error: BaseException) -> None:
+        for job in jobs:
+            job.error = error
+        self._tell(jobs, [], str(error))
 
     def _take(self) -> tuple[list[_Job[Any]], bool]:
         jobs = []
@@ -109,40 +124,89 @@ class Lane:
                 return jobs, False
         return jobs, True
 
-    def _together(self, session: Session, jobs: list[_Job[Any]]) -> list[str]:
-        """Run and commit; where the group cannot be committed, each alone, so that one cannot spoil the others'."""
+    def _some(self, session: Session, jobs: list[_Job[Any]]) -> tuple[int, list[str]]:
+        """Commit some of them, the first at least; where the group cannot be committed, the first alone."""
+        if not self._alone:
+            try:
+                return self._commit(session, jobs)
+            except Repeatable:
+                self._alone = len(jobs)
+        self._alone -= 1
         try:
-            return self._commit(session, jobs)
-        except Repeatable:
-            topics = []
-            for job in jobs:
-                job.error = None
-                try:
-                    topics += self._commit(session, [job])
-                except Repeatable as error:
-                    job.error = error.error
-            return topics
+            return self._commit(session, jobs[:1])
+        except Repeatable as error:
+            jobs[0].error = error.error
+            return 1, []
 
-    def _commit(self, session: Session, jobs: list[_Job[Any]]) -> list[str]:
+    def _commit(self, session: Session, jobs: list[_Job[Any]]) -> tuple[int, list[str]]:
+        """Return how many were run in the time that a group has, and the topics of their commit."""
+        if self._careful == 0 or len(jobs) == 1:
+            try:
+                return self._transaction(session, jobs, self._hopefully)
+            except _Failed as failed:
+                if len(jobs) == 1 and not isinstance(failed.error, TransientError):
+                    jobs[0].error = failed.error
+                    return 1, []
+                self._careful = _CAREFUL
+        else:
+            self._careful -= 1
+        return self._transaction(session, jobs, self._carefully)
+
+    def _transaction(
+        self, session: Session, jobs: list[_Job[Any]], run: Callable[[Session, Tx, list[_Job[Any]]], int]
+    ) -> tuple[int, list[str]]:
         tx = session.begin()
         try:
-            for job in jobs:
-                session.savepoint()
-                try:
-                    job.result = job.work(tx)
-                except (Repeatable, Broken):
-                    raise
-                except BaseException as error:  # noqa: BLE001 - the caller's own
-                    job.error = error
-                    session.rollback_to()
-                else:
-                    session.release()
-            topics = session.commit()
+            done = run(session, tx, jobs)
+            topics = self._ended(session)
         except BaseException:
             session.rollback()
             raise
         self.commits += 1
-        return topics
+        return done, topics
+
+    def _ended(self, session: Session) -> list[str]:
+        """Raises: _Failed also for a query that was sent and not waited for."""
+        try:
+            return session.commit()
+        except Broken as error:
+            error.in_doubt = True
+            raise
+        except Repeatable:
+            raise
+        except Exception as error:
+            raise _Failed(error) from error
+
+    def _hopefully(self, _session: Session, tx: Tx, jobs: list[_Job[Any]]) -> int:
+        """Raises: _Failed."""
+        until_s = time.monotonic() + MOST_S
+        for number, job in enumerate(jobs, 1):
+            try:
+                job.result = job.work(tx)
+            except (Repeatable, Broken):
+                raise
+            except BaseException as error:
+                raise _Failed(error) from error
+            if time.monotonic() > until_s:
+                return number
+        return len(jobs)
+
+    def _carefully(self, session: Session, tx: Tx, jobs: list[_Job[Any]]) -> int:
+        until_s = time.monotonic() + MOST_S
+        for number, job in enumerate(jobs, 1):
+            session.savepoint()
+            try:
+                job.result = job.work(tx)
+                session.release()
+                job.error = None
+            except (Repeatable, Broken):
+                raise
+            except BaseException as error:  # noqa: BLE001 - the caller's own
+                job.error = error
+                session.rollback_to()
+            if time.monotonic() > until_s:
+                return number
+        return len(jobs)
 
     def _tell(self, jobs: list[_Job[Any]], topics: list[str], text: str) -> None:
         def tell() -> None:
@@ -170,6 +234,14 @@ class Lane:
         self._thread.join()
 
 
+class _Failed(Exception):
+    """A transaction of a group failed by itself, or their commit. error: what the caller is told."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Repeatable(Exception):
     """The transaction lost to another (deadlock, serialization, busy): the same one may win next time.
 
@@ -182,11 +254,15 @@ class Repeatable(Exception):
 
 
 class Broken(Exception):
-    """The connection is of no further use. error: what the callers are told."""
+    """The connection is of no further use. error: what the callers are told.
+
+    in_doubt: a commit may have taken place.
+    """
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))
         self.error = error
+        self.in_doubt = False
 
 
 class Lanes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import re
+import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -31,17 +33,30 @@ _SCHEMA = "dogwatch"
 
 
 @lru_cache(maxsize=1024)
-def _native(query: str) -> str:
-    return _NAME.sub(r"%(\1)s", query.replace("%", "%%"))
+def _native(query: str) -> bytes:
+    return _NAME.sub(r"%(\1)s", query.replace("%", "%%")).encode()
 
 
 class _PostgresTx:
     def __init__(self, connection: psycopg.Connection[Row]) -> None:
         self._connection = connection
         self._now_s: float | None = None
+        self._locked: set[str] = set()
+        # Sent with the next query that is waited for.
+        self._pending: list[tuple[bytes, Mapping[str, Value]]] = []
+        self.topics: list[str] = []
 
     def start(self) -> None:
         self._now_s = None
+        self._locked.clear()
+        self._pending.clear()
+        self.topics = []
+
+    def undo(self, noticed: int) -> None:
+        """A savepoint is undone: with it the locks since, and notices."""
+        self._locked.clear()
+        self._pending.clear()
+        del self.topics[noticed:]
 
     @property
     def now_s(self) -> float:
@@ -53,9 +68,12 @@ class _PostgresTx:
     def run(self, query: str, **values: Value) -> int:
         return self._execute(query, values).rowcount
 
+    def send(self, query: str, **values: Value) -> None:
+        self._pending.append((_native(query), values))
+
     def many(self, query: str, rows: Iterable[Mapping[str, Value]]) -> None:
-        with translated():
-            self._connection.cursor().executemany(_native(query).encode(), list(rows))
+        native = _native(query)
+        self._pending += [(native, row) for row in rows]
 
     def rows(self, query: str, **values: Value) -> list[Row]:
         with translated():
@@ -66,16 +84,34 @@ class _PostgresTx:
             return self._execute(query, values).fetchone()
 
     def lock(self, name: str) -> None:
-        self._execute("SELECT pg_advisory_xact_lock(hashtextextended(CAST(:name AS TEXT), 4673))", {"name": name})
+        if name not in self._locked:
+            # Nobody waits for the answer: what follows on the connection waits for the lock.
+            self.send("SELECT pg_advisory_xact_lock(hashtextextended(CAST(:name AS TEXT), 4673))", name=name)
+            self._locked.add(name)
 
     def notify(self, topic: str) -> None:
-        self._execute(
-            "SELECT pg_notify(CAST(:channel AS TEXT), CAST(:topic AS TEXT))", {"channel": _CHANNEL, "topic": topic}
-        )
+        self.topics.append(topic)
 
     def _execute(self, query: str, values: Mapping[str, Value]) -> psycopg.Cursor[Row]:
         with translated():
-            return self._connection.execute(_native(query).encode(), values)
+            if not self._pending:
+                return self._connection.execute(_native(query), values)
+            with self._connection.pipeline():
+                self._send_pending()
+                return self._connection.execute(_native(query), values)
+
+    def commit(self) -> None:
+        with translated():
+            if not self._pending:
+                return self._connection.commit()
+            with self._connection.pipeline():
+                self._send_pending()
+                return self._connection.commit()
+
+    def _send_pending(self) -> None:
+        pending, self._pending = self._pending, []
+        for query, values in pending:
+            self._connection.execute(query, values)
 
 
 class translated:  # noqa: N801 - reads as a statement
@@ -113,18 +149,19 @@ class _PostgresSession:
         return self._tx
 
     def savepoint(self) -> None:
+        self._noticed = len(self._tx.topics)
         self._tx.run("SAVEPOINT job")
 
     def rollback_to(self) -> None:
+        self._tx.undo(self._noticed)
         self._tx.run("ROLLBACK TO SAVEPOINT job")
 
     def release(self) -> None:
         self._tx.run("RELEASE SAVEPOINT job")
 
     def commit(self) -> list[str]:
-        with translated():
-            self._connection.commit()
-        return []  # the server tells every listener, ours as well
+        self._tx.commit()
+        return self._tx.topics
 
     def rollback(self) -> None:
         import psycopg
@@ -147,15 +184,24 @@ class PostgresDatabase:
     def __init__(self, url: str) -> None:
         self._trouble = ""
         self._listeners: dict[str, list[Callable[[], None]]] = {}
-        connect = lambda: _PostgresSession(_connect(url))  # noqa: E731
+
+        def connect() -> _PostgresSession:
+            try:
+                return _PostgresSession(_connect(url))
+            except Broken as error:
+                # Who uses the database tries again; only who opens it is told of the address.
+                raise Broken(TransientError(str(error.error))) from error
 
         def lanes(name: str, count: int) -> Callable[[queue.SimpleQueue[Any]], list[Lane]]:
             return lambda jobs: [
-                Lane(f"dogwatch-state-{name}-{number}", connect, jobs, trouble=self._say) for number in range(count)
+                Lane(f"dogwatch-state-{name}-{number}", connect, jobs, told=self._tell, trouble=self._say)
+                for number in range(count)
             ]
 
         self._writers, self._readers = Lanes(lanes("writer", _WRITERS)), Lanes(lanes("reader", _READERS))
-        self._notices = _Notices(url, self._told)
+        own = secrets.token_hex(4)
+        self._notices = _Notices(url, self._told, own)
+        self._teller = _Teller(url, own)
 
     async def write(self, work: Callable[[Tx], T]) -> T:
         return await self._writers.run(work)
@@ -167,6 +213,11 @@ class PostgresDatabase:
         listeners = self._listeners.setdefault(topic, [])
         listeners.append(call)
         return lambda: listeners.remove(call)
+
+    def _tell(self, topics: list[str]) -> None:
+        """Tell listeners of a commit of this process: those here at once, others through the server."""
+        self._told(topics)
+        self._teller.tell(topics)
 
     def _told(self, topics: Sequence[str] | None) -> None:
         """topics: None after a gap, in which anything can have happened."""
@@ -188,16 +239,20 @@ class PostgresDatabase:
         await self._notices.close()
         await self._readers.close()
         await self._writers.close()
+        await self._teller.close()
 
 
 class _Notices:
-    """A thread that waits for the server's notices, and connects again when they end."""
+    """A thread that waits for the server's notices, and connects again when they end.
 
-    def __init__(self, url: str, told: Callable[[Sequence[str] | None], None]) -> None:
+    own: begins what this database has told itself.
+    """
+
+    def __init__(self, url: str, told: Callable[[Sequence[str] | None], None], own: str) -> None:
         import asyncio
 
         self._loop = asyncio.get_running_loop()
-        self._url, self._told = url, told
+        self._url, self._told, self._own = url, told, own
         self._closing = threading.Event()
         self._ended = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="dogwatch-state-notices", daemon=True)
@@ -212,7 +267,12 @@ class _Notices:
                     connection.execute(f"LISTEN {_CHANNEL}")
                     self._tell(None)
                     while not self._closing.is_set():
-                        topics = [notice.payload for notice in connection.notifies(timeout=0.2, stop_after=1)]
+                        # What was told from here has been heard.
+                        topics = [
+                            notice.payload.partition(" ")[2]
+                            for notice in connection.notifies(timeout=0.2, stop_after=1)
+                            if not notice.payload.startswith(self._own)
+                        ]
                         if topics:
                             self._tell(topics)
             except (psycopg.Error, Broken, Unreachable):
@@ -230,6 +290,70 @@ class _Notices:
 
     async def close(self) -> None:
         self._closing.set()
+        await self._ended
+        self._thread.join()
+
+
+class _Teller:
+    """A thread that tells the other processes of commits.
+
+    Not in the commit itself: a server lets only one transaction that notifies commit at a time, and has it wait for
+    the disk meanwhile. A death between the two loses a notice, which listeners reckon with.
+    """
+
+    def __init__(self, url: str, own: str) -> None:
+        import asyncio
+
+        self._loop = asyncio.get_running_loop()
+        self._url, self._own = url, own
+        self._topics: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
+        self._ended = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, name="dogwatch-state-teller", daemon=True)
+        self._thread.start()
+
+    def tell(self, topics: list[str]) -> None:
+        self._topics.put(topics)
+
+    def _run(self) -> None:
+        import psycopg
+
+        connection: psycopg.Connection[Row] | None = None
+        last = False
+        while not last:
+            topics, last = self._take()
+            if not topics:
+                continue
+            try:
+                if connection is None:
+                    connection = _connect(self._url, autocommit=True)
+                    connection.execute("SET synchronous_commit = off")
+                connection.execute(
+                    "SELECT pg_notify(%s, topic) FROM unnest(CAST(%s AS TEXT[])) AS topic",
+                    (_CHANNEL, [f"{self._own} {topic}" for topic in topics]),
+                )
+            except (psycopg.Error, Broken):
+                if connection is not None:
+                    connection.close()
+                connection = None
+        if connection is not None:
+            connection.close()
+        with contextlib.suppress(RuntimeError):  # the loop was closed without closing the database
+            self._loop.call_soon_threadsafe(self._ended.set_result, None)
+
+    def _take(self) -> tuple[list[str], bool]:
+        """Return what is to be told, each topic once, and whether that is all."""
+        topics: dict[str, None] = {}
+        more = self._topics.get()
+        while more is not None:
+            topics |= dict.fromkeys(more)
+            try:
+                more = self._topics.get_nowait()
+            except queue.Empty:
+                return list(topics), False
+        return list(topics), True
+
+    async def close(self) -> None:
+        self._topics.put(None)
         await self._ended
         self._thread.join()
 

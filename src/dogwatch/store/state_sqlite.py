@@ -32,6 +32,9 @@ class _SqliteTx:
     def run(self, query: str, **values: Value) -> int:
         return self._execute(query, values).rowcount
 
+    def send(self, query: str, **values: Value) -> None:
+        self._execute(query, values)
+
     def many(self, query: str, rows: Iterable[Mapping[str, Value]]) -> None:
         try:
             self._connection.executemany(query, rows)

@@ -5,32 +5,42 @@ from __future__ import annotations
 import logging
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
-from litestar import Litestar, Request, Response, get
+from litestar import Litestar, Request, Response, Router, get
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException, ValidationException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
+from dogwatch.access.identity import Identity
 from dogwatch.app import Services
 from dogwatch.errors import DogwatchError
 from dogwatch.web import problems
+from dogwatch.web.access_pages import ACCESS_PAGE_HANDLERS
 from dogwatch.web.api import HANDLERS
 from dogwatch.web.assets import load_assets
 from dogwatch.web.badges import BADGE_HANDLERS
 from dogwatch.web.context import Ctx, Segment, WebContext, segment
+from dogwatch.web.contributions import Pages
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.exposition import EXPOSITION_HANDLERS
 from dogwatch.web.guard import Guard, Receive, Scope, Send
+from dogwatch.web.hooks import HOOK_HANDLERS
+from dogwatch.web.login import LOGIN_HANDLERS
 from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
-from dogwatch.web.pages import PAGE_HANDLERS, problem_page
+from dogwatch.web.pages import OVERVIEW, problem_page
+from dogwatch.web.permissions import IDENTITY, PUBLIC, Gate, declared
 from dogwatch.web.pings import PING_HANDLERS
+from dogwatch.web.run_pages import RUNS
 from dogwatch.web.view import page_templates
 
 log = logging.getLogger(__name__)
+# Every feature that has pages, in the order of the navigation.
+PAGES: tuple[Pages, ...] = (OVERVIEW, RUNS)
 # What programs ask for is never answered with a page, even in a browser.
-_PROGRAMS = ("/api/", "/ping/", "/badge", "/group-badge", "/metrics", "/probe", "/static/")
+_PROGRAMS = ("/api/", "/ping/", "/hooks/", "/badge", "/group-badge", "/metrics", "/probe", "/static/")
 
 
 class WebApplication:
@@ -52,17 +62,27 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
     options = options or WebOptions()
     assets = load_assets()
     meter = meter or Meter()
-    context = WebContext(services, options, assets, page_templates(assets), meter)
+    places = [place for pages in PAGES for place in pages.places]
+    context = WebContext(services, options, assets, page_templates(assets), meter, places)
+
+    def seen(request: Request[Any, Any, Any]) -> WebContext:
+        identity: Identity = request.scope[IDENTITY]  # type: ignore[literal-required]
+        return context.seen_by(identity)
+
     inner = Litestar(
         route_handlers=[
             *HANDLERS,
             *EXPOSITION_HANDLERS,
             *PING_HANDLERS,
+            *HOOK_HANDLERS,
             *BADGE_HANDLERS,
-            *PAGE_HANDLERS,
+            *(handler for pages in PAGES for handler in pages.handlers),
+            *LOGIN_HANDLERS,
+            *ACCESS_PAGE_HANDLERS,
             static_file,
         ],
-        dependencies={"ctx": Provide(lambda: context, sync_to_thread=False)},
+        dependencies={"ctx": Provide(seen, sync_to_thread=False)},
+        guards=[Gate(services.access)],
         exception_handlers={Exception: partial(_failed, context)},
         openapi_config=OpenAPIConfig(
             title=f"{options.title} API",
@@ -70,16 +90,18 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
             description="What Dogwatch watches, as it is and as it was. Times are seconds since 1970 UTC.",
             path="/api/v1",
             render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            openapi_router=Router("/api/v1", route_handlers=[], opt=PUBLIC, include_in_schema=False),
         ),
         response_class=SafeResponse,
         logging_config=None,
         debug=False,
         request_max_body_size=None,  # the guard's, and heartbeats cut theirs
     )
-    return WebApplication(Guard(inner, options, meter), context)  # type: ignore[arg-type]
+    declared(inner)
+    return WebApplication(Guard(inner, options, meter, services.access), context)  # type: ignore[arg-type]
 
 
-@get("/static/{version:str}/{name:path}", include_in_schema=False)
+@get("/static/{version:str}/{name:path}", opt=PUBLIC, include_in_schema=False)
 async def static_file(ctx: Ctx, request: Request[Any, Any, Any], version: Segment, name: Segment) -> Response[bytes]:
     asset = ctx.assets.find(segment(str(name)).lstrip("/"))
     if asset is None:
@@ -121,6 +143,13 @@ def _failed(ctx: WebContext, request: Request[Any, Any, Any], error: Exception) 
     if problem.status >= 500 and not isinstance(error, DogwatchError):
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith(_PROGRAMS)
+    if page and problem.status == 401:
+        where = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        setup = ctx.services.access is not None and not ctx.services.access.has_users
+        target = "/setup" if setup else f"/login?next={quote(where, safe='')}"
+        return Response(b"", status_code=303, headers={"Location": target})
     if page:
+        identity: Identity | None = request.scope.get(IDENTITY)  # type: ignore[assignment]
+        ctx = ctx.seen_by(identity) if identity is not None else ctx
         return problem_page(ctx, problem, headers)
     return SafeResponse(problem, status_code=problem.status, media_type=problems.MEDIA_TYPE, headers=headers)

@@ -14,6 +14,7 @@ from dogwatch.errors import NotFound
 from dogwatch.probes.view import TargetView
 from dogwatch.web import listing
 from dogwatch.web.context import AVAILABILITY_PERIODS, PERIODS_S, Ctx, Segment, WebContext, segment
+from dogwatch.web.permissions import may
 
 # Text is white at 11 px on these: each has a contrast of at least 4.5 against it.
 _COLOURS = {
@@ -132,21 +133,21 @@ async def _uptime(
     return _respond(request, badge(f"{label} {period}", percent(ratio), _colour_of(ratio)))
 
 
-@get("/badge/{file:str}", include_in_schema=False)
+@get("/badge/{file:str}", opt=may("probe", public="status"), include_in_schema=False)
 async def status_badge(ctx: Ctx, request: Request[Any, Any, Any], file: Segment) -> Response[bytes]:
     name = _stem(file)
     views = _target(ctx, name) if name is not None else ()
     return _status(request, views[0].name, views) if views else _unknown(request, name or "")
 
 
-@get("/badge/{name:str}/uptime/{file:str}", include_in_schema=False)
+@get("/badge/{name:str}/uptime/{file:str}", opt=may("probe", public="status"), include_in_schema=False)
 async def uptime_badge(ctx: Ctx, request: Request[Any, Any, Any], name: Segment, file: Segment) -> Response[bytes]:
     label = segment(name)
     views = _target(ctx, label)
     return await _uptime(ctx, request, label, views, file) if views else _unknown(request, label)
 
 
-@get("/badge/{name:str}/latency/{file:str}", include_in_schema=False)
+@get("/badge/{name:str}/latency/{file:str}", opt=may("probe", public="status"), include_in_schema=False)
 async def latency_badge(ctx: Ctx, request: Request[Any, Any, Any], name: Segment, file: Segment) -> Response[bytes]:
     label, period = segment(name), _stem(file)
     if not _target(ctx, label):
@@ -165,14 +166,14 @@ async def latency_badge(ctx: Ctx, request: Request[Any, Any, Any], name: Segment
     return _respond(request, badge(f"{label} {period}", format_duration(mean_s), "#1f6feb"))
 
 
-@get("/group-badge/{file:str}", include_in_schema=False)
+@get("/group-badge/{file:str}", opt=may("probe", public="status"), include_in_schema=False)
 async def group_badge(ctx: Ctx, request: Request[Any, Any, Any], file: Segment) -> Response[bytes]:
     name = _stem(file)
     views = _group(ctx, name) if name is not None else ()
     return _status(request, name or "", views) if views else _unknown(request, name or "")
 
 
-@get("/group-badge/{name:str}/uptime/{file:str}", include_in_schema=False)
+@get("/group-badge/{name:str}/uptime/{file:str}", opt=may("probe", public="status"), include_in_schema=False)
 async def group_uptime_badge(
     ctx: Ctx, request: Request[Any, Any, Any], name: Segment, file: Segment
 ) -> Response[bytes]:
@@ -181,7 +182,7 @@ async def group_uptime_badge(
     return await _uptime(ctx, request, label, views, file) if views else _unknown(request, label)
 
 
-@get("/badge.svg", include_in_schema=False)
+@get("/badge.svg", opt=may("probe", public="status"), include_in_schema=False)
 async def overall_badge(ctx: Ctx, request: Request[Any, Any, Any]) -> Response[bytes]:
     return _status(request, ctx.options.title, ctx.targets())
 

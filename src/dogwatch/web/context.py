@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import jinja2
 from litestar.di import NamedDependency
 from litestar.params import PathParameter, SkipValidation
 
+from dogwatch.access.actor import Actor
+from dogwatch.access.identity import Identity, anonymous
+from dogwatch.access.permissions import Permission, Rights, allows
+from dogwatch.access.service import Access
 from dogwatch.app import Services
+from dogwatch.core.values import Event
+from dogwatch.errors import NotAllowed
 from dogwatch.probes.view import TargetView
 from dogwatch.store.protocol import Availability, SeriesPoints
 from dogwatch.web.assets import Assets
+from dogwatch.web.contributions import Place
 from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
+from dogwatch.web.sight import event_filter, seen_services
 
 PERIODS_S = {"1h": 3600.0, "24h": 86400.0, "7d": 7 * 86400.0, "30d": 30 * 86400.0}
 AVAILABILITY_PERIODS = ("24h", "7d", "30d")
@@ -39,32 +48,93 @@ class Streams:
         self.closing = asyncio.Event()
 
 
+class _Kept:
+    """What all requests share. snapshot: of all targets."""
+
+    def __init__(self) -> None:
+        self.snapshot: tuple[float, Sequence[TargetView]] | None = None
+
+
 class WebContext:
+    """What a handler is given: the program as the one who asks may see it, and who that is. places: the navigation."""
+
     def __init__(
-        self, services: Services, options: WebOptions, assets: Assets, templates: jinja2.Environment, meter: Meter
+        self,
+        services: Services,
+        options: WebOptions,
+        assets: Assets,
+        templates: jinja2.Environment,
+        meter: Meter,
+        places: Sequence[Place] = (),
     ) -> None:
         self.services = services
+        self.places = places
         self.options = options
         self.assets = assets
         self.templates = templates
         self.meter = meter
         self.streams = Streams(options.streams)
-        self._snapshot: tuple[float, Sequence[TargetView]] | None = None
+        self.identity: Identity = anonymous()
+        self._whole = services
+        self._kept = _Kept()
         self._series: OrderedDict[tuple[str, tuple[str, ...]], tuple[float, Sequence[SeriesPoints]]] = OrderedDict()
         self._availability: OrderedDict[tuple[str, str], tuple[float, Availability]] = OrderedDict()
 
+    def seen_by(self, identity: Identity) -> WebContext:
+        """Return this context for one who asks. Somebody unknown is on a public route, which shows the whole."""
+        seen = copy.copy(self)
+        seen.identity = identity
+        access = self._whole.access
+        if access is not None and identity.known:
+            seen.services = seen_services(self._whole, identity, access)
+        return seen
+
+    @property
+    def access(self) -> Access:
+        """Raises: NotAllowed where this program keeps no users."""
+        if self._whole.access is None:
+            raise NotAllowed("this Dogwatch keeps no users and no audit trail")
+        return self._whole.access
+
+    @property
+    def actor(self) -> Actor:
+        """Who asks, for the audit event of every change."""
+        return self.identity.actor
+
+    @property
+    def rights(self) -> Rights:
+        return self.identity.rights
+
+    def may(self, noun: str, verb: str = "read") -> bool:
+        """Return whether the one who asks may do that to anything: for what pages offer."""
+        return self.identity.rights.may(Permission(noun, verb))
+
+    def require(self, noun: str, verb: str, labels: Mapping[str, str]) -> None:
+        """Raises: NotAllowed where the one who asks may not do that to a thing with these labels. The route's own
+        permission has been checked: this is about the thing.
+        """
+        if not allows(self.identity.rights, Permission(noun, verb), labels):
+            raise NotAllowed("you may not do that", hint=f"it needs the permission {noun}:{verb} for its labels")
+
+    def event_filter(self) -> Callable[[Event], bool] | None:
+        """Return what tells whether a live event may be seen, or None where all may."""
+        return event_filter(self._whole, self.identity) if self._whole.access is not None else None
+
     def targets(self) -> Sequence[TargetView]:
-        """Return all targets; with thousands of them, up to half a second old."""
+        """Return all targets that are seen; with thousands of them, up to half a second old."""
+        if self.identity.known and self._whole.access is not None and self.rights.restricted("probe"):
+            return self.services.watch.targets()
         now_s = self.services.clock.monotonic_s()
-        if self._snapshot is not None and now_s - self._snapshot[0] < _SNAPSHOT_FRESH_S:
-            return self._snapshot[1]
-        views = self.services.watch.targets()
-        self._snapshot = (now_s, views) if len(views) >= _SNAPSHOT_FROM else None
+        kept = self._kept.snapshot
+        if kept is not None and now_s - kept[0] < _SNAPSHOT_FRESH_S:
+            return kept[1]
+        views = self._whole.watch.targets()
+        self._kept.snapshot = (now_s, views) if len(views) >= _SNAPSHOT_FROM else None
         return views
 
     def forget_snapshot(self) -> None:
         """See what a write has just changed."""
-        self._snapshot = None
+        self._kept.snapshot = None
 
     async def host_series(
         self, host: str, names: tuple[str, ...], *, since_s: float, points: int

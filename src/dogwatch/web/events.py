@@ -14,10 +14,10 @@ from dogwatch.core.values import Event, Status, Transition
 from dogwatch.store.protocol import ResultRow
 from dogwatch.web.context import WebContext
 from dogwatch.web.encoding import encode_json
-from dogwatch.web.guard import Receive, Scope, Send
+from dogwatch.web.guard import Application, Receive, Scope, Send
 from dogwatch.web.problems import WebRefusal
 
-TOPICS = ("result", "transition", "sample", "reload", "finding", "target")
+TOPICS = ("result", "transition", "sample", "reload", "finding", "target", "run")
 HEARTBEAT_S = 10.0
 # Events are sent together: a client is told at most this often, however many there are.
 GATHER_S = 0.1
@@ -88,6 +88,7 @@ class EventStream:
         self._targets = targets
         self._brief = brief
         self._since_s = since_s
+        self._sees = ctx.event_filter()
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         streams = self._ctx.streams
@@ -101,10 +102,10 @@ class EventStream:
                 missed = b"".join(self._missed())
                 if missed:
                     await self._write(send, missed)
-                await _first_of(
+                await first_of(
                     self._pump(events, send),
                     self._beat(send),
-                    _left(receive),
+                    left(receive),
                     streams.closing.wait(),
                 )
             if streams.closing.is_set():
@@ -145,6 +146,8 @@ class EventStream:
         async for first in events:
             await asyncio.sleep(GATHER_S)
             gathered = [first, *events.take()]
+            if self._sees is not None:
+                gathered = [event for event in gathered if self._sees(event)]
             out = []
             if events.dropped > told:
                 self._ctx.meter.events_dropped += events.dropped - told
@@ -174,7 +177,7 @@ class EventStream:
 class EventStreamResponse(Response[None]):
     """Hands Litestar a stream that writes itself."""
 
-    def __init__(self, stream: EventStream) -> None:
+    def __init__(self, stream: Application) -> None:
         super().__init__(None, media_type="text/event-stream")
         self._stream = stream
 
@@ -190,12 +193,13 @@ def _without_crowd(events: list[Event]) -> tuple[list[Event], int]:
     return [event for event in events if event.topic != "transition"], crowd
 
 
-async def _left(receive: Receive) -> None:
+async def left(receive: Receive) -> None:
+    """Return when the client has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _first_of(*coroutines: Any) -> None:
+async def first_of(*coroutines: Any) -> None:
     """Run all until one ends, end the others, and wait until they are gone."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:

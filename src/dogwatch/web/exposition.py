@@ -15,6 +15,7 @@ from dogwatch.core.metrics import Family, number, render
 from dogwatch.errors import NotFound
 from dogwatch.web.context import Ctx
 from dogwatch.web.encoding import SafeResponse
+from dogwatch.web.permissions import PUBLIC, may
 
 TEXT_TYPE = "text/plain; version=0.0.4"  # Litestar adds the charset to text/*
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -44,14 +45,14 @@ async def exposed(families: Iterable[Family], *, openmetrics: bool) -> bytes:
     return b"".join(parts)
 
 
-@get("/metrics", include_in_schema=False)
+@get("/metrics", opt=may("probe", public="metrics"), include_in_schema=False)
 async def metrics(ctx: Ctx, request: Request[Any, Any, Any]) -> Response[bytes]:
     openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
     body = await exposed(chain(ctx.services.metrics(), ctx.meter.families()), openmetrics=openmetrics)
     return Response(body, media_type=OPENMETRICS_TYPE if openmetrics else TEXT_TYPE)
 
 
-@get("/probe", include_in_schema=False)
+@get("/probe", opt=may("probe", "run", public="metrics"), include_in_schema=False)
 async def probe(ctx: Ctx, request: Request[Any, Any, Any]) -> Response[bytes]:
     if ctx.services.blackbox is None:
         raise NotFound("this Dogwatch answers no /probe")
@@ -67,7 +68,7 @@ async def probe(ctx: Ctx, request: Request[Any, Any, Any]) -> Response[bytes]:
     )
 
 
-@get("/healthz", include_in_schema=False)
+@get("/healthz", opt=PUBLIC, include_in_schema=False)
 async def healthz() -> Response[bytes]:
     """Say that the event loop turns."""
     return Response(b"ok\n", media_type="text/plain")
@@ -78,7 +79,7 @@ class ReadyOut(msgspec.Struct, frozen=True, kw_only=True):
     checks: Sequence[Readiness]
 
 
-@get("/readyz", include_in_schema=False)
+@get("/readyz", opt=PUBLIC, include_in_schema=False)
 async def readyz(ctx: Ctx) -> Response[ReadyOut]:
     checks = tuple(ctx.services.readiness())
     ready = all(check.ok for check in checks)

@@ -12,10 +12,15 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from dogwatch.access.identity import Identity, anonymous
+from dogwatch.access.service import Access
+from dogwatch.errors import DogwatchError
 from dogwatch.web import problems
 from dogwatch.web.encoding import encode_json
 from dogwatch.web.meter import Meter, route
 from dogwatch.web.options import WebOptions, is_loopback
+from dogwatch.web.permissions import IDENTITY
+from dogwatch.web.recognise import Recogniser
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -37,14 +42,20 @@ _HEADERS = (
 )
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _QUERY_LIMIT = 16 * 1024
+# The most that an endpoint may allow itself (webhooks/section.py).
+_HOOK_LIMIT = 64 * 1024 * 1024
 _PACK_FROM = 1024
 _PACK_SLICE = 128 * 1024
 _PACKED_TYPES = (b"text/", b"application/json", b"application/problem+json", b"application/openmetrics", b"image/svg")
 
 
 class Guard:
-    def __init__(self, inner: Application, options: WebOptions, meter: Meter) -> None:
+    """access: who may do what; without it, whoever is on this machine may do everything."""
+
+    def __init__(self, inner: Application, options: WebOptions, meter: Meter, access: Access | None = None) -> None:
         self._inner = inner
+        self._access = access
+        self._recognise = Recogniser(options, access)
         self._meter = meter
         self._options = options
         external = urlsplit(options.external_url)
@@ -70,9 +81,22 @@ class Guard:
             await answer.problem(refusal)
             return
         scope["path"] = _path(scope)
+        try:
+            scope[IDENTITY] = await self._identity(scope, headers)
+        except DogwatchError as error:
+            # Who asks cannot be told while the database is gone.
+            await answer.problem(problems.from_error(error))
+            return
         if scope["method"] == "HEAD" and not scope["path"].startswith("/ping/"):
             scope["method"] = "GET"
         await self._inner(scope, self._bounded(scope, receive), answer.send)
+
+    async def _identity(self, scope: Scope, headers: dict[bytes, bytes]) -> Identity:
+        """Return who asks. Who calls a webhook proves itself to that: its Authorization is none of ours."""
+        if scope["path"].startswith("/hooks/"):
+            client = scope.get("client")
+            return anonymous(str(client[0]) if client else "")
+        return await self._recognise(scope, headers, forwarded=_forwarded(headers))
 
     def _refuse(self, scope: Scope, headers: dict[bytes, bytes]) -> problems.Problem | None:
         # The protocol bounds a head that is still arriving; one that arrived whole is measured here.
@@ -87,7 +111,7 @@ class Guard:
                 f"this server does not answer for the name '{_hostname(host)[:100]}'",
                 hint="ask by localhost or an address, or name it in server.external_url or server.allowed_hosts",
             )
-        if scope["method"] in _SAFE or scope["path"].startswith("/ping/"):
+        if scope["method"] in _SAFE or scope["path"].startswith(("/ping/", "/hooks/")):
             return None
         return self._refuse_write(scope, headers, host)
 
@@ -114,6 +138,8 @@ class Guard:
         ours = {f"{scope['scheme']}://{host}", f"https://{host}", self._origin}
         if site not in ("", "same-origin", "none") or (origin and origin not in ours):
             return problems.problem(403, "the request comes from another site")
+        if self._access is not None:
+            return None  # permissions decide
         writes = self._options.writes
         if writes == "anyone" or (writes == "loopback" and _from_here(scope, headers)):
             return None
@@ -124,9 +150,14 @@ class Guard:
         )
 
     def _bounded(self, scope: Scope, receive: Receive) -> Receive:
-        """Return receive with a limit on size and time. Heartbeats cut their body themselves, within ten times it."""
-        ping = scope["path"].startswith("/ping/")
-        limit = self._options.ping_body_limit * 10 if ping else self._options.body_limit
+        """Return receive with a limit on size and time. Heartbeats cut their body themselves, within ten times it;
+        each webhook has a limit of its own.
+        """
+        limit = self._options.body_limit
+        if scope["path"].startswith("/ping/"):
+            limit = self._options.ping_body_limit * 10
+        elif scope["path"].startswith("/hooks/"):
+            limit = _HOOK_LIMIT
         left = limit
         deadline_s = asyncio.get_running_loop().time() + self._options.request_timeout
         complete = False
@@ -163,6 +194,7 @@ class _Answer:
         self.route = route(scope["path"])
         self.status = 499
         self._head = scope["method"] == "HEAD"
+        self._secure = scope.get("scheme") == "https"
         self._packs = not self._head and b"gzip" in headers.get(b"accept-encoding", b"")
         self._embeddable = scope["path"].startswith(("/badge", "/group-badge"))
         self._start: Message | None = None
@@ -185,6 +217,8 @@ class _Answer:
         headers = [(name.lower(), value) for name, value in start.get("headers", ())]
         names = {name for name, _value in headers}
         headers += [pair for pair in _HEADERS if pair[0] not in names]
+        if self._secure:
+            headers.append((b"strict-transport-security", b"max-age=31536000"))
         policy = b"cross-origin" if self._embeddable else b"same-origin"
         headers.append((b"cross-origin-resource-policy", policy))
         if start["status"] in (408, 413, 431):
@@ -247,9 +281,13 @@ def _hostname(host: str) -> str:
     return host.partition(":")[0]
 
 
+def _forwarded(headers: dict[bytes, bytes]) -> bool:
+    return b"x-forwarded-for" in headers or b"forwarded" in headers or b"x-real-ip" in headers
+
+
 def _from_here(scope: Scope, headers: dict[bytes, bytes]) -> bool:
     """Return whether the caller is on this machine; a proxy on it speaks for others, who are not."""
-    if b"x-forwarded-for" in headers or b"forwarded" in headers or b"x-real-ip" in headers:
+    if _forwarded(headers):
         return False
     client = scope.get("client")
     return client is None or is_loopback(client[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable, Sequence
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -82,7 +83,15 @@ def _decode_cursor(cursor: str) -> tuple[int, str]:
         raise UsageError("the cursor is not one of ours", hint="take next_cursor of the page before") from error
 
 
-def page(views: Sequence[TargetView], *, cursor: str, limit: int) -> tuple[Sequence[TargetView], str]:
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+N = TypeVar("N", bound=Named)
+
+
+def page(views: Sequence[N], *, cursor: str, limit: int) -> tuple[Sequence[N], str]:
     """Return the views after the cursor ("" for the first), and the next cursor ("" at the end).
 
     The cursor names the last target seen, so that targets added or removed by a reload shift nothing; where that one

@@ -19,6 +19,7 @@ _CLASSES = {
     "metrics": "metrics",
     "probe": "probe",
     "ping": "ping",
+    "hooks": "hook",
     "healthz": "health",
     "readyz": "health",
     "badge": "badge",

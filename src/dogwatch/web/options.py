@@ -15,6 +15,20 @@ from dogwatch.core.units import Bytes, Seconds
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
+class TlsOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """HTTPS by Dogwatch itself. Changed files are taken over by themselves.
+
+    certificate: PEM file with the certificate and those between it and the root. key: PEM file with its key; "" where
+    the certificate's file holds it. client_ca: PEM file with those who vouch for clients (agents, workers); "" for
+    none. client: whether a client must show a certificate of those.
+    """
+
+    certificate: str
+    key: str = ""
+    client_ca: str = ""
+    client: Literal["optional", "required"] = "required"
+
+
 class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How the console, API, metrics and heartbeats are served.
 
@@ -34,6 +48,7 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     request_timeout: how long a request's head and body may take to arrive.
     header_limit: size of a request's head at most.
     body_limit: size of a request's body at most.
+    tls: certificate and key for HTTPS; none for HTTP.
     ping_body_limit: how much of a heartbeat's body is kept; the rest is dropped, and ten times this refused.
     """
 
@@ -51,6 +66,7 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     header_limit: Bytes = 32 * 1024
     body_limit: Bytes = 1024 * 1024
     ping_body_limit: Bytes = 100_000
+    tls: TlsOptions | None = None
 
 
 def parse_listen(text: str) -> tuple[str, int]:

@@ -11,8 +11,11 @@ from litestar.params import QueryParameter
 from dogwatch.errors import NotFound, UsageError
 from dogwatch.web import hostview, listing, view
 from dogwatch.web.context import AVAILABILITY_PERIODS, Ctx, Segment, WebContext, segment
+from dogwatch.web.contributions import Pages, Place
 from dogwatch.web.measured import measured
+from dogwatch.web.permissions import PUBLIC, may
 from dogwatch.web.problems import Problem
+from dogwatch.web.rendering import html_page
 
 _ROWS_ASKED = 100
 _RESULTS_SHOWN = 50
@@ -22,25 +25,13 @@ _PINGS_SHOWN = 10
 Text = Annotated[str, QueryParameter(max_length=500)]
 
 
-def _html(ctx: WebContext, template: str, values: dict[str, Any], status: int = 200) -> Response[bytes]:
-    text = ctx.templates.get_template(template).render(
-        options=ctx.options,
-        version=ctx.services.version,
-        now_s=ctx.services.clock.now_s(),
-        base_url=ctx.options.external_url.rstrip("/"),
-        **values,
-    )
-    # A lone surrogate in a name must not cost the page.
-    return Response(text.encode("utf-8", "replace"), status_code=status, media_type="text/html")
-
-
 def problem_page(ctx: WebContext, problem: Problem, headers: dict[str, str]) -> Response[bytes]:
-    answer = _html(ctx, "problem.html", {"problem": problem}, problem.status)
+    answer = html_page(ctx, "problem.html", {"problem": problem}, problem.status)
     answer.headers.update(headers)
     return answer
 
 
-@get("/", include_in_schema=False)
+@get("/", opt=may("probe"), include_in_schema=False)
 async def console(ctx: Ctx, q: Text = "", start: Annotated[int, QueryParameter(ge=0, le=10**6)] = 0) -> Response[bytes]:
     mistake = ""
     try:
@@ -48,24 +39,25 @@ async def console(ctx: Ctx, q: Text = "", start: Annotated[int, QueryParameter(g
     except UsageError as error:
         wanted, mistake = listing.Filter(words=("\0",)), f"{error}; {error.hint}"
     board = await view.board(ctx, wanted, q, start)
-    return _html(
+    return html_page(
         ctx,
         "console.html",
         {"board": board, "mistake": mistake, "q": q, "now": view.now(ctx), "hosts": await hostview.tiles(ctx)},
+        here="/",
     )
 
 
-@get("/fragments/now", include_in_schema=False)
+@get("/fragments/now", opt=may("probe"), include_in_schema=False)
 async def now_fragment(ctx: Ctx) -> Response[bytes]:
-    return _html(ctx, "now.html", {"now": view.now(ctx)})
+    return html_page(ctx, "now.html", {"now": view.now(ctx)})
 
 
-@get("/fragments/hosts", include_in_schema=False)
+@get("/fragments/hosts", opt=may("host"), include_in_schema=False)
 async def hosts_fragment(ctx: Ctx) -> Response[bytes]:
-    return _html(ctx, "hosts.html", {"hosts": await hostview.tiles(ctx)})
+    return html_page(ctx, "hosts.html", {"hosts": await hostview.tiles(ctx)})
 
 
-@get("/fragments/group", include_in_schema=False)
+@get("/fragments/group", opt=may("probe"), include_in_schema=False)
 async def group_fragment(ctx: Ctx, group: Text, q: Text = "", cursor: Text = "") -> Response[bytes]:
     """Return the next rows of one group."""
     wanted = listing.parse_filter(q)
@@ -74,10 +66,10 @@ async def group_fragment(ctx: Ctx, group: Text, q: Text = "", cursor: Text = "")
     part = view.GroupPart(
         name=group, counts={}, status="", total=len(views), rows=await view.rows(ctx, chosen), cursor=following, q=q
     )
-    return _html(ctx, "rows.html", {"group": part})
+    return html_page(ctx, "rows.html", {"group": part})
 
 
-@get("/fragments/rows", include_in_schema=False)
+@get("/fragments/rows", opt=may("probe"), include_in_schema=False)
 async def rows_fragment(
     ctx: Ctx, target: Annotated[list[str] | None, QueryParameter(max_items=_ROWS_ASKED)] = None
 ) -> Response[bytes]:
@@ -89,7 +81,7 @@ async def rows_fragment(
         except NotFound:
             continue
     part = view.GroupPart(name="", counts={}, status="", total=0, rows=await view.rows(ctx, chosen), cursor="", q="")
-    return _html(ctx, "rows.html", {"group": part})
+    return html_page(ctx, "rows.html", {"group": part})
 
 
 async def _target_values(ctx: WebContext, name: str) -> dict[str, Any]:
@@ -110,34 +102,34 @@ async def _target_values(ctx: WebContext, name: str) -> dict[str, Any]:
     }
 
 
-@get("/targets/{name:str}", include_in_schema=False)
+@get("/targets/{name:str}", opt=may("probe"), include_in_schema=False)
 async def target_page(ctx: Ctx, request: Request[Any, Any, Any], name: Segment) -> Response[bytes]:
     known = ctx.services.watch.target(segment(name)).name
     values = await _target_values(ctx, known)
     values["asked_url"] = ctx.options.external_url.rstrip("/") or f"{request.url.scheme}://{request.url.netloc}"
-    return _html(ctx, "target.html", values)
+    return html_page(ctx, "target.html", values)
 
 
-@get("/fragments/target/{name:str}", include_in_schema=False)
+@get("/fragments/target/{name:str}", opt=may("probe"), include_in_schema=False)
 async def target_fragment(ctx: Ctx, name: Segment) -> Response[bytes]:
     known = ctx.services.watch.target(segment(name)).name
-    return _html(ctx, "target_now.html", await _target_values(ctx, known))
+    return html_page(ctx, "target_now.html", await _target_values(ctx, known))
 
 
-@get("/hosts/{name:str}", include_in_schema=False)
+@get("/hosts/{name:str}", opt=may("host"), include_in_schema=False)
 async def host_page(ctx: Ctx, name: Segment) -> Response[bytes]:
     host = ctx.services.hosts.host(segment(name))
     values = {"host": host, "mounts": hostview.shown_mounts(host), "charts": hostview.CHARTS}
-    return _html(ctx, "host.html", values)
+    return html_page(ctx, "host.html", values)
 
 
-@get("/fragments/host/{name:str}", include_in_schema=False)
+@get("/fragments/host/{name:str}", opt=may("host"), include_in_schema=False)
 async def host_fragment(ctx: Ctx, name: Segment) -> Response[bytes]:
     host = ctx.services.hosts.host(segment(name))
-    return _html(ctx, "host_now.html", {"host": host, "mounts": hostview.shown_mounts(host)})
+    return html_page(ctx, "host_now.html", {"host": host, "mounts": hostview.shown_mounts(host)})
 
 
-@get("/favicon.ico", include_in_schema=False)
+@get("/favicon.ico", opt=PUBLIC, include_in_schema=False)
 async def favicon(ctx: Ctx) -> Response[bytes]:
     asset = ctx.assets.find("icon.svg")
     if asset is None:
@@ -145,15 +137,18 @@ async def favicon(ctx: Ctx) -> Response[bytes]:
     return Response(asset.content, media_type=asset.media_type, headers={"Cache-Control": "public, max-age=86400"})
 
 
-PAGE_HANDLERS = (
-    console,
-    now_fragment,
-    hosts_fragment,
-    group_fragment,
-    rows_fragment,
-    target_page,
-    target_fragment,
-    host_page,
-    host_fragment,
-    favicon,
+OVERVIEW = Pages(
+    handlers=(
+        console,
+        now_fragment,
+        hosts_fragment,
+        group_fragment,
+        rows_fragment,
+        target_page,
+        target_fragment,
+        host_page,
+        host_fragment,
+        favicon,
+    ),
+    places=(Place("Overview", "/"),),
 )

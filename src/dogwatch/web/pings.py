@@ -10,6 +10,7 @@ from litestar import HttpMethod, Request, Response, route
 from dogwatch.errors import NotFound, TransientError
 from dogwatch.web import problems
 from dogwatch.web.context import Ctx, Segment, WebContext, segment
+from dogwatch.web.permissions import PUBLIC
 
 _METHODS = [HttpMethod.GET, HttpMethod.HEAD, HttpMethod.POST]
 _SIGNALS = ("start", "fail", "log")
@@ -69,12 +70,12 @@ async def _take(ctx: WebContext, request: Request[Any, Any, Any], ping_id: str, 
     return _text("OK", 200, {"Ping-Body-Limit": str(limit)})
 
 
-@route("/ping/{ping_id:str}", http_method=_METHODS, status_code=200, include_in_schema=False)
+@route("/ping/{ping_id:str}", opt=PUBLIC, http_method=_METHODS, status_code=200, include_in_schema=False)
 async def ping(ctx: Ctx, request: Request[Any, Any, Any], ping_id: Segment) -> Response[bytes]:
     return await _take(ctx, request, segment(ping_id), "")
 
 
-@route("/ping/{ping_id:str}/{action:str}", http_method=_METHODS, status_code=200, include_in_schema=False)
+@route("/ping/{ping_id:str}/{action:str}", opt=PUBLIC, http_method=_METHODS, status_code=200, include_in_schema=False)
 async def ping_action(ctx: Ctx, request: Request[Any, Any, Any], ping_id: Segment, action: Segment) -> Response[bytes]:
     return await _take(ctx, request, segment(ping_id), segment(action))
 

@@ -26,6 +26,7 @@ STATUSES = {
 # HTTP status → code, for what the HTTP layer itself refuses.
 CODES = {
     400: "usage",
+    401: "not_allowed",
     403: "not_allowed",
     404: "not_found",
     405: "method_not_allowed",

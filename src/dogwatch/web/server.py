@@ -14,6 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dogwatch.web.application import WebApplication
 from dogwatch.web.meter import Meter
+from dogwatch.web.tls import Tls
 
 log = logging.getLogger(__name__)
 # What parsing one request may cost of the loop. A body of one-byte chunks costs a thousand times what others do.
@@ -148,6 +149,10 @@ async def serve(
         h11_max_incomplete_event_size=options.header_limit,
     )
     config.load()
+    tls = Tls(options.tls) if options.tls is not None else None
+    if tls is not None:
+        config.ssl = tls.context
+        # Uvicorn asks for the class's own flag.
     server = _Server(config, stop)
     server.lifespan = config.lifespan_class(config)
     own = [sock.dup() for sock in sockets]
@@ -159,7 +164,13 @@ async def serve(
         running = True
         if ready is not None:
             ready.set()
-        await server.main_loop()
+        renewing = asyncio.create_task(tls.keep_fresh(), name="certificates") if tls is not None else None
+        try:
+            await server.main_loop()
+        finally:
+            if renewing is not None:
+                renewing.cancel()
+                await asyncio.gather(renewing, return_exceptions=True)
         for one in server.servers:
             one.close()
         app.context.streams.closing.set()

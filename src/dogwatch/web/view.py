@@ -20,6 +20,7 @@ from dogwatch.web import bars, listing
 from dogwatch.web.assets import Assets
 from dogwatch.web.badges import percent
 from dogwatch.web.context import AVAILABILITY_PERIODS, WebContext
+from dogwatch.web.run_view import icon_of
 
 GROUP_ROWS = 50
 _ROWS_AT_FIRST = 120
@@ -259,6 +260,8 @@ def page_templates(assets: Assets) -> jinja2.Environment:
         utc=_utc,
         word=lambda status: Status(status).word,
         number=count,
+        key=key,
+        state_icon=lambda state: icon_of(str(state)),
     )
     for name in environment.list_templates():
         environment.get_template(name)

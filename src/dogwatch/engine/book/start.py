@@ -70,7 +70,9 @@ class Opener:
             _check_ancestors(tx, self._setting, intent)
         self._concurrency(tx, intent)
         run, values = self._row(tx, intent)
-        if not tx.run(_INSERT_KEYED if intent.key else _INSERT, **values):
+        if not intent.key:
+            tx.send(_INSERT, **values)
+        elif not tx.run(_INSERT_KEYED, **values):
             first = self._known(tx, intent)
             if first is None:
                 raise Conflict(f"another start with the key '{intent.key}' is under way", hint="try again")

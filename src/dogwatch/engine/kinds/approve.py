@@ -27,7 +27,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """What a step that waits for approval says of itself, in its memory under "approve"."""
 
-    by: tuple[str, ...] = ()
+    by: list[str] = []
     expires_s: float | None = None
     message: str = ""
 
@@ -81,7 +81,7 @@ class ApproveAction(Action, frozen=True, kw_only=True):
                 return _decided(decision)
         if asked is None or asked.expires_s is None or scene.now_s < asked.expires_s:
             # Woken by something that is no answer: it goes on waiting for one, for no longer than at first.
-            return self._wait(asked or Asked(by=tuple(self.by), message=self.message))
+            return self._wait(asked or Asked(by=list(self.by), message=self.message))
         if self.on_expiry == "fail":
             raise PermanentError(f"nobody answered within {format_duration(self.expires or 0.0)}")
         approved = self.on_expiry == "approve"
@@ -91,7 +91,7 @@ class ApproveAction(Action, frozen=True, kw_only=True):
 
     def _ask(self, now_s: float) -> Wait:
         until_s = None if self.expires is None else now_s + self.expires
-        return self._wait(Asked(by=tuple(self.by), expires_s=until_s, message=self.message))
+        return self._wait(Asked(by=list(self.by), expires_s=until_s, message=self.message))
 
     def _wait(self, asked: Asked) -> Wait:
         who = f" by {', '.join(asked.by)}" if asked.by else ""

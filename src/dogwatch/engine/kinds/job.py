@@ -10,8 +10,8 @@ import msgspec
 from dogwatch.access.actor import Actor
 from dogwatch.engine.action import Action, Change, Outcome, Scene, Wait
 from dogwatch.engine.port import Runs
-from dogwatch.engine.scope import StepView, job_outputs
-from dogwatch.engine.values import Json, RunState, StartRun, Trigger
+from dogwatch.engine.scope import job_outputs
+from dogwatch.engine.values import Json, RunFilter, RunState, StartRun, Trigger
 from dogwatch.errors import Conflict, NotFound, PermanentError
 
 # Signals wake it at once; this is for one that was lost.
@@ -68,12 +68,14 @@ class JobAction(Action, frozen=True, kw_only=True):
         return Outcome(outputs={**ended.outputs, "run_id": child}, message=f"run {child} succeeded")
 
     async def _start(self, runs: Runs, scene: Scene) -> str:
+        if scene.attempt > 1 and (child := await _started_before(runs, scene)):
+            return child
         request = StartRun(
             job=self.job,
             parameters=self.parameters,
             actor=Actor(kind="run", name=scene.run_id),
             trigger=Trigger(kind="run", name=scene.run_id, data={"job": scene.job, "step": scene.step}),
-            # The same after a crash, so that what was started is found again; another for each further attempt.
+            # Another for each further attempt: what an earlier one started has failed by then.
             key=f"{scene.run_id}/{scene.step}/{scene.attempt}",
             parent=(scene.run_id, scene.step),
         )
@@ -93,10 +95,26 @@ class JobAction(Action, frozen=True, kw_only=True):
         run = await runs.show(child)
         if not run.state.ended:
             return None
-        views = {step.name: StepView(state=step.state, outputs=step.outputs) for step in await runs.steps(child)}
         spec = next((spec for spec in runs.jobs() if spec.name == self.job), None)
-        outputs = job_outputs(spec, run, views)[0] if spec is not None else {}
+        outputs = job_outputs(spec, run, await runs.steps(child)) if spec is not None else {}
         return Ended(run_id=child, state=run.state, reason=run.reason, outputs=outputs)
+
+
+async def _started_before(runs: Runs, scene: Scene) -> str:
+    """Return the run that an earlier attempt started and that need not be started again, "" where there is none.
+
+    An attempt that a crash cut off may have started one; one that failed is the reason for this attempt.
+    """
+    cursor = ""
+    while True:
+        page = await runs.find(RunFilter(parent=scene.run_id, limit=200, cursor=cursor))
+        for run in page.items:
+            if run.parent is not None and run.parent[1] == scene.step:
+                good = not run.state.ended or run.state is RunState.SUCCEEDED
+                return run.run_id if good else ""
+        cursor = page.cursor
+        if not cursor:
+            return ""
 
 
 _WORDS = {RunState.FAILED: "failed", RunState.CANCELLED: "was cancelled"}

@@ -6,9 +6,10 @@ import datetime
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
+from msgspec import Meta
 
 from dogwatch.core.units import Seconds, format_duration, parse_duration
 from dogwatch.engine.action import Action, Change, Outcome, Scene, Wait
@@ -22,15 +23,16 @@ LONGEST_S = 366 * 86400.0
 class WaitAction(Action, frozen=True, kw_only=True):
     """Waits on disk: no worker is held, and a restart does not start the time anew.
 
-    for: how long, `10m`; a template may make it. until: a time, `2026-11-21T08:00:00Z` or seconds since 1970; a time
-    that has passed is no wait at all.
+    until: a time, `2026-11-21T08:00:00Z` or seconds since 1970; one that has passed is no wait at all.
     """
 
     kind: ClassVar[str] = "wait"
     short: ClassVar[str] = "for_"
     outputs: ClassVar[Mapping[str, str]] = {"until_s": "double"}
 
-    for_: Seconds | str | None = msgspec.field(default=None, name="for")
+    for_: Annotated[Seconds | str | None, Meta(description="How long, `10m`; a template may make it.")] = msgspec.field(
+        default=None, name="for"
+    )
     until: str | None = None
 
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:

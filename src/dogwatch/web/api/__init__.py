@@ -1,12 +1,30 @@
-"""`/api/v1`: what exists, to read, and the few writes that the command line needs.
+"""`/api/v1`: what exists, to read and to change.
 
 Belongs here: shapes and addresses. Does not: what a value means or whether something may be done.
 """
 
 from __future__ import annotations
 
+from dogwatch.web.api.access import ACCESS_HANDLERS
+from dogwatch.web.api.hooks import HOOK_API_HANDLERS
 from dogwatch.web.api.hosts import HOST_HANDLERS
+from dogwatch.web.api.jobs import JOB_HANDLERS
+from dogwatch.web.api.notify import NOTIFY_HANDLERS
 from dogwatch.web.api.program import PROGRAM_HANDLERS
+from dogwatch.web.api.runs import RUN_HANDLERS
+from dogwatch.web.api.schedules import SCHEDULE_HANDLERS
 from dogwatch.web.api.targets import TARGET_HANDLERS
+from dogwatch.web.api.workers import WORKER_HANDLERS
 
-HANDLERS = (*TARGET_HANDLERS, *HOST_HANDLERS, *PROGRAM_HANDLERS)
+HANDLERS = (
+    *TARGET_HANDLERS,
+    *HOST_HANDLERS,
+    *JOB_HANDLERS,
+    *RUN_HANDLERS,
+    *WORKER_HANDLERS,
+    *SCHEDULE_HANDLERS,
+    *PROGRAM_HANDLERS,
+    *HOOK_API_HANDLERS,
+    *NOTIFY_HANDLERS,
+    *ACCESS_HANDLERS,
+)

@@ -14,21 +14,22 @@ from dogwatch.web.api import models
 from dogwatch.web.api.models import NameParam, Range, refusals
 from dogwatch.web.api.targets import EpochOrNone
 from dogwatch.web.context import Ctx, segment
+from dogwatch.web.permissions import may
 
 _NAMES_LIMIT = 20
 
 
-@get("/api/v1/hosts", summary="Hosts as they are now", responses=refusals())
+@get("/api/v1/hosts", opt=may("host"), summary="Hosts as they are now", responses=refusals())
 async def list_hosts(ctx: Ctx) -> list[HostView]:
     return list(ctx.services.hosts.hosts())
 
 
-@get("/api/v1/hosts/{name:str}", summary="One host", responses=refusals(404))
+@get("/api/v1/hosts/{name:str}", opt=may("host"), summary="One host", responses=refusals(404))
 async def show_host(ctx: Ctx, name: NameParam) -> HostView:
     return ctx.services.hosts.host(segment(name))
 
 
-@get("/api/v1/hosts/{name:str}/series", summary="History of a host's samples", responses=refusals(404))
+@get("/api/v1/hosts/{name:str}/series", opt=may("host"), summary="History of a host's samples", responses=refusals(404))
 async def host_series(
     ctx: Ctx,
     name: NameParam,

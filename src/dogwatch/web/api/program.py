@@ -15,6 +15,7 @@ from dogwatch.web import listing
 from dogwatch.web.api.models import refusals
 from dogwatch.web.context import Ctx
 from dogwatch.web.events import TOPICS, EventStream, EventStreamResponse
+from dogwatch.web.permissions import KNOWN, may
 
 _WRONG_SHOWN = 50
 
@@ -47,7 +48,7 @@ class VersionOut(msgspec.Struct, frozen=True, kw_only=True):
     api: int = 1
 
 
-@get("/api/v1/status", summary="Everything at a glance", responses=refusals())
+@get("/api/v1/status", opt=KNOWN, summary="Everything at a glance", responses=refusals())
 async def show_status(ctx: Ctx) -> StatusOut:
     services = ctx.services
     views = ctx.targets()
@@ -75,22 +76,28 @@ async def show_status(ctx: Ctx) -> StatusOut:
     )
 
 
-@get("/api/v1/version", summary="Version of the program and of this API", responses=refusals())
+@get("/api/v1/version", opt=KNOWN, summary="Version of the program and of this API", responses=refusals())
 async def show_version(ctx: Ctx) -> VersionOut:
     return VersionOut(version=ctx.services.version)
 
 
-@get("/api/v1/reloads", summary="Newest reloads, newest first", responses=refusals())
+@get("/api/v1/reloads", opt=may("program"), summary="Newest reloads, newest first", responses=refusals())
 async def list_reloads(ctx: Ctx) -> list[ReloadRecord]:
     return list(ctx.services.reload.history())
 
 
-@get("/api/v1/findings", summary="What the self-watch found", responses=refusals())
+@get("/api/v1/findings", opt=may("program"), summary="What the self-watch found", responses=refusals())
 async def list_findings(ctx: Ctx) -> list[dict[str, Any]]:
     return list(ctx.services.findings())
 
 
-@post("/api/v1/reload", status_code=200, summary="Reload the configuration now", responses=refusals(403))
+@post(
+    "/api/v1/reload",
+    opt=may("program", "change"),
+    status_code=200,
+    summary="Reload the configuration now",
+    responses=refusals(403),
+)
 async def reload_now(ctx: Ctx) -> ReloadRecord:
     record = await ctx.services.reload.reload("api")
     ctx.forget_snapshot()
@@ -99,6 +106,7 @@ async def reload_now(ctx: Ctx) -> ReloadRecord:
 
 @get(
     "/api/v1/events",
+    opt=KNOWN,
     summary="Live events (server-sent events)",
     responses={200: ResponseSpec(str, media_type="text/event-stream", generate_examples=False), **refusals(429)},
 )

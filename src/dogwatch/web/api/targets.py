@@ -11,12 +11,13 @@ from dogwatch.web import listing
 from dogwatch.web.api import models
 from dogwatch.web.api.models import Limit, NameParam, Range, refusals
 from dogwatch.web.context import AVAILABILITY_PERIODS, Ctx, segment
+from dogwatch.web.permissions import may
 
 Epoch = Annotated[float, QueryParameter(ge=0, le=1e11)]
 EpochOrNone = Annotated[float | None, QueryParameter(ge=0, le=1e11)]
 
 
-@get("/api/v1/targets", summary="Targets, in configuration order", responses=refusals())
+@get("/api/v1/targets", opt=may("probe"), summary="Targets, in configuration order", responses=refusals())
 async def list_targets(
     ctx: Ctx,
     q: Annotated[
@@ -39,12 +40,12 @@ async def list_targets(
     )
 
 
-@get("/api/v1/targets/{name:str}", summary="One target", responses=refusals(404))
+@get("/api/v1/targets/{name:str}", opt=may("probe"), summary="One target", responses=refusals(404))
 async def show_target(ctx: Ctx, name: NameParam) -> models.TargetOut:
     return models.target_out(ctx.services.watch.target(segment(name)))
 
 
-@get("/api/v1/targets/{name:str}/history", summary="Latency over time", responses=refusals(404))
+@get("/api/v1/targets/{name:str}/history", opt=may("probe"), summary="Latency over time", responses=refusals(404))
 async def target_history(
     ctx: Ctx,
     name: NameParam,
@@ -61,7 +62,7 @@ async def target_history(
     )
 
 
-@get("/api/v1/targets/{name:str}/results", summary="Results, newest first", responses=refusals(404))
+@get("/api/v1/targets/{name:str}/results", opt=may("probe"), summary="Results, newest first", responses=refusals(404))
 async def target_results(
     ctx: Ctx, name: NameParam, before_s: EpochOrNone = None, limit: Limit = 100
 ) -> models.ResultPage:
@@ -73,13 +74,23 @@ async def target_results(
     )
 
 
-@get("/api/v1/targets/{name:str}/failures", summary="Failures with their evidence", responses=refusals(404))
+@get(
+    "/api/v1/targets/{name:str}/failures",
+    opt=may("probe"),
+    summary="Failures with their evidence",
+    responses=refusals(404),
+)
 async def target_failures(ctx: Ctx, name: NameParam, limit: Limit = 20) -> list[models.FailureOut]:
     known = ctx.services.watch.target(segment(name)).name
     return [models.failure_out(failure) for failure in await ctx.services.store.failures(known, limit=limit)]
 
 
-@get("/api/v1/targets/{name:str}/transitions", summary="Changes of status, newest first", responses=refusals(404))
+@get(
+    "/api/v1/targets/{name:str}/transitions",
+    opt=may("probe"),
+    summary="Changes of status, newest first",
+    responses=refusals(404),
+)
 async def target_transitions(
     ctx: Ctx, name: NameParam, since_s: Epoch = 0.0, limit: Limit = 100
 ) -> list[models.TransitionOut]:
@@ -88,7 +99,12 @@ async def target_transitions(
     return [models.transition_out(one) for one in found]
 
 
-@get("/api/v1/targets/{name:str}/availability", summary="Availability over 24 h, 7 d, 30 d", responses=refusals(404))
+@get(
+    "/api/v1/targets/{name:str}/availability",
+    opt=may("probe"),
+    summary="Availability over 24 h, 7 d, 30 d",
+    responses=refusals(404),
+)
 async def target_availability(ctx: Ctx, name: NameParam) -> models.AvailabilityOut:
     known = ctx.services.watch.target(segment(name)).name
     periods = {}
@@ -99,26 +115,49 @@ async def target_availability(ctx: Ctx, name: NameParam) -> models.AvailabilityO
     return models.AvailabilityOut(target=known, periods=periods)
 
 
-@get("/api/v1/transitions", summary="Changes of status of all targets, newest first", responses=refusals())
+@get(
+    "/api/v1/transitions",
+    opt=may("probe"),
+    summary="Changes of status of all targets, newest first",
+    responses=refusals(),
+)
 async def all_transitions(ctx: Ctx, since_s: Epoch = 0.0, limit: Limit = 100) -> list[models.TransitionOut]:
     return [models.transition_out(one) for one in await ctx.services.store.transitions(since_s=since_s, limit=limit)]
 
 
-@post("/api/v1/targets/{name:str}/pause", status_code=200, summary="Pause", responses=refusals(403, 404))
+@post(
+    "/api/v1/targets/{name:str}/pause",
+    opt=may("probe", "change"),
+    status_code=200,
+    summary="Pause",
+    responses=refusals(403, 404),
+)
 async def pause_target(ctx: Ctx, name: NameParam) -> models.TargetOut:
     view = await ctx.services.watch.pause(segment(name))
     ctx.forget_snapshot()
     return models.target_out(view)
 
 
-@post("/api/v1/targets/{name:str}/resume", status_code=200, summary="Resume", responses=refusals(403, 404))
+@post(
+    "/api/v1/targets/{name:str}/resume",
+    opt=may("probe", "change"),
+    status_code=200,
+    summary="Resume",
+    responses=refusals(403, 404),
+)
 async def resume_target(ctx: Ctx, name: NameParam) -> models.TargetOut:
     view = await ctx.services.watch.resume(segment(name))
     ctx.forget_snapshot()
     return models.target_out(view)
 
 
-@post("/api/v1/targets/{name:str}/run", status_code=200, summary="Run one attempt now", responses=refusals(403, 404))
+@post(
+    "/api/v1/targets/{name:str}/run",
+    opt=may("probe", "run"),
+    status_code=200,
+    summary="Run one attempt now",
+    responses=refusals(403, 404),
+)
 async def run_target(ctx: Ctx, name: NameParam) -> models.ProbeOut:
     result = await ctx.services.watch.run_now(segment(name))
     ctx.forget_snapshot()

@@ -11,11 +11,17 @@ export function toast(text, bad = false) {
   setTimeout(() => note.remove(), 6000);
 }
 
+// What proves that a change comes from our own page.
+export function csrf() {
+  const token = document.querySelector('meta[name="csrf"]');
+  return token ? { "x-csrf-token": token.content } : {};
+}
+
 async function act(form) {
   const button = form.querySelector("button");
   button.disabled = true;
   try {
-    const answer = await fetch(form.action, { method: "POST", headers: { accept: "application/json" } });
+    const answer = await fetch(form.action, { method: "POST", headers: { accept: "application/json", ...csrf() } });
     const body = await answer.json();
     if (!answer.ok) throw new Error([body.detail, body.hint].filter(Boolean).join(". "));
     if ("success" in body) {
@@ -35,6 +41,10 @@ async function act(form) {
 }
 
 export function startActions() {
+  document.addEventListener("htmx:config:request", (event) => {
+    const headers = event.detail?.ctx?.request?.headers;
+    if (headers) Object.assign(headers, csrf());
+  });
   document.addEventListener("submit", (event) => {
     if (!event.target.matches("form[data-action]")) return;
     event.preventDefault();

@@ -6,7 +6,9 @@ import { duration } from "./times.js";
 const SILENCE_MS = 25_000; // two and a half of the server's beats
 const FEW = 250; // up to this many targets the stream carries all results, above only those on screen
 const AT_ONCE = 60;
-const REFRESH_MS = { now: 700, "target-now": 1500, hosts: 5000, "host-now": 5000 };
+const REFRESH_MS = { now: 700, "target-now": 1500, hosts: 5000, "host-now": 5000, "runs-now": 1000, "jobs-now": 1500, "job-now": 1000, "workers-now": 2000 };
+const RUNS = ["runs-now", "jobs-now", "job-now", "workers-now"];
+const RUNS_EVERY_MS = 4000; // not every change of a run is told: other processes work on them, too
 
 let source = null;
 let attempts = 0;
@@ -36,6 +38,11 @@ export function refresh(id) {
     document.dispatchEvent(new Event("dogwatch:fresh"));
     headline();
   });
+}
+
+// Another stream of this page heard the server: it is there.
+export function spoke() {
+  lastHeard = Date.now();
 }
 
 function soon(id) {
@@ -85,6 +92,8 @@ function catchUp() {
   refresh("hosts");
   refresh("target-now");
   refresh("host-now");
+  refresh("run-now");
+  RUNS.forEach(refresh);
   freshRows([...document.querySelectorAll(".row")].filter((one) => !many() || onScreen.has(one)));
 }
 
@@ -125,7 +134,7 @@ function onTransition(transition) {
 function address() {
   // Where there are thousands and no row is on screen, no result is worth its way here.
   const results = !many() || onScreen.size || document.querySelector("[data-target-page]");
-  const topics = `${results ? "result,target," : ""}transition,sample,reload,finding`;
+  const topics = `${results ? "result,target," : ""}transition,sample,reload,finding,run`;
   const query = new URLSearchParams({ topics, brief: "true" });
   if (drawn) query.set("since_s", drawn);
   const page = document.querySelector("[data-target-page]");
@@ -163,6 +172,7 @@ function connect() {
     else soon("now");
   }));
   source.addEventListener("finding", heard(() => soon("now")));
+  source.addEventListener("run", heard(() => RUNS.forEach(soon)));
   source.addEventListener("target", heard(() => { soon("now"); soon("target-now"); }));
 }
 
@@ -209,6 +219,7 @@ export function startLive() {
       again();
     }
   }, 5000);
+  setInterval(() => { if (!broken) RUNS.forEach(soon); }, RUNS_EVERY_MS);
   document.addEventListener("visibilitychange", () => {
     if (!document.hidden && source?.readyState === EventSource.CLOSED) connect();
     else if (!document.hidden) catchUp();

@@ -1,0 +1,519 @@
+"""`dogwatch user`, `token`, `role`, `login`, `context`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+from urllib.parse import quote
+
+import click
+import msgspec
+
+from dogwatch.cli.client import DEFAULT_SERVER, Client, json_option, server_option
+from dogwatch.cli.contexts import Context, Contexts, load_contexts, save_contexts, with_context
+from dogwatch.cli.output import ago, one_line, print_json, print_table
+from dogwatch.core.units import parse_duration
+from dogwatch.errors import UsageError
+
+_ROLE = click.option("--role", "roles", multiple=True, metavar="ROLE", help="A role; may be repeated.")
+
+
+def _path(noun: str, name: str) -> str:
+    return f"/api/v1/{noun}/{quote(name, safe='')}"
+
+
+def _password(prompt: str, *, twice: bool) -> str:
+    """Return a password: asked for at a terminal, else the first line of the input."""
+    if sys.stdin.isatty():
+        return str(click.prompt(prompt, hide_input=True, confirmation_prompt=twice))
+    try:
+        password = sys.stdin.readline().rstrip("\n")
+    except (OSError, ValueError):  # closed, or no text
+        password = ""
+    if not password:
+        raise UsageError("no password", hint="type it at a terminal, or give it as the first line of the input")
+    return password
+
+
+def labels_of(texts: tuple[str, ...]) -> dict[str, str]:
+    """Return `team=shop` texts as labels. Raises: UsageError."""
+    pairs = [text.partition("=") for text in texts]
+    for key, equals, _value in pairs:
+        if not key or not equals:
+            raise UsageError(f"'{key}' is not a label", hint="write it as team=shop")
+    return {key: value for key, _equals, value in pairs}
+
+
+# -- users -------------------------------------------------------------------------------------------------------------
+
+
+@click.group()
+def user() -> None:
+    """Users: who may log in.
+
+    \b
+    Examples:
+      dogwatch user add ann --role operator
+      dogwatch user list
+    """
+
+
+def _print_users(users: list[dict[str, Any]]) -> None:
+    rows = [
+        [
+            one["name"],
+            one["source"],
+            ", ".join(one["roles"]) or "-",
+            "disabled" if one["disabled"] else "",
+            ago(one["login_s"]),
+            one_line(one["title"]),
+        ]
+        for one in users
+    ]
+    print_table(["NAME", "SOURCE", "ROLES", "STATE", "LAST LOGIN", "FULL NAME"], rows, cut=(5,))
+
+
+@user.command("list")
+@server_option
+@json_option
+def user_list(client: Client, as_json: bool) -> None:
+    """List the users.
+
+    \b
+    Example:
+      dogwatch user list
+    """
+    users = client.get("/api/v1/users")
+    if as_json:
+        print_json(users)
+    elif users:
+        _print_users(users)
+    else:
+        click.echo("There are no users: whoever is on the daemon's machine may do everything.")
+
+
+@user.command("show")
+@click.argument("name")
+@server_option
+@json_option
+def user_show(client: Client, name: str, as_json: bool) -> None:
+    """Show one user: roles, groups, last login.
+
+    \b
+    Example:
+      dogwatch user show ann
+    """
+    found = client.get(_path("users", name))
+    if as_json:
+        print_json(found)
+        return
+    for key in ("name", "title", "email", "source", "disabled", "roles", "given", "groups"):
+        value = found[key]
+        click.echo(f"{key:<10} {', '.join(value) if isinstance(value, list) else one_line(str(value))}")
+    click.echo(f"{'password':<10} changed {ago(found['password_s'])}\n{'login':<10} {ago(found['login_s'])}")
+
+
+@user.command("add")
+@click.argument("name")
+@_ROLE
+@click.option("--title", default="", help="Full name.")
+@click.option("--email", default="", help="Address.")
+@server_option
+@json_option
+def user_add(client: Client, name: str, roles: tuple[str, ...], title: str, email: str, as_json: bool) -> None:
+    """Make a user. The password is asked for, or is the first line of the input.
+
+    \b
+    Examples:
+      dogwatch user add root --role admin
+      pass show ann | dogwatch user add ann --role operator
+    """
+    body = {
+        "name": name,
+        "password": _password("Password", twice=True),
+        "roles": list(roles),
+        "title": title,
+        "email": email,
+    }
+    made = client.post("/api/v1/users", body)
+    if as_json:
+        print_json(made)
+    else:
+        click.echo(f"made user {made['name']} ({', '.join(made['roles']) or 'no roles'})")
+
+
+@user.command("disable")
+@click.argument("name")
+@click.option("--undo", is_flag=True, help="Let the user log in again.")
+@server_option
+@json_option
+def user_disable(client: Client, name: str, undo: bool, as_json: bool) -> None:
+    """Keep a user from logging in: sessions end, tokens are void meanwhile.
+
+    \b
+    Examples:
+      dogwatch user disable ann
+      dogwatch user disable ann --undo
+    """
+    found = client.post(f"{_path('users', name)}/{'enable' if undo else 'disable'}")
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"user {found['name']} is {'disabled' if found['disabled'] else 'enabled'}")
+
+
+@user.command("passwd")
+@click.argument("name")
+@server_option
+@json_option
+def user_passwd(client: Client, name: str, as_json: bool) -> None:
+    """Give a user another password; its sessions end.
+
+    \b
+    Example:
+      dogwatch user passwd ann
+    """
+    found = client.post(f"{_path('users', name)}/password", {"password": _password("New password", twice=True)})
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"user {found['name']} has a new password")
+
+
+@user.command("roles")
+@click.argument("name")
+@_ROLE
+@server_option
+@json_option
+def user_roles(client: Client, name: str, roles: tuple[str, ...], as_json: bool) -> None:
+    """Give a user these roles in place of those it has by name.
+
+    \b
+    Example:
+      dogwatch user roles ann --role operator --role shop
+    """
+    found = client.post(f"{_path('users', name)}/roles", {"roles": list(roles)})
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"user {found['name']} has the roles {', '.join(found['roles']) or '(none)'}")
+
+
+@user.command("delete")
+@click.argument("name")
+@server_option
+@json_option
+def user_delete(client: Client, name: str, as_json: bool) -> None:
+    """Remove a user, with its sessions and tokens.
+
+    \b
+    Example:
+      dogwatch user delete ann
+    """
+    client.delete(_path("users", name))
+    if as_json:
+        print_json({"name": name})
+    else:
+        click.echo(f"removed user {name}")
+
+
+# -- tokens ------------------------------------------------------------------------------------------------------------
+
+
+@click.group()
+def token() -> None:
+    """API tokens, for programs and other machines.
+
+    \b
+    Examples:
+      dogwatch token create ci --role viewer --expires 90d
+      dogwatch token list
+    """
+
+
+@token.command("list")
+@server_option
+@json_option
+def token_list(client: Client, as_json: bool) -> None:
+    """List your tokens; all of them, if you may see them.
+
+    \b
+    Example:
+      dogwatch token list
+    """
+    tokens = client.get("/api/v1/tokens")
+    if as_json:
+        print_json(tokens)
+        return
+    if not tokens:
+        click.echo("There are no tokens.")
+        return
+    rows = [
+        [
+            one["id"],
+            one_line(one["name"]),
+            one["owner"],
+            ", ".join(one["roles"]),
+            " ".join(f"{key}={value}" for key, value in one["labels"].items()),
+            "revoked" if one["revoked_s"] else "never" if one["expires_s"] is None else _until(one["expires_s"]),
+            ago(one["used_s"]),
+        ]
+        for one in tokens
+    ]
+    print_table(["ID", "NAME", "OWNER", "ROLES", "LABELS", "EXPIRES", "LAST USED"], rows, cut=(1, 4))
+
+
+def _until(time_s: float) -> str:
+    from datetime import datetime
+
+    return datetime.fromtimestamp(time_s).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+@token.command("create")
+@click.argument("name")
+@_ROLE
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Only what carries this label.")
+@click.option(
+    "--expires", default="90d", show_default=True, metavar="TIME", help="How long it holds; 'never' for ever."
+)
+@server_option
+@json_option
+def token_create(
+    client: Client, name: str, roles: tuple[str, ...], labels: tuple[str, ...], expires: str, as_json: bool
+) -> None:
+    """Make a token for yourself. It can do what you can, or less; it is shown this once.
+
+    \b
+    Examples:
+      dogwatch token create ci --role viewer --expires 30d
+      dogwatch token create shop-bot --role operator --label team=shop
+    """
+    try:
+        expires_after_s = None if expires == "never" else parse_duration(expires)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    body = {"name": name, "roles": list(roles), "labels": labels_of(labels), "expires_after_s": expires_after_s}
+    made = client.post("/api/v1/tokens", body)
+    if as_json:
+        print_json(made)
+        return
+    click.echo(made["secret"])
+    click.echo(f"token {made['token']['id']} ({', '.join(made['token']['roles'])}); it is shown this once", err=True)
+
+
+@token.command("revoke")
+@click.argument("token_id", metavar="ID")
+@server_option
+@json_option
+def token_revoke(client: Client, token_id: str, as_json: bool) -> None:
+    """End a token: whatever uses it is refused from now on.
+
+    \b
+    Example:
+      dogwatch token revoke 1f0c2d3e4a5b
+    """
+    found = client.post(f"{_path('tokens', token_id)}/revoke")
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"revoked {found['id']} ({found['name']})")
+
+
+# -- roles -------------------------------------------------------------------------------------------------------------
+
+
+@click.group()
+def role() -> None:
+    """Roles: what they allow.
+
+    \b
+    Examples:
+      dogwatch role list
+      dogwatch role show operator
+    """
+
+
+@role.command("list")
+@server_option
+@json_option
+def role_list(client: Client, as_json: bool) -> None:
+    """List the roles, built in and of the configuration.
+
+    \b
+    Example:
+      dogwatch role list
+    """
+    found = client.get("/api/v1/roles")
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        [one["name"], "built in" if one["built_in"] else "access.roles", str(len(one["rules"]))]
+        for one in found["roles"]
+    ]
+    print_table(["NAME", "FROM", "RULES"], rows)
+
+
+@role.command("show")
+@click.argument("name")
+@server_option
+@json_option
+def role_show(client: Client, name: str, as_json: bool) -> None:
+    """Show what a role allows.
+
+    \b
+    Example:
+      dogwatch role show operator
+    """
+    from dogwatch.errors import NotFound
+
+    roles = client.get("/api/v1/roles")["roles"]
+    found = next((one for one in roles if one["name"] == name), None)
+    if found is None:
+        raise NotFound(f"there is no role '{name}'", hint=f"known: {', '.join(one['name'] for one in roles)}")
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        [
+            " ".join(rule["verbs"]),
+            " ".join(rule["nouns"]),
+            " ".join(f"{key}={value}" for key, value in rule["labels"].items()) or "everything",
+        ]
+        for rule in found["rules"]
+    ]
+    print_table(["VERBS", "NOUNS", "LABELS"], rows, cut=(1,))
+
+
+# -- contexts ----------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.option(
+    "--server", envvar="DOGWATCH_SERVER", default=DEFAULT_SERVER, show_default=True, metavar="URL", help="The daemon."
+)
+@click.option("--ca", default="", metavar="FILE", help="Who vouches for its certificate, if the machine does not know.")
+@click.option("--user", "name", default="", metavar="NAME", help="Your name there; asked for otherwise.")
+@click.option(
+    "--context", "context_name", default="", metavar="NAME", help="Name of the context; the server's host else."
+)
+@json_option
+def login(server: str, ca: str, name: str, context_name: str, as_json: bool) -> None:
+    """Log in to a daemon, and keep its token in a context.
+
+    \b
+    Example:
+      dogwatch login --server https://watch.example
+    """
+    import socket
+    from urllib.parse import urlsplit
+
+    client = Client(server, ca=ca)
+    if not name and not sys.stdin.isatty():
+        raise UsageError("who logs in?", hint="say --user NAME")
+    name = name or str(click.prompt("Name"))
+    password = _password("Password", twice=False)
+    shown = f"{os.environ.get('USER', 'somebody')} on {socket.gethostname()}"
+    found = client.post("/api/v1/login", {"name": name, "password": password, "token_name": shown[:100]})
+    key = context_name or urlsplit(client.server).hostname or "default"
+    contexts = load_contexts(os.environ)
+    kept = with_context(contexts, key, Context(server=client.server, token=found["secret"], ca=ca))
+    path = save_contexts(os.environ, kept)
+    if as_json:
+        print_json({"context": key, "user": found["user"], "file": str(path)})
+    else:
+        click.echo(f"logged in as {found['user']}; context {key} is in use ({path})")
+
+
+@click.group()
+def context() -> None:
+    """The daemons that you talk to.
+
+    \b
+    Examples:
+      dogwatch context add prod --server https://watch.example --token-file token
+      dogwatch context use prod
+    """
+
+
+@context.command("list")
+@json_option
+def context_list(as_json: bool) -> None:
+    """List the contexts; the one in use has a star.
+
+    \b
+    Example:
+      dogwatch context list
+    """
+    contexts = load_contexts(os.environ)
+    if as_json:
+        print_json(
+            [
+                {"name": key, "server": one.server, "current": key == contexts.current}
+                for key, one in contexts.contexts.items()
+            ]
+        )
+        return
+    if not contexts.contexts:
+        click.echo(f"No contexts: commands talk to {DEFAULT_SERVER}.")
+        return
+    rows = [
+        ["*" if key == contexts.current else "", key, one.server, "yes" if one.token else "no"]
+        for key, one in contexts.contexts.items()
+    ]
+    print_table(["", "NAME", "SERVER", "TOKEN"], rows)
+
+
+@context.command("use")
+@click.argument("name")
+def context_use(name: str) -> None:
+    """Talk to this one from now on.
+
+    \b
+    Example:
+      dogwatch context use prod
+    """
+    contexts = load_contexts(os.environ)
+    contexts.get(name)
+    save_contexts(os.environ, msgspec.structs.replace(contexts, current=name))
+    click.echo(f"context {name} is in use")
+
+
+@context.command("add")
+@click.argument("name")
+@click.option("--server", required=True, metavar="URL", help="The daemon.")
+@click.option("--token-file", type=click.File(), help="File with a token; '-' for the input.")
+@click.option("--ca", default="", metavar="FILE", help="Who vouches for its certificate.")
+def context_add(name: str, server: str, token_file: Any, ca: str) -> None:
+    """Add a context, or replace the one of that name, and use it.
+
+    \b
+    Example:
+      dogwatch context add prod --server https://watch.example --token-file token
+    """
+    address = Client(server).server
+    try:
+        token_text = token_file.read(1000).strip() if token_file else ""
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the token cannot be read: {error}") from None
+    contexts = with_context(load_contexts(os.environ), name, Context(server=address, token=token_text, ca=ca))
+    save_contexts(os.environ, contexts)
+    click.echo(f"context {name} is in use")
+
+
+@context.command("remove")
+@click.argument("name")
+def context_remove(name: str) -> None:
+    """Forget a context and its token.
+
+    \b
+    Example:
+      dogwatch context remove prod
+    """
+    contexts = load_contexts(os.environ)
+    contexts.get(name)
+    left = {key: one for key, one in contexts.contexts.items() if key != name}
+    current = "" if contexts.current == name else contexts.current
+    save_contexts(os.environ, Contexts(current=current, contexts=left))
+    click.echo(f"context {name} is forgotten")

@@ -1,0 +1,65 @@
+"""`dogwatch database`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from dogwatch.cli.client import json_option
+from dogwatch.cli.output import print_json
+from dogwatch.errors import UsageError
+
+
+@click.group()
+def database() -> None:
+    """Move the state to another database.
+
+    \b
+    Example:
+      dogwatch database move --to postgresql://watch@db-1/watch
+    """
+
+
+@database.command()
+@click.option(
+    "--to",
+    "url",
+    envvar="DOGWATCH_MOVE_TO",
+    required=True,
+    metavar="URL",
+    help="An empty PostgreSQL database. $DOGWATCH_MOVE_TO keeps its password out of the list of processes.",
+)
+@click.option("--data", metavar="FOLDER", help="The data folder whose state.db is moved.")
+@json_option
+def move(url: str, data: str | None, as_json: bool) -> None:
+    """Copy all state from the file to PostgreSQL: runs, schedules, deliveries,
+    accounts and the audit trail. Stop the daemon first: it is refused while one runs.
+
+    All of it arrives, compared row by row, or nothing does. The file stays as it
+    was. Afterwards name the database in the configuration, as database.url.
+
+    \b
+    Examples:
+      dogwatch database move --to postgresql://watch@db-1/watch
+      DOGWATCH_MOVE_TO="$(cat url)" dogwatch database move --data /var/lib/dogwatch
+    """
+    import asyncio
+
+    from dogwatch.cli.database_move import move_state
+    from dogwatch.daemon.paths import default_data_dir
+    from dogwatch.store.state import STATE_FILE
+
+    folder = Path(data) if data else default_data_dir(os.environ)
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise UsageError("--to is not the address of a PostgreSQL database", hint="postgresql://user@host/database")
+    moved = asyncio.run(move_state(folder / STATE_FILE, url, quiet=as_json))
+    if as_json:
+        print_json(moved)
+        return
+    rows = sum(moved.rows.values())
+    click.echo(f"moved {rows} rows of {len(moved.rows)} tables, compared row by row; the audit trail is whole")
+    if moved.replaced:
+        click.echo(f"{moved.replaced} characters that PostgreSQL cannot hold (NUL) were replaced")
+    click.echo(f"{folder / STATE_FILE} is as it was. Now set in the configuration:\n  database: {{url: …}}")

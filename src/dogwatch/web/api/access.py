@@ -1,0 +1,411 @@
+"""`/api/v1`: users, tokens, roles, who one is, and the audit trail."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated
+
+import msgspec
+from litestar import delete, get, post
+from litestar.openapi import ResponseSpec
+from litestar.params import JSONBody, PathParameter, QueryParameter
+from litestar.response import Stream
+
+from dogwatch.access import tokens, users
+from dogwatch.access.chain import Head, Verdict
+from dogwatch.access.heads import newest_heads
+from dogwatch.access.permissions import NOUNS, VERBS, Rule, visible
+from dogwatch.access.tokens import Token
+from dogwatch.access.trail import AuditFilter, Entry, find, lines
+from dogwatch.access.users import User
+from dogwatch.errors import UsageError
+from dogwatch.web.api.models import Limit, refusals
+from dogwatch.web.context import Ctx, segment
+from dogwatch.web.permissions import KNOWN, may
+
+Text = Annotated[str, QueryParameter(max_length=500)]
+Name = Annotated[str, PathParameter(max_length=200)]
+Epoch = Annotated[float | None, QueryParameter(ge=0, le=1e11)]
+_Password = Annotated[str, msgspec.Meta(max_length=1000)]
+_Roles = Annotated[list[str], msgspec.Meta(max_length=50)]
+
+
+class UserOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A user. roles: all that it has now, by name and by bindings; given: those given by name."""
+
+    name: str
+    title: str
+    email: str
+    source: str
+    disabled: bool
+    roles: list[str]
+    given: list[str]
+    groups: list[str]
+    created_s: float
+    password_s: float
+    login_s: float | None
+
+
+def user_out(ctx: Ctx, user: User) -> UserOut:
+    return UserOut(
+        name=user.name,
+        title=user.title,
+        email=user.email,
+        source=user.source,
+        disabled=user.disabled,
+        roles=list(ctx.access.roles_of(user)),
+        given=list(user.roles),
+        groups=list(user.groups),
+        created_s=user.created_s,
+        password_s=user.password_s,
+        login_s=user.login_s,
+    )
+
+
+class MeOut(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks. permissions: `noun:verb` → the label sets that it holds for; an empty set is everything."""
+
+    actor: str
+    how: str
+    user: str
+    roles: list[str]
+    permissions: dict[str, list[dict[str, str]]]
+
+
+@get("/api/v1/me", opt=KNOWN, summary="Who one is, and what one may do", responses=refusals(401))
+async def show_me(ctx: Ctx) -> MeOut:
+    one = ctx.identity
+    return MeOut(
+        actor=str(one.actor), how=one.how, user=one.user, roles=list(one.rights.roles), permissions=one.rights.table()
+    )
+
+
+# -- users -------------------------------------------------------------------------------------------------------------
+
+
+class NewUserIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a new local user is. name: lower case letters, digits and . _ @ + -"""
+
+    name: Annotated[str, msgspec.Meta(max_length=200)]
+    password: _Password
+    roles: _Roles = []
+    title: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    email: Annotated[str, msgspec.Meta(max_length=200)] = ""
+
+
+class PasswordIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new password. current: the one until now; needed for one's own."""
+
+    password: _Password
+    current: _Password = ""
+
+
+class RolesIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """roles: the new list, in place of the old."""
+
+    roles: _Roles
+
+
+@get("/api/v1/users", opt=may("user"), summary="Users", responses=refusals(401, 403))
+async def list_users(ctx: Ctx) -> list[UserOut]:
+    return [user_out(ctx, user) for user in await ctx.access.database.read(users.all_users)]
+
+
+@get("/api/v1/users/{name:str}", opt=may("user"), summary="One user", responses=refusals(401, 403, 404))
+async def show_user(ctx: Ctx, name: Name) -> UserOut:
+    known = segment(name)
+    return user_out(ctx, await ctx.access.database.read(lambda tx: users.the_user(tx, known)))
+
+
+@post("/api/v1/users", opt=may("user", "create"), summary="Make a user", responses=refusals(401, 403, 409))
+async def add_user(ctx: Ctx, data: JSONBody[NewUserIn]) -> UserOut:
+    # Whoever may make users but not change rights must not make themselves an admin.
+    ctx.access.require_giveable(ctx.identity, data.roles)
+    return user_out(
+        ctx,
+        await ctx.access.add_user(ctx.actor, data.name, data.password, data.roles, title=data.title, email=data.email),
+    )
+
+
+@post(
+    "/api/v1/users/{name:str}/disable",
+    opt=may("user", "change"),
+    status_code=200,
+    summary="Keep a user from logging in; its sessions end, its tokens are void meanwhile",
+    responses=refusals(401, 403, 404, 409),
+)
+async def disable_user(ctx: Ctx, name: Name) -> UserOut:
+    return user_out(ctx, await ctx.access.set_disabled(ctx.actor, segment(name), disabled=True))
+
+
+@post(
+    "/api/v1/users/{name:str}/enable",
+    opt=may("user", "change"),
+    status_code=200,
+    summary="Let a disabled user log in again",
+    responses=refusals(401, 403, 404, 409),
+)
+async def enable_user(ctx: Ctx, name: Name) -> UserOut:
+    return user_out(ctx, await ctx.access.set_disabled(ctx.actor, segment(name), disabled=False))
+
+
+@post(
+    "/api/v1/users/{name:str}/roles",
+    opt=may("user", "change"),
+    status_code=200,
+    summary="Give a user other roles",
+    responses=refusals(401, 403, 404, 409),
+)
+async def set_roles(ctx: Ctx, name: Name, data: JSONBody[RolesIn]) -> UserOut:
+    ctx.access.require_giveable(ctx.identity, data.roles)
+    return user_out(ctx, await ctx.access.set_roles(ctx.actor, segment(name), data.roles))
+
+
+@post(
+    "/api/v1/users/{name:str}/password",
+    opt=may("user", "change"),
+    status_code=200,
+    summary="Give a user another password; its sessions end",
+    responses=refusals(401, 403, 404, 409),
+)
+async def set_password(ctx: Ctx, name: Name, data: JSONBody[PasswordIn]) -> UserOut:
+    known = segment(name)
+    user = await ctx.access.database.read(lambda tx: users.the_user(tx, known))
+    # Whoever puts a password in place can log in with it.
+    ctx.access.require_giveable(ctx.identity, ctx.access.roles_of(user))
+    return user_out(ctx, await ctx.access.set_password(ctx.actor, known, data.password))
+
+
+@post(
+    "/api/v1/me/password",
+    opt=KNOWN,
+    status_code=200,
+    summary="Change one's own password; all one's sessions end",
+    responses=refusals(401, 403, 409),
+)
+async def set_own_password(ctx: Ctx, data: JSONBody[PasswordIn]) -> UserOut:
+    if not ctx.identity.user or ctx.identity.how != "session":
+        raise UsageError("only somebody who is logged in has a password to change")
+    user = await ctx.access.authenticate(ctx.identity.user, data.current, address=ctx.actor.address)
+    return user_out(ctx, await ctx.access.set_password(ctx.actor, user.name, data.password))
+
+
+@delete(
+    "/api/v1/users/{name:str}",
+    opt=may("user", "delete"),
+    status_code=200,
+    summary="Remove a user, with its sessions and tokens",
+    responses=refusals(401, 403, 404, 409),
+)
+async def delete_user(ctx: Ctx, name: Name) -> None:
+    await ctx.access.delete_user(ctx.actor, segment(name))
+
+
+# -- tokens ------------------------------------------------------------------------------------------------------------
+
+
+class NewTokenIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a new token is. roles: none for all that one has. labels: what everything it touches must carry.
+
+    expires_after_s: seconds; null for never.
+    """
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+    roles: _Roles = []
+    labels: Annotated[dict[str, str], msgspec.Meta(max_length=20)] = {}
+    expires_after_s: Annotated[float, msgspec.Meta(gt=0, le=1e10)] | None = 90 * 86400.0
+
+
+class NewTokenOut(msgspec.Struct, frozen=True, kw_only=True):
+    """secret: shown this once; only its digest is kept."""
+
+    secret: str
+    token: Token
+
+
+def _owner(ctx: Ctx) -> str:
+    return f"user:{ctx.identity.user}" if ctx.identity.user else str(ctx.actor)
+
+
+@get("/api/v1/tokens", opt=KNOWN, summary="One's own tokens; all of them with token:read", responses=refusals(401, 403))
+async def list_tokens(ctx: Ctx) -> list[Token]:
+    owner = None if "token:read" in ctx.rights.table() else _owner(ctx)
+    return await ctx.access.database.read(lambda tx: tokens.all_tokens(tx, owner))
+
+
+@post("/api/v1/tokens", opt=KNOWN, summary="Make a token for oneself", responses=refusals(401, 403))
+async def add_token(ctx: Ctx, data: JSONBody[NewTokenIn]) -> NewTokenOut:
+    secret, token = await ctx.access.add_token(
+        ctx.identity, data.name, data.roles, labels=data.labels, expires_after_s=data.expires_after_s
+    )
+    return NewTokenOut(secret=secret, token=token)
+
+
+@post(
+    "/api/v1/tokens/{token_id:str}/revoke",
+    opt=KNOWN,
+    status_code=200,
+    summary="End a token: one's own, or with token:delete anyone's",
+    responses=refusals(401, 403, 404),
+)
+async def revoke_token(ctx: Ctx, token_id: Name) -> Token:
+    anyones = "token:delete" in ctx.rights.table()
+    return await ctx.access.revoke_token(ctx.identity, segment(token_id), anyones=anyones)
+
+
+# -- roles -------------------------------------------------------------------------------------------------------------
+
+
+class RoleOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A role. built_in: it cannot be changed."""
+
+    name: str
+    built_in: bool
+    rules: Sequence[Rule]
+
+
+class RolesOut(msgspec.Struct, frozen=True, kw_only=True):
+    """nouns and verbs: what rules may be made of."""
+
+    roles: list[RoleOut]
+    nouns: dict[str, str]
+    verbs: dict[str, str]
+
+
+@get("/api/v1/roles", opt=may("role"), summary="Roles, and what they are made of", responses=refusals(401, 403))
+async def list_roles(ctx: Ctx) -> RolesOut:
+    options = ctx.access.options
+    found = [
+        RoleOut(name=one.name, built_in=one.name not in options.roles, rules=one.rules) for one in ctx.access.roles()
+    ]
+    return RolesOut(roles=found, nouns=dict(NOUNS), verbs=dict(VERBS))
+
+
+# -- audit -------------------------------------------------------------------------------------------------------------
+
+
+class AuditPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Newest first. next_before: give it as before for the older ones; null at the end."""
+
+    items: list[Entry]
+    next_before: int | None = None
+
+
+@get("/api/v1/audit", opt=may("audit"), summary="Search the audit trail", responses=refusals(401, 403))
+async def list_audit(
+    ctx: Ctx,
+    actor: Text = "",
+    verb: Text = "",
+    noun: Text = "",
+    name: Text = "",
+    outcome: Text = "",
+    text: Text = "",
+    since_s: Epoch = None,
+    until_s: Epoch = None,
+    before: Annotated[int | None, QueryParameter(ge=1, le=2**53)] = None,
+    limit: Limit = 100,
+) -> AuditPage:
+    wanted = AuditFilter(
+        actor=actor,
+        verb=verb,
+        noun=noun,
+        name=name,
+        outcome=outcome,
+        text=text,
+        since_s=since_s,
+        until_s=until_s,
+        before=before,
+    )
+    found = await ctx.access.database.read(find(wanted, limit + 1, visible(ctx.rights, "audit")))
+    more = len(found) > limit
+    return AuditPage(items=found[:limit], next_before=found[limit - 1].number if more else None)
+
+
+@get(
+    "/api/v1/audit/export",
+    opt=may("audit"),
+    summary="The audit trail as JSON Lines, newest first",
+    responses={
+        200: ResponseSpec(str, media_type="application/x-ndjson", generate_examples=False),
+        **refusals(401, 403),
+    },
+)
+async def export_audit(
+    ctx: Ctx,
+    actor: Text = "",
+    verb: Text = "",
+    noun: Text = "",
+    name: Text = "",
+    outcome: Text = "",
+    text: Text = "",
+    since_s: Epoch = None,
+    until_s: Epoch = None,
+) -> Stream:
+    wanted = AuditFilter(
+        actor=actor, verb=verb, noun=noun, name=name, outcome=outcome, text=text, since_s=since_s, until_s=until_s
+    )
+
+    found = lines(ctx.access.database, wanted, visible(ctx.rights, "audit"))
+    # Before the answer begins: what keeps it from being read can still be said.
+    first = await anext(found, b"")
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield first
+        async for part in found:
+            yield part
+
+    return Stream(parts(), media_type="application/x-ndjson")
+
+
+class VerifyIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """heads: signed heads that were kept elsewhere."""
+
+    heads: Annotated[list[Head], msgspec.Meta(max_length=10_000)] = []
+
+
+@post(
+    "/api/v1/audit/verify",
+    opt=may("audit", whole=True),
+    status_code=200,
+    summary="Follow the whole audit trail, against its signed heads and those given",
+    responses=refusals(401, 403),
+)
+async def verify_audit(ctx: Ctx, data: JSONBody[VerifyIn]) -> Verdict:
+    return await ctx.access.keeper.verify(data.heads)
+
+
+class HeadsOut(msgspec.Struct, frozen=True, kw_only=True):
+    """public_key: of this server; keep it elsewhere. behind: exporters that cannot be reached, and why."""
+
+    public_key: str
+    heads: list[Head]
+    behind: dict[str, str]
+
+
+@get("/api/v1/audit/heads", opt=may("audit", whole=True), summary="Newest signed heads", responses=refusals(401, 403))
+async def list_heads(ctx: Ctx, limit: Limit = 100) -> HeadsOut:
+    keeper = ctx.access.keeper
+    found = await ctx.access.database.read(lambda tx: newest_heads(tx, limit))
+    return HeadsOut(public_key=keeper.signer.public, heads=found, behind=dict(keeper.behind))
+
+
+ACCESS_HANDLERS = (
+    show_me,
+    list_users,
+    show_user,
+    add_user,
+    disable_user,
+    enable_user,
+    set_roles,
+    set_password,
+    set_own_password,
+    delete_user,
+    list_tokens,
+    add_token,
+    revoke_token,
+    list_roles,
+    list_audit,
+    export_audit,
+    verify_audit,
+    list_heads,
+)

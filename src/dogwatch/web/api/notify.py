@@ -1,0 +1,111 @@
+"""`/api/v1/notify` and `/api/v1/outbox`: destinations, what was sent, what was not, and sending it again."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from litestar import get, post
+from litestar.params import PathParameter, QueryParameter
+
+from dogwatch.errors import NotFound
+from dogwatch.notify.message import Enqueued, MessageState, OutboxRow
+from dogwatch.notify.view import DestinationView, Outbox
+from dogwatch.web.api.models import Limit, NameParam, refusals
+from dogwatch.web.context import Ctx, WebContext, segment
+from dogwatch.web.permissions import may
+
+MessageId = Annotated[str, PathParameter(max_length=100, description="Id, or a beginning that only one has")]
+
+
+class OutboxPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Newest first. next_cursor: "" on the last page."""
+
+    items: list[OutboxRow]
+    next_cursor: str = ""
+
+
+class Redelivered(msgspec.Struct, frozen=True, kw_only=True):
+    """messages: how many dead letters go again."""
+
+    messages: int
+
+
+def _outbox(ctx: WebContext, verb: str = "read") -> Outbox:
+    # Messages carry no labels that a role could be limited to.
+    ctx.require("notification", verb, {})
+    if ctx.services.outbox is None:
+        raise NotFound("this Dogwatch sends no notifications")
+    return ctx.services.outbox
+
+
+@get("/api/v1/notify", opt=may("notification"), summary="Destinations", responses=refusals(403, 404, 503))
+async def list_destinations(ctx: Ctx) -> list[DestinationView]:
+    return list(await _outbox(ctx).destinations())
+
+
+@post(
+    "/api/v1/notify/{name:str}/test",
+    opt=may("notification", "run"),
+    status_code=200,
+    summary="Send a test message",
+    responses=refusals(403, 404, 503),
+)
+async def test_destination(ctx: Ctx, name: NameParam) -> Enqueued:
+    return await _outbox(ctx, "run").test(segment(name), ctx.actor)
+
+
+@post(
+    "/api/v1/notify/{name:str}/redeliver",
+    opt=may("notification", "change"),
+    status_code=200,
+    summary="Send all dead letters of a destination again",
+    responses=refusals(403, 404, 503),
+)
+async def redeliver_dead(ctx: Ctx, name: NameParam) -> Redelivered:
+    return Redelivered(messages=await _outbox(ctx, "change").redeliver_dead(segment(name), ctx.actor))
+
+
+@get("/api/v1/outbox", opt=may("notification"), summary="Messages, newest first", responses=refusals(403, 404, 503))
+async def list_outbox(
+    ctx: Ctx,
+    destination: Annotated[str, QueryParameter(max_length=200)] = "",
+    wanted: Annotated[MessageState | None, QueryParameter(name="state")] = None,
+    cursor: Annotated[str, QueryParameter(max_length=100)] = "",
+    limit: Limit = 50,
+) -> OutboxPage:
+    page = await _outbox(ctx).find(
+        destination=destination, state=wanted.value if wanted else "", limit=limit, cursor=cursor
+    )
+    return OutboxPage(items=list(page.items), next_cursor=page.cursor)
+
+
+@get(
+    "/api/v1/outbox/{message_id:str}",
+    opt=may("notification"),
+    summary="One message",
+    responses=refusals(403, 404, 503),
+)
+async def show_message(ctx: Ctx, message_id: MessageId) -> OutboxRow:
+    return await _outbox(ctx).show(segment(message_id))
+
+
+@post(
+    "/api/v1/outbox/{message_id:str}/redeliver",
+    opt=may("notification", "change"),
+    status_code=200,
+    summary="Send a message again, under the same id",
+    responses=refusals(403, 404, 409, 503),
+)
+async def redeliver_message(ctx: Ctx, message_id: MessageId) -> OutboxRow:
+    return await _outbox(ctx, "change").redeliver(segment(message_id), ctx.actor)
+
+
+NOTIFY_HANDLERS = (
+    list_destinations,
+    test_destination,
+    redeliver_dead,
+    list_outbox,
+    show_message,
+    redeliver_message,
+)

@@ -1,0 +1,479 @@
+"""The part that owns endpoints: lets requests in, stores deliveries together with the runs they start, replays them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+
+from dogwatch.access import audit
+from dogwatch.access.actor import Actor, Subject
+from dogwatch.config.part import Configuration, Prepared
+from dogwatch.config.section import Section
+from dogwatch.core.clock import Clock
+from dogwatch.core.component import nearest
+from dogwatch.core.deadline import cancel_and_wait
+from dogwatch.core.metrics import Family, series
+from dogwatch.engine.parameters import is_required
+from dogwatch.engine.port import Runs, Starter
+from dogwatch.engine.spec import JobSpec
+from dogwatch.engine.values import Page, StartRun, Trigger
+from dogwatch.errors import ConfigError, Conflict, NotFound, Problem, TransientError, UsageError
+from dogwatch.notify.ids import Ids
+from dogwatch.store.database import Database, Tx
+from dogwatch.webhooks import deliveries
+from dogwatch.webhooks.delivery import (
+    Answer,
+    Delivery,
+    DeliveryDetail,
+    DeliveryState,
+    EndpointView,
+    Rejection,
+)
+from dogwatch.webhooks.masks import masked_text
+from dogwatch.webhooks.request import Malformed, RawRequest
+from dogwatch.webhooks.route import Reading, Route
+from dogwatch.webhooks.scheme import Rejected, Verified
+from dogwatch.webhooks.schemes import NoScheme
+from dogwatch.webhooks.section import HOOKS, Endpoint
+from dogwatch.webhooks.view import HookRefusal
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+Spawn = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[Any]"]
+HOUSEKEEPING_S = 60.0
+# All bodies that are being received or worked on, together.
+BODIES_MOST = 64 * 1024 * 1024
+# A larger body is decoded, filtered and packed in a thread; the event loop goes on meanwhile.
+_LARGE = 32 * 1024
+_SHOWN_BYTES = 256 * 1024
+_LOG_EVERY_S = 60.0
+_BUSY_S = 2.0
+_RACES = 5
+_NOBODY = NoScheme()
+
+
+class Hooks:
+    """Implements config.part.Part and webhooks.view.HooksView.
+
+    jobs: the section of jobs, so that an endpoint whose job does not exist is a configuration error; None to do
+    without.
+    """
+
+    name = "webhooks"
+
+    def __init__(
+        self,
+        database: Database,
+        runs: Runs,
+        *,
+        clock: Clock,
+        spawn: Spawn,
+        jobs: Section[list[JobSpec]] | None = None,
+        bodies_most: int = BODIES_MOST,
+    ) -> None:
+        self._database, self._runs, self._clock, self._spawn = database, runs, clock, spawn
+        self._jobs, self._bodies_most = jobs, bodies_most
+        self._ids = Ids("dlv")
+        self._routes: Mapping[str, Route] = {}
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._threads: ThreadPoolExecutor | None = None
+        self.held_bytes = 0
+        self._unknown = 0
+
+    # -- Part -----------------------------------------------------------------------------------------------------
+
+    def prepare(self, configuration: Configuration) -> Prepared:
+        endpoints = configuration.get(HOOKS)
+        if self._jobs is not None:
+            jobs: list[JobSpec] = configuration.get(self._jobs)
+            problems = list(_job_problems(endpoints, jobs))
+            if problems:
+                raise ConfigError(problems)
+        return _Prepared(self, {endpoint.name: Route(endpoint) for endpoint in endpoints})
+
+    def put_in_force(self, routes: Mapping[str, Route]) -> None:
+        for name, route in routes.items():
+            if name in self._routes:
+                route.adopt(self._routes[name])
+        self._routes = routes
+        if not self._tasks:
+            self._tasks = [self._spawn("webhooks housekeeping", self._keep_house())]
+
+    async def stop(self) -> None:
+        await cancel_and_wait(self._tasks)
+        self._tasks = []
+        if self._threads is not None:
+            self._threads.shutdown(wait=True, cancel_futures=True)
+            self._threads = None
+
+    # -- letting in -----------------------------------------------------------------------------------------------
+
+    def admit(self, name: str, *, remote: str, length: int | None) -> _Admission:
+        route = self._routes.get(name)
+        if route is None:
+            # Nothing is kept or said of a name that does not exist: scanners ask for thousands.
+            self._unknown += 1
+            raise HookRefusal(404, "there is nothing at this address")
+        endpoint = route.endpoint
+        if not route.allows(remote):
+            raise self._refused(route, remote, 403, "not_allowed", "the address is not among those allowed")
+        if endpoint.paused:
+            raise self._refused(route, remote, 503, "paused", "the endpoint is paused", retry_after_s=60.0)
+        if length is not None and length > endpoint.max_size:
+            raise self._refused(route, remote, 413, "too_large", _too_large(endpoint))
+        return _Admission(self, route, remote)
+
+    def _refused(
+        self, route: Route, remote: str, status: int, outcome: str, reason: str, *, retry_after_s: float | None = None
+    ) -> HookRefusal:
+        route.count(outcome)
+        route.rejections.append(
+            Rejection(time_s=self._clock.now_s(), remote=remote, status=status, reason=deliveries.clean(reason))
+        )
+        return HookRefusal(status, reason, retry_after_s=retry_after_s)
+
+    def hold(self, size: int, route: Route, remote: str) -> None:
+        if self.held_bytes + size > self._bodies_most:
+            told = "too many bodies at the same time"
+            raise self._refused(route, remote, 503, "busy", told, retry_after_s=_BUSY_S)
+        self.held_bytes += size
+
+    # -- deliveries -----------------------------------------------------------------------------------------------
+
+    async def deliver(self, name: str, request: RawRequest) -> Answer:
+        route = self._routes.get(name)
+        if route is None:
+            raise HookRefusal(404, "there is nothing at this address")
+        verified = await self._verify(route, request)
+        if route.bucket is not None and (wait_s := route.bucket.take(self._clock.monotonic_s())) > 0:
+            told = "more deliveries than the endpoint's rate"
+            raise self._refused(route, request.remote, 429, "rate_limited", told, retry_after_s=wait_s)
+        try:
+            reading = await self._run(len(request.body), partial(route.read, request))
+        except Malformed as error:
+            raise self._refused(route, request.remote, error.status, "malformed", str(error)) from None
+        one = self._delivery(route, reading, request)
+        try:
+            return await self._keep(route, one, reading, verified)
+        except TransientError as error:
+            route.count("failed")
+            raise HookRefusal(503, "the delivery cannot be stored now", retry_after_s=_BUSY_S) from error
+
+    async def _verify(self, route: Route, request: RawRequest) -> Verified:
+        endpoint = route.endpoint
+        check = partial(endpoint.scheme.verify, request, now_s=self._clock.now_s(), tolerance_s=endpoint.tolerance)
+        try:
+            return await self._run(len(request.body), check)
+        except Rejected as error:
+            self._log_rejection(route, request.remote, str(error))
+            # What was wrong is for us to know: `hook show` says it.
+            reason = str(error)
+        _ = self._refused(route, request.remote, 401, "bad_signature", reason)
+        raise HookRefusal(401, "the signature is not accepted")
+
+    def _log_rejection(self, route: Route, remote: str, reason: str) -> None:
+        """Write one line a minute for each endpoint, whatever comes in."""
+        now_s = self._clock.monotonic_s()
+        route.unlogged += 1
+        if now_s - route.logged_s < _LOG_EVERY_S:
+            return
+        log.warning(
+            "hooks.%s: requests with a wrong signature: %d; the last, from %s: %s",
+            route.endpoint.name, route.unlogged, deliveries.clean(remote), reason,
+        )  # fmt: skip
+        route.logged_s, route.unlogged = now_s, 0
+
+    def _delivery(self, route: Route, reading: Reading, request: RawRequest) -> Delivery:
+        now_s = self._clock.now_s()
+        return Delivery(
+            delivery_id=self._ids.new(now_s),
+            endpoint=route.endpoint.name,
+            state=reading.state,
+            reason=reading.reason,
+            event=reading.event,
+            source_id=reading.source_id,
+            remote=request.remote,
+            received_s=now_s,
+            size_bytes=len(request.body),
+        )
+
+    async def _keep(self, route: Route, one: Delivery, reading: Reading, verified: Verified) -> Answer:
+        """Store the delivery and its run together; or find that it is known."""
+        starter, one = self._starter(route, one, reading, Actor(kind="webhook", name=one.endpoint, address=one.remote))
+        for _ in range(_RACES):
+            work = partial(_store, one=one, reading=reading, starter=starter, verified=verified, route=route)
+            try:
+                answer, _kept = await self._database.write(work)
+            except deliveries.Raced:
+                continue
+            except Conflict as error:
+                one, starter = _refused_by_job(one, str(error)), None
+                continue
+            route.count("duplicate" if answer.state == "duplicate" else one.state.value)
+            return answer
+        raise TransientError("the delivery changes hands too often")
+
+    def _starter(self, route: Route, one: Delivery, reading: Reading, actor: Actor) -> tuple[Starter | None, Delivery]:
+        """Return what starts the run, or the delivery as refused with the job's reason."""
+        if one.state is not DeliveryState.ACCEPTED:
+            return None, one
+        endpoint = route.endpoint
+        data = {"delivery": one.delivery_id, "event": one.event, "payload": reading.payload}
+        if one.replay_of:
+            data["replay_of"] = one.replay_of
+        request = StartRun(
+            job=endpoint.job,
+            parameters=reading.parameters,
+            actor=actor,
+            trigger=Trigger(kind="webhook", name=endpoint.name, data=data),
+            # The same delivery never starts two runs, whatever became of a commit's answer.
+            key=f"hook/{endpoint.name}/{one.delivery_id}",
+            labels=endpoint.labels,
+            priority=endpoint.priority,
+        )
+        try:
+            return self._runs.starter(request), one
+        except (UsageError, Conflict, NotFound) as error:
+            return None, _refused_by_job(one, masked_text(str(error), endpoint.scheme.secrets))
+
+    async def _run(self, size: int, call: Callable[[], T]) -> T:
+        """Call here, or for a large body in a thread."""
+        if size <= _LARGE:
+            return call()
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(2, "dogwatch-hooks")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    # -- looking and replaying ------------------------------------------------------------------------------------
+
+    async def endpoints(self) -> Sequence[EndpointView]:
+        last = await self._database.read(deliveries.newest)
+        return [_view(route, last) for route in self._routes.values()]
+
+    async def endpoint(self, name: str) -> EndpointView:
+        return _view(self._known(name), await self._database.read(deliveries.newest))
+
+    async def deliveries(
+        self,
+        *,
+        endpoint: str = "",
+        state: str = "",
+        limit: int = 50,
+        cursor: str = "",
+        among: Sequence[str] | None = None,
+    ) -> Page[Delivery]:
+        return await self._database.read(
+            lambda tx: deliveries.find(tx, endpoint=endpoint, state=state, limit=limit, cursor=cursor, among=among)
+        )
+
+    async def delivery(self, delivery_id: str) -> DeliveryDetail:
+        one, content = await self._database.read(lambda tx: deliveries.show(tx, delivery_id))
+        route = self._routes.get(one.endpoint)
+        body = zlib.decompressobj().decompress(content.payload, _SHOWN_BYTES)
+        text = masked_text(body.decode("utf-8", "replace"), route.endpoint.scheme.secrets if route else ())
+        return DeliveryDetail(
+            delivery=one,
+            headers=content.headers,
+            query=content.query,
+            text=text,
+            truncated=one.size_bytes > len(body),
+        )
+
+    async def replay(self, delivery_id: str, actor: Actor, *, force: bool = False) -> Delivery:
+        before, content = await self._database.read(lambda tx: deliveries.show(tx, delivery_id))
+        route = self._known(before.endpoint)
+        body = zlib.decompress(content.payload)
+        request = RawRequest(headers=content.headers, query=content.query, body=body, remote=before.remote)
+        try:
+            reading = await self._run(len(body), partial(route.read, request, force=force))
+        except Malformed as error:
+            raise UsageError(f"delivery {before.delivery_id}: {error}") from None
+        reading = msgspec.structs.replace(reading, known_by="")
+        fresh = self._delivery(route, reading, request)
+        one = msgspec.structs.replace(fresh, replay_of=before.delivery_id, actor=str(actor))
+        starter, one = self._starter(route, one, reading, actor)
+        work = partial(_store_replay, reading=reading, actor=actor, route=route)
+        try:
+            kept = await self._database.write(partial(work, one=one, starter=starter))
+        except Conflict as error:
+            kept = await self._database.write(partial(work, one=_refused_by_job(one, str(error)), starter=None))
+        route.count("replayed")
+        return kept
+
+    def _known(self, name: str) -> Route:
+        if name not in self._routes:
+            raise NotFound(f"no endpoint is called '{name}'", hint=nearest(name, list(self._routes)))
+        return self._routes[name]
+
+    # -- housekeeping and metrics ---------------------------------------------------------------------------------
+
+    async def _keep_house(self) -> None:
+        while True:
+            try:
+                await self.keep_house()
+            except TransientError as error:
+                log.warning("old deliveries cannot be removed: %s", error)
+            await asyncio.sleep(HOUSEKEEPING_S)
+
+    async def keep_house(self) -> None:
+        """Forget old deliveries, and what need not be known again."""
+        for name in await self._database.read(deliveries.names):
+            route = self._routes.get(name)
+            # What a removed endpoint left is kept as long as the default says.
+            endpoint = route.endpoint if route else Endpoint(name=name, job="", scheme=_NOBODY)
+            forget = partial(deliveries.forget, endpoint=name, older_than_s=endpoint.keep, most=endpoint.keep_max)
+            while await self._database.write(forget):
+                continue
+        while await self._database.write(deliveries.forget_seen):
+            continue
+
+    def metrics(self) -> Iterable[Family]:
+        yield Family(
+            "dogwatch_hook_requests_total",
+            "counter",
+            "Requests to webhook endpoints, by what became of them.",
+            [
+                (series("dogwatch_hook_requests_total", {"endpoint": name, "outcome": outcome}), float(count))
+                for name, route in self._routes.items()
+                for outcome, count in sorted(route.counts.items())
+            ],
+        )
+        for name, kind, text, value in (
+            ("dogwatch_hook_unknown_total", "counter", "Requests to endpoints that do not exist.", self._unknown),
+            ("dogwatch_hook_body_bytes", "gauge", "Memory that bodies of webhooks hold now.", self.held_bytes),
+        ):
+            yield Family(name, kind, text, [(name, float(value))])
+
+
+class _Admission:
+    """Memory for one body: counted as it arrives, over all requests."""
+
+    def __init__(self, hooks: Hooks, route: Route, remote: str) -> None:
+        self._hooks, self._route, self._remote = hooks, route, remote
+        self._held = 0
+
+    @property
+    def max_size(self) -> int:
+        return self._route.endpoint.max_size
+
+    def hold(self, size: int) -> None:
+        if self._held + size > self.max_size:
+            told = _too_large(self._route.endpoint)
+            raise self._hooks._refused(self._route, self._remote, 413, "too_large", told)  # noqa: SLF001 - its own part
+        self._hooks.hold(size, self._route, self._remote)
+        self._held += size
+
+    def release(self) -> None:
+        self._hooks.held_bytes -= self._held
+        self._held = 0
+
+
+def _too_large(endpoint: Endpoint) -> str:
+    return f"the body is larger than {endpoint.max_size} bytes"
+
+
+def _refused_by_job(one: Delivery, reason: str) -> Delivery:
+    return msgspec.structs.replace(one, state=DeliveryState.REFUSED, reason=reason)
+
+
+def _store(
+    tx: Tx, *, one: Delivery, reading: Reading, starter: Starter | None, verified: Verified, route: Route
+) -> tuple[Answer, Delivery]:
+    """Store a delivery with its run, or find the one that it repeats. A function of its transaction only.
+
+    Raises: Raced, Conflict.
+    """
+    now_s = tx.now_s
+    remember_s = now_s + route.endpoint.remember
+    proofs: dict[str, float] = {}
+    if reading.known_by:
+        proofs[f"id:{reading.known_by}"] = remember_s
+    if verified.proof:
+        proofs[f"signed:{verified.proof}"] = remember_s if verified.until_s is None else verified.until_s + 60.0
+    known = deliveries.seen(tx, one.endpoint, list(proofs))
+    if known:
+        deliveries.count_duplicate(tx, known)
+        return Answer(status=200, id=known, state=DeliveryState.DUPLICATE.value), one
+    deliveries.remember(tx, one.endpoint, one.delivery_id, proofs)
+    one = _started(tx, one, starter)
+    deliveries.insert(tx, one, reading.content)
+    if reading.ping:
+        return Answer(status=200, id=one.delivery_id, state="pong"), one
+    return Answer(status=202, id=one.delivery_id, state=one.state.value, run=one.run_id), one
+
+
+def _store_replay(
+    tx: Tx, *, one: Delivery, reading: Reading, starter: Starter | None, actor: Actor, route: Route
+) -> Delivery:
+    one = _started(tx, one, starter)
+    deliveries.insert(tx, one, reading.content)
+    subject = Subject(noun="delivery", name=one.replay_of, labels=route.endpoint.labels)
+    told = {"endpoint": one.endpoint, "delivery": one.delivery_id, "state": one.state.value, "run": one.run_id}
+    _ = audit.record(tx, actor, "replay", subject, reason=one.reason, after=told)
+    return one
+
+
+def _started(tx: Tx, one: Delivery, starter: Starter | None) -> Delivery:
+    if starter is None:
+        return one
+    return msgspec.structs.replace(one, run_id=starter(tx).run.run_id)
+
+
+def _view(route: Route, last: Mapping[str, float]) -> EndpointView:
+    endpoint = route.endpoint
+    return EndpointView(
+        name=endpoint.name,
+        job=endpoint.job,
+        signature=endpoint.scheme.kind,
+        path=f"/hooks/{endpoint.name}",
+        filter=endpoint.filter or "",
+        parameters=tuple(endpoint.parameters),
+        labels=endpoint.labels,
+        paused=endpoint.paused,
+        counts=dict(route.counts),
+        rejections=tuple(route.rejections),
+        last_s=last.get(endpoint.name),
+    )
+
+
+def _job_problems(endpoints: list[Endpoint], jobs: list[JobSpec]) -> Iterator[Problem]:
+    by_name = {job.name: job for job in jobs}
+    for at, endpoint in enumerate(endpoints):
+        job = by_name.get(endpoint.job)
+        if job is None:
+            hint = nearest(endpoint.job, list(by_name)) if by_name else "the section 'jobs' is empty"
+            yield Problem(f"no job is called '{endpoint.job}'", path=f"hooks[{at}].job", hint=hint)
+            continue
+        for name in endpoint.parameters:
+            if name not in job.parameters:
+                told = f"the job '{job.name}' has no parameter '{name}'"
+                hint = nearest(name, list(job.parameters)) if job.parameters else "it has none at all"
+                yield Problem(told, path=f"hooks[{at}].parameters.{name}", hint=hint)
+        for name, parameter in job.parameters.items():
+            if name not in endpoint.parameters and is_required(parameter):
+                told = f"the job '{job.name}' needs the parameter '{name}'"
+                yield Problem(
+                    told, path=f"hooks[{at}].parameters", hint=f"write {name}: and where it is in the payload"
+                )
+
+
+class _Prepared:
+    def __init__(self, owner: Hooks, routes: Mapping[str, Route]) -> None:
+        self._owner, self._routes = owner, routes
+
+    async def start(self) -> None: ...
+
+    def swap(self) -> None:
+        self._owner.put_in_force(self._routes)
+
+    async def finish(self) -> None: ...
+
+    async def discard(self) -> None: ...

@@ -1,0 +1,499 @@
+"""Programs under a launcher, with real processes: how they run, what is read of them, how they are ended."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.launching import alive, until
+
+from dogwatch.engine.launch import tree
+from dogwatch.engine.launch.command import ANSWER_BYTES, Command, ExitStatus
+from dogwatch.engine.launch.launcher import Launcher
+from dogwatch.engine.launch.system import boottime_s
+from dogwatch.errors import PermanentError, TransientError
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change the user")
+
+
+@pytest.fixture
+async def launcher(tmp_path: Path) -> AsyncIterator[Launcher]:
+    made = Launcher(tmp_path / "guard.lock")
+    await made.open()
+    yield made
+    await made.close()
+
+
+class Output:
+    def __init__(self) -> None:
+        self.stdout = bytearray()
+        self.stderr = bytearray()
+        self.seen = asyncio.Event()
+
+    def __call__(self, stream: str, data: bytes) -> None:
+        getattr(self, stream).extend(data)
+        self.seen.set()
+
+
+def sh(script: str, **more: object) -> Command:
+    return Command(args=["bash", "-c", script], **more)
+
+
+async def run(launcher: Launcher, command: Command) -> tuple[ExitStatus, Output]:
+    output = Output()
+    return await launcher.run(command, output), output
+
+
+def programs(launcher: Launcher) -> list[tuple[int, int]]:
+    """Return (shepherd, process) for what runs below the guard; shepherds may wait for another program."""
+    found = []
+    for shepherd in tree.children(launcher.guard_pid):
+        found += [(shepherd, process) for process in tree.descendants(shepherd)]
+    return found
+
+
+async def test_status_output_and_usage(launcher: Launcher) -> None:
+    status, output = await run(launcher, sh("echo out; echo err >&2; for i in {1..50000}; do :; done; exit 7"))
+    assert (status.code, status.signal) == (7, 0)
+    assert (bytes(output.stdout), bytes(output.stderr)) == (b"out\n", b"err\n")
+    assert 0.01 < status.cpu_s < 5
+    assert 2**20 < status.max_rss_bytes < 2**27
+
+
+async def test_a_signal_is_told_from_an_exit(launcher: Launcher) -> None:
+    status, _ = await run(launcher, sh("kill -SEGV $$"))
+    assert (status.code, status.signal) == (139, signal.SIGSEGV)
+
+
+async def test_bytes_come_through_as_they_are(launcher: Launcher) -> None:
+    data = bytes(range(256)) * 4000
+    status, output = await run(launcher, Command(args=["cat"], stdin=data))
+    assert status.code == 0
+    assert output.stdout == data
+
+
+async def test_without_stdin_there_is_nothing_to_read(launcher: Launcher) -> None:
+    _, output = await run(launcher, sh("cat; readlink /proc/$$/fd/0"))
+    assert bytes(output.stdout) == b"/dev/null\n"
+
+
+async def test_a_program_that_reads_nothing_of_its_stdin(launcher: Launcher) -> None:
+    status, _ = await run(launcher, sh("exec 0<&-; exit 0", stdin=b"x" * 10_000_000))
+    assert status.code == 0
+
+
+async def test_a_program_that_closes_its_output_runs_on(launcher: Launcher) -> None:
+    status, output = await run(launcher, sh("echo first; exec >&- 2>&-; sleep 0.1; exit 4"))
+    assert status.code == 4
+    assert bytes(output.stdout) == b"first\n"
+
+
+async def test_it_has_three_descriptors_a_session_and_default_signals(launcher: Launcher) -> None:
+    _, output = await run(launcher, sh("ls /proc/$$/fd; ps -o pid=,sid=,pgid= -p $$"))
+    *descriptors, ids = output.stdout.decode().splitlines()
+    assert descriptors == ["0", "1", "2"]
+    assert len(set(ids.split())) == 1
+    # Without a shell, which blocks signals itself while it forks.
+    _, output = await run(launcher, Command(args=["grep", "-E", "^Sig(Blk|Ign):", "/proc/self/status"]))
+    assert [int(line.split()[1], 16) for line in output.stdout.decode().splitlines()] == [0, 0]
+
+
+async def test_its_environment_is_clean(launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOGWATCH_DB_PASSWORD", "hidden")
+    monkeypatch.setenv("LC_TIME", "C")
+    _, output = await run(launcher, Command(args=["env"], env={"MORE": "a=b\nc", "TZ": "Asia/Tokyo"}))
+    text = output.stdout.decode()
+    assert "hidden" not in text
+    assert "MORE=a=b\nc\n" in text
+    assert "TZ=Asia/Tokyo\n" in text
+    assert "LC_TIME=C\n" in text
+    names = {line.partition("=")[0] for line in text.splitlines()}
+    allowed = {"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR"}
+    ours = {"MORE", "c", "DOGWATCH_GUARD"}
+    assert {name for name in names if not name.startswith("LC_")} <= allowed | ours
+
+
+async def test_the_guards_own_environment_has_no_secrets(launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOGWATCH_DB_PASSWORD", "hidden")
+    await run(launcher, sh("true"))
+    assert "hidden" not in _read(launcher.guard_pid, "environ")
+
+
+async def test_limits(launcher: Launcher, tmp_path: Path) -> None:
+    command = sh(
+        "umask; ulimit -n; ulimit -v; nice; pwd",
+        umask=0o27,
+        open_files=77,
+        memory_bytes=2**30,
+        nice=5,
+        cwd=str(tmp_path),
+    )
+    _, output = await run(launcher, command)
+    assert output.stdout.decode().split() == ["0027", "77", str(2**20), "5", str(tmp_path)]
+
+
+@as_root
+async def test_another_user(launcher: Launcher) -> None:
+    command = sh("id -un; id -G; echo $HOME $USER; echo mine > $ANSWER", user="nobody", cwd="/", answer="ANSWER")
+    status, output = await run(launcher, command)
+    name, groups, home = output.stdout.decode().splitlines()
+    assert (name, home) == ("nobody", "/nonexistent nobody")
+    assert "0" not in groups.split()
+    assert status.answer == b"mine\n"
+
+
+@as_root
+async def test_another_user_cannot_make_us_read_somebody_elses_file(launcher: Launcher) -> None:
+    command = sh("rm $ANSWER; ln -s /etc/shadow $ANSWER", user="nobody", cwd="/", answer="ANSWER")
+    status, _ = await run(launcher, command)
+    assert status.answer == b""
+
+
+async def test_the_answer_file_is_bounded_and_taken_away(launcher: Launcher) -> None:
+    status, output = await run(launcher, sh("echo $ANSWER; head -c 1000000 /dev/zero > $ANSWER", answer="ANSWER"))
+    assert len(status.answer) == ANSWER_BYTES + 1
+    assert os.fsdecode(bytes(output.stdout).strip()) not in map(str, Path(tempfile.gettempdir()).iterdir())  # noqa: ASYNC240
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (Command(args=["no-such-program"]), "cannot run no-such-program: no such file or directory"),
+        (Command(args=["/etc/passwd"]), "cannot run /etc/passwd: permission denied"),
+        (Command(args=["true"], cwd="/no/such"), "cannot run true in /no/such: no such file or directory"),
+        (Command(args=["true"], user="nobody-at-all"), "there is no user 'nobody-at-all'"),
+        (Command(args=["true", "x" * 200_000]), "cannot run true: argument list too long"),
+        (Command(args=["true", "a\0b"]), "cannot run 'true': an empty program name, a NUL"),
+        (Command(args=[]), "cannot run '': an empty program name"),
+        (Command(args=["true"], env={"A=B": "c"}), "bad variable name"),
+    ],
+)
+async def test_what_cannot_be_started_says_why(launcher: Launcher, command: Command, message: str) -> None:
+    with pytest.raises(PermanentError, match=message):
+        await run(launcher, command)
+
+
+async def test_scripts_that_cannot_be_started_say_why(launcher: Launcher, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    with pytest.raises(PermanentError, match=r"interpreter of its first line \(#!\) does not exist"):
+        await run(launcher, Command(args=["./script"], cwd=str(tmp_path)))
+    script.write_text("echo no first line\n")
+    with pytest.raises(PermanentError, match="exec format error"):
+        await run(launcher, Command(args=[str(script)]))
+
+
+async def test_a_long_script_and_environment_come_through(launcher: Launcher) -> None:
+    env = {f"V{n}": "é" * 50_000 for n in range(10)}
+    status, output = await run(
+        launcher, sh(f"echo ${{#V9}}; exit 3 # {'x' * 100_000}", env={**env, "LC_ALL": "C.UTF-8"})
+    )
+    assert (status.code, bytes(output.stdout)) == (3, b"50000\n")
+
+
+async def _cancelled(launcher: Launcher, command: Command) -> tuple[float, Output]:
+    """Cancel a program once it has said something, and return how long its end took."""
+    output = Output()
+    task = asyncio.create_task(launcher.run(command, output))
+    await output.seen.wait()
+    began_s = time.monotonic()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    return time.monotonic() - began_s, output
+
+
+async def test_cancel_lets_it_clean_up(launcher: Launcher) -> None:
+    script = "trap 'sleep 0.1; echo cleaned; exit' TERM; echo ready; sleep 300 & wait"
+    took_s, output = await _cancelled(launcher, sh(script))
+    assert b"cleaned" in output.stdout
+    assert took_s < 3
+
+
+async def test_cancel_kills_what_does_not_heed_it(launcher: Launcher) -> None:
+    script = "trap '' TERM; (setsid sleep 300 &); echo $$; while :; do sleep 1; done"
+    took_s, output = await _cancelled(launcher, sh(script, grace_s=0.3))
+    assert 0.3 <= took_s < 2
+    assert not alive(int(output.stdout))
+
+
+async def test_cancel_reaches_stopped_processes(launcher: Launcher) -> None:
+    took_s, _ = await _cancelled(launcher, sh("trap 'exit' TERM; echo ready; kill -STOP $$; :", grace_s=30))
+    assert took_s < 3
+
+
+async def test_a_cancel_never_hits_the_next_program(launcher: Launcher) -> None:
+    """Shepherds take one program after the other; a kill that is a moment late must find nobody."""
+    for step in range(80):
+        task = asyncio.create_task(launcher.run(sh("true"), Output()))
+        await asyncio.sleep(step / 80 * 0.008)
+        task.cancel()
+        await asyncio.wait({task})
+        status, _ = await run(launcher, sh("exit 3"))
+        assert (status.code, status.signal) == (3, 0)
+
+
+async def test_a_second_cancel_does_not_wait(launcher: Launcher) -> None:
+    output = Output()
+    command = sh("trap '' TERM; echo $$; while :; do sleep 1; done", grace_s=60)
+    task = asyncio.create_task(launcher.run(command, output))
+    await output.seen.wait()
+    task.cancel()
+    await asyncio.sleep(0.05)
+    task.cancel()
+    began_s = time.monotonic()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert time.monotonic() - began_s < 2
+    assert not alive(int(output.stdout))
+
+
+async def test_a_timeout_ends_it(launcher: Launcher) -> None:
+    output = Output()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await launcher.run(sh("echo $$; sleep 300"), output)
+    assert not alive(int(output.stdout))
+
+
+async def test_cancelled_at_any_moment_it_leaves_nothing(launcher: Launcher) -> None:
+    await run(launcher, sh("true"))
+    for step in range(60):
+        task = asyncio.create_task(launcher.run(sh("sleep 300"), Output()))
+        for _ in range(step % 12):
+            await asyncio.sleep(0)
+        await asyncio.sleep(step / 12 / 1000 if step >= 12 else 0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    # A cancel may come before the program was handed over: then the guard has never heard of it.
+    await asyncio.to_thread(until, lambda: not programs(launcher))
+
+
+async def test_what_it_leaves_in_the_background_is_ended_with_it(launcher: Launcher) -> None:
+    began_s = time.monotonic()
+    status, output = await run(launcher, sh("setsid sleep 300 & echo $!; exit 0"))
+    assert status.code == 0
+    assert not alive(int(output.stdout))
+    assert time.monotonic() - began_s < 3
+
+
+async def test_a_helper_that_ends_by_itself_is_let_be(launcher: Launcher) -> None:
+    _, output = await run(launcher, sh("exec > >(sleep 0.1; cat); echo kept"))
+    assert bytes(output.stdout) == b"kept\n"
+
+
+async def test_a_flood_neither_blocks_the_loop_nor_fills_memory(launcher: Launcher) -> None:
+    seen, late_s = 0, 0.0
+
+    def count(stream: str, data: bytes) -> None:
+        nonlocal seen
+        seen += len(data)
+
+    task = asyncio.create_task(launcher.run(Command(args=["yes"]), count))
+    began_s = last_s = time.monotonic()
+    while last_s - began_s < 1.0:
+        await asyncio.sleep(0.005)
+        now_s = time.monotonic()
+        late_s, last_s = max(late_s, now_s - last_s), now_s
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert 5 * 2**20 < seen < 200 * 2**20
+    assert late_s < 0.5
+
+
+async def test_a_slow_reader_holds_the_program_back(launcher: Launcher) -> None:
+    seen = 0
+    go = asyncio.Event()
+
+    async def slowly(stream: str, data: bytes) -> None:
+        nonlocal seen
+        seen += len(data)
+        await go.wait()
+
+    task = asyncio.create_task(launcher.run(sh("head -c 3000000 /dev/zero; exit 5"), slowly))
+    await asyncio.sleep(0.3)
+    assert seen <= 65536
+    assert not task.done()
+    go.set()
+    assert (await task).code == 5
+    assert seen == 3_000_000
+
+
+async def test_an_output_that_fails_ends_the_program(launcher: Launcher) -> None:
+    def fail(stream: str, data: bytes) -> None:
+        raise TransientError("the log is full")
+
+    with pytest.raises(TransientError, match="the log is full"):
+        await launcher.run(sh("echo x; sleep 300"), fail)
+
+
+async def test_five_hundred_in_a_row_leak_nothing(launcher: Launcher) -> None:
+    async def some(count: int) -> None:
+        for _ in range(count):
+            status, output = await run(launcher, Command(args=["echo", "x"], stdin=b"y", answer="ANSWER"))
+            assert (status.code, bytes(output.stdout)) == (0, b"x\n")
+
+    await asyncio.gather(*(some(10) for _ in range(4)))
+    gc.collect()
+    guard = launcher.guard_pid
+    before = _descriptors("self"), _descriptors(str(guard)) - len(tree.children(guard))
+    resident = _resident(guard)
+    await asyncio.gather(*(some(125) for _ in range(4)))
+    gc.collect()
+    # The guard has a descriptor for each shepherd that waits for another program.
+    assert (_descriptors("self"), _descriptors(str(guard)) - len(tree.children(guard))) == before
+    assert _resident(guard) - resident < 2 * 2**20
+    assert not programs(launcher)
+    assert len(tree.children(guard)) <= 8
+    for shepherd in tree.children(guard):
+        assert _resident(shepherd) - resident < 2 * 2**20
+        assert _descriptors(str(shepherd)) <= 9  # standard three, wakeup two, worker, guard, lease, lock
+
+
+def _descriptors(process: str) -> int:
+    return len(list(Path(f"/proc/{process}/fd").iterdir()))
+
+
+def _read(pid: int, name: str) -> str:
+    return Path(f"/proc/{pid}/{name}").read_text()
+
+
+def _resident(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+
+
+async def test_many_at_the_same_time_are_bounded(tmp_path: Path) -> None:
+    launcher = Launcher(limit=3)
+    await launcher.open()
+    peak = 0
+
+    def look(stream: str, data: bytes) -> None:
+        nonlocal peak
+        peak = max(peak, len({shepherd for shepherd, _ in programs(launcher)}))
+
+    await asyncio.gather(*(launcher.run(sh("echo x; sleep 0.05"), look) for _ in range(12)))
+    await launcher.close()
+    assert 2 <= peak <= 3
+
+
+async def test_no_program_is_started_without_a_lease(tmp_path: Path) -> None:
+    launcher = Launcher(tmp_path / "lock", ttl_s=5)
+    await launcher.open()
+    launcher.renew(boottime_s() - 6)
+    with pytest.raises(TransientError, match="did not renew its lease"):
+        await run(launcher, sh(f"touch {tmp_path}/ran"))
+    assert not (tmp_path / "ran").exists()
+    launcher.renew()
+    await run(launcher, sh(f"touch {tmp_path}/ran"))
+    assert (tmp_path / "ran").exists()
+    await launcher.close()
+
+
+async def test_renewing_keeps_a_program_alive(tmp_path: Path) -> None:
+    launcher = Launcher(tmp_path / "lock", ttl_s=0.6)
+    await launcher.open()
+    task = asyncio.create_task(run(launcher, sh("sleep 1.2; exit 3")))
+    while not task.done():
+        launcher.renew()
+        await asyncio.sleep(0.1)
+    assert (await task)[0].code == 3
+    await launcher.close()
+
+
+async def test_after_its_guard_was_killed_a_new_one_is_started(launcher: Launcher) -> None:
+    output = Output()
+    await asyncio.gather(*(run(launcher, sh("true")) for _ in range(3)))  # shepherds that wait for another one
+    task = asyncio.create_task(launcher.run(sh("echo $$; sleep 300"), output))
+    await output.seen.wait()
+    first = launcher.guard_pid
+    os.kill(first, signal.SIGKILL)
+    # A program that is handed over before this is known would be interrupted.
+    while launcher.guard_pid == first:  # noqa: ASYNC110 nothing tells a stranger
+        await asyncio.sleep(0)
+    status, _ = await run(launcher, sh("exit 6"))
+    assert status.code == 6
+    assert launcher.guard_pid != first
+    # Nothing of the old guard was left before anything of the new one was there.
+    with pytest.raises(TransientError, match="interrupted"):
+        await task
+    assert not alive(int(output.stdout))
+
+
+async def test_close_ends_what_runs(tmp_path: Path) -> None:
+    launcher = Launcher(tmp_path / "lock")
+    await launcher.open()
+    output = Output()
+    task = asyncio.create_task(launcher.run(sh("trap 'echo bye; exit' TERM; echo $$; sleep 300 & wait"), output))
+    await output.seen.wait()
+    guard = launcher.guard_pid
+    await launcher.close()
+    with pytest.raises(TransientError, match="the worker stops"):
+        await task
+    number, bye = output.stdout.decode().split()
+    assert bye == "bye"
+    assert not alive(int(number))
+    assert not alive(guard)
+    with pytest.raises(TransientError, match="the worker stops"):
+        await run(launcher, sh("true"))
+
+
+async def test_close_does_not_wait_for_ever(tmp_path: Path) -> None:
+    launcher = Launcher(tmp_path / "lock")
+    await launcher.open()
+    output = Output()
+    task = asyncio.create_task(launcher.run(sh("trap '' TERM; echo $$; while :; do sleep 1; done", grace_s=60), output))
+    await output.seen.wait()
+    await launcher.close(wait_s=0.3)
+    with pytest.raises(TransientError):
+        await task
+    assert not alive(int(output.stdout))
+
+
+async def test_a_guard_that_was_not_needed_was_not_started(tmp_path: Path) -> None:
+    launcher = Launcher(tmp_path / "lock")
+    await launcher.open()
+    assert launcher.guard_pid == 0
+    assert not tree.children(os.getpid())
+    await launcher.close()
+
+
+async def test_a_guard_is_small(launcher: Launcher) -> None:
+    await run(launcher, sh("true"))
+    guard = launcher.guard_pid
+    assert _resident(guard) < 20 * 2**20
+    mapped = _read(guard, "maps")
+    assert "_asyncio" not in mapped
+    assert "msgspec" not in mapped
+
+
+async def _once(lock: Path) -> Path:
+    """Open and close a launcher; return what the answer file of a program was called."""
+    launcher = Launcher(lock)
+    await launcher.open()
+    _, output = await run(launcher, sh("echo $ANSWER", answer="ANSWER"))
+    await launcher.close()
+    return Path(output.stdout.decode().strip())
+
+
+def test_what_a_killed_worker_left_in_the_temporary_folder_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left = asyncio.run(_once(tmp_path / "lock"))
+    left.touch()
+    other = tmp_path / "dogwatch-0123456789abcdef-x"
+    other.touch()
+    asyncio.run(_once(tmp_path / "lock"))
+    assert not left.exists()
+    assert other.exists()
