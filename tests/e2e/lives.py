@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,8 @@ class Lives:
         """End those that still live."""
         for pid in self._began:
             if pid not in self.codes:
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it ended, and that was not yet heard of
+                    os.kill(pid, signal.SIGKILL)
                 self.ended(pid)
 
     def close(self) -> None:
