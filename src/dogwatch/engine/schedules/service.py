@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -58,9 +58,9 @@ class Schedules:
     def __init__(self, scheduler: Scheduler, database: Database, runs: Runs) -> None:
         self._scheduler, self._database, self._runs = scheduler, database, runs
 
-    def names(self) -> Sequence[str]:
+    def names(self) -> Collection[str]:
         """Return all, in the order of the configuration."""
-        return tuple(self._scheduler.entries)
+        return self._scheduler.entries.keys()
 
     def subject(self, name: str) -> Subject:
         """Return what permissions are asked about."""
