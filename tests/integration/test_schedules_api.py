@@ -117,6 +117,21 @@ async def test_they_come_in_pages(site: Site) -> None:
     assert refused.status_code == 400
 
 
+async def test_fires_come_in_pages(site: Site) -> None:
+    for number in range(5):
+        await site.post(f"{NIGHTLY}/run", key=f"k{number}")
+    await site.pass_s(120.01, 2)
+    seen, cursor, pages = [], "", 0
+    while pages == 0 or cursor:
+        body = await site.get(f"{NIGHTLY}/fires", limit=2, cursor=cursor)
+        seen += [one["fire"] for one in body["items"]]
+        cursor, pages = body["next_cursor"], pages + 1
+    # Five by hand, at the same time; one started and what was missed before it, at the same time, too.
+    assert (len(seen), len(set(seen)), pages) == (7, 7, 4)
+    refused = await site.client.get(f"{NIGHTLY}/fires", params={"cursor": "x"})
+    assert refused.status_code == 400
+
+
 async def test_pause_resume_and_run(site: Site) -> None:
     assert (await site.post(f"{NIGHTLY}/pause", reason="moving"))["reason"] == "by local:console: moving"
     assert (await site.get(f"{NIGHTLY}/next", count=2))["times_s"] == [T0 + 60, T0 + 120]

@@ -58,10 +58,10 @@ class SchedulePage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FirePage(msgspec.Struct, frozen=True, kw_only=True):
-    """next_before_s: asks for what was decided before; None at the end."""
+    """next_cursor: "" on the last page."""
 
     items: list[FireOut]
-    next_before_s: float | None = None
+    next_cursor: str = ""
 
 
 class UpcomingOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,14 +216,12 @@ async def schedule_next(
 async def schedule_fires(
     ctx: Ctx,
     name: NameParam,
-    before_s: Annotated[float | None, QueryParameter(ge=0, le=1e11)] = None,
+    cursor: Annotated[str, QueryParameter(max_length=500)] = "",
     limit: Limit = 50,
 ) -> FirePage:
     schedules, known = _found(ctx, name)
-    rows = await schedules.fires(known, limit=limit, before_s=before_s)
-    return FirePage(
-        items=[_fire_out(row) for row in rows], next_before_s=rows[-1].claimed_s if len(rows) == limit else None
-    )
+    page = await schedules.fires(known, limit=limit, cursor=cursor)
+    return FirePage(items=[_fire_out(row) for row in page.items], next_cursor=page.cursor)
 
 
 @post(
