@@ -115,7 +115,7 @@ async def test_they_come_in_pages(site: Site) -> None:
 
 
 async def test_pause_resume_and_run(site: Site) -> None:
-    assert (await site.post(f"{NIGHTLY}/pause", reason="moving"))["reason"] == "by local:web: moving"
+    assert (await site.post(f"{NIGHTLY}/pause", reason="moving"))["reason"] == "by local:console: moving"
     assert (await site.get(f"{NIGHTLY}/next", count=2))["times_s"] == [T0 + 60, T0 + 120]
     assert (await site.post(f"{NIGHTLY}/resume"))["state"] == "active"
     first = await site.post(f"{NIGHTLY}/run", key="one")
@@ -145,7 +145,7 @@ async def test_the_commands(site: Site, capsys: pytest.CaptureFixture[str]) -> N
     await site.command("list", "--job", "nothing")
     assert capsys.readouterr().out == "No schedules match.\n"
     await site.command("pause", "report", "--reason", "the disk")
-    assert capsys.readouterr().out == "‖ paused  report\n    by local:web: the disk\n"
+    assert capsys.readouterr().out == "‖ paused  report\n    by local:console: the disk\n"
     await site.command("resume", "report")
     assert capsys.readouterr().out.startswith("● active  report, next in")
     await site.command("run", "nightly/größe", "--key", "k")

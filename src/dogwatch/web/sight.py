@@ -25,6 +25,7 @@ from dogwatch.hosts.view import HostsView, HostView
 from dogwatch.probes.probe import ProbeResult
 from dogwatch.probes.view import TargetView, WatchView
 from dogwatch.store.protocol import Store
+from dogwatch.web.run_sight import SeenRuns
 
 _MOST_LOOKED_AT = 10_000
 
@@ -190,6 +191,8 @@ def seen_services(services: Services, identity: Identity, access: Access) -> Ser
         changes["store"] = SeenStore(services.store, watch)
     if rights.filter("program") is not everything:
         changes["findings"] = tuple
+    if rights.restricted("job", "run"):
+        changes["runs"] = SeenRuns(services.runs, rights.filter("job"), rights.filter("run"))
     if rights.restricted("probe", "host", "program"):
         changes["metrics"] = lambda: _seen_metrics(services, identity)
     return msgspec.structs.replace(services, **changes)
@@ -245,6 +248,8 @@ def event_filter(services: Services, identity: Identity) -> Any:
                 return probes(services.watch.target(name).labels)
             except NotFound:
                 return False
+        if event.topic == "run":
+            return True  # it says that some run moved, and nothing about it
         if event.topic == "sample":
             return hosts(host_labels(_of(event.data, "host")))
         return program is everything
