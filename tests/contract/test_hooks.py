@@ -108,7 +108,7 @@ async def test_a_wrong_signature_is_refused_without_detail_and_without_a_trace_o
         assert view.rejections[-1].reason == "the signature is not ours"
         assert (await hooks.deliveries()).items == []
     assert [record.getMessage() for record in caplog.records] == [
-        "hooks.shop: 1 requests were not signed as they should be; the last, from 192.0.2.7: the signature is not ours"
+        "hooks.shop: requests with a wrong signature: 1; the last, from 192.0.2.7: the signature is not ours"
     ]
 
 

@@ -55,12 +55,14 @@ class World:
         """Wait until these have nothing to do before the clock moves."""
 
         async def idle() -> bool:
-            return all(one.clock.known and one._rest_s() > 0 and not one._wake.is_set() for one in schedulers)
+            return all(
+                one._resting and one.clock.known and one._rest_s() > 0 and not one._wake.is_set() for one in schedulers
+            )
 
         for one in schedulers:
             one._wake.set()
         await until(idle)
-        # What was found idle may have been between two steps.
+        # A notice of what was committed may still be on its way.
         await asyncio.sleep(0.02)
         await until(idle)
 

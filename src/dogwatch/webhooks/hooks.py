@@ -186,7 +186,7 @@ class Hooks:
         if now_s - route.logged_s < _LOG_EVERY_S:
             return
         log.warning(
-            "hooks.%s: %d requests were not signed as they should be; the last, from %s: %s",
+            "hooks.%s: requests with a wrong signature: %d; the last, from %s: %s",
             route.endpoint.name, route.unlogged, deliveries.clean(remote), reason,
         )  # fmt: skip
         route.logged_s, route.unlogged = now_s, 0

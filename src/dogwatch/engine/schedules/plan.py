@@ -133,12 +133,18 @@ class _Builder:
         return found[0] if found else Moments(())
 
     def _cron(self, zone: Zone) -> Timing | None:
-        spec = self.spec
-        if not spec.cron:
+        return self._expression(self.spec.cron, ("cron",), zone) if self.spec.cron else None
+
+    def _expression(self, text: str, path: Path, zone: Zone) -> Cron | None:
+        from cronsim import CronSimError
+
+        try:
+            return Cron(text, zone, self.spec.name)
+        except (CronSimError, ValueError) as error:
+            # Why, field by field, is looked for only where it is wrong: ten thousand schedules are read in a second.
+            faults = list(expression_faults(text, self.spec.name)) or [str(error)]
+            self.faults += (Fault(path, message) for message in faults)
             return None
-        faults = list(expression_faults(spec.cron, spec.name))
-        self.faults += (Fault(("cron",), message) for message in faults)
-        return None if faults else Cron(spec.cron, zone, spec.name)
 
     def _every(self, zone: Zone, start_s: float) -> Timing | None:
         every_s = self.spec.every
@@ -191,9 +197,8 @@ class _Builder:
         if not window.cron or not window.duration:
             self.faults.append(Fault(path, "needs both cron and duration, and the duration more than 0"))
             return None
-        faults = list(expression_faults(window.cron, self.spec.name))
-        self.faults += (Fault((*path, "cron"), message) for message in faults)
-        return None if faults else Stretches(Cron(window.cron, zone, self.spec.name), window.duration)
+        begins = self._expression(window.cron, (*path, "cron"), zone)
+        return Stretches(begins, window.duration) if begins is not None else None
 
     def _by_times(self, window: Blackout, path: Path, zone: Zone) -> Window | None:
         before = len(self.faults)

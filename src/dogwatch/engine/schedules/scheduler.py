@@ -11,7 +11,8 @@ import contextlib
 import heapq
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -46,6 +47,14 @@ _SLICE = 200
 _LONGEST_RETRY_S = 5.0
 # A step of the clock below is an adjustment; it is not told.
 _STEP_S = 2.0
+
+
+# Starts a named task; a supervisor's, so that an unexpected end of it is seen.
+Spawn = Callable[[str, Coroutine[Any, Any, None]], asyncio.Task[None]]
+
+
+def _spawn(name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    return asyncio.get_running_loop().create_task(work, name=name)
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +124,7 @@ class _Change:
 
 
 class Scheduler:
-    """A Part. runs: starts the jobs. section: of the schedules, as `schedules_section` made it."""
+    """A Part. runs: starts the jobs. section: as `schedules_section` made it. spawn: a supervisor's."""
 
     name = "schedules"
 
@@ -127,7 +136,9 @@ class Scheduler:
         clock: Clock,
         section: Section[list[ScheduleSpec]] = SCHEDULES,
         limits: Limits | None = None,
+        spawn: Spawn | None = None,
     ) -> None:
+        self._spawn = spawn or _spawn
         self._database, self._runs, self._section = database, runs, section
         self._limits = limits or Limits()
         self._mono = clock.monotonic_s
@@ -138,7 +149,7 @@ class Scheduler:
         self._heap: list[tuple[float, int, Entry]] = []
         self._turns = 0
         self._wake = asyncio.Event()
-        self._adopt = self._stale = False
+        self._adopt = self._stale = self._resting = False
         self._forgot_s: float | None = None
         self._behind: frozenset[str] = frozenset()
         self._task: asyncio.Task[None] | None = None
@@ -165,7 +176,7 @@ class Scheduler:
         self._wake.set()
         if self._task is None:
             self._deaf = self._database.listen(records.TOPIC, self._noticed)
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="schedules")
+            self._task = self._spawn("schedules", self._run())
 
     async def stop(self) -> None:
         task, self._task = self._task, None
@@ -187,7 +198,7 @@ class Scheduler:
             try:
                 await self._catch_up()
                 await self._fire_due()
-            except TransientError as error:
+            except DogwatchError as error:
                 attempt += 1
                 self._say(str(error))
                 wait_s = _retry_s(attempt)
@@ -213,11 +224,13 @@ class Scheduler:
         return rest_s
 
     async def _sleep(self, seconds: float) -> None:
+        self._resting = True
         # A timer of the loop counts whole milliseconds: it must not end just before the fire.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds + 0.0005):
                 await self._wake.wait()
         self._wake.clear()
+        self._resting = False
 
     async def _catch_up(self) -> None:
         """Learn what changed: the configuration, the records, the clock."""
@@ -255,6 +268,8 @@ class Scheduler:
         """Take over what is on disk, and plan anew what changed there."""
         done = 0
         for name, entry in list(self.entries.items()):
+            if self.entries.get(name) is not entry:
+                continue  # a reload came in between
             record = found.get(name)
             same = entry.turn > 0 and _same(record, entry.record)
             entry.record = record
@@ -328,7 +343,7 @@ class Scheduler:
         turn = entry.turn
         try:
             await self._claim_all(entry)
-        except TransientError as error:
+        except DogwatchError as error:
             entry.attempt += 1
             self._say(str(error))
             if entry.turn == turn:
