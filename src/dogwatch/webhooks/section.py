@@ -32,10 +32,7 @@ VARIABLES: Mapping[str, str] = {
 
 
 class HookRate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many deliveries may come; more are answered 429.
-
-    max: at most so many in any period. per: the length of the period.
-    """
+    """How many deliveries are taken; more are answered 429. max: in any period. per: its length."""
 
     max: Count
     per: Seconds
