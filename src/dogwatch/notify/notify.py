@@ -75,6 +75,9 @@ class Notify:
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.sender = Sender(database, self._tools, owner=owner, clock=clock)
         self._tasks: list[asyncio.Task[Any]] = []
+        # As of the last housekeeping: a scrape asks no database.
+        self._counts: Mapping[tuple[str, str], int] = {}
+        self._troubles: Mapping[str, outbox.Trouble] = {}
 
     # -- Part -----------------------------------------------------------------------------------------------------
 
@@ -203,6 +206,7 @@ class Notify:
             clean_up = partial(_clean_up, name=name, route=self.sender.routes.get(name))
             while await self._database.write(clean_up):
                 continue
+        self._counts, self._troubles = await self._database.read(lambda tx: (outbox.counts(tx), outbox.troubles(tx)))
 
     def metrics(self) -> Iterable[Family]:
         yield Family(
@@ -215,6 +219,24 @@ class Notify:
                     float(count.value),
                 )
                 for (name, outcome), count in sorted(self.sender.counters.by.items())
+            ],
+        )
+        yield Family(
+            "dogwatch_notify_messages",
+            "gauge",
+            "Messages in the outbox by state, as of the last minute.",
+            [
+                (series("dogwatch_notify_messages", {"destination": name, "state": state}), float(count))
+                for (name, state), count in sorted(self._counts.items())
+            ],
+        )
+        yield Family(
+            "dogwatch_notify_down",
+            "gauge",
+            "1 where a destination does not answer, as of the last minute.",
+            [
+                (series("dogwatch_notify_down", {"destination": name}), float(name in self._troubles))
+                for name in self.sender.routes
             ],
         )
         yield Family(
