@@ -35,7 +35,7 @@ from dogwatch.engine.runs import Means, RunBook
 from dogwatch.engine.scene import Services
 from dogwatch.engine.spec import JobSpec, Retry, StepSpec
 from dogwatch.engine.tables import engine_tables
-from dogwatch.engine.values import StartRun
+from dogwatch.engine.values import RunFilter, RunState, StartRun
 from dogwatch.engine.worker import Worker, WorkerOptions
 from dogwatch.errors import DogwatchError, PermanentError, TransientError
 from dogwatch.store.state_postgres import open_postgres
@@ -47,7 +47,8 @@ ANN = Actor(kind="user", name="ann")
 class Effect(Action, frozen=True, kw_only=True):
     """Writes a line when it begins and one when it ends. fails: attempts that fail before one succeeds.
 
-    rest_s: it waits on disk for so long first. ask: it waits for a signal first.
+    rest_s: it waits on disk for so long first. ask: it waits for a signal first. answers: a step that asks, which it
+    signals. cancels: it cancels its own run.
     """
 
     kind: ClassVar[str] = "effect"
@@ -55,6 +56,8 @@ class Effect(Action, frozen=True, kw_only=True):
     fails: int = 0
     rest_s: float = 0.0
     ask: bool = False
+    answers: str = ""
+    cancels: bool = False
 
     def plan(self) -> Change:
         return Change(summary="an effect")
@@ -69,6 +72,7 @@ class Effect(Action, frozen=True, kw_only=True):
             world.instant()
             scene.write(f"{scene.step} works\n")
             await asyncio.sleep(self.hold_s)
+            await self._ask_for(scene)
         except asyncio.CancelledError:
             world.write(scene, "cut")
             raise
@@ -77,6 +81,18 @@ class Effect(Action, frozen=True, kw_only=True):
         if scene.attempt <= self.fails:
             raise TransientError("not yet")
         return Outcome(outputs={"by": os.getpid(), "said": scene.signal})
+
+    async def _ask_for(self, scene: Scene) -> None:
+        runs = scene.get(Runs)  # type: ignore[type-abstract]
+        if self.cancels:
+            await runs.cancel(scene.run_id, ANN, reason="enough")
+        while self.answers:
+            states = {step.name: step.state for step in await runs.steps(scene.run_id)}
+            if states[self.answers].ended:
+                return
+            if states[self.answers] == "waiting":
+                await runs.signal(scene.run_id, self.answers, "yes")
+            await asyncio.sleep(0.01)
 
 
 class Child(Action, frozen=True, kw_only=True):
@@ -208,6 +224,10 @@ async def _until_ended(book: RunBook, keys: Sequence[Sequence[str]]) -> None:
                     break
             except DogwatchError:
                 await asyncio.sleep(0.1)
+    # Children that were cancelled with their parent clean up after its end.
+    going = tuple(state for state in RunState if not state.ended)
+    while (await book.find(RunFilter(states=going))).items:  # noqa: ASYNC110 - another process ends them
+        await asyncio.sleep(0.02)
 
 
 def _say(**what: Any) -> None:

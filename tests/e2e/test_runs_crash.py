@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,7 +121,7 @@ def test_killed_at_random_instants_for_long(place: Place, seed: int) -> None:
 def test_killed_at_every_boundary_of_a_small_run(place: Place) -> None:
     """Claim, begin, output, end: before and after each, and in the middle of the effects."""
     jobs = jobs_of({"name": "a", "effect": {}}, {"name": "b", "effect": {}, "needs": ["a"]})
-    instants = list(range(1, 18)) if not place.together else list(range(1, 18, 3))
+    instants = list(range(1, 18)) if not place.together else list(range(1, 18, 4))
     for kill_at in instants:
         start = [["one", f"k{kill_at}"]]
         life = place.begin(jobs, kill_at=kill_at, start=start)
@@ -128,3 +131,146 @@ def test_killed_at_every_boundary_of_a_small_run(place: Place) -> None:
         assert place.lives.ended(place.begin(jobs, start=start)) == 0
     ends = {(line.run, line.step) for line in place.lives.lines() if line.what == "end"}
     assert len(ends) == 2 * len(instants)
+
+
+ON_SQLITE = pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+ON_POSTGRESQL = pytest.mark.parametrize("place", ["postgresql"], indirect=True)
+
+
+def test_the_lives_really_die(place: Place) -> None:
+    jobs = jobs_of({"name": "a", "effect": {"hold_s": 0.01}})
+    codes = [place.lives.ended(place.begin(jobs, kill_at=number)) for number in (1, 3, 5)]
+    assert codes == [-signal.SIGKILL] * 3
+    assert place.lives.ended(place.begin(jobs)) == 0
+    assert place.check(jobs)["one", "a"].state == "succeeded"
+
+
+@ON_POSTGRESQL
+def test_a_worker_is_killed_while_others_work(place: Place) -> None:
+    """Two that stay look for it, and each of its runs goes to one of them."""
+    jobs = {f"j{number}": {"steps": [step("a"), step("b", needs=["a"])]} for number in range(6)}
+    first = place.begin(jobs)
+    place.lives.saw("j0", "a")
+    others = [place.begin(jobs), place.begin(jobs)]
+    os.kill(first, signal.SIGKILL)
+    assert [place.lives.ended(other) for other in others] == [0, 0]
+    rows = place.check(jobs)
+    assert {row.state.value for row in rows.values()} == {"succeeded"}
+
+
+def step(name: str, *, needs: list[str] | None = None, **effect: Any) -> dict[str, Any]:
+    return {"name": name, "needs": needs or [], "effect": {"hold_s": 0.2} | effect}
+
+
+@ON_POSTGRESQL
+def test_a_worker_that_was_stopped_for_too_long_does_nothing_when_it_goes_on(place: Place) -> None:
+    jobs = jobs_of(step("a", hold_s=0.5), step("b", needs=["a"]))
+    stopped = place.begin(jobs)
+    place.lives.saw("one", "a")
+    os.kill(stopped, signal.SIGSTOP)
+    other = place.begin(jobs)
+    taken = place.lives.saw("one", "a", times=2)
+    assert taken.pid == other
+    went_on_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+    os.kill(stopped, signal.SIGCONT)
+    assert place.lives.ended(other) == 0
+    assert place.lives.ended(stopped) == 0
+    late = [line for line in place.lives.lines() if line.pid == stopped and line.at_s >= went_on_s]
+    assert [line.what for line in late] == ["cut"], "it finished nothing and began nothing"
+    rows = place.rows()
+    assert [row.outputs["by"] for row in rows.values()] == [other, other]
+
+
+@ON_SQLITE
+def test_a_process_that_was_stopped_alone_on_its_database_goes_on(place: Place) -> None:
+    jobs = jobs_of(step("a"), step("b", needs=["a"]))
+    life = place.begin(jobs, ttl_s=0.6)
+    place.lives.saw("one", "a")
+    os.kill(life, signal.SIGSTOP)
+    time.sleep(0.8)
+    os.kill(life, signal.SIGCONT)
+    assert place.lives.ended(life) == 0
+    place.check(jobs)
+    assert len(place.lives.lines()) == 4
+
+
+@ON_POSTGRESQL
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
+def test_postgresql_restarted_in_the_middle_repeats_nothing(
+    place: Place, request: pytest.FixtureRequest, how: signal.Signals
+) -> None:
+    server: Postgres = request.getfixturevalue("postgres")
+    jobs = {f"j{number}": {"steps": [step("a", hold_s=0.6), step("b", needs=["a"])]} for number in range(3)}
+    lives = [place.begin(jobs, ttl_s=20.0), place.begin(jobs, ttl_s=20.0)]
+    place.lives.saw("j2", "a")
+    server.stop(how)
+    time.sleep(0.8)  # the steps end while it is gone
+    server.start()
+    assert [place.lives.ended(life) for life in lives] == [0, 0]
+    rows = place.check(jobs)
+    assert {row.state.value for row in rows.values()} == {"succeeded"}
+    assert len(place.lives.lines()) == 2 * len(rows), "each began once and ended once"
+
+
+@ON_POSTGRESQL
+def test_postgresql_gone_for_longer_than_the_lease_ends_the_steps_in_time(
+    place: Place, request: pytest.FixtureRequest
+) -> None:
+    server: Postgres = request.getfixturevalue("postgres")
+    jobs = jobs_of(step("a", hold_s=1.6), step("b", needs=["a"]))
+    life = place.begin(jobs)
+    place.lives.saw("one", "a")
+    server.stop(signal.SIGQUIT)
+    gone_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+    cut = place.lives.saw("one", "a", "cut")
+    assert cut.at_s - gone_s <= TTL_S
+    server.start()
+    assert place.lives.ended(life) == 0
+    place.check(jobs)
+    assert [line.what for line in place.lives.lines()] == ["begin", "cut", "begin", "end", "begin", "end"]
+
+
+def test_a_graceful_stop_lets_steps_end_and_repeats_nothing(place: Place) -> None:
+    jobs = jobs_of(step("a"), step("b", needs=["a"]), step("c", needs=["b"]))
+    life = place.begin(jobs)
+    place.lives.saw("one", "a")
+    os.kill(life, signal.SIGTERM)
+    assert place.lives.ended(life) == 0
+    assert [line.what for line in place.lives.lines()] == ["begin", "end"]
+    started = time.monotonic()
+    assert place.lives.ended(place.begin(jobs)) == 0
+    assert time.monotonic() - started < 3.0, "it was given back, nobody had to wait for a lost worker"
+    place.check(jobs)
+    assert [line.what for line in place.lives.lines()] == ["begin", "end"] * 3
+
+
+def test_a_step_that_outlasts_the_grace_is_cut_and_made_again(place: Place) -> None:
+    jobs = jobs_of(step("a", hold_s=0.6), step("b", needs=["a"]))
+    life = place.begin(jobs, grace_s=0.05)
+    place.lives.saw("one", "a")
+    os.kill(life, signal.SIGTERM)
+    assert place.lives.ended(life) == 0
+    assert place.lives.ended(place.begin(jobs)) == 0
+    place.check(jobs)
+    assert [line.what for line in place.lives.lines()] == ["begin", "cut", "begin", "end", "begin", "end"]
+
+
+def test_a_cancel_reaches_children_and_cleanup_runs(place: Place) -> None:
+    jobs = {
+        "parent": {
+            "steps": [
+                step("work", hold_s=30.0),
+                {"name": "call", "needs": [], "child": "below"},
+                step("stop", needs=[], hold_s=0.5, cancels=True),
+                {**step("clean", needs=["work", "call", "stop"]), "always": True},
+            ]
+        },
+        "below": {"steps": [step("deep", hold_s=30.0), {**step("sweep", needs=["deep"]), "always": True}]},
+    }
+    life = place.begin(jobs, start=[["parent", "parent"]])
+    assert place.lives.ended(life) == 0
+    rows = place.rows()
+    assert {job: run.state.value for job, run in place.runs.items() if run.parent} == {"below": "cancelled"}
+    said = {(line.step, line.what) for line in place.lives.lines()}
+    assert {("work", "cut"), ("deep", "cut"), ("sweep", "end"), ("clean", "end")} <= said
+    assert rows["parent", "clean"].state == "succeeded"

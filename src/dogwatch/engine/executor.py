@@ -393,8 +393,8 @@ class Execution:
             raise PermanentError(f"its outputs cannot be kept: {error}") from error
         if len(encoded) > MOST_OUTPUT_BYTES:
             raise PermanentError(f"its outputs take {len(encoded)} bytes; at most {MOST_OUTPUT_BYTES} are kept")
-        masked = self._masked_json(outputs)
-        return masked if isinstance(masked, dict) else {}
+        cleaned: Mapping[str, Json] = self._writer.clean(outputs)
+        return cleaned
 
     # -- small things ------------------------------------------------------------------------------------------------
 
@@ -413,15 +413,6 @@ class Execution:
 
     def _masked(self, text: str) -> str:
         return self._writer.mask(text)
-
-    def _masked_json(self, value: Json) -> Json:
-        if isinstance(value, str):
-            return self._writer.mask(value)
-        if isinstance(value, list | tuple):
-            return [self._masked_json(item) for item in value]
-        if isinstance(value, Mapping):
-            return {key: self._masked_json(item) for key, item in value.items()}
-        return value
 
     async def _append(self, chunks: Sequence[Chunk]) -> None:
         await self._patiently(lambda: self._tools.ledger.append(self.run_id, self.fence, chunks))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from dogwatch.core.deadline import watch_result
 from dogwatch.core.units import format_size
-from dogwatch.engine.values import Chunk
+from dogwatch.engine.values import Chunk, Json
 
 EVERY_S = 0.2
 AT_ONCE_BYTES = 64 * 1024
@@ -22,6 +22,10 @@ class Masks(Protocol):
     """Replaces secrets in text."""
 
     def mask(self, text: str) -> str: ...
+
+    def clean(self, value: Json) -> Json:
+        """Return a value without secrets, whatever it is made of."""
+        ...
 
     def unsure(self, text: str) -> int:
         """Return how many characters at the end of the text could be the beginning of a secret."""
@@ -38,6 +42,15 @@ class PlainMasks:
         for value in self._values:
             text = text.replace(value, "***")
         return text
+
+    def clean(self, value: Json) -> Json:
+        if isinstance(value, str):
+            return self.mask(value)
+        if isinstance(value, list | tuple):
+            return [self.clean(item) for item in value]
+        if isinstance(value, Mapping):
+            return {key: self.clean(item) for key, item in value.items()}
+        return value
 
     def unsure(self, text: str) -> int:
         longest = min(len(text), max((len(value) for value in self._values), default=1) - 1)
@@ -90,6 +103,9 @@ class Writer:
 
     def mask(self, text: str) -> str:
         return self._masks.mask(text)
+
+    def clean(self, value: Json) -> Json:
+        return self._masks.clean(value)
 
     def write(self, step: str, attempt: int, stream: str, data: bytes | str) -> None:
         if not data:

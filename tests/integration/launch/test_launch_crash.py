@@ -131,6 +131,8 @@ def test_a_killed_shepherd_takes_its_program_along_and_no_other(lock: Path, mark
     with worker(lock, DOUBLE_FORK, "echo ready; sleep 300", mark=mark) as one:
         one.wait_for("ready")
         one.wait_for("ready")
+        # The one with the daemon and the shell that waits; those between may not have left yet.
+        until(lambda: sorted(len(children(s)) for s in children(one.guard())) == [1, 2])
         first = next(s for s in children(one.guard()) if len(children(s)) == 2)
         (other,) = set(children(one.guard())) - {first}
         (survivor,) = children(other)
