@@ -12,7 +12,7 @@ import msgspec
 
 from dogwatch.errors import Conflict, NotFound, PermanentError, StoreLocked
 from dogwatch.store import files
-from dogwatch.store.database import Database, Row, Tx, Value
+from dogwatch.store.database import Database, Row, Tables, Tx, Value
 
 # Rows that are in memory at once.
 CHUNK = 1000
@@ -35,10 +35,11 @@ class _Table(msgspec.Struct, frozen=True):
     needs: frozenset[str]
 
 
-async def move(source: Path, target: Database, tell: Tell = lambda *_: None) -> Moved:
+async def move(source: Path, target: Database, tell: Tell = lambda *_: None, *, tables: Sequence[Tables] = ()) -> Moved:
     """Copy everything, compare it, and commit: all of it is there then, or nothing.
 
     source: the file. It is locked meanwhile, so that no Dogwatch can use it. target: open, with its tables, and empty.
+    tables: those that it was opened with, for the rows that they begin with.
     Raises: NotFound (no file), StoreLocked (a daemon runs), Conflict (target not empty; versions differ),
     TransientError, PermanentError (what arrived is not what was sent).
     """
@@ -53,22 +54,25 @@ async def move(source: Path, target: Database, tell: Tell = lambda *_: None) -> 
         raise StoreLocked(str(error), hint="stop that Dogwatch first: the state must stand still to be moved") from None
     try:
         # One transaction, however long: it is the only one there.
-        return await target.write(lambda tx: _copy(source, tx, tell))
+        seeded = frozenset(name for one in tables for name in one.seeded)
+        return await target.write(lambda tx: _copy(source, tx, tell, seeded))
     finally:
         lock.release()
 
 
-def _copy(source: Path, tx: Tx, tell: Tell) -> Moved:
+def _copy(source: Path, tx: Tx, tell: Tell, seeded: frozenset[str]) -> Moved:
     with contextlib.closing(files.open_reader(source)) as reader:
         reader.execute("BEGIN")
         _same_versions(reader, tx)
         tx.lock("migrations")
         found = _ordered(_tables(reader))
-        held = [table.name for table in found if tx.one(f"SELECT 1 FROM {table.name} LIMIT 1")]  # noqa: S608
+        held = [table.name for table in found if _rows(tx, table.name) > (table.name in seeded)]
         if held:
             raise Conflict(
                 f"the database is not empty: {', '.join(held)}", hint="move to a new one, or empty the schema dogwatch"
             )
+        for name in seeded:
+            tx.run(f"DELETE FROM {name}")  # noqa: S608
         counts, replaced = {}, 0
         for table in found:
             count, changed = _copy_table(reader, tx, table, tell)
@@ -77,6 +81,11 @@ def _copy(source: Path, tx: Tx, tell: Tell) -> Moved:
         for table in found:
             _compare(reader, tx, table, counts[table.name])
         return Moved(rows=counts, replaced=replaced)
+
+
+def _rows(tx: Tx, table: str) -> int:
+    """Return how many rows it has: 0, 1, or 2 for more."""
+    return len(tx.rows(f"SELECT 1 FROM {table} LIMIT 2"))  # noqa: S608
 
 
 def _same_versions(reader: sqlite3.Connection, tx: Tx) -> None:
