@@ -12,7 +12,7 @@ from dogwatch.engine.ledger import Claimed, StepRow
 from dogwatch.engine.masks import Masker
 from dogwatch.engine.parameters import hidden_values
 from dogwatch.engine.scope import Scope, StepView, condition, formula, with_environment
-from dogwatch.engine.templates import render
+from dogwatch.engine.templates import fields, render
 from dogwatch.engine.values import Json
 from dogwatch.errors import PermanentError
 from dogwatch.expressions.conditions import ConditionError, ConditionFailure
@@ -42,6 +42,8 @@ class CelLanguage:
 
         Raises: TemplateError.
         """
+        if not view.claimed.definition.env and next(fields(action), None) is None:
+            return action
         values = values_of(view)
         return with_environment(render(action, values), values["env"])
 
