@@ -198,6 +198,39 @@ async def test_capacity_is_never_exceeded_and_nobody_is_forgotten(database: Data
     assert await database.read(lambda tx: tx.rows("SELECT gate FROM run_gates")) == []
 
 
+async def test_who_cannot_use_a_gate_that_opened_lets_the_next_one_pass(database: Database) -> None:
+    runs = book(database, job("x", locks=["x"]), job("y", locks=["y"]), job("both", locks=["x", "y"]))
+    await runs.register(identity())
+    await start(runs, "x")
+    await start(runs, "y")
+    holds_x, holds_y = await runs.claim("w1", 5)
+    both, waits = await start(runs, "both"), await start(runs, "x")
+    assert not await runs.claim("w1", 5)
+    await finish(runs, holds_x)
+    assert [one.run.run_id for one in await runs.claim("w1", 5)] == [waits.run.run_id]
+    assert (await runs.show(both.run.run_id)).waiting_for == "lock y"
+    await finish(runs, holds_y)
+    assert (await runs.show(both.run.run_id)).waiting_for == ""
+    assert not await runs.claim("w1", 5)
+    assert (await runs.show(both.run.run_id)).waiting_for == "lock x"
+
+
+async def test_a_forgotten_waiter_is_found_by_the_reaper(database: Database) -> None:
+    runs = book(database, job(locks=["x"]))
+    await runs.register(identity())
+    await start(runs)
+    await start(runs)
+    (first,) = await runs.claim("w1", 5)
+    await finish(runs, first)
+    # As if the one that made room had passed it by, since another transaction had its row.
+    await database.write(
+        lambda tx: tx.run("UPDATE runs SET ready = 0, blocked_on = :gate WHERE ended_s IS NULL", gate="lock:x")
+    )
+    assert not await runs.claim("w1", 5)
+    await runs.reap()
+    assert len(await runs.claim("w1", 5)) == 1
+
+
 async def test_a_run_that_waits_for_what_its_parent_holds_is_refused(database: Database) -> None:
     runs = book(database, job(locks=["db-1"]), job("child", locks=["db-1"]), job("free"))
     await runs.register(identity())

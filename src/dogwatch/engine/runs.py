@@ -17,7 +17,7 @@ from dogwatch.engine.action import Action
 from dogwatch.engine.book import advance as advancing
 from dogwatch.engine.book import approvals, claim, intents, meters, orders, output, read, topics, workers
 from dogwatch.engine.book.approvals import IsIn
-from dogwatch.engine.book.claim import Taken
+from dogwatch.engine.book.claim import Haul, Taken
 from dogwatch.engine.book.definitions import Definitions
 from dogwatch.engine.book.encode import refill
 from dogwatch.engine.book.ids import Mint
@@ -37,6 +37,8 @@ T = TypeVar("T")
 # Notices can get lost: whoever waits looks by itself so often.
 _LOOK_S = 1.0
 _REFILLS = 512
+# So often one claim looks further where some of what it found was blocked.
+_ROUNDS = 5
 
 
 # What a run that ended gives to the step of another job that started it.
@@ -293,10 +295,23 @@ class RunBook:
     async def claim(self, worker_id: str, slots: int) -> Sequence[Claimed]:
         if worker_id not in self._busy and not await self._database.read(claim.anything):
             return ()
-        taken = await self._write(lambda tx: claim.claim(tx, self._setting, self._definitions, worker_id, slots))
+        taken: list[Taken] = []
+        for _ in range(_ROUNDS):
+            try:
+                haul = await self._haul(worker_id, slots - len(taken))
+            except DogwatchError:
+                if not taken:
+                    raise
+                break  # what was taken before is the worker's
+            taken += haul.taken
+            if not haul.more or len(taken) >= slots:
+                break
         (self._busy.add if taken else self._busy.discard)(worker_id)
         self._meters.claimed += len(taken)
         return [self._completed(one) for one in taken]
+
+    async def _haul(self, worker_id: str, slots: int) -> Haul:
+        return await self._write(lambda tx: claim.claim(tx, self._setting, self._definitions, worker_id, slots))
 
     def _completed(self, taken: Taken) -> Claimed:
         """Return the run with what is not on disk, or not readable there: the secrets of now."""

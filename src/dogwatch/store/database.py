@@ -70,6 +70,10 @@ class Tx(Protocol):
         """Let no other transaction hold this name until this one ends. Take several in sorted order."""
         ...
 
+    def hurry(self) -> None:
+        """Commit as soon as this function is done: others wait for what it has locked."""
+        ...
+
     def notify(self, topic: str) -> None:
         """Once committed, call every listener of the topic, in all processes on this database."""
         ...

@@ -30,6 +30,11 @@ class Session(Protocol):
 
     def begin(self) -> Tx: ...
 
+    @property
+    def hurried(self) -> bool:
+        """Whether a function wants the transaction committed."""
+        ...
+
     def savepoint(self) -> None: ...
 
     def rollback_to(self) -> None: ...
@@ -177,7 +182,7 @@ class Lane:
         except Exception as error:
             raise _Failed(error) from error
 
-    def _hopefully(self, _session: Session, tx: Tx, jobs: list[_Job[Any]]) -> int:
+    def _hopefully(self, session: Session, tx: Tx, jobs: list[_Job[Any]]) -> int:
         """Raises: _Failed."""
         until_s = time.monotonic() + MOST_S
         for number, job in enumerate(jobs, 1):
@@ -187,7 +192,7 @@ class Lane:
                 raise
             except BaseException as error:
                 raise _Failed(error) from error
-            if time.monotonic() > until_s:
+            if session.hurried or time.monotonic() > until_s:
                 return number
         return len(jobs)
 
@@ -204,7 +209,7 @@ class Lane:
             except BaseException as error:  # noqa: BLE001 - the caller's own
                 job.error = error
                 session.rollback_to()
-            if time.monotonic() > until_s:
+            if session.hurried or time.monotonic() > until_s:
                 return number
         return len(jobs)
 

@@ -44,12 +44,14 @@ class _PostgresTx:
         self._locked: set[str] = set()
         # Sent with the next query that is waited for.
         self._pending: list[tuple[bytes, Mapping[str, Value]]] = []
+        self.hurried = False
         self.topics: list[str] = []
 
     def start(self) -> None:
         self._now_s = None
         self._locked.clear()
         self._pending.clear()
+        self.hurried = False
         self.topics = []
 
     def undo(self, noticed: int) -> None:
@@ -88,6 +90,9 @@ class _PostgresTx:
             # Nobody waits for the answer: what follows on the connection waits for the lock.
             self.send("SELECT pg_advisory_xact_lock(hashtextextended(CAST(:name AS TEXT), 4673))", name=name)
             self._locked.add(name)
+
+    def hurry(self) -> None:
+        self.hurried = True
 
     def notify(self, topic: str) -> None:
         self.topics.append(topic)
@@ -147,6 +152,10 @@ class _PostgresSession:
     def begin(self) -> Tx:
         self._tx.start()
         return self._tx
+
+    @property
+    def hurried(self) -> bool:
+        return self._tx.hurried
 
     def savepoint(self) -> None:
         self._noticed = len(self._tx.topics)

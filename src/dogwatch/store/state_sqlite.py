@@ -51,6 +51,9 @@ class _SqliteTx:
     def lock(self, name: str) -> None:
         """There is one writer: nobody else holds anything."""
 
+    def hurry(self) -> None:
+        """Nobody waits: there is one writer."""
+
     def notify(self, topic: str) -> None:
         self.topics.append(topic)
 
@@ -71,6 +74,10 @@ class _SqliteSession:
         self._plain(self._begin)
         self._tx.now_s = self._clock.now_s()
         return self._tx
+
+    @property
+    def hurried(self) -> bool:
+        return False
 
     def savepoint(self) -> None:
         self._noticed = len(self._tx.topics)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from dogwatch.engine.book import gates, orders, topics
+from dogwatch.engine.book import gates, orders
 from dogwatch.engine.book.definitions import Definitions
 from dogwatch.engine.book.rows import RUN, RUN_COLUMNS, order_of, parsed, run_of, step_of
 from dogwatch.engine.book.setting import Setting, all_of, first_of, listed
@@ -19,8 +19,6 @@ from dogwatch.store.database import Tx
 
 # Runs that are due at the same moment become ready in portions; the next claim takes the next.
 _DUE = 1000
-# So often one claim looks further where all that it found was blocked.
-_ROUNDS = 5
 _PLACEMENTS = (
     "WITH RECURSIVE p (x) AS (SELECT min(placement) FROM runs WHERE ready = 1 UNION ALL "
     "SELECT (SELECT min(placement) FROM runs WHERE ready = 1 AND placement > p.x) FROM p WHERE p.x IS NOT NULL) "
@@ -29,10 +27,17 @@ _PLACEMENTS = (
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that was claimed. definition: as on disk; None where it cannot be read, and why."""
+    """A run that was claimed, and its secret parameters as they are on disk."""
 
     claimed: Claimed
     sealed: bytes | None
+
+
+class Haul(msgspec.Struct, frozen=True, kw_only=True):
+    """What one transaction took. more: some were blocked, and behind them may be others."""
+
+    taken: list[Taken]
+    more: bool
 
 
 def anything(tx: Tx) -> bool:
@@ -48,16 +53,16 @@ def anything(tx: Tx) -> bool:
     return bool(ready) or any(isinstance(time, float) and time <= now_s for time in (wake_s, open_s))
 
 
-def claim(tx: Tx, setting: Setting, definitions: Definitions, worker_id: str, slots: int) -> list[Taken]:
+def claim(tx: Tx, setting: Setting, definitions: Definitions, worker_id: str, slots: int) -> Haul:
     """Raises: Fenced where the worker was declared lost."""
     labels = _worker_labels(tx, worker_id)
     if labels is None or slots <= 0:
-        return []
+        return Haul(taken=[], more=False)
     _wake_due(tx, setting)
     gates.open_due(tx, setting)
-    chosen = _choose(tx, setting, labels, slots)
+    chosen, more = _choose(tx, setting, labels, slots)
     if not chosen:
-        return []
+        return Haul(taken=[], more=more)
     rows = _own(tx, worker_id, chosen)
     steps = _steps(tx, [str(row[0]) for row in rows if row[RUN_COLUMNS + 3]])
     taken = []
@@ -73,7 +78,7 @@ def claim(tx: Tx, setting: Setting, definitions: Definitions, worker_id: str, sl
             run=run, fence=fence, definition=spec, steps=own, order=order_of(cancel, paused, {}),
         )  # fmt: skip
         taken.append(Taken(claimed=claimed, sealed=sealed))
-    return taken
+    return Haul(taken=taken, more=more)
 
 
 def _worker_labels(tx: Tx, worker_id: str) -> Mapping[str, str] | None:
@@ -102,31 +107,22 @@ def _wake_due(tx: Tx, setting: Setting) -> None:
     )
 
 
-def _choose(tx: Tx, setting: Setting, labels: Mapping[str, str], slots: int) -> list[str]:
-    """Return the runs to take: by priority, then age; those whose gates are closed are left out."""
-    chosen: list[str] = []
-    # Each round either takes something or takes what is blocked out of the index.
-    for _ in range(_ROUNDS):
-        candidates = _candidates(tx, setting, labels, slots - len(chosen), chosen)
-        if not candidates:
-            break
-        gated = [run_id for run_id, is_gated in candidates if is_gated]
-        passage = gates.Passage(tx, setting, gated) if gated else None
-        chosen += [
-            run_id for run_id, is_gated in candidates if not is_gated or (passage is not None and passage.admit(run_id))
-        ]
-        if passage is not None:
-            passage.write()
-        if passage is None or len(chosen) >= slots:
-            break
-    else:
-        tx.notify(topics.READY)  # there is more, for the next claim
-    return chosen
+def _choose(tx: Tx, setting: Setting, labels: Mapping[str, str], slots: int) -> tuple[list[str], bool]:
+    """Return the runs to take, by priority, then age; and whether there may be more behind some that were blocked.
+
+    Gates are locked once in a transaction: in a second round their order would be another.
+    """
+    candidates = _candidates(tx, setting, labels, slots)
+    gated = [run_id for run_id, is_gated in candidates if is_gated]
+    if not gated:
+        return [run_id for run_id, _ in candidates], False
+    passage = gates.Passage(tx, setting, gated)
+    chosen = [run_id for run_id, is_gated in candidates if not is_gated or passage.admit(run_id)]
+    passage.write()
+    return chosen, len(chosen) < len(candidates)
 
 
-def _candidates(
-    tx: Tx, setting: Setting, labels: Mapping[str, str], count: int, chosen: Sequence[str]
-) -> list[tuple[str, bool]]:
+def _candidates(tx: Tx, setting: Setting, labels: Mapping[str, str], count: int) -> list[tuple[str, bool]]:
     found: list[Any] = []
     for placement in _fitting(tx, labels):
         found += all_of(
@@ -134,12 +130,10 @@ def _candidates(
             "SELECT priority, queued_s, run_id, gated FROM runs WHERE ready = 1 AND placement = :placement "
             f"ORDER BY priority DESC, queued_s, run_id LIMIT :count{setting.skip}",
             placement=placement,
-            count=count + len(chosen),
+            count=count,
         )
     found.sort(key=lambda row: (-row[0], row[1], row[2]))
-    known = set(chosen)
-    fresh = [(str(row[2]), bool(row[3])) for row in found if row[2] not in known]
-    return fresh[:count]
+    return [(str(row[2]), bool(row[3])) for row in found[:count]]
 
 
 def _fitting(tx: Tx, labels: Mapping[str, str]) -> list[str]:

@@ -47,6 +47,7 @@ def add(tx: Tx, run_id: str, gates: Sequence[Gate]) -> None:
 
 def full(tx: Tx, gates: Sequence[Gate]) -> str:
     """Return the first gate that lets nobody through now, and keep it so until the transaction ends; "" for none."""
+    tx.hurry()
     for gate in sorted(gates, key=lambda gate: gate.name):
         if gate.window_s is not None:
             closed = tx.run("UPDATE gates SET used = used WHERE name = :name AND open_s IS NOT NULL", name=gate.name)
@@ -81,6 +82,7 @@ class Passage:
             gate = Gate(name=name, capacity=capacity, window_s=window_s)
             self._wanted[run_id].append(gate)
             self._gates[name] = gate
+        self._tx.hurry()
         for name in sorted(self._gates):
             self._room[name] = _take(self._tx, self._gates[name])
 
@@ -213,6 +215,7 @@ def let_in(tx: Tx, setting: Setting, name: str, count: int) -> int:
 
 def release(tx: Tx, setting: Setting, run_id: str) -> None:
     """Give back the gates of a run that ended, and let in who waits."""
+    tx.hurry()
     held = all_of(tx, "SELECT gate, held, window_s FROM run_gates WHERE run_id = :run_id ORDER BY gate", run_id=run_id)
     tx.run("DELETE FROM run_gates WHERE run_id = :run_id", run_id=run_id)
     for name, was_held, window_s in held:

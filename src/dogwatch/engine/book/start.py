@@ -21,6 +21,8 @@ from dogwatch.engine.values import Json, Run, RunState, Started, Trigger
 from dogwatch.errors import Conflict
 from dogwatch.store.database import Tx
 
+# The name that access.audit.record locks.
+AUDIT = "audit"
 # A run that is started by a run that is started by … so deep: a job that calls itself without end.
 _DEEPEST = 32
 _COLUMNS = (
@@ -68,6 +70,8 @@ class Opener:
             return Started(run=known, created=False)
         if intent.parent is not None:
             _check_ancestors(tx, self._setting, intent)
+        if intent.gates:
+            tx.lock(AUDIT)  # before the gates: whoever has the trail may want one
         self._concurrency(tx, intent)
         run, values = self._row(tx, intent)
         if not intent.key:
