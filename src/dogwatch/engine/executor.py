@@ -26,8 +26,6 @@ _log = logging.getLogger(__name__)
 
 # A wait shorter than this is kept: to write it down and to claim it again would take longer than it is worth.
 HOLD_S = 2.0
-# A run that was claimed because its time came is kept where this clock is behind the database's by not too much.
-SKEW_S = 60.0
 # An action that was cancelled is cancelled again after this time, and after as long again it is left behind.
 CANCEL_S = 15.0
 MOST_OUTPUT_BYTES = 256 * 1024
@@ -156,10 +154,9 @@ class Execution:
             await self._writer.close()
 
     async def _go_on(self) -> None:
-        first = True
         while True:
             decision, ready = self._next()
-            release = self._may_release(decision, first=first)
+            release = self._may_release(decision)
             await self._write(decision, release=release)
             if decision.state is not None or release:
                 return
@@ -171,7 +168,6 @@ class Execution:
                 self._cancel(name, reason)
             if self._stopping and not self._tasks:
                 return
-            first = False
             await self._wait(decision.wake_s)
             await self._take()
 
@@ -226,12 +222,10 @@ class Execution:
                 self._put(other)
         return False
 
-    def _may_release(self, decision: Decision, *, first: bool) -> bool:
+    def _may_release(self, decision: Decision) -> bool:
         if not decision.parked or self._stopping or decision.state is not None:
             return False
-        if decision.wake_s is None:
-            return True
-        return decision.wake_s - self._now_s > (SKEW_S if first else HOLD_S)
+        return decision.wake_s is None or decision.wake_s - self._now_s > HOLD_S
 
     async def _write(self, decision: Decision, *, release: bool) -> None:
         steps = tuple(self._dirty.values())
