@@ -176,7 +176,7 @@ async def test_orders_say_first_what_they_do(browser: Browser, server: Running, 
         await page.fill("dialog input", "wrong version")
         await page.click("dialog button.primary")
         await expect(page.locator("#run-head .st")).to_have_text("cancelled")
-        assert runs.calls[-1] == ("cancel", "01992222", "local:web", "wrong version")
+        assert runs.calls[-1] == ("cancel", "01992222", "local:console", "wrong version")
 
 
 async def test_a_person_approves(browser: Browser, server: Running, runs: FakeRuns) -> None:
@@ -186,7 +186,7 @@ async def test_a_person_approves(browser: Browser, server: Running, runs: FakeRu
         await page.fill("dialog input", "checked")
         await page.click("dialog button.primary")
         await expect(page.locator("button:has-text('Approve')")).to_have_count(0)
-        assert runs.calls == [("decide", "01993333", "sign-off", "local:web", True, "checked")]
+        assert runs.calls == [("decide", "01993333", "sign-off", "local:console", True, "checked")]
 
 
 async def test_what_failed_is_run_again(browser: Browser, server: Running, runs: FakeRuns) -> None:

@@ -11,10 +11,13 @@ from typing import Any
 import click
 import httpx
 import pytest
+from tests.access import site as access_site
 from tests.fakes import FakeProgram
 from tests.schedules import TABLES, FakeRuns, TimedDatabase, new_scheduler, put, until
 from tests.web_server import Running, running
 
+from dogwatch.access.options import AccessOptions
+from dogwatch.access.permissions import Rule
 from dogwatch.cli import schedule as commands
 from dogwatch.config.section import Section
 from dogwatch.core.clock import ManualClock
@@ -114,8 +117,23 @@ async def test_they_come_in_pages(site: Site) -> None:
     assert refused.status_code == 400
 
 
+async def test_fires_come_in_pages(site: Site) -> None:
+    for number in range(5):
+        await site.post(f"{NIGHTLY}/run", key=f"k{number}")
+    await site.pass_s(120.01, 2)
+    seen, cursor, pages = [], "", 0
+    while pages == 0 or cursor:
+        body = await site.get(f"{NIGHTLY}/fires", limit=2, cursor=cursor)
+        seen += [one["fire"] for one in body["items"]]
+        cursor, pages = body["next_cursor"], pages + 1
+    # Five by hand, at the same time; one started and what was missed before it, at the same time, too.
+    assert (len(seen), len(set(seen)), pages) == (7, 7, 4)
+    refused = await site.client.get(f"{NIGHTLY}/fires", params={"cursor": "x"})
+    assert refused.status_code == 400
+
+
 async def test_pause_resume_and_run(site: Site) -> None:
-    assert (await site.post(f"{NIGHTLY}/pause", reason="moving"))["reason"] == "by local:web: moving"
+    assert (await site.post(f"{NIGHTLY}/pause", reason="moving"))["reason"] == "by local:console: moving"
     assert (await site.get(f"{NIGHTLY}/next", count=2))["times_s"] == [T0 + 60, T0 + 120]
     assert (await site.post(f"{NIGHTLY}/resume"))["state"] == "active"
     first = await site.post(f"{NIGHTLY}/run", key="one")
@@ -145,7 +163,7 @@ async def test_the_commands(site: Site, capsys: pytest.CaptureFixture[str]) -> N
     await site.command("list", "--job", "nothing")
     assert capsys.readouterr().out == "No schedules match.\n"
     await site.command("pause", "report", "--reason", "the disk")
-    assert capsys.readouterr().out == "‖ paused  report\n    by local:web: the disk\n"
+    assert capsys.readouterr().out == "‖ paused  report\n    by local:console: the disk\n"
     await site.command("resume", "report")
     assert capsys.readouterr().out.startswith("● active  report, next in")
     await site.command("run", "nightly/größe", "--key", "k")
@@ -200,3 +218,39 @@ def test_the_next_fires_without_a_daemon(tmp_path: Path) -> None:
 def test_every_command_has_an_example() -> None:
     for name in commands.schedule.list_commands(click.Context(commands.schedule)):
         assert f"dogwatch schedule {name}" in (commands.schedule.commands[name].help or "")
+
+
+async def test_whoever_is_limited_to_labels_has_only_those(tmp_path: Path) -> None:
+    clock = ManualClock(now_s=T0)
+    options = AccessOptions(
+        roles={
+            "shop": (Rule(nouns=("schedule",), verbs=("read", "run"), labels={"team": "shop"}),),
+            "reader": (Rule(nouns=("schedule",), verbs=("read",)),),
+        }
+    )
+    async with access_site(tmp_path, options) as web:
+        database = await open_sqlite(tmp_path / "schedules.db", TABLES, clock)
+        runs = FakeRuns()
+        scheduler = new_scheduler(TimedDatabase(database, clock), runs, clock)
+        await put(scheduler, SPECS)
+        web.program.services.schedules = Schedules(scheduler, database, runs)  # type: ignore[arg-type]
+        try:
+            await web.user("root", "admin")
+            await web.user("sam", "shop")
+            await web.user("rita", "reader")
+            sam, rita = await web.browser("sam"), await web.browser("rita")
+            body = (await sam.get("/api/v1/schedules")).json()
+            assert ([one["name"] for one in body["items"]], body["total"]) == (["nightly/größe"], 1)
+            assert (await sam.post(f"{NIGHTLY}/run", json={})).status_code == 200
+            # What may not be seen does not exist, and its name is not given away.
+            for method, path in (("GET", ""), ("GET", "/next"), ("GET", "/fires"), ("POST", "/run")):
+                answer = await sam.request(method, f"/api/v1/schedules/report{path}", json={})
+                assert (answer.status_code, "report" in answer.json().get("hint", "")) == (404, False)
+            assert (await sam.post(f"{NIGHTLY}/pause", json={})).status_code == 403
+            assert (await rita.get("/api/v1/schedules/report")).status_code == 200
+            assert (await rita.post("/api/v1/schedules/report/run", json={})).status_code == 403
+            actors = [str(request.actor) for request in runs.requests]
+            assert actors == ["user:sam"]
+        finally:
+            await scheduler.stop()
+            await database.close()

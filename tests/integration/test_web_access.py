@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from tests.access import LOCAL, PASSWORD, Site, log_in, site
 
+from dogwatch.access.actor import Actor
 from dogwatch.access.options import AccessOptions, Lockout, SessionOptions
 from dogwatch.access.permissions import Rule
 
@@ -525,3 +526,55 @@ async def test_a_change_that_fails_is_said_to_have_failed(web: Site) -> None:
     await root.post("/api/v1/reload")
     first, second = (e.event for e in reversed(await web.events(verb="reload")))
     assert (first.outcome, second.outcome, second.reason) == ("begun", "failed", "dogwatch.yaml:3: no")
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+
+async def test_runs_and_jobs_of_others_are_not_there(tmp_path: Path) -> None:
+    teams = {
+        "shop-runs": (Rule(nouns=("run", "job"), verbs=("read", "run"), labels={"team": "shop"}),),
+        "reader": (Rule(nouns=("run", "job")), Rule(nouns=("run",), verbs=("cancel",), labels={"team": "shop"})),
+    }
+    async with site(tmp_path, AccessOptions(roles=teams)) as one:
+        runs: Any = one.program.runs
+        for number in range(30):
+            labels = {"team": "blog"} if number % 3 else {"team": "shop"}
+            runs.put(f"run-{number:02}", labels=labels, created_s=one.program.clock.now_s() - number)
+        client = await one.client(token=await one.token("shop-runs"))
+        listed = (await client.get("/api/v1/runs", params={"limit": 8})).json()
+        assert len(listed["items"]) == 8
+        more = (await client.get("/api/v1/runs", params={"limit": 8, "cursor": listed["next_cursor"]})).json()
+        names = [run["run_id"] for run in listed["items"] + more["items"]]
+        assert sorted(names) == [f"run-{number:02}" for number in range(0, 30, 3)]
+        for path in ("", "/steps", "/output"):
+            assert (await client.get(f"/api/v1/runs/run-01{path}")).status_code == 404
+            assert (await client.get(f"/api/v1/runs/run-00{path}")).status_code == 200
+        html = {"accept": "text/html"}
+        assert (await client.get("/runs/run-01", headers=html)).status_code == 404
+        page = (await client.get("/runs", headers=html)).text
+        assert "run-00" in page
+        assert "run-01" not in page
+        assert [job["name"] for job in (await client.get("/api/v1/jobs")).json()["items"]] == ["deploy"]
+        assert (await client.get("/jobs/backup%2Fgr%C3%B6%C3%9Fe%20%3Cb%3E", headers=html)).status_code == 404
+        assert (await client.post("/api/v1/runs/run-00/cancel", json={})).status_code == 403
+        assert (await client.get("/api/v1/schedules")).status_code == 403
+        # Seeing all is not being allowed all.
+        reader = await one.client(token=await one.token("reader"))
+        assert (await reader.get("/api/v1/runs/run-01")).status_code == 200
+        assert (await reader.post("/api/v1/runs/run-01/cancel", json={})).status_code == 403
+        assert (await reader.post("/api/v1/runs/run-00/cancel", json={})).status_code == 200
+        assert (await reader.post("/api/v1/jobs/deploy/runs", json={})).status_code == 403
+
+
+async def test_two_tokens_of_one_name_are_told_apart(web: Site) -> None:
+    one, two = await web.token("viewer"), await web.token("admin")
+    for secret in (one, two):
+        client = await web.client(token=secret)
+        await client.post("/api/v1/targets/shop/pause")
+    actors = {str(e.event.actor) for e in await web.events(actor="token:test#")}
+    assert len(actors) == 2
+    (refused,) = await web.events(outcome="refused")
+    weak = str(refused.event.actor)
+    assert web.access.is_in(Actor(kind="token", name=weak.removeprefix("token:")), "role:viewer")
+    assert not web.access.is_in(Actor(kind="token", name=weak.removeprefix("token:")), "role:admin")

@@ -152,7 +152,7 @@ async def test_orders_reach_the_run(server: Running) -> None:
     late = await ask(server, "POST", "/api/v1/runs/01991111/cancel", {})
     assert (late.status, late.data["code"]) == (409, "conflict")
     assert [call[0] for call in runs.calls] == ["pause", "resume", "decide", "rerun"]
-    assert runs.calls[2][1:] == ("01993333", "sign-off", "local:web", False, "not today")
+    assert runs.calls[2][1:] == ("01993333", "sign-off", "local:console", False, "not today")
     assert runs.calls[3][3:] == (True, "r")
 
 

@@ -11,7 +11,9 @@ import logging
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote_plus, urlencode, urlsplit
+
+import msgspec
 
 from dogwatch.access.options import OidcOptions
 from dogwatch.access.tokens import digest_of, new_secret
@@ -32,6 +34,7 @@ _LOGINS_KEPT = 10_000
 _METADATA_S = 3600.0
 _KEYS_EVERY_S = 30.0
 _LEEWAY_S = 60
+_ANSWER_BYTES = 1024 * 1024
 
 
 class Provider:
@@ -122,34 +125,38 @@ class Provider:
             raise NotAllowed("this login is not under way (any more)", hint="begin again from the login page")
         return found
 
-    def _client(self, **options: Any) -> Any:
-        from authlib.integrations.httpx_client import AsyncOAuth2Client
-
-        context = ssl.create_default_context(cafile=self.options.ca or None)
-        return AsyncOAuth2Client(
-            client_id=self.options.client_id,
-            client_secret=self.options.client_secret or None,
-            verify=context,
-            timeout=_TIMEOUT_S,
-            follow_redirects=False,
-            trust_env=False,
-            **options,
-        )
-
-    async def _fetched(self, address: str, token: str = "") -> dict[str, Any]:
+    async def _asked(
+        self,
+        address: str,
+        *,
+        form: Mapping[str, str] | None = None,
+        token: str = "",
+        login: tuple[str, str] | None = None,
+    ) -> tuple[int, dict[str, Any]]:
+        """Return the status and the JSON of an answer. form: is posted. Raises: Unreachable."""
         import httpx
-        import msgspec
 
         headers = {"Accept": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
-        context = ssl.create_default_context(cafile=self.options.ca or None)
         try:
-            async with httpx.AsyncClient(verify=context, timeout=_TIMEOUT_S, trust_env=False) as client:
-                answer = await client.get(address, headers=headers)
-            if answer.status_code != 200:
-                raise Unreachable(f"the OpenID provider answered {answer.status_code} at {address}")
-            return msgspec.json.decode(answer.content, type=dict[str, Any])
-        except (httpx.HTTPError, OSError, msgspec.MsgspecError) as error:
+            context = ssl.create_default_context(cafile=self.options.ca or None)
+            async with httpx.AsyncClient(verify=context, timeout=_TIMEOUT_S, trust_env=False, auth=login) as client:
+                method = "GET" if form is None else "POST"
+                async with client.stream(method, address, headers=headers, data=form) as answer:
+                    content = b""
+                    async for part in answer.aiter_bytes():
+                        content += part
+                        if len(content) > _ANSWER_BYTES:
+                            raise Unreachable(f"the OpenID provider's answer at {address} is too large")
+                    status = answer.status_code
+            return status, msgspec.json.decode(content, type=dict[str, Any])
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, msgspec.MsgspecError) as error:
             raise Unreachable(f"cannot ask the OpenID provider at {address}: {error}") from error
+
+    async def _fetched(self, address: str, token: str = "") -> dict[str, Any]:
+        status, answer = await self._asked(address, token=token)
+        if status != 200:
+            raise Unreachable(f"the OpenID provider answered {status} at {address}")
+        return answer
 
     async def _described(self) -> dict[str, Any]:
         now_s = self._clock.monotonic_s()
@@ -184,24 +191,27 @@ class Provider:
         return self._keys
 
     async def _exchange(self, code: str, redirect_uri: str, verifier: str) -> Mapping[str, Any]:
-        import httpx
-        from authlib.common.errors import AuthlibBaseError
-
         metadata = await self._described()
         methods = metadata.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
-        method = "client_secret_basic" if "client_secret_basic" in methods else "client_secret_post"
-        if not self.options.client_secret:
-            method = "none"
-        try:
-            async with self._client(redirect_uri=redirect_uri, token_endpoint_auth_method=method) as client:
-                token: Mapping[str, Any] = await client.fetch_token(
-                    str(metadata["token_endpoint"]), grant_type="authorization_code", code=code, code_verifier=verifier
-                )
-        except AuthlibBaseError as error:
-            raise NotAllowed(f"the provider does not take its code back: {error.error or 'no reason'}") from error
-        except (httpx.HTTPError, OSError, ValueError) as error:
-            raise Unreachable(f"cannot ask the OpenID provider for a token: {error}") from error
-        return token
+        form = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": redirect_uri,
+            "code_verifier": verifier,
+        }
+        login: tuple[str, str] | None = None
+        if self.options.client_secret and "client_secret_basic" in methods:
+            # RFC 6749 §2.3.1: as in a form.
+            login = (quote_plus(self.options.client_id), quote_plus(self.options.client_secret))
+        else:
+            form["client_id"] = self.options.client_id
+            if self.options.client_secret:
+                form["client_secret"] = self.options.client_secret
+        status, answer = await self._asked(str(metadata["token_endpoint"]), form=form, login=login)
+        if status != 200:
+            why = str(answer.get("error") or f"it answered {status}")
+            raise NotAllowed(f"the provider does not take its code back: {why[:100]}")
+        return answer
 
     async def _verified(self, id_token: str, nonce: str) -> dict[str, Any]:
         """Return the claims of an ID token that is the provider's, for us, for this login, and of now."""

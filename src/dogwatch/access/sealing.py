@@ -10,14 +10,17 @@ from pathlib import Path
 from dogwatch.errors import PermanentError, Unreachable
 
 _NONCE = 12
+_KEY = 32
+_KEYS_KEPT = 20
 _VERSION = b"\x01"
 
 
 class KeySealer:
-    """Seals with ChaCha20-Poly1305 under one key of 32 bytes."""
+    """Seals with ChaCha20-Poly1305 under a key of 32 bytes. former: keys that only open what they sealed."""
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, *former: bytes) -> None:
         self._key = key
+        self._former = former
 
     def seal(self, data: bytes) -> bytes:
         """Return what may be stored. Two seals of the same data differ."""
@@ -35,15 +38,15 @@ class KeySealer:
         from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
         nonce, text = sealed[1 : 1 + _NONCE], sealed[1 + _NONCE :]
-        try:
-            if sealed[:1] != _VERSION:
-                raise InvalidTag
-            return ChaCha20Poly1305(self._key).decrypt(nonce, text, _VERSION)
-        except (InvalidTag, ValueError):
-            raise PermanentError(
-                "a secret parameter cannot be opened: it was sealed with another key",
-                hint="engine.key, or state.key beside the state, must be the one of then",
-            ) from None
+        for key in (self._key, *self._former) if sealed[:1] == _VERSION else ():
+            try:
+                return ChaCha20Poly1305(key).decrypt(nonce, text, _VERSION)
+            except (InvalidTag, ValueError):
+                continue
+        raise PermanentError(
+            "a secret parameter cannot be opened: it was sealed with another key",
+            hint="engine.key, or state.key beside the state, must be the one of then",
+        )
 
 
 def sealer_of_text(text: str) -> KeySealer:
@@ -67,20 +70,41 @@ class FileSealer:
 
     def _found(self) -> KeySealer:
         if self._sealer is None:
-            self._sealer = KeySealer(_key_of(self._path))
+            self._sealer = KeySealer(*_keys_of(self._path))
         return self._sealer
 
 
-def _key_of(path: Path) -> bytes:
+def rotate_key(path: Path) -> int:
+    """Put a new key before those of a file, and return how many it holds now. What was sealed can still be opened.
+
+    Whoever has the file open goes on with the old key until it starts again.
+    Raises: PermanentError, Unreachable.
+    """
+    keys = [secrets.token_bytes(_KEY), *_keys_of(path)][:_KEYS_KEPT]
+    new = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    try:
+        _write(new, b"".join(keys))
+        new.replace(path)
+    except OSError as error:
+        raise Unreachable(f"cannot use the key {path}: {error.strerror}") from error
+    return len(keys)
+
+
+def _write(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _keys_of(path: Path) -> list[bytes]:
+    """Return the keys of a file, the newest first; made with one if it is not there."""
     try:
         if not path.exists():
             # Whole or not at all: a key that was cut off would lose what it sealed.
             new = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(32))
-                file.flush()
-                os.fsync(file.fileno())
+            _write(new, secrets.token_bytes(_KEY))
             os.link(new, path)
             new.unlink()
         key = path.read_bytes()
@@ -88,6 +112,6 @@ def _key_of(path: Path) -> bytes:
         key = path.read_bytes()
     except OSError as error:
         raise Unreachable(f"cannot use the key {path}: {error.strerror}") from error
-    if len(key) != 32:
+    if not key or len(key) % _KEY:
         raise PermanentError(f"{path} is not a key of Dogwatch's", hint="restore it from a backup")
-    return key
+    return [key[at : at + _KEY] for at in range(0, len(key), _KEY)]

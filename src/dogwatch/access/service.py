@@ -175,9 +175,14 @@ class Access:
                 return None
             name = owner.name
             scope = scope.within(self.rights_of(self.roles_of(owner)))
-        actor = Actor(kind="token", name=token.name)
-        self._see(actor, token.roles, ())
+        # Names are their owners' choice, and two may be the same: who it was must not be in doubt.
+        actor = Actor(kind="token", name=f"{token.name}#{token.id}")
+        self._see(actor, [role for role in token.roles if self._covers(scope, role)], ())
         return Identity(actor=actor, rights=scope, how="token", user=name, key=token.id)
+
+    def _covers(self, rights: Rights, role: str) -> bool:
+        whole = self.rights_of((role,)).table()
+        return bool(whole) and rights.within(self.rights_of((role,))).table() == whole
 
     def _see(self, actor: Actor, roles: Sequence[str], groups: Sequence[str]) -> None:
         if len(self._seen_in) >= _MOST_SEEN:

@@ -386,6 +386,40 @@ def role_show(client: Client, name: str, as_json: bool) -> None:
     print_table(["VERBS", "NOUNS", "LABELS"], rows, cut=(1,))
 
 
+# -- the key of stored secrets -----------------------------------------------------------------------------------------
+
+
+@click.group()
+def key() -> None:
+    """The key that seals stored secrets, such as secret parameters of runs.
+
+    \b
+    Example:
+      dogwatch key rotate --data /var/lib/dogwatch
+    """
+
+
+@key.command("rotate")
+@click.option("--data", metavar="FOLDER", help="The daemon's data folder.")
+def key_rotate(data: str | None) -> None:
+    """Seal with a new key from the daemon's next start on; what was sealed before can still be opened.
+
+    \b
+    Example:
+      dogwatch key rotate --data /var/lib/dogwatch
+    """
+    from pathlib import Path
+
+    from dogwatch.access.sealing import rotate_key
+    from dogwatch.daemon.paths import default_data_dir
+
+    path = (Path(data) if data else default_data_dir(os.environ)) / "state.key"
+    if not path.exists():
+        raise UsageError(f"there is no {path}", hint="name the daemon's data folder with --data; nothing is sealed yet")
+    count = rotate_key(path)
+    click.echo(f"{path} holds {count} keys; restart the daemon to seal with the new one")
+
+
 # -- contexts ----------------------------------------------------------------------------------------------------------
 
 

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "audit": ("dogwatch.cli.audit", "audit", "The audit trail: search, verify, export."),
     "login": ("dogwatch.cli.access", "login", "Log in to a daemon, and keep its token in a context."),
     "context": ("dogwatch.cli.access", "context", "The daemons that you talk to."),
+    "key": ("dogwatch.cli.access", "key", "The key that seals stored secrets."),
     "debug": ("dogwatch.cli.debug", "debug", "Look inside the running daemon."),
     "completion": ("dogwatch.cli.completion", "completion", "Print shell completion for bash, zsh or fish."),
 }

@@ -156,7 +156,7 @@ def option_doc(field: FieldShape, docs: dict[str, str]) -> str:
     """Return what an option is: its own text, else what the struct below it says of itself."""
     shapes = field.shape.options if isinstance(field.shape, UnionShape) else (field.shape,)
     below = [first_sentence(shape.type) for shape in shapes if isinstance(shape, StructShape)]
-    return field.doc or docs.get(field.name, "") or " ".join(below)
+    return field.doc or docs.get(field.name, "") or docs.get(field.key, "") or " ".join(below)
 
 
 def written(shape: Shape, value: Any) -> Any:
@@ -230,7 +230,9 @@ def field_docs(cls: type[Any]) -> dict[str, str]:
     ends where the next one does. A subclass's text wins over its base's.
     """
     docs: dict[str, str] = {}
-    names = [field.name for field in msgspec.structs.fields(cls)]
+    fields = msgspec.structs.fields(cls)
+    # Both: some keys (`from`) cannot be names in Python.
+    names = list(dict.fromkeys(name for field in fields for name in (field.name, field.encode_name)))
     if not names:
         return docs
     name = "|".join(sorted(names, key=len, reverse=True))

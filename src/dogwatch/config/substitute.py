@@ -1,4 +1,4 @@
-"""`${NAME}`, `${NAME:-default}` and `${file:/path}` inside of values. `$${` stands for `${`.
+"""`${NAME}`, `${NAME:-default}`, `${file:/path}` and `${vault:path#key}` inside of values. `$${` stands for `${`.
 
 What is put in is never read as YAML: it stays one value, whatever it contains.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from dogwatch.config.files import SecretFiles
 from dogwatch.config.nodes import ListNode, MapNode, Node, ScalarNode, problem, quoted
 from dogwatch.config.nodes import Path as NodePath
+from dogwatch.config.vault import VaultSecrets
 from dogwatch.core.component import nearest
 from dogwatch.errors import Problem
 
@@ -41,6 +42,7 @@ class Substitution:
         self.names: set[str] = set()
         self._environ = environ
         self._files = files
+        self._vault = VaultSecrets(environ)
         self._seen: set[int] = set()
 
     def apply(self, root: Node) -> None:
@@ -76,7 +78,7 @@ class Substitution:
             if match[1] is None:
                 faults.append((f"{quoted(match.string[match.start() :][:20])} is not a substitution", _ESCAPE_HINT))
                 return ""
-            hidden = hidden or match[1].startswith("file:")
+            hidden = hidden or match[1].startswith(("file:", "vault:"))
             try:
                 return self._value(match[1], node)
             except ValueError as error:
@@ -100,6 +102,8 @@ class Substitution:
                 raise ValueError("${file:} names no file", "write ${file:/path/to/file}")
             # A relative path is relative to the file that names it, wherever the daemon was started.
             return self._files.text(Path(node.file).parent / name)
+        if inner.startswith("vault:"):
+            return self._vault.text(inner.removeprefix("vault:"))
         name, separator, default = inner.partition(":-")
         if not _NAME.fullmatch(name):
             raise ValueError(f"{quoted('${' + inner + '}')} is not a substitution", _ESCAPE_HINT)

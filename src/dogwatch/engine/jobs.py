@@ -290,7 +290,7 @@ def _calls_in_circles(jobs: Sequence[JobSpec], at: Mapping[str, int]) -> Iterato
         yield Fault(places[cycle[0], cycle[1]], f"the jobs call each other in a circle: {' → '.join(cycle)}")
 
 
-def warnings(jobs: Sequence[JobSpec]) -> Iterator[str]:
+def job_warnings(jobs: Sequence[JobSpec]) -> Iterator[str]:
     """Yield what is allowed and yet worth a line in the log when the configuration is taken over."""
     for job in jobs:
         for name, value in job.secrets.items():

@@ -24,18 +24,18 @@ from dogwatch.core.values import Event
 from dogwatch.engine.action import Action
 from dogwatch.engine.book.approvals import IsIn
 from dogwatch.engine.book.intents import Sealer
+from dogwatch.engine.jobs import job_warnings
 from dogwatch.engine.parameters import check_parameters
 from dogwatch.engine.plan import JobPlan, plan
 from dogwatch.engine.port import Runs
 from dogwatch.engine.runs import Means, RunBook
 from dogwatch.engine.scene import Services
-from dogwatch.engine.scope import job_outputs
+from dogwatch.engine.scope import job_outputs, start_text
 from dogwatch.engine.section import ENGINE, EngineOptions
 from dogwatch.engine.spec import JobSpec
-from dogwatch.engine.templates import TemplateError, render_text
-from dogwatch.engine.values import Json, RunFilter, RunState, StartRun
+from dogwatch.engine.values import RunFilter, RunState, StartRun
 from dogwatch.engine.worker import READY, Worker, WorkerOptions, boottime_s, identity
-from dogwatch.errors import DogwatchError, NotFound, TransientError, UsageError
+from dogwatch.errors import DogwatchError, NotFound, TransientError
 from dogwatch.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,8 @@ class EnginePart:
     def put_in_force(self, jobs: dict[str, JobSpec], options: EngineOptions) -> None:
         """Use these from now on. With other options another worker follows, once this one's runs have let go."""
         self.jobs = jobs
+        for text in job_warnings(tuple(jobs.values())):
+            log.warning("%s", text)
         if options != self.options:
             self.options = options
             self.runs.use(self._means(options))
@@ -255,7 +257,7 @@ class EnginePart:
             actions=around.actions,
             clock=around.clock,
             check=check_parameters,
-            render=_render,
+            render=start_text,
             sealer=self._sealer(options),
             outputs=job_outputs,
             output_bytes=options.output,
@@ -294,10 +296,3 @@ class _Change:
 
     async def discard(self) -> None:
         pass
-
-
-def _render(text: str, values: Mapping[str, Json]) -> str:
-    try:
-        return render_text(text, values)
-    except TemplateError as error:
-        raise UsageError(str(error), hint=error.hint) from error

@@ -34,7 +34,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class SendRate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """max: messages sent in any period of length `per`; more wait."""
+    """How many messages are sent; more wait. max: in any period. per: its length."""
 
     max: Count
     per: Seconds
@@ -46,7 +46,7 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     concurrency: messages on their way at the same time; 1 keeps their order. timeout: of one attempt. retry: how long
     a message is tried. rate: how many in a period. title, text: Jinja templates in place of the message's own.
     queue: messages that may wait; of more, the oldest become dead letters. keep: how long what was delivered stays in
-    the list, keep_dead: and what was not.
+    the list. keep_dead: and what was not.
     """
 
     channel: Channel

@@ -12,7 +12,7 @@ from litestar.params import JSONBody
 from dogwatch.access.actor import Actor, Subject
 from dogwatch.access.oidc import Provider
 from dogwatch.access.tokens import Token
-from dogwatch.errors import DogwatchError, NotFound, TransientError
+from dogwatch.errors import DogwatchError, NotAllowed, NotFound, TransientError, Unreachable
 from dogwatch.web.api.models import refusals
 from dogwatch.web.context import Ctx, WebContext
 from dogwatch.web.permissions import FORM, FORM_KNOWN, PUBLIC, same
@@ -154,7 +154,7 @@ async def oidc_begin(ctx: Ctx, request: Asked) -> Response[bytes]:
     target = own_path(request.query_params.get("next", "/"))
     try:
         where = await _provider(ctx).begin(secret, _redirect_uri(ctx, request), target)
-    except TransientError as error:
+    except (TransientError, Unreachable) as error:
         return _login_page(ctx, request, error=error, next=target)
     answer = Response(b"", status_code=303, headers={"Location": where})
     answer.set_cookie(cookie)
@@ -170,7 +170,7 @@ async def oidc_callback(ctx: Ctx, request: Asked) -> Response[bytes]:
         )
         kept = await access.keep_oidc_user(user, address)
         if kept.disabled:
-            raise NotFound("this user is disabled here")
+            raise NotAllowed("this user is disabled here")
         secret, _session = await access.begin(kept, address=address, agent=request.headers.get("user-agent", ""))
     except DogwatchError as error:
         stranger = Actor(kind="anonymous", name="", address=address)

@@ -29,8 +29,8 @@ FORM: dict[str, Any] = {_KEY: "public", "form": True}
 FORM_KNOWN: dict[str, Any] = {_KEY: "known", "form": True}
 
 
-# Things without labels: whoever is limited to some labels has none of it.
-_WHOLE = frozenset({"user", "token", "role", "program"})
+# Things without labels, or whose labels nothing looks at yet: whoever is limited to some labels has none of it.
+_WHOLE = frozenset({"user", "token", "role", "program", "worker", "schedule", "webhook", "notification"})
 
 
 def may(noun: str, verb: str = "read", *, public: str = "", whole: bool = False) -> dict[str, Any]:

@@ -148,7 +148,7 @@ async def _run_values(ctx: WebContext, run: Run) -> dict[str, Any]:
         "graph": run_view.graph(steps),
         "bars": run_view.timeline(run, steps[:_STEPS_SHOWN], ctx.services.clock.now_s()),
         "steps_more": max(0, len(steps) - _STEPS_SHOWN),
-        "orders": run_view.orders(run, steps),
+        "orders": [order for order in run_view.orders(run, steps) if ctx.may("run", order.needs)],
         "children": children.items,
         "steps": steps,
         "node_width": run_view.NODE_WIDTH,

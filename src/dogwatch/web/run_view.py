@@ -146,13 +146,14 @@ def timeline(run: Run, steps: Sequence[StepRun], now_s: float) -> list[Bar]:
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """Something a person may ask of a run now. verb: of the API. effects: what it will do, a line each.
+    """Something a person may ask of a run now. verb: of the API. needs: the permission on runs.
 
-    asks: the label of the text field beside it, "" for none. step: of a decision.
+    effects: what it will do, a line each. asks: the label of the text field beside it, "" for none.
     """
 
     key: str
     verb: str
+    needs: str
     title: str
     effects: Sequence[str]
     asks: str = ""
@@ -174,14 +175,27 @@ def orders(run: Run, steps: Sequence[StepRun]) -> list[Order]:
     running = _list(named[StepState.RUNNING])
     if run.state == RunState.PAUSED:
         found.append(
-            Order(key="resume", verb="resume", title="Resume", effects=["Steps whose turn it is begin again."])
+            Order(
+                key="resume",
+                verb="resume",
+                needs="change",
+                title="Resume",
+                effects=["Steps whose turn it is begin again."],
+            )
         )
     elif run.state in (RunState.RUNNING, RunState.QUEUED):
         effects = ["No further step begins until it is resumed."]
         if running:
             effects.append(f"What runs ends by itself: {running}.")
         found.append(
-            Order(key="pause", verb="pause", title="Pause", effects=effects, asks="Why (kept in the audit trail)")
+            Order(
+                key="pause",
+                verb="pause",
+                needs="change",
+                title="Pause",
+                effects=effects,
+                asks="Why (kept in the audit trail)",
+            )
         )
     effects = [f"Ends what runs: {running}."] if running else []
     rest = _list([*named[StepState.WAITING], *named[StepState.PENDING]])
@@ -192,6 +206,7 @@ def orders(run: Run, steps: Sequence[StepRun]) -> list[Order]:
         Order(
             key="cancel",
             verb="cancel",
+            needs="cancel",
             title="Cancel",
             effects=effects,
             asks="Why (kept in the run and the audit trail)",
@@ -207,6 +222,7 @@ def _decisions(step: StepRun, steps: Sequence[StepRun]) -> list[Order]:
         Order(
             key=f"approve-{step.name}",
             verb="decide",
+            needs="approve",
             title="Approve" if step.name == "approve" else f"Approve {step.name}",
             effects=[f"The run goes on{f' with {after}' if after else ''}."],
             asks="Comment",
@@ -215,6 +231,7 @@ def _decisions(step: StepRun, steps: Sequence[StepRun]) -> list[Order]:
         Order(
             key=f"reject-{step.name}",
             verb="decide",
+            needs="approve",
             title="Reject" if step.name == "approve" else f"Reject {step.name}",
             effects=[f"The step {step.name} fails{f', and {after} does not begin' if after else ''}."],
             asks="Why",
@@ -230,6 +247,7 @@ def _again(run: Run, named: Mapping[StepState, Sequence[str]]) -> list[Order]:
         Order(
             key="rerun",
             verb="rerun",
+            needs="run",
             title="Run again",
             effects=[f"Starts a new run of {run.job} with the same parameters.", f"All steps: {_list(everything)}."],
             body={"failed_only": False},
@@ -244,6 +262,7 @@ def _again(run: Run, named: Mapping[StepState, Sequence[str]]) -> list[Order]:
             Order(
                 key="rerun-failed",
                 verb="rerun",
+                needs="run",
                 title="Run again what failed",
                 effects=[
                     "Starts a new run with the same parameters.",

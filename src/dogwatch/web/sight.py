@@ -13,7 +13,7 @@ import msgspec
 
 from dogwatch.access.actor import Subject
 from dogwatch.access.identity import Identity
-from dogwatch.access.permissions import Filter, everything
+from dogwatch.access.permissions import Filter, Permission, everything
 from dogwatch.access.service import Access
 from dogwatch.app import Services
 from dogwatch.config.status import ReloadControl, ReloadRecord
@@ -25,8 +25,10 @@ from dogwatch.hosts.view import HostsView, HostView
 from dogwatch.probes.probe import ProbeResult
 from dogwatch.probes.view import TargetView, WatchView
 from dogwatch.store.protocol import Store
+from dogwatch.web.seen_runs import SeenRuns, seen_plan, sees_all_runs
 
 _MOST_LOOKED_AT = 10_000
+_RUNS = Permission("run", "read")
 
 
 def host_labels(name: str) -> Mapping[str, str]:
@@ -188,6 +190,9 @@ def seen_services(services: Services, identity: Identity, access: Access) -> Ser
         changes["hosts"] = SeenHosts(services.hosts, rights.filter("host"))
     if rights.filter("probe") is not everything:
         changes["store"] = SeenStore(services.store, watch)
+    if not sees_all_runs(identity):
+        runs = SeenRuns(services.runs, identity, access)
+        changes["runs"], changes["plan"] = runs, seen_plan(services.plan, runs)
     if rights.filter("program") is not everything:
         changes["findings"] = tuple
     if rights.restricted("probe", "host", "program"):
@@ -245,6 +250,8 @@ def event_filter(services: Services, identity: Identity) -> Any:
                 return probes(services.watch.target(name).labels)
             except NotFound:
                 return False
+        if event.topic == "run":
+            return rights.may(_RUNS)  # says only that something has changed
         if event.topic == "sample":
             return hosts(host_labels(_of(event.data, "host")))
         return program is everything

@@ -210,15 +210,17 @@ class Hooks:
         starter, one = self._starter(route, one, reading, Actor(kind="webhook", name=one.endpoint, address=one.remote))
         for _ in range(_RACES):
             work = partial(_store, one=one, reading=reading, starter=starter, verified=verified, route=route)
+            known = partial(_duplicate, reading=reading, verified=verified, route=route)
             try:
-                answer, _kept = await self._database.write(work)
-            except deliveries.Raced:
-                continue
+                answer: Answer | None = await self._database.write(work)
+            except deliveries.Known:
+                answer = await self._database.write(known)
             except Conflict as error:
                 one, starter = _refused_by_job(one, str(error)), None
                 continue
-            route.count("duplicate" if answer.state == "duplicate" else one.state.value)
-            return answer
+            if answer is not None:
+                route.count("duplicate" if answer.state == "duplicate" else one.state.value)
+                return answer
         raise TransientError("the delivery changes hands too often")
 
     def _starter(self, route: Route, one: Delivery, reading: Reading, actor: Actor) -> tuple[Starter | None, Delivery]:
@@ -386,28 +388,38 @@ def _refused_by_job(one: Delivery, reason: str) -> Delivery:
 
 def _store(
     tx: Tx, *, one: Delivery, reading: Reading, starter: Starter | None, verified: Verified, route: Route
-) -> tuple[Answer, Delivery]:
-    """Store a delivery with its run, or find the one that it repeats. A function of its transaction only.
+) -> Answer:
+    """Store a delivery with its run. A function of its transaction only.
 
-    Raises: Raced, Conflict.
+    Raises: Known, Conflict.
     """
-    now_s = tx.now_s
+    deliveries.remember(tx, one.endpoint, one.delivery_id, _proofs(tx.now_s, reading, verified, route))
+    one = _started(tx, one, starter)
+    deliveries.insert(tx, one, reading.content)
+    if reading.ping:
+        return Answer(status=200, id=one.delivery_id, state="pong")
+    return Answer(status=202, id=one.delivery_id, state=one.state.value, run=one.run_id)
+
+
+def _duplicate(tx: Tx, *, reading: Reading, verified: Verified, route: Route) -> Answer | None:
+    """Return the answer to what is known; None where it is not known any more."""
+    name = route.endpoint.name
+    known = deliveries.seen(tx, name, sorted(_proofs(tx.now_s, reading, verified, route)))
+    if not known:
+        return None
+    deliveries.count_duplicate(tx, known)
+    return Answer(status=200, id=known, state=DeliveryState.DUPLICATE.value)
+
+
+def _proofs(now_s: float, reading: Reading, verified: Verified, route: Route) -> dict[str, float]:
+    """Return what the delivery is known again by, and until when."""
     remember_s = now_s + route.endpoint.remember
     proofs: dict[str, float] = {}
     if reading.known_by:
         proofs[f"id:{reading.known_by}"] = remember_s
     if verified.proof:
         proofs[f"signed:{verified.proof}"] = remember_s if verified.until_s is None else verified.until_s + 60.0
-    known = deliveries.seen(tx, one.endpoint, list(proofs))
-    if known:
-        deliveries.count_duplicate(tx, known)
-        return Answer(status=200, id=known, state=DeliveryState.DUPLICATE.value), one
-    deliveries.remember(tx, one.endpoint, one.delivery_id, proofs)
-    one = _started(tx, one, starter)
-    deliveries.insert(tx, one, reading.content)
-    if reading.ping:
-        return Answer(status=200, id=one.delivery_id, state="pong"), one
-    return Answer(status=202, id=one.delivery_id, state=one.state.value, run=one.run_id), one
+    return proofs
 
 
 def _store_replay(

@@ -52,7 +52,10 @@ class GithubScheme(Scheme, frozen=True, kw_only=True):
 
 
 class GitlabScheme(Scheme, frozen=True, kw_only=True):
-    """GitLab: the secret itself in `X-Gitlab-Token`. Where GitLab signs (webhook-signature), use `standard`."""
+    """GitLab: the secret itself in `X-Gitlab-Token`. Where GitLab signs (webhook-signature), use `standard`.
+
+    secrets: those that are accepted: two while one is changed.
+    """
 
     kind: ClassVar[str] = "gitlab"
 
@@ -103,7 +106,7 @@ class StandardScheme(Scheme, frozen=True, kw_only=True):
 class StripeScheme(Scheme, frozen=True, kw_only=True):
     """Stripe: `Stripe-Signature: t=…,v1=…`, HMAC-SHA256 of the timestamp, a point and the body.
 
-    header: for others who sign in the same way.
+    secrets: those that are accepted. header: for others who sign in the same way.
     """
 
     kind: ClassVar[str] = "stripe"
@@ -136,6 +139,7 @@ class StripeScheme(Scheme, frozen=True, kw_only=True):
 class HmacScheme(Scheme, frozen=True, kw_only=True):
     """Any HMAC in a header.
 
+    secrets: those that are accepted.
     header: which. algorithm: sha1, sha256, sha384 or sha512. encoding: hex or base64. prefix: before the signature,
     such as `sha256=`. signed: what is signed, of `{body}`, `{timestamp}` and `{id}`; Slack has
     `v0:{timestamp}:{body}`. timestamp_header, id_header, event_header: where those are. repeats: whether the same
@@ -195,6 +199,7 @@ class HmacScheme(Scheme, frozen=True, kw_only=True):
 class TokenScheme(Scheme, frozen=True, kw_only=True):
     """A secret that is sent as it is, in a header or, where the sender can do no better, in the query.
 
+    secrets: those that are accepted.
     header: which. prefix: before the secret, such as `Bearer `. query: the name in the query, in place of a header.
     id_header, event_header: where the sender says what it sends.
     """
@@ -231,9 +236,9 @@ class TokenScheme(Scheme, frozen=True, kw_only=True):
 
 
 class NoScheme(Scheme, frozen=True, kw_only=True):
-    """No signature at all: everybody who reaches the address can start the job. It has to be said: `unsafe: true`.
+    """No signature at all: everybody who reaches the address can start the job. It has to be said.
 
-    id_header, event_header: where the sender says what it sends.
+    secrets: none. unsafe: true, to say so. id_header, event_header: where the sender says what it sends.
     """
 
     kind: ClassVar[str] = "none"

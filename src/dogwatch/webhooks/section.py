@@ -32,7 +32,7 @@ VARIABLES: Mapping[str, str] = {
 
 
 class HookRate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """At most `max` deliveries in any period of length `per`; more are answered 429."""
+    """How many deliveries are taken; more are answered 429. max: in any period. per: its length."""
 
     max: Count
     per: Seconds

@@ -10,7 +10,7 @@ import pytest
 from tests.jobbing import JOBS, load_jobs, new_run, new_scope, problems, seen
 
 from dogwatch.engine.graph_check import before_each, levels_of, needs_of
-from dogwatch.engine.jobs import warnings
+from dogwatch.engine.jobs import job_warnings
 from dogwatch.engine.scope import job_outputs, start_text
 from dogwatch.engine.spec import JobSpec, StepSpec
 from dogwatch.engine.values import StepRun, StepState
@@ -77,7 +77,7 @@ def test_what_steps_read_is_checked_through_the_graph() -> None:
 
 def test_short_secrets_are_warned_of() -> None:
     (job,) = load_jobs("jobs: [{name: x, secrets: {pin: '123', token: long enough}, steps: [{name: a, wait: 1s}]}]")
-    assert list(warnings([job])) == ["job x: the secret 'pin' is shorter than 4 characters and not masked"]
+    assert list(job_warnings([job])) == ["job x: the secret 'pin' is shorter than 4 characters and not masked"]
 
 
 def test_the_environment_of_a_job_is_filled_in() -> None:

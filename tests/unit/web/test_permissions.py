@@ -59,6 +59,7 @@ OPEN = {
     "GET /setup",
     "GET /static/{version:str}/{name:path}",
     "POST /api/v1/login",
+    "POST /hooks/{name:str}",
     "POST /login",
     "POST /ping/{ping_id:str}",
     "POST /ping/{ping_id:str}/{action:str}",

@@ -43,6 +43,9 @@ class ProgramFailed(PermanentError):
 class ExecAction(Action, frozen=True, kw_only=True):
     """Runs a shell script or a program on the machine of the worker. Nothing of it runs on when the step has ended.
 
+    The program sees DOGWATCH_RUN_ID, _JOB, _STEP, _ATTEMPT and _IDEMPOTENCY_KEY. What it writes to the file
+    $DOGWATCH_OUTPUT as lines `name=value`, or `name<<END`, lines and `END`, are further outputs.
+
     run: a script, for bash -eu -o pipefail, or sh -eu where there is no bash. command: a program and its arguments
     instead, without a shell. interpreter: what runs the script, which becomes its last argument: `python3 -c`.
     env: added to a clean environment. cwd: where it runs. stdin: what it reads. user: who runs it; needs root.
@@ -50,8 +53,6 @@ class ExecAction(Action, frozen=True, kw_only=True):
     ok: exit codes that mean success. grace: from SIGTERM to SIGKILL, when it is cancelled or its time is over.
     output: what becomes of its standard output: text: the last 64 KiB are the output `stdout`; json: also parsed, in
     `json`; lines: also as a list, in `lines`; none: only in the run's log.
-    The program sees DOGWATCH_RUN_ID, _JOB, _STEP, _ATTEMPT and _IDEMPOTENCY_KEY. What it writes to the file
-    $DOGWATCH_OUTPUT as lines `name=value`, or `name<<END`, lines and `END`, are further outputs.
     """
 
     kind: ClassVar[str] = "exec"

@@ -17,10 +17,12 @@ import select
 import signal
 import socket
 import sys
-import traceback
-from typing import Any
 
 from dogwatch.engine.launch import shepherd, system, tree, wire
+
+TYPE_CHECKING = False  # typing would be a fifth of what the guard imports
+if TYPE_CHECKING:
+    from typing import Any
 
 _WORKER_DIED = signal.SIGUSR2
 _SWEEP_MS = 5
@@ -201,7 +203,7 @@ class Guard:
             shepherd.serve(self._sock, theirs, self._lease, self._pid)
             os._exit(0)
         except Exception:  # noqa: BLE001 it is shown, and the guard sees it by the exit status
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
         finally:
             os._exit(70)
 

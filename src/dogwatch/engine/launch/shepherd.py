@@ -13,9 +13,12 @@ import resource
 import signal
 import socket
 import time
-from typing import Any
 
 from dogwatch.engine.launch import system, tree, wire
+
+TYPE_CHECKING = False  # typing would be a fifth of what the guard imports
+if TYPE_CHECKING:
+    from typing import Any
 
 # A program that has ended may have left a helper that is about to (`> >(tee log)`): so long it is let be.
 LINGER_S = 0.3
@@ -49,7 +52,10 @@ def serve(sock: socket.socket, control: socket.socket, lease: system.Lease, guar
             spec = wire.read_spec(descriptors[3])
             os.close(descriptors.pop())
         Shepherd(sock, lease, number, spec).tend(descriptors)
-        wire.send(control, wire.encode((wire.IDLE,)))
+        try:
+            wire.send(control, wire.encode((wire.IDLE,)))
+        except OSError:
+            return  # the guard is gone
 
 
 class Shepherd:

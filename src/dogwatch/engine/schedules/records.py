@@ -266,13 +266,16 @@ def set_resumed(tx: Tx, name: str, *, from_now: bool) -> bool:
 _FIRE_COLUMNS = "schedule, fire, fire_s, claimed_s, state, run_id, reason"
 
 
-def find_fires(tx: Tx, name: str, *, limit: int, before_s: float | None = None) -> list[FireRow]:
-    """Return what became of a schedule's fires, the newest decision first."""
+def find_fires(tx: Tx, name: str, *, limit: int, before: tuple[float, str] | None = None) -> list[FireRow]:
+    """Return what became of a schedule's fires, the newest decision first. before: (claimed_s, fire) of a row."""
+    before_s, fire = before or (1e18, "")
     rows = tx.rows(
-        f"SELECT {_FIRE_COLUMNS} FROM schedule_fires WHERE schedule = :name AND claimed_s < :before_s "  # noqa: S608
-        "ORDER BY claimed_s DESC, fire_s DESC LIMIT :limit",
+        f"SELECT {_FIRE_COLUMNS} FROM schedule_fires WHERE schedule = :name "  # noqa: S608
+        "AND (claimed_s < :before_s OR (claimed_s = :before_s AND fire < :fire)) "
+        "ORDER BY claimed_s DESC, fire DESC LIMIT :limit",
         name=name,
-        before_s=1e18 if before_s is None else before_s,
+        before_s=before_s,
+        fire=fire,
         limit=limit,
     )
     return [_fire_row(row) for row in rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -19,8 +19,8 @@ from dogwatch.engine.schedules.decide import next_fires
 from dogwatch.engine.schedules.records import FireRow, Record, run_key
 from dogwatch.engine.schedules.scheduler import Entry, Scheduler
 from dogwatch.engine.schedules.spec import describe
-from dogwatch.engine.values import Started, StartRun, Trigger
-from dogwatch.errors import NotFound
+from dogwatch.engine.values import Page, Started, StartRun, Trigger
+from dogwatch.errors import NotFound, UsageError
 from dogwatch.store.database import Database, Tx
 
 # A clock that is behind by less is no news.
@@ -52,15 +52,23 @@ class ScheduleView(msgspec.Struct, frozen=True, kw_only=True):
     refused: int = 0
 
 
+def _place(cursor: str) -> tuple[float, str]:
+    claimed, _, fire = cursor.partition(" ")
+    try:
+        return float(claimed), fire
+    except ValueError:
+        raise UsageError(f"'{cursor[:50]}' is no cursor of this list", hint="begin without one") from None
+
+
 class Schedules:
     """Raises everywhere: NotFound for a schedule that is not configured; TransientError."""
 
     def __init__(self, scheduler: Scheduler, database: Database, runs: Runs) -> None:
         self._scheduler, self._database, self._runs = scheduler, database, runs
 
-    def names(self) -> Sequence[str]:
+    def names(self) -> Collection[str]:
         """Return all, in the order of the configuration."""
-        return tuple(self._scheduler.entries)
+        return self._scheduler.entries.keys()
 
     def subject(self, name: str) -> Subject:
         """Return what permissions are asked about."""
@@ -88,10 +96,16 @@ class Schedules:
         self._entry(name)
         return (await self.list([name]))[0]
 
-    async def fires(self, name: str, *, limit: int = 50, before_s: float | None = None) -> Sequence[FireRow]:
-        """Return what became of its fires, newest first. before_s: only what was decided before."""
+    async def fires(self, name: str, *, limit: int = 50, cursor: str = "") -> Page[FireRow]:
+        """Return what became of its fires, newest first.
+
+        Raises: UsageError for a cursor that is none.
+        """
         self._entry(name)
-        return await self._database.read(lambda tx: records.find_fires(tx, name, limit=limit, before_s=before_s))
+        before = _place(cursor) if cursor else None
+        rows = await self._database.read(lambda tx: records.find_fires(tx, name, limit=limit + 1, before=before))
+        last = rows[limit - 1] if len(rows) > limit else None
+        return Page(items=rows[:limit], cursor=f"{last.claimed_s!r} {last.fire}" if last is not None else "")
 
     def upcoming(self, name: str, count: int) -> Sequence[float]:
         """Return when it would fire next, were it not paused."""

@@ -15,14 +15,15 @@ from dogwatch.engine.values import Json
 class Blackout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A window in which no fire starts: `cron` with `duration`, or `from` and `to`.
 
-    cron: when it begins. duration: how long it lasts then. from: a time of day (`22:00`), or a date and time for a
-    window that comes once. to: its end, written alike; the fire at the end itself starts. time_zone: of all these;
-    "" for the schedule's own. note: why, for those who ask what a schedule waits for.
+    cron: when it begins. duration: how long it lasts then. to: its end, written alike; the fire at the end itself
+    starts. time_zone: of all these; "" for the schedule's own. note: why.
     """
 
     cron: str = ""
     duration: Seconds | None = None
-    from_: str = msgspec.field(default="", name="from")
+    from_: Annotated[
+        str, Meta(description="A time of day (`22:00`), or a date and time for a window that comes once.")
+    ] = msgspec.field(default="", name="from")
     to: str = ""
     time_zone: str = ""
     note: str = ""

@@ -144,7 +144,9 @@ class _Post:
         # What an SMTP_SSL object checks the certificate against; only its constructor with a host sets it.
         server._host = options.host  # type: ignore[attr-defined]  # noqa: SLF001
         try:
-            server.connect(options.host, port)
+            code, said = server.connect(options.host, port)
+            if code != 220:  # only its constructor looks at it
+                raise smtplib.SMTPConnectError(code, said)
             server.ehlo_or_helo_if_needed()
             if options.tls == "starttls":
                 server.starttls(context=context)

@@ -8,6 +8,7 @@ import msgspec
 from litestar import get, post
 from litestar.params import JSONBody, QueryParameter
 
+from dogwatch.core.component import nearest
 from dogwatch.engine.schedules.records import FireRow
 from dogwatch.engine.schedules.service import Schedules, ScheduleView
 from dogwatch.errors import NotFound, UsageError
@@ -57,10 +58,10 @@ class SchedulePage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FirePage(msgspec.Struct, frozen=True, kw_only=True):
-    """next_before_s: asks for what was decided before; None at the end."""
+    """next_cursor: "" on the last page."""
 
     items: list[FireOut]
-    next_before_s: float | None = None
+    next_cursor: str = ""
 
 
 class UpcomingOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +106,26 @@ def _schedules(ctx: WebContext) -> Schedules:
     return ctx.services.schedules
 
 
+def _seen(ctx: WebContext) -> list[str]:
+    """Return the names of those that the one who asks may see, in configuration order."""
+    schedules, sees = _schedules(ctx), ctx.rights.filter("schedule")
+    return [name for name in schedules.names() if sees(schedules.subject(name).labels)]
+
+
+def _found(ctx: WebContext, name: str, verb: str = "read") -> tuple[Schedules, str]:
+    """Return the schedules, and the name that is meant. What may not be seen does not exist.
+
+    verb: what is to be done to it.
+    Raises: NotFound naming the nearest, NotAllowed.
+    """
+    schedules, name = _schedules(ctx), segment(name)
+    if name not in schedules.names() or not ctx.rights.filter("schedule")(schedules.subject(name).labels):
+        names = _seen(ctx)
+        raise NotFound(f"there is no schedule '{name}'", hint=nearest(name, names) if names else "")
+    ctx.require("schedule", verb, schedules.subject(name).labels)
+    return schedules, name
+
+
 def _fire_out(row: FireRow) -> FireOut:
     return FireOut(
         fire=row.fire,
@@ -144,7 +165,9 @@ def _place(cursor: str, names: list[str]) -> int:
     return names.index(cursor) + 1
 
 
-@get("/api/v1/schedules", opt=may("schedule"), summary="Schedules, in configuration order", responses=refusals(404))
+@get(
+    "/api/v1/schedules", opt=may("schedule"), summary="Schedules, in configuration order", responses=refusals(404, 503)
+)
 async def list_schedules(
     ctx: Ctx,
     job: Annotated[str, QueryParameter(max_length=200, description="Only those of this job")] = "",
@@ -156,7 +179,7 @@ async def list_schedules(
     pairs = [text.partition("=")[::2] for text in label or ()]
     names = [
         name
-        for name in schedules.names()
+        for name in _seen(ctx)
         if (not job or schedules.job(name) == job)
         and all(schedules.subject(name).labels.get(key) == value for key, value in pairs)
     ]
@@ -167,16 +190,19 @@ async def list_schedules(
     return SchedulePage(items=[_out(view) for view in views], total=len(names), next_cursor=chosen[-1] if more else "")
 
 
-@get("/api/v1/schedules/{name:str}", opt=may("schedule"), summary="One schedule", responses=refusals(404))
+@get("/api/v1/schedules/{name:str}", opt=may("schedule"), summary="One schedule", responses=refusals(404, 503))
 async def show_schedule(ctx: Ctx, name: NameParam) -> ScheduleOut:
-    return _out(await _schedules(ctx).show(segment(name)))
+    schedules, known = _found(ctx, name)
+    return _out(await schedules.show(known))
 
 
-@get("/api/v1/schedules/{name:str}/next", opt=may("schedule"), summary="When it fires next", responses=refusals(404))
+@get(
+    "/api/v1/schedules/{name:str}/next", opt=may("schedule"), summary="When it fires next", responses=refusals(404, 503)
+)
 async def schedule_next(
     ctx: Ctx, name: NameParam, count: Annotated[int, QueryParameter(ge=1, le=100)] = 10
 ) -> UpcomingOut:
-    schedules, known = _schedules(ctx), segment(name)
+    schedules, known = _found(ctx, name)
     times = schedules.upcoming(known, count)
     return UpcomingOut(name=known, job=schedules.job(known), times_s=list(times))
 
@@ -185,18 +211,17 @@ async def schedule_next(
     "/api/v1/schedules/{name:str}/fires",
     opt=may("schedule"),
     summary="What became of its fires, newest first",
-    responses=refusals(404),
+    responses=refusals(404, 503),
 )
 async def schedule_fires(
     ctx: Ctx,
     name: NameParam,
-    before_s: Annotated[float | None, QueryParameter(ge=0, le=1e11)] = None,
+    cursor: Annotated[str, QueryParameter(max_length=500)] = "",
     limit: Limit = 50,
 ) -> FirePage:
-    rows = await _schedules(ctx).fires(segment(name), limit=limit, before_s=before_s)
-    return FirePage(
-        items=[_fire_out(row) for row in rows], next_before_s=rows[-1].claimed_s if len(rows) == limit else None
-    )
+    schedules, known = _found(ctx, name)
+    page = await schedules.fires(known, limit=limit, cursor=cursor)
+    return FirePage(items=[_fire_out(row) for row in page.items], next_cursor=page.cursor)
 
 
 @post(
@@ -204,11 +229,12 @@ async def schedule_fires(
     opt=may("schedule", "change"),
     status_code=200,
     summary="Pause",
-    responses=refusals(403, 404),
+    responses=refusals(403, 404, 413, 503),
 )
 async def pause_schedule(ctx: Ctx, name: NameParam, data: JSONBody[PauseIn | None] = None) -> ScheduleOut:
     reason = data.reason if data is not None else ""
-    return _out(await _schedules(ctx).pause(segment(name), ctx.actor, reason=reason))
+    schedules, known = _found(ctx, name, "change")
+    return _out(await schedules.pause(known, ctx.actor, reason=reason))
 
 
 @post(
@@ -216,11 +242,12 @@ async def pause_schedule(ctx: Ctx, name: NameParam, data: JSONBody[PauseIn | Non
     opt=may("schedule", "change"),
     status_code=200,
     summary="Resume",
-    responses=refusals(403, 404),
+    responses=refusals(403, 404, 413, 503),
 )
 async def resume_schedule(ctx: Ctx, name: NameParam, data: JSONBody[ResumeIn | None] = None) -> ScheduleOut:
     from_now = data is not None and data.from_now
-    return _out(await _schedules(ctx).resume(segment(name), ctx.actor, from_now=from_now))
+    schedules, known = _found(ctx, name, "change")
+    return _out(await schedules.resume(known, ctx.actor, from_now=from_now))
 
 
 @post(
@@ -228,11 +255,12 @@ async def resume_schedule(ctx: Ctx, name: NameParam, data: JSONBody[ResumeIn | N
     opt=may("schedule", "run"),
     status_code=200,
     summary="Start its job now",
-    responses=refusals(403, 404, 409),
+    responses=refusals(403, 404, 409, 413, 503),
 )
 async def run_schedule(ctx: Ctx, name: NameParam, data: JSONBody[RunIn | None] = None) -> ScheduleRunOut:
     wanted = data or RunIn()
-    started = await _schedules(ctx).run(segment(name), ctx.actor, key=wanted.key, reason=wanted.reason)
+    schedules, known = _found(ctx, name, "run")
+    started = await schedules.run(known, ctx.actor, key=wanted.key, reason=wanted.reason)
     run = started.run
     return ScheduleRunOut(run_id=run.run_id, job=run.job, state=run.state, created=started.created)
 

@@ -1,6 +1,6 @@
 // The run's page: what the server draws is fetched anew when the run moves; its output arrives by its own stream.
 import { refresh, spoke } from "./live.js";
-import { toast } from "./actions.js";
+import { csrf, toast } from "./actions.js";
 import { clock } from "./times.js";
 
 const MOST_LINES = 5000;
@@ -162,7 +162,7 @@ export function idempotencyKey() {
 }
 
 export async function post(address, body, key) {
-  const headers = { accept: "application/json", "content-type": "application/json" };
+  const headers = { accept: "application/json", "content-type": "application/json", ...csrf() };
   if (key) headers["idempotency-key"] = key;
   const answer = await fetch(address, { method: "POST", headers, body: JSON.stringify(body) });
   const found = await answer.json();
