@@ -91,6 +91,8 @@ class Execution:
         self._ended: list[_End] = []
         self._changed = asyncio.Event()
         self._stopping = self._cutting = False
+        # What the newest decision was made by.
+        self._decided_by = claimed.order
         self._waiting_for = claimed.run.waiting_for
         masks = tools.language.masks(claimed)
         self._writer = Writer(self.run_id, self._append, masks, tools.clock.now_s)
@@ -162,6 +164,8 @@ class Execution:
                 return
             if not self._tools.held():
                 raise LeaseLost
+            if self._withheld(decision, ready):
+                continue
             for name, action in ready.items():
                 self._start(name, action)
             for name, reason in decision.cancel.items():
@@ -171,9 +175,21 @@ class Execution:
             await self._wait(decision.wake_s)
             await self._take()
 
+    def _withheld(self, decision: Decision, ready: Mapping[str, Action]) -> bool:
+        """Take back what was about to begin where the answer brought a pause or a cancel that was there before it."""
+        now, then = self._order, self._decided_by
+        if not ready or (now.paused, now.cancel) == (then.paused, then.cancel):
+            return False
+        for name in ready:
+            self._put(attempts.unbegun(self._rows[name]))
+        for name, reason in decision.cancel.items():
+            self._cancel(name, reason)
+        return True
+
     def _next(self) -> tuple[Decision, dict[str, Action]]:
         """Decide, and make ready what begins; what cannot be made ready has failed, and it is decided again."""
         ready: dict[str, Action] = {}
+        self._decided_by = self._order
         while True:
             decision = self._decide()
             for row in decision.changed.values():
