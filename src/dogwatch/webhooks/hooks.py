@@ -153,7 +153,7 @@ class Hooks:
         if route is None:
             raise HookRefusal(404, "there is nothing at this address")
         verified = await self._verify(route, request)
-        if route.bucket is not None and (wait_s := route.bucket.take(self._clock.monotonic_s())) > 0:
+        if route.window is not None and (wait_s := route.window.take(self._clock.monotonic_s())) > 0:
             told = "more deliveries than the endpoint's rate"
             raise self._refused(route, request.remote, 429, "rate_limited", told, retry_after_s=wait_s)
         try:
