@@ -6,4 +6,4 @@ from dogwatch.store.database import Tables, tables_of
 
 
 def access_tables() -> Tables:
-    return tables_of("access", "dogwatch.access", seeded=("audit_tail",))
+    return tables_of("access", "dogwatch.access")

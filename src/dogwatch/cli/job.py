@@ -13,7 +13,7 @@ import msgspec
 from dogwatch.cli.client import Client, json_option, server_option
 from dogwatch.cli.following import took
 from dogwatch.cli.names import complete_jobs
-from dogwatch.cli.output import ago, indented, one_line, print_json, print_table, status_text
+from dogwatch.cli.output import ago, indented, one_line, print_json, print_table, status_text, until
 from dogwatch.cli.runs import started
 from dogwatch.errors import UsageError
 
@@ -65,14 +65,14 @@ def list_(client: Client, labels: tuple[str, ...], as_json: bool) -> None:
         click.echo("No jobs match." if labels else "No jobs are configured. 'jobs:' in the configuration adds some.")
         return
     print_table(
-        ["LAST", "JOB", "RAN", "TOOK", "STEPS", "ABOUT"],
+        ["LAST", "JOB", "RAN", "TOOK", "NEXT", "ABOUT"],
         [
             [
                 status_text(one["last_run"]["state"]) if one["last_run"] else "○ never",
                 one_line(one["name"]),
                 ago(one["last_run"]["created_s"]) if one["last_run"] else "-",
                 took(one["last_run"]) if one["last_run"] else "-",
-                str(len(one["steps"])),
+                until(one["next_s"]),
                 one_line(one["doc"]),
             ]
             for one in items

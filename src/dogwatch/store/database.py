@@ -24,27 +24,26 @@ Row = tuple[Value, ...]
 
 
 class Tables(msgspec.Struct, frozen=True, kw_only=True):
-    """The tables of one layer.
-
-    steps: (number, SQL) of its migrations, in order, from 1 without gaps. seeded: tables in which they write a first
-    row: with it alone such a table counts as empty.
-    """
+    """The tables of one layer. steps: (number, SQL) of its migrations, in order, from 1 without gaps."""
 
     name: str
     steps: tuple[tuple[int, str], ...]
-    seeded: tuple[str, ...] = ()
 
 
-def tables_of(name: str, package: str, *, seeded: tuple[str, ...] = ()) -> Tables:
+def tables_of(name: str, package: str) -> Tables:
     """Return the tables whose migrations are the files `schema/001.sql`… of a package."""
     folder = resources.files(package).joinpath("schema")
     files = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
     steps = tuple((int(file.removesuffix(".sql")), folder.joinpath(file).read_text("utf-8")) for file in files)
-    return Tables(name=name, steps=steps, seeded=seeded)
+    return Tables(name=name, steps=steps)
 
 
 class Tx(Protocol):
     """One transaction. It belongs to the thread that runs it and ends with the function that was given it."""
+
+    # What the functions that share a commit remember for each other about what they hold a lock on; emptied where one
+    # of them is undone.
+    memory: dict[str, object]
 
     @property
     def now_s(self) -> float:
