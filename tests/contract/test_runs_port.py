@@ -415,6 +415,18 @@ async def test_only_so_many_ended_runs_are_kept(database: Database) -> None:
     assert await runs.retain() == 0
 
 
+async def test_a_child_stays_as_long_as_its_parent_goes_on(database: Database) -> None:
+    runs = book(database, keeping=Keeping(age_s=0.0, per_job=1, total=1))
+    parent = await _claimed(runs)
+    for _ in range(3):
+        await start(runs, parent=(parent.run.run_id, "call"))
+    for child in await runs.claim("w1", 5):
+        await finish(runs, child)
+    assert await runs.retain() == 0
+    await finish(runs, parent)
+    assert await runs.retain() == 4
+
+
 async def test_a_start_in_a_transaction_of_another_is_there_or_not_with_it(database: Database) -> None:
     runs = book(database)
     starter = runs.starter(StartRun(job="build", actor=ALICE))
