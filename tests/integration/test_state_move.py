@@ -70,7 +70,7 @@ async def test_everything_arrives_and_the_file_stays(tmp_path: Path, target: Dat
     await filled(path)
     before = path.read_bytes()
     told: list[tuple[str, int]] = []
-    moved = await move(path, target, lambda name, count: told.append((name, count)))
+    moved = await move(path, target, TABLES, lambda name, count: told.append((name, count)))
     assert moved.rows["a_things"] == 2500
     assert moved.rows["boxes"] == 2
     assert moved.rows["audit_events"] == 5
@@ -84,7 +84,7 @@ async def test_everything_arrives_and_the_file_stays(tmp_path: Path, target: Dat
 
 async def test_the_chain_of_the_audit_trail_goes_on(tmp_path: Path, target: Database) -> None:
     await filled(tmp_path / "state.db")
-    await move(tmp_path / "state.db", target)
+    await move(tmp_path / "state.db", target, TABLES)
     number = await target.write(lambda tx: audit.record(tx, SYSTEM, "run", Subject(noun="run", name="new")))
     assert number == 6
 
@@ -94,7 +94,7 @@ async def test_a_file_in_use_is_not_moved(tmp_path: Path, target: Database) -> N
     daemon = await open_sqlite(tmp_path / "state.db", TABLES, SystemClock())
     try:
         with pytest.raises(StoreLocked) as caught:
-            await move(tmp_path / "state.db", target)
+            await move(tmp_path / "state.db", target, TABLES)
         assert "stop that Dogwatch" in caught.value.hint
     finally:
         await daemon.close()
@@ -104,7 +104,7 @@ async def test_a_database_that_is_not_empty_is_left_alone(tmp_path: Path, target
     await filled(tmp_path / "state.db")
     await target.write(lambda tx: tx.run("INSERT INTO boxes (name, full_) VALUES ('mine', 0)"))
     with pytest.raises(Conflict, match="not empty: boxes"):
-        await move(tmp_path / "state.db", target)
+        await move(tmp_path / "state.db", target, TABLES)
     assert await target.read(lambda tx: tx.rows("SELECT name FROM boxes")) == [("mine",)]
 
 
@@ -115,7 +115,7 @@ async def test_nothing_is_moved_where_a_row_does_not_fit(tmp_path: Path, target:
         connection.execute("INSERT INTO boxes (name, full_) VALUES ('odd', 'no number')")
     connection.close()
     with pytest.raises(Exception, match="no number"):
-        await move(path, target)
+        await move(path, target, TABLES)
     assert await target.read(lambda tx: tx.rows("SELECT name FROM boxes")) == []
     assert await target.read(lambda tx: tx.rows("SELECT number FROM audit_events")) == []
 
@@ -127,9 +127,9 @@ async def test_other_versions_are_refused(tmp_path: Path, target: Database) -> N
         connection.execute("UPDATE tables SET version = 7 WHERE name = 'shelf'")
     connection.close()
     with pytest.raises(Conflict, match="shelf have another version"):
-        await move(path, target)
+        await move(path, target, TABLES)
 
 
 async def test_no_file_is_said_so(tmp_path: Path, target: Database) -> None:
     with pytest.raises(NotFound):
-        await move(tmp_path / "state.db", target)
+        await move(tmp_path / "state.db", target, TABLES)

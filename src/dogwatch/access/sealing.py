@@ -7,7 +7,7 @@ import os
 import secrets
 from pathlib import Path
 
-from dogwatch.errors import PermanentError, Unreachable
+from dogwatch.errors import PermanentError, Unreachable, UsageError
 
 _NONCE = 12
 _KEY = 32
@@ -68,10 +68,37 @@ class FileSealer:
         """Raises: PermanentError."""
         return self._found().open(sealed)
 
+    def exists(self) -> bool:
+        return self._path.exists()
+
     def _found(self) -> KeySealer:
         if self._sealer is None:
             self._sealer = KeySealer(*_keys_of(self._path))
         return self._sealer
+
+
+class OldSealer:
+    """Opens what was sealed with the key of a file, too. newest: seals; None: nothing new can be sealed."""
+
+    def __init__(self, newest: KeySealer | None, older: FileSealer) -> None:
+        self._newest, self._older = newest, older
+
+    def seal(self, data: bytes) -> bytes:
+        """Raises: UsageError where there is no key for it."""
+        if self._newest is None:
+            raise UsageError(
+                "there is no key to keep secret parameters with", hint="set engine.key, the same for every process"
+            )
+        return self._newest.seal(data)
+
+    def open(self, sealed: bytes) -> bytes:
+        """Raises: PermanentError."""
+        if self._newest is None:
+            return self._older.open(sealed)
+        try:
+            return self._newest.open(sealed)
+        except PermanentError:
+            return self._older.open(sealed)
 
 
 def rotate_key(path: Path) -> int:

@@ -28,7 +28,7 @@ async def move_state(source: Path, url: str, *, quiet: bool) -> Moved:
 
     database = await open_postgres(url, state_tables())
     try:
-        moved = await move(source, database, tell)
+        moved = await move(source, database, state_tables(), tell)
         if not quiet and sys.stderr.isatty():
             click.echo("\r\x1b[K", nl=False, err=True)
         keeper = AuditKeeper(database, source.parent, SystemClock(), AuditOptions())

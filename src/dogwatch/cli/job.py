@@ -13,7 +13,7 @@ import msgspec
 from dogwatch.cli.client import Client, json_option, server_option
 from dogwatch.cli.following import took
 from dogwatch.cli.names import complete_jobs
-from dogwatch.cli.output import ago, indented, one_line, print_json, print_table, status_text
+from dogwatch.cli.output import ago, indented, one_line, print_json, print_table, status_text, until
 from dogwatch.cli.runs import started
 from dogwatch.errors import UsageError
 
@@ -65,14 +65,14 @@ def list_(client: Client, labels: tuple[str, ...], as_json: bool) -> None:
         click.echo("No jobs match." if labels else "No jobs are configured. 'jobs:' in the configuration adds some.")
         return
     print_table(
-        ["LAST", "JOB", "RAN", "TOOK", "STEPS", "ABOUT"],
+        ["LAST", "JOB", "RAN", "TOOK", "NEXT", "ABOUT"],
         [
             [
                 status_text(one["last_run"]["state"]) if one["last_run"] else "○ never",
                 one_line(one["name"]),
                 ago(one["last_run"]["created_s"]) if one["last_run"] else "-",
                 took(one["last_run"]) if one["last_run"] else "-",
-                str(len(one["steps"])),
+                until(one["next_s"]),
                 one_line(one["doc"]),
             ]
             for one in items
@@ -140,6 +140,9 @@ def parse_parameters(given: Sequence[str], types: Mapping[str, str]) -> dict[str
 
     Raises: UsageError.
     """
+    # Imported here: help and completion of the command do without the engine.
+    from dogwatch.engine.parameters import read_text
+
     found: dict[str, Any] = {}
     for text in given:
         key, equals, value = text.partition("=")
@@ -147,19 +150,8 @@ def parse_parameters(given: Sequence[str], types: Mapping[str, str]) -> dict[str
             raise UsageError(f"-p {text}: write it as KEY=VALUE", hint="such as -p version=v1.3")
         if key in found:
             raise UsageError(f"-p {key} is given twice")
-        found[key] = _typed(value, types.get(key, "string"))
+        found[key] = read_text(types.get(key, "string"), value)
     return found
-
-
-def _typed(text: str, kind: str) -> Any:
-    if kind == "string":
-        return text
-    if kind == "boolean" and text.lower() in ("yes", "no", "on", "off"):
-        return text.lower() in ("yes", "on")
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return text
 
 
 @job.command()

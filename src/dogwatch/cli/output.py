@@ -110,6 +110,13 @@ def ago(time_s: float | None) -> str:
     return f"{format_duration(max(0.0, round(time.time() - time_s)))} ago" if time.time() - time_s >= 1 else "now"
 
 
+def until(time_s: float | None) -> str:
+    """Return how long it is to a wall-clock time, or `-`."""
+    if time_s is None:
+        return "-"
+    return f"in {format_duration(max(0.0, round(time_s - time.time())))}" if time_s - time.time() >= 1 else "now"
+
+
 def milliseconds(seconds: float | None) -> str:
     """Return `12.3 ms`, or `-`."""
     return "-" if seconds is None else f"{seconds * 1000:.1f} ms"

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from dogwatch import __version__
-from dogwatch.access.sealing import FileSealer, sealer_of_text
+from dogwatch.access.sealing import FileSealer, OldSealer, sealer_of_text
 from dogwatch.config.part import Configuration
 from dogwatch.config.section import Section
 from dogwatch.core.bus import Bus
@@ -40,7 +40,8 @@ from dogwatch.store.database import Database
 
 log = logging.getLogger(__name__)
 OPEN = tuple(state for state in RunState if not state.ended)
-HOUSEKEEPING_S = 60.0
+COUNT_S = 10.0
+_HOUSE_TURNS = 6
 # Between two events of the bus that say that runs moved.
 TELL_S = 0.25
 _LONGEST_RETRY_S = 30.0
@@ -240,15 +241,20 @@ class EnginePart:
             await asyncio.sleep(TELL_S)
 
     async def _keep_house(self) -> None:
+        """Count what waits, for the metrics; now and then remove what is old."""
+        turn = 0
         while True:
             # Processes on one database take turns by chance.
-            await asyncio.sleep(HOUSEKEEPING_S * random.uniform(0.8, 1.2))  # noqa: S311
+            await asyncio.sleep(COUNT_S * random.uniform(0.8, 1.2))  # noqa: S311
+            if not self._wanted.is_set():
+                continue
+            turn += 1
             try:
-                if self._wanted.is_set():
+                await self.runs.refresh()
+                if turn % _HOUSE_TURNS == 0:
                     await self.runs.retain()
-                    await self.runs.refresh()
             except TransientError as error:
-                log.warning("old runs could not be removed: %s", error)
+                log.warning("runs could not be counted, or old ones not be removed: %s", error)
 
     def _means(self, options: EngineOptions) -> Means:
         around = self._around
@@ -266,12 +272,15 @@ class EnginePart:
         return means if around.is_in is None else msgspec.structs.replace(means, is_in=around.is_in)
 
     def _sealer(self, options: EngineOptions) -> Sealer | None:
-        if options.key:
-            return sealer_of_text(options.key)
-        # A key of this machine's own would be of no use to workers on others.
-        if self._around.folder is None or self._around.database.kind != "sqlite":
-            return None
-        return FileSealer(self._around.folder / "state.key")
+        newest = sealer_of_text(options.key) if options.key else None
+        folder = self._around.folder
+        if folder is None:
+            return newest
+        own = FileSealer(folder / "state.key")
+        if newest is None and self._around.database.kind == "sqlite":
+            return own
+        # A key of this machine's own would be of no use to workers on others; but what it sealed before stays open.
+        return OldSealer(newest, own) if own.exists() else newest
 
     def metrics(self) -> Iterable[Family]:
         yield from self.runs.metrics()

@@ -12,7 +12,7 @@ import msgspec
 
 from dogwatch.errors import Conflict, NotFound, PermanentError, StoreLocked
 from dogwatch.store import files
-from dogwatch.store.database import Database, Row, Tx, Value
+from dogwatch.store.database import Database, Row, Tables, Tx, Value
 
 # Rows that are in memory at once.
 CHUNK = 1000
@@ -35,10 +35,10 @@ class _Table(msgspec.Struct, frozen=True):
     needs: frozenset[str]
 
 
-async def move(source: Path, target: Database, tell: Tell = lambda *_: None) -> Moved:
+async def move(source: Path, target: Database, tables: Sequence[Tables], tell: Tell = lambda *_: None) -> Moved:
     """Copy everything, compare it, and commit: all of it is there then, or nothing.
 
-    source: the file. It is locked meanwhile, so that no Dogwatch can use it. target: open, with its tables, and empty.
+    source: the file. It is locked meanwhile, so that no Dogwatch can use it. target: open, with these tables, empty.
     Raises: NotFound (no file), StoreLocked (a daemon runs), Conflict (target not empty; versions differ),
     TransientError, PermanentError (what arrived is not what was sent).
     """
@@ -53,22 +53,18 @@ async def move(source: Path, target: Database, tell: Tell = lambda *_: None) -> 
         raise StoreLocked(str(error), hint="stop that Dogwatch first: the state must stand still to be moved") from None
     try:
         # One transaction, however long: it is the only one there.
-        return await target.write(lambda tx: _copy(source, tx, tell))
+        return await target.write(lambda tx: _copy(source, tx, tables, tell))
     finally:
         lock.release()
 
 
-def _copy(source: Path, tx: Tx, tell: Tell) -> Moved:
+def _copy(source: Path, tx: Tx, tables: Sequence[Tables], tell: Tell) -> Moved:
     with contextlib.closing(files.open_reader(source)) as reader:
         reader.execute("BEGIN")
         _same_versions(reader, tx)
         tx.lock("migrations")
         found = _ordered(_tables(reader))
-        held = [table.name for table in found if tx.one(f"SELECT 1 FROM {table.name} LIMIT 1")]  # noqa: S608
-        if held:
-            raise Conflict(
-                f"the database is not empty: {', '.join(held)}", hint="move to a new one, or empty the schema dogwatch"
-            )
+        _clear(tx, found, tables)
         counts, replaced = {}, 0
         for table in found:
             count, changed = _copy_table(reader, tx, table, tell)
@@ -77,6 +73,32 @@ def _copy(source: Path, tx: Tx, tell: Tell) -> Moved:
         for table in found:
             _compare(reader, tx, table, counts[table.name])
         return Moved(rows=counts, replaced=replaced)
+
+
+def _clear(tx: Tx, found: Sequence[_Table], tables: Sequence[Tables]) -> None:
+    """Remove what migrations themselves have written. Raises: Conflict where there is more."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as fresh:
+        for one in tables:
+            for _number, sql in one.steps:
+                fresh.executescript(sql)
+        held = []
+        for table in reversed(found):
+            query = f"SELECT {', '.join(table.columns)} FROM {table.name} LIMIT {CHUNK}"  # noqa: S608
+            there = tx.rows(query)
+            if sorted(map(repr, map(_plain, there))) == sorted(map(repr, map(_plain, fresh.execute(query)))):
+                tx.run(f"DELETE FROM {table.name}")  # noqa: S608
+            else:
+                held.append(table.name)
+    if held:
+        raise Conflict(
+            f"the database is not empty: {', '.join(sorted(held))}",
+            hint="move to a new one, or empty the schema dogwatch",
+        )
+
+
+def _plain(row: Row) -> list[Value]:
+    """Return a row as both databases have it: whole numbers can come as either kind."""
+    return [float(value) if isinstance(value, int | float) else value for value in row]
 
 
 def _same_versions(reader: sqlite3.Connection, tx: Tx) -> None:
@@ -178,6 +200,6 @@ def _fetch(tx: Tx, table: _Table, rows: Sequence[Row]) -> Iterator[Row]:
 def _mixed(rows: Iterator[Row]) -> int:
     total = 0
     for row in rows:
-        text = repr([float(value) if isinstance(value, int | float) else value for value in row])
+        text = repr(_plain(row))
         total ^= int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest())
     return total

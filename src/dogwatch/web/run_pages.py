@@ -15,7 +15,7 @@ from dogwatch.engine.values import Run, RunFilter, RunState
 from dogwatch.errors import UsageError
 from dogwatch.web import listing, run_view
 from dogwatch.web.api import run_models
-from dogwatch.web.api.jobs import find_job, last_runs, matching_jobs
+from dogwatch.web.api.jobs import find_job, last_runs, matching_jobs, next_fires
 from dogwatch.web.context import Ctx, Segment, WebContext, segment
 from dogwatch.web.contributions import Pages, Place
 from dogwatch.web.permissions import may
@@ -57,6 +57,7 @@ async def _jobs_values(ctx: WebContext, q: str, cursor: str) -> dict[str, Any]:
     return {
         "q": q,
         "jobs": list(zip(chosen, last, strict=True)),
+        "fires": next_fires(ctx, {job.name for job in chosen}),
         "total": len(ctx.services.runs.jobs()),
         "matching": len(found),
         "cursor": cursor,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Annotated
 
 from litestar import Response, get, post
@@ -56,6 +56,22 @@ async def last_runs(ctx: WebContext, jobs: Sequence[JobSpec]) -> list[Run | None
     return [page.items[0] if page.items else None for page in pages]
 
 
+def next_fires(ctx: WebContext, names: Collection[str]) -> dict[str, float]:
+    """Return when each of these jobs is started by a schedule next; those that are by none are left out."""
+    schedules = ctx.services.schedules
+    found: dict[str, float] = {}
+    if schedules is None:
+        return found
+    sees = ctx.rights.filter("schedule")
+    for name in schedules.names():
+        job = schedules.job(name)
+        if job in names and sees(schedules.subject(name).labels):
+            coming = schedules.upcoming(name, 1)
+            if coming:
+                found[job] = min(coming[0], found.get(job, coming[0]))
+    return found
+
+
 @get("/api/v1/jobs", opt=may("job"), summary="Jobs, by name", responses=refusals(503))
 async def list_jobs(
     ctx: Ctx,
@@ -67,8 +83,9 @@ async def list_jobs(
     found = matching_jobs(ctx, q, models.parse_labels(label or ()))
     chosen, following = listing.page(found, cursor=cursor, limit=limit)
     last = await last_runs(ctx, chosen)
+    fires = next_fires(ctx, {job.name for job in chosen})
     return models.JobPage(
-        items=[models.job_out(job, run) for job, run in zip(chosen, last, strict=True)],
+        items=[models.job_out(job, run, fires.get(job.name)) for job, run in zip(chosen, last, strict=True)],
         total=len(found),
         next_cursor=following,
     )
@@ -77,7 +94,7 @@ async def list_jobs(
 @get("/api/v1/jobs/{name:str}", opt=may("job"), summary="One job", responses=refusals(404, 503))
 async def show_job(ctx: Ctx, name: NameParam) -> models.JobOut:
     job = find_job(ctx, segment(name))
-    return models.job_out(job, (await last_runs(ctx, [job]))[0])
+    return models.job_out(job, (await last_runs(ctx, [job]))[0], next_fires(ctx, {job.name}).get(job.name))
 
 
 def plan_out(plan: JobPlan) -> models.PlanOut:

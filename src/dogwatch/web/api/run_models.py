@@ -196,7 +196,7 @@ class JobStepOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobOut(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as the configuration in force has it. last_run: the newest, or null."""
+    """A job as the configuration in force has it. last_run: the newest, or null. next_s: when a schedule starts it."""
 
     name: str
     doc: str
@@ -207,9 +207,10 @@ class JobOut(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float
     worker: dict[str, str]
     last_run: RunOut | None = None
+    next_s: float | None = None
 
 
-def job_out(job: JobSpec, last_run: Run | None = None) -> JobOut:
+def job_out(job: JobSpec, last_run: Run | None = None, next_s: float | None = None) -> JobOut:
     needs = needs_of(job)
     return JobOut(
         name=job.name,
@@ -231,6 +232,7 @@ def job_out(job: JobSpec, last_run: Run | None = None) -> JobOut:
         timeout_s=job.timeout,
         worker=dict(job.worker),
         last_run=None if last_run is None else run_out(last_run),
+        next_s=next_s,
     )
 
 
