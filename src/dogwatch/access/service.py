@@ -365,10 +365,9 @@ class Access:
         return result
 
     def _admins_left(self, tx: Tx) -> bool:
-        """Return whether some user may still administer. Without users at all, this machine may."""
-        known = users.all_users(tx)
-        return not known or any(
-            not user.disabled and self.rights_of(self.roles_of(user)).may(_ADMINISTER) for user in known
+        """Return whether some user may administer."""
+        return any(
+            not user.disabled and self.rights_of(self.roles_of(user)).may(_ADMINISTER) for user in users.all_users(tx)
         )
 
     async def add_user(
