@@ -137,8 +137,7 @@ def test_the_trail_on_the_command_line(daemon: Daemon, tmp_path: Path) -> None:
     assert daemon.stop() == 143
     import sqlite3
 
-    state = next(daemon.data.glob("*-state.sqlite"))
-    with sqlite3.connect(state) as connection:
+    with sqlite3.connect(daemon.data / "state.db") as connection:
         connection.execute("UPDATE audit_events SET body = REPLACE(body, 'root', 'evil') WHERE number = 1")
     connection.close()
     daemon.start()
