@@ -23,7 +23,9 @@ from dogwatch.access.passwords import Passwords
 from dogwatch.access.permissions import Permission, Rights, Role
 from dogwatch.access.tokens import LOCAL_PREFIX, TOKEN_PREFIX, Session, Token, digest_of, new_secret
 from dogwatch.access.users import User
+from dogwatch.config.status import ReloadRecord
 from dogwatch.core.bucket import TokenBucket
+from dogwatch.core.bus import Bus
 from dogwatch.core.clock import Clock
 from dogwatch.core.metrics import Family
 from dogwatch.errors import Conflict, DogwatchError, NotAllowed, TransientError, UsageError
@@ -83,12 +85,14 @@ class Access:
         self._forget()
         self.keeper.wake()
 
-    async def run(self) -> None:
-        """Hear of changes, write down uses, keep the trail; until cancelled."""
+    async def run(self, bus: Bus | None = None) -> None:
+        """Hear of changes, write down uses, keep the trail; until cancelled. bus: tells of reloads."""
         stop_listening = self.database.listen("access", self._forget)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.keeper.run(), name="audit trail")
+                if bus is not None:
+                    group.create_task(self._note_reloads(bus), name="audit of reloads")
                 while True:
                     await asyncio.sleep(_USE_EVERY_S)
                     try:
@@ -98,6 +102,19 @@ class Access:
                         log.debug("uses of tokens and sessions are written later: %s", error)
         finally:
             stop_listening()
+
+    async def _note_reloads(self, bus: Bus) -> None:
+        """Record what changed the configuration though nobody asked over the API: its files, a signal."""
+        with bus.subscribe("reload") as events:
+            async for event in events:
+                reload = event.data
+                if not isinstance(reload, ReloadRecord) or reload.trigger not in ("file", "signal"):
+                    continue
+                if reload.outcome in ("applied", "failed"):
+                    try:
+                        await self.database.write(_reloaded(reload))
+                    except DogwatchError as error:
+                        log.error("a reload is not in the audit trail: %s", error)
 
     async def flush(self) -> None:
         """Write down what was used."""
@@ -495,6 +512,14 @@ class Access:
             ),
         ):
             yield Family(name, "counter", text, [(name, float(value))])
+
+
+def _reloaded(reload: ReloadRecord) -> Callable[[Tx], int]:
+    actor = Actor(kind="system", name=f"reload by {reload.trigger}")
+    subject = Subject(noun="program", name="configuration")
+    outcome = "done" if reload.outcome == "applied" else "failed"
+    reason, after = "; ".join(reload.problems[:20]), {"changed": list(reload.changed)}
+    return lambda tx: record(tx, actor, "reload", subject, outcome=outcome, reason=reason, after=after)
 
 
 def _at(identity: Identity, address: str) -> Identity:
