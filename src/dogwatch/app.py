@@ -155,7 +155,7 @@ class App:
         self.hosts = Hosts(clock=clock, bus=bus, store=store, spawn=spawn)
         self.self_watch = SelfWatch(clock=clock, bus=bus)
         self.blackbox = Blackbox(env=env, registry=PROBES)
-        self.notify = Notify(database, clock=clock, spawn=spawn)
+        self.notify = Notify(database, clock=clock, spawn=spawn, jobs=JOBS)
         self.engine = EnginePart(
             Surroundings(
                 database=database,
