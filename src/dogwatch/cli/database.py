@@ -29,7 +29,7 @@ def database() -> None:
     envvar="DOGWATCH_MOVE_TO",
     required=True,
     metavar="URL",
-    help="An empty PostgreSQL database. $DOGWATCH_MOVE_TO keeps its password out of the list of processes.",
+    help="An empty PostgreSQL; in $DOGWATCH_MOVE_TO, no list of processes shows it.",
 )
 @click.option("--data", metavar="FOLDER", help="The data folder whose state.db is moved.")
 @json_option
@@ -43,7 +43,7 @@ def move(url: str, data: str | None, as_json: bool) -> None:
     \b
     Examples:
       dogwatch database move --to postgresql://watch@db-1/watch
-      DOGWATCH_MOVE_TO="$(cat url)" dogwatch database move --data /var/lib/dogwatch
+    DOGWATCH_MOVE_TO="$(cat url)" dogwatch database move --data /srv/watch
     """
     import asyncio
 
