@@ -61,12 +61,6 @@ def problems(text: str, *, environ: Mapping[str, str] | None = None) -> list[str
     return []
 
 
-def job_of(text: str) -> JobSpec:
-    """Return the only job of a configuration that is written without `jobs:`."""
-    body = "".join(f"  {line}\n" for line in text.strip("\n").splitlines())
-    return load_jobs(f"jobs:\n- {body.strip()}\n")[0]
-
-
 def new_run(job: str = "deploy", **changes: Any) -> Run:
     values: dict[str, Any] = {
         "run_id": "r1",

@@ -168,7 +168,7 @@ class App:
                 is_in=access.is_in,
             )
         )
-        self.schedules = Scheduler(database, self.engine.runs, clock=clock, section=SCHEDULES)
+        self.schedules = Scheduler(database, self.engine.runs, clock=clock, section=SCHEDULES, spawn=spawn)
         self.hooks = Hooks(database, self.engine.runs, clock=clock, spawn=spawn, jobs=JOBS)
         # In the order in which they start; they stop the other way round.
         self.parts: tuple[Part, ...] = (

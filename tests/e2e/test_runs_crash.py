@@ -274,3 +274,21 @@ def test_a_cancel_reaches_children_and_cleanup_runs(place: Place) -> None:
     said = {(line.step, line.what) for line in place.lives.lines()}
     assert {("work", "cut"), ("deep", "cut"), ("sweep", "end"), ("clean", "end")} <= said
     assert rows["parent", "clean"].state == "succeeded"
+
+
+def test_a_step_that_gives_up_ends_what_it_called(place: Place) -> None:
+    jobs = {
+        "parent": {
+            "steps": [
+                {"name": "call", "needs": [], "child": "below", "timeout": 0.4, "allow_failure": True},
+                step("after", needs=["call"], hold_s=0.5),
+            ]
+        },
+        "below": {"steps": [step("deep", hold_s=30.0)]},
+    }
+    assert place.lives.ended(place.begin(jobs, start=[["parent", "parent"]])) == 0
+    rows = place.rows()
+    assert rows["parent", "call"].reason == "took longer than 400ms"
+    assert place.runs["below"].state == "cancelled"
+    assert place.runs["parent"].state == "succeeded"
+    assert place.lives.saw("below", "deep", "cut").at_s < place.lives.saw("parent", "after", "end").at_s

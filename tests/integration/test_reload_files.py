@@ -129,3 +129,18 @@ def test_on_uvloop(tmp_path: Path) -> None:
             await running.part.until("two")
 
     uvloop.run(run())
+
+
+async def test_what_changed_before_the_watch_began_is_applied(tmp_path: Path) -> None:
+    path = tmp_path / "dogwatch.yaml"
+    path.write_text("server: {listen: one}")
+    daemon = Daemon(path)
+    await daemon.reloader.start()
+    path.write_text("server: {listen: two}")
+    task = asyncio.create_task(daemon.reloader.watch(timing=Timing(quiet_s=0.03, safety_s=60.0)))
+    try:
+        await daemon.part.until("two")
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await daemon.reloader.close()

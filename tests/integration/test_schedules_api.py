@@ -239,7 +239,9 @@ async def test_whoever_is_limited_to_labels_has_only_those(tmp_path: Path) -> No
             await web.user("sam", "shop")
             await web.user("rita", "reader")
             sam, rita = await web.browser("sam"), await web.browser("rita")
-            body = (await sam.get("/api/v1/schedules")).json()
+            listed = await sam.get("/api/v1/schedules")
+            assert listed.status_code == 200, listed.text
+            body = listed.json()
             assert ([one["name"] for one in body["items"]], body["total"]) == (["nightly/größe"], 1)
             assert (await sam.post(f"{NIGHTLY}/run", json={})).status_code == 200
             # What may not be seen does not exist, and its name is not given away.

@@ -13,6 +13,7 @@ from dogwatch.errors import PermanentError
 from dogwatch.store.database import Tx
 
 _TEXT_KEPT = 2000
+_TAIL = "audit tail"
 
 
 class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,12 +59,9 @@ def record(
         after=after,
     )
     tx.lock("audit")
-    # From the tail's own table: where somebody cut the newest events off, a gap stays.
-    last = tx.one("SELECT number, digest FROM audit_tail WHERE id = 1")
-    if last is None:
-        raise PermanentError("the audit trail has lost its end: somebody changed its tables", hint="audit verify")
-    number, body = int(last[0] or 0) + 1, encoded(event)
-    digest = link(str(last[1]), number, body)
+    before_number, before_digest = _tail(tx)
+    number, body = before_number + 1, encoded(event)
+    digest = link(before_digest, number, body)
     tx.send(
         "INSERT INTO audit_events (number, time_s, actor, verb, noun, name, outcome, body, digest) "
         "VALUES (:number, :time_s, :actor, :verb, :noun, :name, :outcome, :body, :digest)",
@@ -74,8 +72,21 @@ def record(
         **columns(event),
     )
     tx.send("UPDATE audit_tail SET number = :number, digest = :digest WHERE id = 1", number=number, digest=digest)
+    tx.memory[_TAIL] = (number, digest)
     tx.notify("audit")
     return number
+
+
+def _tail(tx: Tx) -> tuple[int, str]:
+    """Return the number and digest of the newest event; the trail is locked."""
+    known = tx.memory.get(_TAIL)
+    if isinstance(known, tuple):
+        return known
+    # From the tail's own table: where somebody cut the newest events off, a gap stays.
+    last = tx.one("SELECT number, digest FROM audit_tail WHERE id = 1")
+    if last is None:
+        raise PermanentError("the audit trail has lost its end: somebody changed its tables", hint="audit verify")
+    return int(last[0] or 0), str(last[1])
 
 
 def columns(event: AuditEvent) -> dict[str, str]:

@@ -29,13 +29,13 @@ def database() -> None:
     envvar="DOGWATCH_MOVE_TO",
     required=True,
     metavar="URL",
-    help="An empty PostgreSQL; in $DOGWATCH_MOVE_TO, no list of processes shows it.",
+    help="An empty PostgreSQL database. $DOGWATCH_MOVE_TO keeps its password out of the list of processes.",
 )
 @click.option("--data", metavar="FOLDER", help="The data folder whose state.db is moved.")
 @json_option
 def move(url: str, data: str | None, as_json: bool) -> None:
     """Copy all state from the file to PostgreSQL: runs, schedules, deliveries,
-    accounts and the audit trail. Stop the daemon first: it is refused while one runs.
+    accounts and the audit trail. Stop the daemon first: it is refused meanwhile.
 
     All of it arrives, compared row by row, or nothing does. The file stays as it
     was. Afterwards name the database in the configuration, as database.url.
@@ -43,7 +43,7 @@ def move(url: str, data: str | None, as_json: bool) -> None:
     \b
     Examples:
       dogwatch database move --to postgresql://watch@db-1/watch
-    DOGWATCH_MOVE_TO="$(cat url)" dogwatch database move --data /srv/watch
+      DOGWATCH_MOVE_TO=$(cat url) dogwatch database move --data /srv/dogwatch
     """
     import asyncio
 

@@ -140,6 +140,9 @@ def parse_parameters(given: Sequence[str], types: Mapping[str, str]) -> dict[str
 
     Raises: UsageError.
     """
+    # Imported here: help and completion of the command do without the engine.
+    from dogwatch.engine.parameters import read_text
+
     found: dict[str, Any] = {}
     for text in given:
         key, equals, value = text.partition("=")
@@ -147,19 +150,8 @@ def parse_parameters(given: Sequence[str], types: Mapping[str, str]) -> dict[str
             raise UsageError(f"-p {text}: write it as KEY=VALUE", hint="such as -p version=v1.3")
         if key in found:
             raise UsageError(f"-p {key} is given twice")
-        found[key] = _typed(value, types.get(key, "string"))
+        found[key] = read_text(types.get(key, "string"), value)
     return found
-
-
-def _typed(text: str, kind: str) -> Any:
-    if kind == "string":
-        return text
-    if kind == "boolean" and text.lower() in ("yes", "no", "on", "off"):
-        return text.lower() in ("yes", "on")
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return text
 
 
 @job.command()

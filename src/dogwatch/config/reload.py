@@ -124,6 +124,7 @@ class Reloader:
         async with asyncio.TaskGroup() as group:
             group.create_task(follow(watcher, self._on_change), name="config-watch")
             group.create_task(self._remind(), name="config-remind")
+            group.create_task(self._catch_up(watcher), name="config-catch-up")
 
     async def close(self) -> None:
         """Stop reloading. One that has swapped ends by itself, within its deadline; an earlier one is undone."""
@@ -137,6 +138,19 @@ class Reloader:
 
     def _on_change(self, waited_s: float) -> None:
         self._enqueue("file", self._clock.monotonic_s() - waited_s)
+
+    async def _catch_up(self, watcher: Watcher) -> None:
+        """Reload where the files were changed between their reading and the first look of the watcher."""
+        await watcher.looking.wait()
+        if self.current is None:
+            return
+        try:
+            parsed = await self._lane.run(self._loader.parse, timeout_s=self._deadlines.load_s)
+        except (OSError, TimeoutError, DogwatchError) as error:
+            log.warning("the configuration cannot be compared with the one in force: %s", error)
+            return
+        if parsed.problems or parsed.digest != self.current.digest:
+            self._on_change(0.0)
 
     async def _remind(self) -> None:
         """Say again, now and then, that a bad configuration waits to be mended."""

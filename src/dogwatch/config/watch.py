@@ -144,6 +144,8 @@ class Watcher:
         self._inotify: Inotify | None = None
         self._points: dict[Path, set[str] | None] = {}
         self._woken = asyncio.Event()
+        # Set once changes are noticed.
+        self.looking = asyncio.Event()
         self._known: dict[Path, bytes] | None = None
         self._limited = False
 
@@ -190,6 +192,7 @@ class Watcher:
         if self._known is None:
             # The state that changes are measured from. What happens from here on wakes us.
             await self._look()
+            self.looking.set()
             return None
         try:
             async with asyncio.timeout(self._timing.poll_s if self.polling else self._timing.safety_s):

@@ -56,6 +56,13 @@ def begun(row: StepRow, now_s: float) -> StepRow:
     )
 
 
+def unbegun(row: StepRow) -> StepRow:
+    """Return a step that was written as begun, and was not begun after all. What woke it stays taken."""
+    if row.woken:
+        return msgspec.structs.replace(row, state=StepState.WAITING)
+    return msgspec.structs.replace(row, state=StepState.PENDING, attempt=row.attempt - 1, started_s=None)
+
+
 def succeeded(row: StepRow, outputs: Mapping[str, Json], message: str, now_s: float) -> StepRow:
     return msgspec.structs.replace(
         _over(row, now_s), state=StepState.SUCCEEDED, outputs=outputs, reason=message[:REASON_CHARS]

@@ -26,8 +26,6 @@ _log = logging.getLogger(__name__)
 
 # A wait shorter than this is kept: to write it down and to claim it again would take longer than it is worth.
 HOLD_S = 2.0
-# A run that was claimed because its time came is kept where this clock is behind the database's by not too much.
-SKEW_S = 60.0
 # An action that was cancelled is cancelled again after this time, and after as long again it is left behind.
 CANCEL_S = 15.0
 MOST_OUTPUT_BYTES = 256 * 1024
@@ -93,6 +91,8 @@ class Execution:
         self._ended: list[_End] = []
         self._changed = asyncio.Event()
         self._stopping = self._cutting = False
+        # What the newest decision was made by.
+        self._decided_by = claimed.order
         self._waiting_for = claimed.run.waiting_for
         masks = tools.language.masks(claimed)
         self._writer = Writer(self.run_id, self._append, masks, tools.clock.now_s)
@@ -156,28 +156,40 @@ class Execution:
             await self._writer.close()
 
     async def _go_on(self) -> None:
-        first = True
         while True:
             decision, ready = self._next()
-            release = self._may_release(decision, first=first)
+            release = self._may_release(decision)
             await self._write(decision, release=release)
             if decision.state is not None or release:
                 return
             if not self._tools.held():
                 raise LeaseLost
+            if self._withheld(decision, ready):
+                continue
             for name, action in ready.items():
                 self._start(name, action)
             for name, reason in decision.cancel.items():
                 self._cancel(name, reason)
             if self._stopping and not self._tasks:
                 return
-            first = False
             await self._wait(decision.wake_s)
             await self._take()
+
+    def _withheld(self, decision: Decision, ready: Mapping[str, Action]) -> bool:
+        """Take back what was about to begin where the answer brought a pause or a cancel that was there before it."""
+        now, then = self._order, self._decided_by
+        if not ready or (now.paused, now.cancel) == (then.paused, then.cancel):
+            return False
+        for name in ready:
+            self._put(attempts.unbegun(self._rows[name]))
+        for name, reason in decision.cancel.items():
+            self._cancel(name, reason)
+        return True
 
     def _next(self) -> tuple[Decision, dict[str, Action]]:
         """Decide, and make ready what begins; what cannot be made ready has failed, and it is decided again."""
         ready: dict[str, Action] = {}
+        self._decided_by = self._order
         while True:
             decision = self._decide()
             for row in decision.changed.values():
@@ -226,12 +238,10 @@ class Execution:
                 self._put(other)
         return False
 
-    def _may_release(self, decision: Decision, *, first: bool) -> bool:
+    def _may_release(self, decision: Decision) -> bool:
         if not decision.parked or self._stopping or decision.state is not None:
             return False
-        if decision.wake_s is None:
-            return True
-        return decision.wake_s - self._now_s > (SKEW_S if first else HOLD_S)
+        return decision.wake_s is None or decision.wake_s - self._now_s > HOLD_S
 
     async def _write(self, decision: Decision, *, release: bool) -> None:
         steps = tuple(self._dirty.values())

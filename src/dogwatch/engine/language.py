@@ -11,8 +11,8 @@ from dogwatch.engine.action import Action
 from dogwatch.engine.ledger import Claimed, StepRow
 from dogwatch.engine.masks import Masker
 from dogwatch.engine.parameters import hidden_values
-from dogwatch.engine.scope import Scope, StepView, condition, formula
-from dogwatch.engine.templates import render
+from dogwatch.engine.scope import Scope, StepView, condition, formula, with_environment
+from dogwatch.engine.templates import fields, render
 from dogwatch.engine.values import Json
 from dogwatch.errors import PermanentError
 from dogwatch.expressions.conditions import ConditionError, ConditionFailure
@@ -42,12 +42,10 @@ class CelLanguage:
 
         Raises: TemplateError.
         """
+        if not view.claimed.definition.env and next(fields(action), None) is None:
+            return action
         values = values_of(view)
-        filled = render(action, values)
-        env = getattr(filled, "env", None)
-        if isinstance(env, Mapping) and values["env"]:
-            return msgspec.structs.replace(filled, env={**values["env"], **env})
-        return filled
+        return with_environment(render(action, values), values["env"])
 
     def holds(self, expression: str, view: View) -> bool:
         """Return whether a condition holds. Raises: ConditionFailure, PermanentError for one that does not compile."""

@@ -96,12 +96,14 @@ class Advance(msgspec.Struct, frozen=True, kw_only=True):
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
     """What a heartbeat answers. orders: of the runs it holds that have any. lost: runs it holds that are no longer
     its own. missing: runs that are its own and that it does not hold (an answer was lost): give them back.
+    now_s: the database's clock.
     """
 
     orders: Mapping[str, Order]
     lost: Sequence[str]
     missing: Sequence[str]
     draining: bool
+    now_s: float | None = None
 
 
 class WorkerIdentity(msgspec.Struct, frozen=True, kw_only=True):

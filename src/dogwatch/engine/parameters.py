@@ -84,10 +84,9 @@ def _bound_faults(parameter: Parameter, path: Path) -> Iterator[Fault]:
 # -- values ----------------------------------------------------------------------------------------------------------
 
 
-def check_parameters(job: JobSpec, given: Mapping[str, Json], *, text: bool = False) -> dict[str, Json]:
+def check_parameters(job: JobSpec, given: Mapping[str, Json]) -> dict[str, Json]:
     """Return the value of every parameter: given, else its default, else null, in the order of the job.
 
-    text: values are text of a command line or a form, and are read by the parameter's type.
     Raises: UsageError with every mistake, a line each; values of secrets are not shown.
     """
     mistakes: list[tuple[str, str]] = [
@@ -103,12 +102,8 @@ def check_parameters(job: JobSpec, given: Mapping[str, Json], *, text: bool = Fa
             if is_required(parameter):
                 mistakes.append((f"{name} is missing: {_wanted(parameter)}", _example(parameter, name)))
             continue
-        try:
-            values[name] = read(parameter, value) if text and isinstance(value, str) else value
-        except ValueError as error:
-            mistakes.append((f"{name}: {error}", ""))
-            continue
-        mistake = mistake_of(parameter, values[name])
+        values[name] = value
+        mistake = mistake_of(parameter, value)
         if mistake is not None:
             mistakes.append((f"{name}: {mistake[0]}", mistake[1]))
     if not mistakes and (size := _size(values)) > MAX_BYTES:
@@ -131,23 +126,26 @@ def parameter_mistakes(job: JobSpec, given: Mapping[str, Json]) -> Iterator[tupl
             yield name, mistake[0], mistake[1]
 
 
-def read(parameter: Parameter, text: str) -> Json:
-    """Return what a text means for a parameter's type: `3`, `true`, JSON for lists and maps.
-
-    Raises: ValueError.
+def read_text(kind: str, text: str) -> Json:
+    """Return what a text of a command line or a form means for a parameter's type: `3`, `true`, JSON; lists of plain
+    words may be written with commas. What cannot be read stays text, and check_parameters says what is wrong with it.
     """
-    match parameter.type:
-        case "string":
-            return text
-        case "integer" if _INTEGER.fullmatch(text.strip()) and len(text) < 30:
-            return int(text)
-        case "number" if (number := _number(text)) is not None:
+    stripped = text.strip()
+    match kind:
+        case "integer" if _INTEGER.fullmatch(stripped) and len(text) < 30:
+            return int(stripped)
+        case "number" if (number := _number(stripped)) is not None:
             return number
-        case "boolean" if text.strip().lower() in _BOOLEANS:
-            return _BOOLEANS[text.strip().lower()]
+        case "boolean" if stripped.lower() in _BOOLEANS:
+            return _BOOLEANS[stripped.lower()]
+        case "list" if not stripped.startswith("["):
+            return [word.strip() for word in stripped.split(",")] if stripped else []
         case "list" | "map":
-            return _structure(parameter, text)
-    raise ValueError(f"expected {_NOUNS[parameter.type]}, found {_shown(parameter, text)}")
+            try:
+                return msgspec.json.decode(stripped)
+            except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+                return text
+    return text
 
 
 def mistake_of(parameter: Parameter, value: Json) -> tuple[str, str] | None:
@@ -181,25 +179,13 @@ def _leaves(value: Json) -> Iterator[str]:
 
 
 def _number(text: str) -> int | float | None:
-    if _INTEGER.fullmatch(text.strip()) and len(text) < 30:
+    if _INTEGER.fullmatch(text) and len(text) < 30:
         return int(text)
     try:
         value = float(text) if len(text) < 60 and "_" not in text else math.nan
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _structure(parameter: Parameter, text: str) -> Json:
-    """Return a list or map written as JSON; a list of plain words may be written with commas."""
-    stripped = text.strip()
-    if parameter.type == "list" and not stripped.startswith("["):
-        return [word.strip() for word in stripped.split(",")] if stripped else []
-    try:
-        return msgspec.json.decode(stripped)
-    except (msgspec.DecodeError, RecursionError) as error:
-        noun = _NOUNS[parameter.type]
-        raise ValueError(f"expected {noun} as JSON, found {_shown(parameter, text)}: {error}") from None
 
 
 def _wanted(parameter: Parameter) -> str:

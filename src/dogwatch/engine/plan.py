@@ -14,7 +14,7 @@ from dogwatch.engine.kinds.job import JobAction
 from dogwatch.engine.kinds.map import MapAction
 from dogwatch.engine.masks import MASK, Masker
 from dogwatch.engine.parameters import check_parameters, hidden_values, shown_parameters
-from dogwatch.engine.scope import condition
+from dogwatch.engine.scope import condition, with_environment
 from dogwatch.engine.spec import JobSpec, StepSpec
 from dogwatch.engine.templates import Known, TemplateError, fields, render, template
 from dogwatch.engine.values import Json, Trigger
@@ -139,7 +139,7 @@ class _Planner:
         if runs is False:
             return found
         try:
-            action = render(step.action, values, known)
+            action = with_environment(render(step.action, values, known), values["env"])
         except TemplateError as error:
             return msgspec.structs.replace(found, problem=str(error))
         unknown = any(not known(formula) for field in fields(step.action) for formula in field.template.formulas)
@@ -176,7 +176,8 @@ def _with_items(found: StepPlan, action: MapAction, values: Mapping[str, Any], k
     for index, item in enumerate(action.over[:MOST_ITEMS]):
         below = {**values, "item": item, "index": index}
         try:
-            items.append(render(action.do, below, known.of(below)).plan())
+            item_action = with_environment(render(action.do, below, known.of(below)), values["env"])
+            items.append(item_action.plan())
         except TemplateError as error:
             return msgspec.structs.replace(found, problem=f"item {index}: {error}")
     return msgspec.structs.replace(found, items=items, more=max(0, len(action.over) - MOST_ITEMS))

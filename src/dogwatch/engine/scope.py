@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from dogwatch.engine.action import Action
 from dogwatch.engine.ledger import StepRow
 from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.templates import TemplateError, render_text
@@ -19,6 +20,7 @@ from dogwatch.expressions.conditions import Condition, ConditionError, Condition
 from dogwatch.expressions.formula import Formula, compile_formula
 
 log = logging.getLogger(__name__)
+A = TypeVar("A", bound=Action)
 
 
 class StepView(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +90,14 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
 def environment(job: JobSpec, values: Mapping[str, Any]) -> dict[str, str]:
     """Return the job's environment, filled in. Raises: TemplateError."""
     return {name: render_text(text, values) for name, text in job.env.items()}
+
+
+def with_environment(action: A, env: Mapping[str, str]) -> A:
+    """Return an action that has variables of its own with the job's below them."""
+    own = getattr(action, "env", None)
+    if isinstance(own, Mapping) and env:
+        return msgspec.structs.replace(action, env={**env, **own})
+    return action
 
 
 def start_text(text: str, values: Mapping[str, Any]) -> str:

@@ -8,12 +8,10 @@ refused when the configuration is loaded: there it is put in a variable first.
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 _WORD_ENDS = frozenset(" \t\n;&|()<>")
-_INDEX = re.compile(r"\w\[[^\]]*$")
 
 
 class Place(enum.Enum):
@@ -53,10 +51,14 @@ def places(literals: Sequence[str]) -> list[Place | str]:
 
 @dataclass
 class _Frame:
-    """What the scanner is inside of. kind: top, sub, double, single, ansi, back, brace, sum, comment, document."""
+    """What the scanner is inside of. kind: top, sub, double, single, ansi, back, brace, sum, comment, document.
+
+    index: brackets open of the index of an array, `a[…]`, in which even `;` is no end.
+    """
 
     kind: str
     depth: int = 0
+    index: int = 0
     pending: list[tuple[str, bool, bool]] = field(default_factory=list)
 
 
@@ -90,10 +92,12 @@ class _Scanner:
             return "directly after a backslash"
         if self._before == "<<":
             return "as the end of a here-document"
-        if _INDEX.search(self._word):
+        if any(frame.index for frame in self.frames):
             return "in the index of an array, which is arithmetic"
-        if kind in _REFUSED:
-            return _REFUSED[kind]
+        # Also further out: what "${a["…"]}" has between its inner quotes is arithmetic all the same.
+        refused = next((_REFUSED[frame.kind] for frame in reversed(self.frames) if frame.kind in _REFUSED), None)
+        if refused is not None:
+            return refused
         if self.unsure:
             return f"after {self.unsure}"
         return {"double": Place.DOUBLE, "single": Place.SINGLE}.get(kind, Place.PLAIN)
@@ -127,7 +131,11 @@ class _Scanner:
     def _in_top(self, char: str) -> None:
         if char in _WORD_ENDS:
             self._end_word()
-        if char == "#" and self._fresh:
+        self._bracket(char)
+        if self._sees("\\\n"):
+            # As if neither were there: what was the beginning of a word still is.
+            self._escape()
+        elif char == "#" and self._fresh:
             self._push("comment", 1)
         elif char == "\n":
             self._line_end()
@@ -143,6 +151,14 @@ class _Scanner:
             self._fresh = False
 
     _in_sub = _in_top
+
+    def _bracket(self, char: str) -> None:
+        """Mind where bash may read an index: from a bracket after a name to the one that closes it."""
+        frame = self.frames[-1]
+        if char == "[" and (frame.index or self._word[-1:].replace("_", "a").isalnum()):
+            frame.index += 1
+        elif char == "]" and frame.index:
+            frame.index -= 1
 
     def _end_word(self) -> None:
         if self._word == "case" and any(frame.kind == "sub" for frame in self.frames):

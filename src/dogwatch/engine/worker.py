@@ -97,6 +97,25 @@ def boottime_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+class DatabaseClock:
+    """The clock of the database, as well as a heartbeat can tell it: by it runs are due, and waits are over."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ahead_s = 0.0
+
+    def now_s(self) -> float:
+        return self._clock.now_s() + self._ahead_s
+
+    def monotonic_s(self) -> float:
+        return self._clock.monotonic_s()
+
+    def told(self, now_s: float, *, took_s: float) -> None:
+        """now_s: the database's, some time within the last took_s seconds. Less than that is no difference."""
+        ahead_s = now_s + took_s / 2 - self._clock.now_s()
+        self._ahead_s = ahead_s if abs(ahead_s) > took_s else 0.0
+
+
 class Worker:
     """run() serves until stop(). listen: Database.listen. boottime_s: the lease's clock."""
 
@@ -116,11 +135,14 @@ class Worker:
         self._ledger, self._listen = ledger, listen
         self._options = options or WorkerOptions()
         self._lease = Lease(who.ttl_s, alone=self._options.alone, now_s=boottime_s)
-        self._tools = Tools(ledger=ledger, language=language, services=services, clock=clock, held=self._lease.holds)
+        self._clock = DatabaseClock(clock)
+        self._tools = Tools(
+            ledger=ledger, language=language, services=services, clock=self._clock, held=self._lease.holds
+        )
         self._runs: dict[str, Execution] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._claim_now, self._beat_now = asyncio.Event(), asyncio.Event()
-        self._stop = asyncio.Event()
+        self._stop, self._beaten = asyncio.Event(), asyncio.Event()
         self._draining = self._more = False
         self._claimed, self._dropped, self._reaped = Counter(), Counter(), Counter()
 
@@ -264,6 +286,9 @@ class Worker:
         if not self._lease.holds():
             await self._drop_all("its lease was over before the answer came")
         self._options.renew(self._lease.renewed(asked_s))
+        if beat.now_s is not None:
+            self._clock.told(beat.now_s, took_s=self._lease.now_s() - asked_s)
+        self._beaten.set()
         for run_id in beat.lost:
             self._drop(run_id, "another worker has it")
         for run_id, (execution, mark) in heard.items():
@@ -308,6 +333,7 @@ class Worker:
     # -- runs --------------------------------------------------------------------------------------------------------
 
     async def _claims(self) -> None:
+        await self._beaten.wait()  # it tells the database's time
         while True:
             self._claim_now.clear()
             free = self.who.slots - len(self._runs)

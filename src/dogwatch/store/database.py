@@ -41,6 +41,10 @@ def tables_of(name: str, package: str) -> Tables:
 class Tx(Protocol):
     """One transaction. It belongs to the thread that runs it and ends with the function that was given it."""
 
+    # What the functions that share a commit remember for each other about what they hold a lock on; emptied where one
+    # of them is undone.
+    memory: dict[str, object]
+
     @property
     def now_s(self) -> float:
         """The database's clock, seconds since 1970; the same for the whole transaction."""

@@ -41,16 +41,19 @@ class _PostgresTx:
     def __init__(self, connection: psycopg.Connection[Row]) -> None:
         self._connection = connection
         self._now_s: float | None = None
+        self.memory: dict[str, object] = {}
         self._locked: set[str] = set()
         # Sent with the next query that is waited for.
         self._pending: list[tuple[bytes, Mapping[str, Value]]] = []
         self.hurried = False
         self.topics: list[str] = []
 
-    def start(self) -> None:
+    def start(self, begin: str) -> None:
         self._now_s = None
         self._locked.clear()
-        self._pending.clear()
+        # Begins with the first query: that saves a round trip.
+        self._pending = [(begin.encode(), {})]
+        self.memory.clear()
         self.hurried = False
         self.topics = []
 
@@ -58,6 +61,7 @@ class _PostgresTx:
         """A savepoint is undone: with it the locks since, and notices."""
         self._locked.clear()
         self._pending.clear()
+        self.memory.clear()
         del self.topics[noticed:]
 
     @property
@@ -106,12 +110,12 @@ class _PostgresTx:
                 return self._connection.execute(_native(query), values)
 
     def commit(self) -> None:
-        with translated():
-            if not self._pending:
-                return self._connection.commit()
-            with self._connection.pipeline():
-                self._send_pending()
-                return self._connection.commit()
+        if self.begun or len(self._pending) > 1:
+            self._execute("COMMIT", {})
+
+    @property
+    def begun(self) -> bool:
+        return self._connection.info.transaction_status != 0  # IDLE
 
     def _send_pending(self) -> None:
         pending, self._pending = self._pending, []
@@ -145,12 +149,14 @@ class translated:  # noqa: N801 - reads as a statement
 
 
 class _PostgresSession:
-    def __init__(self, connection: psycopg.Connection[Row]) -> None:
-        self._connection = connection
+    """connection: in autocommit; transactions are begun and ended by our own queries."""
+
+    def __init__(self, connection: psycopg.Connection[Row], begin: str = "BEGIN") -> None:
+        self._connection, self._begin = connection, begin
         self._tx = _PostgresTx(connection)
 
     def begin(self) -> Tx:
-        self._tx.start()
+        self._tx.start(self._begin)
         return self._tx
 
     @property
@@ -176,7 +182,8 @@ class _PostgresSession:
         import psycopg
 
         try:
-            self._connection.rollback()
+            if self._tx.begun:
+                self._connection.execute("ROLLBACK")
         except psycopg.Error:
             self._connection.close()  # the next statement fails, and the lane connects again
 
@@ -194,20 +201,22 @@ class PostgresDatabase:
         self._trouble = ""
         self._listeners: dict[str, list[Callable[[], None]]] = {}
 
-        def connect() -> _PostgresSession:
-            try:
-                return _PostgresSession(_connect(url))
-            except Broken as error:
-                # Who uses the database tries again; only who opens it is told of the address.
-                raise Broken(TransientError(str(error.error))) from error
+        def lanes(name: str, count: int, begin: str) -> Callable[[queue.SimpleQueue[Any]], list[Lane]]:
+            def connect() -> _PostgresSession:
+                try:
+                    return _PostgresSession(_connect(url), begin)
+                except Broken as error:
+                    # Who uses the database tries again; only who opens it is told of the address.
+                    raise Broken(TransientError(str(error.error))) from error
 
-        def lanes(name: str, count: int) -> Callable[[queue.SimpleQueue[Any]], list[Lane]]:
             return lambda jobs: [
                 Lane(f"dogwatch-state-{name}-{number}", connect, jobs, told=self._tell, trouble=self._say)
                 for number in range(count)
             ]
 
-        self._writers, self._readers = Lanes(lanes("writer", _WRITERS)), Lanes(lanes("reader", _READERS))
+        self._writers = Lanes(lanes("writer", _WRITERS, "BEGIN"))
+        # One snapshot for all queries of a function, as the seam says.
+        self._readers = Lanes(lanes("reader", _READERS, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"))
         own = secrets.token_hex(4)
         self._notices = _Notices(url, self._told, own)
         self._teller = _Teller(url, own)
@@ -272,7 +281,7 @@ class _Notices:
 
         while not self._closing.is_set():
             try:
-                with _connect(self._url, autocommit=True) as connection:
+                with _connect(self._url) as connection:
                     connection.execute(f"LISTEN {_CHANNEL}")
                     self._tell(None)
                     while not self._closing.is_set():
@@ -334,7 +343,7 @@ class _Teller:
                 continue
             try:
                 if connection is None:
-                    connection = _connect(self._url, autocommit=True)
+                    connection = _connect(self._url)
                     connection.execute("SET synchronous_commit = off")
                 connection.execute(
                     "SELECT pg_notify(%s, topic) FROM unnest(CAST(%s AS TEXT[])) AS topic",
@@ -367,13 +376,13 @@ class _Teller:
         self._thread.join()
 
 
-def _connect(url: str, *, autocommit: bool = False) -> psycopg.Connection[Row]:
+def _connect(url: str) -> psycopg.Connection[Row]:
     import psycopg
 
     try:
         connection: psycopg.Connection[Row] = psycopg.connect(
             url,
-            autocommit=autocommit,
+            autocommit=True,
             connect_timeout=_CONNECT_S,
             application_name="dogwatch",
             options=f"-c search_path={_SCHEMA} -c statement_timeout={_STATEMENT_S}s "
@@ -406,10 +415,11 @@ def _prepare(url: str, tables: Sequence[Tables]) -> None:
         connection = _connect(url)
         with connection:
             session = _PostgresSession(connection)
-            session.begin().lock("migrations")
-            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}")
-            connection.execute("CREATE TABLE IF NOT EXISTS tables (name TEXT PRIMARY KEY, version BIGINT NOT NULL)")
-            connection.commit()
+            tx = session.begin()
+            tx.lock("migrations")
+            tx.run(f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}")
+            tx.run("CREATE TABLE IF NOT EXISTS tables (name TEXT PRIMARY KEY, version BIGINT NOT NULL)")
+            session.commit()
             apply_tables(session, tables, "the database")
     except Broken as error:
         raise error.error from error

@@ -27,6 +27,7 @@ class _SqliteTx:
         self._connection = connection
         self._clock = clock
         self.now_s = 0.0
+        self.memory: dict[str, object] = {}
         self.topics: list[str] = []
 
     def run(self, query: str, **values: Value) -> int:
@@ -71,6 +72,7 @@ class _SqliteSession:
 
     def begin(self) -> Tx:
         self._tx.topics = []
+        self._tx.memory.clear()
         self._plain(self._begin)
         self._tx.now_s = self._clock.now_s()
         return self._tx
@@ -85,6 +87,7 @@ class _SqliteSession:
 
     def rollback_to(self) -> None:
         del self._tx.topics[self._noticed :]
+        self._tx.memory.clear()
         # A full disk can end the whole transaction by itself; then the commit fails, and all are told.
         self._plain("ROLLBACK TO job")
         self._plain("RELEASE job")

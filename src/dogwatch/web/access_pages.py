@@ -16,6 +16,7 @@ from dogwatch.access.trail import AuditFilter, find
 from dogwatch.errors import UsageError
 from dogwatch.web.api.access import user_out
 from dogwatch.web.context import Ctx
+from dogwatch.web.contributions import Pages, Place
 from dogwatch.web.permissions import KNOWN, may
 from dogwatch.web.rendering import html_page
 
@@ -33,7 +34,7 @@ async def users_page(ctx: Ctx) -> Response[bytes]:
         "roles": access.options.role_names(),
         "least": access.options.password.least,
     }
-    return html_page(ctx, "users.html", values)
+    return html_page(ctx, "users.html", values, here="/users")
 
 
 @get("/tokens", opt=KNOWN, include_in_schema=False)
@@ -75,7 +76,10 @@ async def audit_page(
     found = await ctx.access.database.read(find(wanted, _SHOWN + 1, visible(ctx.rights, "audit")))
     shown = found[:_SHOWN]
     older = urlencode({"q": q, "before": shown[-1].number}) if len(found) > _SHOWN else ""
-    return html_page(ctx, "audit.html", {"entries": shown, "q": q, "older": older, "mistake": mistake})
+    return html_page(ctx, "audit.html", {"entries": shown, "q": q, "older": older, "mistake": mistake}, here="/audit")
 
 
-ACCESS_PAGE_HANDLERS = (users_page, tokens_page, audit_page)
+ACCESS = Pages(
+    handlers=(users_page, tokens_page, audit_page),
+    places=(Place("Users", "/users", "user"), Place("Audit", "/audit", "audit")),
+)

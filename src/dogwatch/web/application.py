@@ -17,7 +17,7 @@ from dogwatch.access.identity import Identity
 from dogwatch.app import Services
 from dogwatch.errors import DogwatchError
 from dogwatch.web import problems
-from dogwatch.web.access_pages import ACCESS_PAGE_HANDLERS
+from dogwatch.web.access_pages import ACCESS
 from dogwatch.web.api import HANDLERS
 from dogwatch.web.assets import load_assets
 from dogwatch.web.badges import BADGE_HANDLERS
@@ -38,7 +38,7 @@ from dogwatch.web.view import page_templates
 
 log = logging.getLogger(__name__)
 # Every feature that has pages, in the order of the navigation.
-PAGES: tuple[Pages, ...] = (OVERVIEW, RUNS)
+PAGES: tuple[Pages, ...] = (OVERVIEW, RUNS, ACCESS)
 # What programs ask for is never answered with a page, even in a browser.
 _PROGRAMS = ("/api/", "/ping/", "/hooks/", "/badge", "/group-badge", "/metrics", "/probe", "/static/")
 
@@ -78,7 +78,6 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
             *BADGE_HANDLERS,
             *(handler for pages in PAGES for handler in pages.handlers),
             *LOGIN_HANDLERS,
-            *ACCESS_PAGE_HANDLERS,
             static_file,
         ],
         dependencies={"ctx": Provide(seen, sync_to_thread=False)},

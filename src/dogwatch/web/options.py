@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -84,6 +85,7 @@ def parse_listen(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+@lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
     """Return whether a name or address means this machine itself."""
     name = host.lower().rstrip(".")

@@ -533,3 +533,32 @@ async def test_services_are_found_by_type_or_said_to_be_missing(bench: Bench) ->
 
     run = await bench.run(step("a", use))
     assert run.steps["a"].reason == "this program has no list"
+
+
+async def test_what_was_paused_or_cancelled_before_a_step_was_written_as_begun_is_not_begun(bench: Bench) -> None:
+    began = []
+
+    async def note(scene: Scene) -> Outcome | Wait:
+        began.append((scene.step, scene.signal))
+        return Outcome() if scene.woken or scene.step == "b" else Wait(note="")
+
+    run = bench.ledger.add(step("a", note), step("b", note))
+    await bench.carry(run)
+    run.order = Order(paused=True)
+    bench.ledger.signal(run, "a", "yes")
+    execution = bench.execution(run)
+    # It was paused after the claim, and the run hears of it with the answer to its first change.
+    execution._order = Order()
+    await execution.run()
+    assert began == [("a", None)]
+    assert run.steps["a"].state is S.WAITING
+    run.order = Order()
+    await bench.carry(run)
+    assert began == [("a", None), ("a", "yes"), ("b", None)]
+    assert [row.attempt for row in run.steps.values()] == [1, 1]
+    other = bench.ledger.add(step("b", note), step("clean", always=True))
+    execution = bench.execution(other)
+    other.order = Order(cancel="enough")
+    await execution.run()
+    assert states(other) == {"b": "cancelled", "clean": "succeeded"}
+    assert len(began) == 3

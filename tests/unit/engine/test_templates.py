@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import string
 import subprocess
@@ -14,6 +15,7 @@ from tests.jobbing import ShellAction, new_scope, seen
 
 from dogwatch.engine.kinds.http import HttpAction
 from dogwatch.engine.kinds.map import MapAction
+from dogwatch.engine.shell import Place, quote
 from dogwatch.engine.templates import (
     MAX_FIELD_CHARS,
     Template,
@@ -226,12 +228,62 @@ def test_any_value_stays_a_value(value: str, text: str) -> None:
     assert ran(SHELLS[0], script(text, x=value)) == f"[{value}]"
 
 
-PIECES = st.sampled_from(
-    [
-        "echo ", "'", '"', "\\", "$", "$(", ")", "(", "${x:-", "}", "`", "#", " ", "\n", ";", "<<E\n",
-        "E\n", "$((", "))", "case x in a) ", ";; esac", "a", "$'", "\\'", '\\"', "| cat ", "a[", "]", "{{ params.x }}",
-    ]
-)  # fmt: skip
+HOLE = "{{ params.x }}"
+
+
+def _around(outer: str, inner: str) -> str:
+    return outer.replace("{{", "\0").replace("}}", "\1").replace("{}", inner).replace("\0", "{").replace("\1", "}")
+
+
+# Scripts with a template somewhere: what is around it, and what is around that.
+AROUND = [
+    "echo {}",
+    "echo {} >&2",
+    'echo "{}"',
+    "echo '{}'",
+    "echo a\\'{}",
+    'echo "a\\"{}"',
+    "# {}\necho b",
+    "echo a # {}",
+    "echo a#{}",
+    "echo `echo {}`",
+    'echo "`echo {}`"',
+    "echo $(echo {})",
+    'echo "$(echo {})"',
+    "echo \"$(echo '{}')\"",
+    "echo $(case a in a) echo {};; esac)",
+    'echo "$(case a in a) echo {};; esac)"',
+    "case a in a) echo {};; esac",
+    "echo ${{y:-{}}}",
+    'echo "${{y:-{}}}"',
+    "echo \"${{y#'}}'}}\" {}",
+    "echo $(( 1 + {} ))",
+    "(( {} ))",
+    "(echo {})",
+    "( (echo a); echo {})",
+    "((echo a); echo {})",
+    "echo $'{}'",
+    "echo $'a\\'{}'",
+    'echo $"{}"',
+    "cat <<E\n{}\nE\n",
+    "cat <<-E\n\t{}\n\tE\n",
+    "cat <<'E'\n{}\nE\n",
+    "cat <<E; echo {}\ntext\nE\n",
+    "cat <<E\nit's \"\nE\necho {}",
+    "a[{}]=1",
+    "echo ${{a[{}]}}",
+    'x=$({}); echo "$x"',
+    "{} echo",
+    "echo \\\n{}",
+    "echo $#{} $${}",
+    "if true; then echo {}; fi",
+    "f() {{ echo {}; }}; f",
+    "[[ {} == a ]] || true",
+    "echo b | cat {}",
+    "cat < {}",
+    "echo b; {}",
+]
+SCRIPT = st.recursive(st.just(HOLE), lambda inner: st.builds(_around, st.sampled_from(AROUND), inner), max_leaves=3)
 
 
 BREAKERS = [
@@ -246,20 +298,41 @@ BREAKERS = [
 ]
 
 
-@given(st.lists(PIECES, min_size=2, max_size=14), st.sampled_from(BREAKERS))
-@settings(max_examples=300)
-def test_no_script_at_all_lets_a_value_out(pieces: list[str], value: str) -> None:
-    """Whatever the script looks like: it is refused when it is loaded, or the value runs nothing."""
-    text = "".join(pieces)
-    if "{{" not in text or Template(text, shell=True).mistakes:
-        return
-    # `touch` is a function that tells: nothing on this machine is touched.
-    program = f"PATH=/nowhere\n{script(text, x=value)}\n"
+def gets_out(text: str) -> bool:
+    """Run a script; return whether it comes to running `touch`, which is nowhere."""
+    program = f"PATH=/nowhere\n{text}\n"
     for shell in SHELLS[:2]:
-        traced = subprocess.run([shell, "-c", program], capture_output=True, timeout=20, check=False, env={})
-        assert b"touch: not found" not in traced.stderr, program
-        assert b"touch: command not found" not in traced.stderr, program
-        assert b"touch: No such file" not in traced.stderr, program
+        done = subprocess.run([shell, "-c", program], capture_output=True, timeout=20, check=False, env={})
+        if re.search(rb"(?:^|\s)touch: (not found|command not found|No such file)", done.stderr):
+            return True
+    return False
+
+
+@given(SCRIPT.filter(lambda text: text != HOLE), st.sampled_from(BREAKERS))
+@settings(max_examples=300)
+def test_no_script_at_all_lets_a_value_out(text: str, value: str) -> None:
+    """Whatever the script looks like: it is refused when it is loaded, or the value runs nothing."""
+    if not Template(text, shell=True).mistakes:
+        assert not gets_out(script(text, x=value)), text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# {{ params.x }}",
+        "cat <<E\n{{ params.x }}\nE\n",
+        'echo `echo "{{ params.x }}"`',
+        'echo "${y:-{{ params.x }}}"',
+        "echo $'{{ params.x }}'",
+        'echo "$(case a in a) echo "{{ params.x }}";; esac)"',
+        "echo $(( {{ params.x }} ))",
+    ],
+)
+def test_what_is_refused_would_let_values_out(text: str) -> None:
+    """The test above looks for the right thing: where templates are refused, the usual quoting is not enough."""
+    assert Template(text, shell=True).mistakes
+    filled = [text.replace(HOLE, quote(value, place)) for value in BREAKERS for place in Place]
+    assert any(map(gets_out, filled)), filled
 
 
 @pytest.mark.parametrize(
@@ -278,6 +351,9 @@ def test_no_script_at_all_lets_a_value_out(pieces: list[str], value: str) -> Non
         ("echo \"$(case a in a) echo {{ params.x }};; esac)\"", "after case inside of $(…)"),
         ("echo \"${y#'}'}\" {{ params.x }}", "after a quote inside of ${…}"),
         ("echo 'open {{ params.x }}", "the script ends inside of quotes"),
+        ("a[echo b; {{ params.x }}]=1", "in the index of an array"),
+        ("echo ${a[echo \"{{ params.x }}\"]}", "inside of ${…}"),
+        ("echo \\\n# {{ params.x }}\necho b", "in a comment"),
     ],
 )  # fmt: skip
 def test_where_no_quoting_is_safe_nothing_is_filled_in(text: str, why: str) -> None:

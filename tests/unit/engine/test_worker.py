@@ -11,11 +11,11 @@ import pytest
 from tests.engine_fakes import FakeLedger, PlainLanguage, step
 from tests.runs import identity
 
-from dogwatch.core.clock import SystemClock
+from dogwatch.core.clock import ManualClock, SystemClock
 from dogwatch.engine.action import Outcome, Scene
 from dogwatch.engine.scene import Services
 from dogwatch.engine.values import RunState, StepState
-from dogwatch.engine.worker import Lease, Worker, WorkerOptions
+from dogwatch.engine.worker import DatabaseClock, Lease, Worker, WorkerOptions
 
 
 class Hand:
@@ -295,3 +295,16 @@ async def test_metrics_say_what_it_has(place: Place) -> None:
         values = dict(pair for family in worker.metrics() for pair in family.series)
         assert values["dogwatch_worker_slots"] == 4.0
         assert values["dogwatch_worker_claimed_total"] == 1.0
+
+
+def test_the_databases_clock_rules_where_it_differs_by_more_than_can_be_told() -> None:
+    own = ManualClock(now_s=1000.0)
+    clock = DatabaseClock(own)
+    clock.told(1000.01, took_s=0.05)
+    assert clock.now_s() == 1000.0
+    clock.told(1030.0, took_s=0.5)
+    assert clock.now_s() == 1030.25
+    clock.told(990.0, took_s=0.0)
+    assert clock.now_s() == 990.0
+    own.advance(1.0)
+    assert (clock.now_s(), clock.monotonic_s()) == (991.0, own.monotonic_s())

@@ -10,7 +10,7 @@ from dogwatch.engine.book import orders, states, topics
 from dogwatch.engine.book.approvals import ask
 from dogwatch.engine.book.rows import clean, order_of, parsed, step_values
 from dogwatch.engine.book.setting import Setting, all_of, first_of
-from dogwatch.engine.ledger import Advance, Fenced, Order
+from dogwatch.engine.ledger import Advance, Fenced, Order, StepRow
 from dogwatch.engine.values import Json, RunState, StepState
 from dogwatch.errors import Conflict
 from dogwatch.store.database import Tx
@@ -46,6 +46,9 @@ def advance(tx: Tx, setting: Setting, change: Advance) -> Order:
     if change.steps:
         tx.many(_STEPS, [step_values(change.run_id, step) for step in change.steps])
         ask(tx, change.run_id, change.steps)
+        for step in change.steps:
+            if _gave_up(step):
+                orders.cancel_called(tx, setting, change.run_id, step.name, step.reason)
     if final:
         assert change.state is not None
         if change.state is not RunState.SUCCEEDED:
@@ -56,6 +59,12 @@ def advance(tx: Tx, setting: Setting, change: Advance) -> Order:
     if change.release:
         _let_go(tx, change.run_id, bool(stirred), bool(paused))
     return order_of(cancel, paused, signals_of(tx, [change.run_id]).get(change.run_id, {}) if stirred else {})
+
+
+def _gave_up(step: StepRow) -> bool:
+    """Return whether an attempt ended badly. One that was cut is made again, and finds what it started."""
+    again = step.state is StepState.PENDING and step.attempt > 0 and not step.cut
+    return again or step.state in (StepState.FAILED, StepState.CANCELLED)
 
 
 def _guarded(tx: Tx, change: Advance, final: bool) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -85,35 +86,56 @@ class Decoder:
         return kind(**values)
 
     def _action(self, data: Mapping[str, Any]) -> Action:
-        name = str(data[_KIND])
+        name = str(data.get(_KIND, ""))
         kind = self._actions.find(name)
         if kind is None:
             raise PermanentError(f"the run's definition has a step of kind '{name}', which this Dogwatch has not")
         return self._struct(kind, data)
 
     def _value(self, hint: Any, data: Any) -> Any:
-        if not _has_action(data):
+        parts = _parts(hint)
+        if not isinstance(data, dict | list) or not _may_hold_action(hint):
             # Written by an older Dogwatch, a definition may have what is checked more strictly by now.
             return msgspec.convert(data, hint, strict=False)
         if isinstance(data, list):
             inner = (get_args(_without(hint, list)) or (Any,))[0]
             made = [self._value(inner, item) for item in data]
             return tuple(made) if get_origin(_without(hint, tuple)) is tuple else made
-        if _KIND in data:
+        if any(map(_is_action, parts)):
             return self._action(data)
-        struct = next(
-            (part for part in _parts(hint) if isinstance(part, type) and issubclass(part, msgspec.Struct)), None
-        )
+        struct = next((part for part in parts if _is_struct(part)), None)
         if struct is not None:
             return self._struct(struct, data)
         inner = (get_args(_without(hint, dict)) or (Any, Any))[-1]
         return {key: self._value(inner, item) for key, item in data.items()}
 
 
-def _has_action(data: Any) -> bool:
-    if isinstance(data, dict):
-        return _KIND in data or any(map(_has_action, data.values()))
-    return isinstance(data, list) and any(map(_has_action, data))
+def _is_struct(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
+
+
+def _is_action(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Action)
+
+
+@lru_cache(maxsize=1024)
+def _may_hold_action(hint: Any) -> bool:
+    """Return whether the type has a place for actions; what users write as JSON has none, whatever its keys are."""
+    return _reaches_action(hint, set())
+
+
+def _reaches_action(hint: Any, seen: set[Any]) -> bool:
+    for part in _parts(hint):
+        if _is_action(part):
+            return True
+        if _is_struct(part) and part not in seen:
+            seen.add(part)
+            below = get_type_hints(part, include_extras=True)
+            if any(_reaches_action(below[field.name], seen) for field in msgspec.structs.fields(part)):
+                return True
+        if any(_reaches_action(one, seen) for one in get_args(part)):
+            return True
+    return False
 
 
 def _parts(hint: Any) -> list[Any]:

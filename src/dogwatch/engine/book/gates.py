@@ -9,6 +9,7 @@ and by who makes room, and `sweep` looks by itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -244,33 +245,51 @@ def pass_on(tx: Tx, setting: Setting, run_id: str) -> None:
 
 def open_due(tx: Tx, setting: Setting) -> None:
     """Let in who waits at a rate limit that has room by now."""
-    due = all_of(
-        tx, "SELECT name, capacity, window_s FROM gates WHERE open_s <= :now ORDER BY name" + setting.skip, now=tx.now_s
-    )
-    for name, capacity, window_s in due:
-        gate = Gate(name=name, capacity=capacity, window_s=window_s)
-        let_in(tx, setting, name, capacity - len(_starts(tx, name, capacity, window_s)))
-        _schedule(tx, gate)
+    for row in all_of(
+        tx,
+        f"SELECT name, capacity, window_s FROM gates WHERE open_s <= :now ORDER BY name{setting.skip}",
+        now=tx.now_s,
+    ):
+        _open(tx, setting, row)
 
 
-# Gates at which runs wait though there is room, or that are gone.
+def _open(tx: Tx, setting: Setting, row: Any) -> None:
+    name, capacity, window_s = row
+    gate = Gate(name=name, capacity=capacity, window_s=window_s)
+    tx.hurry()
+    let_in(tx, setting, name, capacity - len(_starts(tx, name, capacity, window_s)))
+    _schedule(tx, gate)
+
+
+# Gates at which runs wait though there is room, or that are gone; rate limits that say of no time when they open, or
+# of one that is further away than it can be: the clock was set back.
 _NEGLECTED = (
     "SELECT b.name FROM (SELECT DISTINCT blocked_on AS name FROM runs WHERE blocked_on <> '') AS b "
     "LEFT JOIN gates g ON g.name = b.name WHERE g.name IS NULL OR (g.window_s IS NULL AND g.used < g.capacity) "
-    "OR (g.window_s IS NOT NULL AND g.open_s IS NULL) ORDER BY b.name"
+    "OR (g.window_s IS NOT NULL AND (g.open_s IS NULL OR g.open_s > :now + g.window_s + 2)) ORDER BY b.name"
 )
 
 
 def neglected(tx: Tx) -> bool:
-    return first_of(tx, _NEGLECTED + " LIMIT 1") is not None
+    return first_of(tx, _NEGLECTED + " LIMIT 1", now=tx.now_s) is not None
 
 
 def sweep(tx: Tx, setting: Setting) -> None:
-    """Let in who waits at a gate with room. It finds something only where a transaction was in another's way."""
-    for row in all_of(tx, _NEGLECTED):
-        name = str(row[0])
-        room = first_of(tx, "UPDATE gates SET used = used WHERE name = :name RETURNING capacity - used", name=name)
-        let_in(tx, setting, name, int(room[0] or 0) if room else 1)
+    """Let in who waits at a gate with room. It finds something only where a transaction was in another's way, or the
+    clock was set back.
+    """
+    for found in all_of(tx, _NEGLECTED, now=tx.now_s):
+        name = str(found[0])
+        tx.hurry()
+        row = first_of(
+            tx, "UPDATE gates SET used = used WHERE name = :name RETURNING name, capacity, window_s, used", name=name
+        )
+        if row is None:
+            let_in(tx, setting, name, 1)
+        elif row[2] is not None:
+            _open(tx, setting, row[:3])
+        else:
+            let_in(tx, setting, name, row[1] - row[3])
 
 
 def held_by(tx: Tx, run_ids: Sequence[str]) -> Mapping[str, int]:

@@ -29,8 +29,12 @@ class Meters:
         name = "dogwatch_runs_ended_total"
         ended = [(series(name, {"state": state.value}), float(count)) for state, count in sorted(self.ended.items())]
         yield Family(name, "counter", "Runs that workers of this process ended, by state.", ended)
-        if self.counts is not None:
-            yield from _counted(self.counts)
+        # Without series until they were counted.
+        for family in _counted(self.counts or _NONE):
+            yield family if self.counts is not None else Family(family.name, family.kind, family.help, ())
+
+
+_NONE = Counts(live={}, parked=0, blocked=0, oldest_s=None, workers=[], now_s=0.0)
 
 
 def _counted(counts: Counts) -> Iterable[Family]:

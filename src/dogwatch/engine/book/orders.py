@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from dogwatch.access.actor import Actor, Subject
+from dogwatch.access.actor import SYSTEM, Actor, Subject
 from dogwatch.access.audit import record
 from dogwatch.engine.book import gates, states, topics
 from dogwatch.engine.book.rows import RUN, RUN_COLUMNS, clean, run_of, step_of, text
@@ -109,16 +109,18 @@ def _with_parent(run_id: str, reason: str) -> str:
     return f"its parent {run_id} was cancelled" + (f": {reason}" if reason else "")
 
 
-def _descendants(tx: Tx, run_id: str) -> list[str]:
-    """Return the runs below one that have not ended, the deepest first."""
+def _descendants(tx: Tx, run_id: str, step: str = "") -> list[str]:
+    """Return the runs below one that have not ended, the deepest first. step: only what that step started."""
     rows = all_of(
         tx,
         "WITH RECURSIVE below (run_id, depth) AS ("
-        "SELECT run_id, 1 FROM runs WHERE parent = :run_id AND ended_s IS NULL AND cancel = '' UNION ALL "
+        "SELECT run_id, 1 FROM runs WHERE parent = :run_id AND ended_s IS NULL AND cancel = '' "
+        "AND (CAST(:step AS TEXT) = '' OR parent_step = :step) UNION ALL "
         "SELECT r.run_id, b.depth + 1 FROM runs r JOIN below b ON r.parent = b.run_id "
         "WHERE r.ended_s IS NULL AND r.cancel = '' AND b.depth < 64) "
         "SELECT run_id FROM below ORDER BY depth DESC, run_id",
         run_id=run_id,
+        step=step,
     )
     return [str(row[0]) for row in rows]
 
@@ -127,6 +129,14 @@ def cancel_children(tx: Tx, setting: Setting, run_id: str, actor: Actor, reason:
     """Cancel what a run that ends or is cancelled has started and what has not ended."""
     for below in _descendants(tx, run_id):
         cancel_one(tx, setting, below, actor, _with_parent(run_id, reason))
+
+
+def cancel_called(tx: Tx, setting: Setting, run_id: str, step: str, reason: str) -> None:
+    """Cancel what a step has started that gave up on it: failed, was cancelled, or is about to be tried again."""
+    for below in _descendants(tx, run_id, step):
+        cancel_one(
+            tx, setting, below, SYSTEM, f"{step} of {run_id} did not wait for it" + (f": {reason}" if reason else "")
+        )
 
 
 def _wake(tx: Tx, run: Run) -> None:

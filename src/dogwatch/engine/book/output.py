@@ -97,7 +97,7 @@ def _pieces(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
 
 def _put(tx: Tx, run_id: str, kept: _Kept, chunks: Sequence[Chunk], bound_bytes: int) -> None:
     lines = [
-        _Line(chunk.step, chunk.attempt, kept.next_sequence + number, chunk.time_s, chunk.stream, chunk.text)
+        _Line(chunk.step, chunk.attempt, kept.next_sequence + number, chunk.time_s, chunk.stream, _whole(chunk.text))
         for number, chunk in enumerate(chunks)
     ]
     size = sum(len(chunk.text.encode("utf-8", "replace")) for chunk in chunks)
@@ -115,6 +115,11 @@ def _put(tx: Tx, run_id: str, kept: _Kept, chunks: Sequence[Chunk], bound_bytes:
     kept.next_sequence += len(lines)
     kept.kept_bytes += size
     kept.head_bytes += size if head else 0
+
+
+def _whole(text: str) -> str:
+    """Return text without half characters, which nothing can write."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _cut(tx: Tx, run_id: str, kept: _Kept, bound_bytes: int) -> None:

@@ -26,7 +26,21 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 
 def text(value: Any) -> str:
     """Return JSON for a column; the same text for the same value."""
-    return _encode(value).decode()
+    try:
+        return _encode(value).decode()
+    except UnicodeEncodeError:
+        # Half characters, as programs print them, must not keep a step from being written.
+        return _encode(_whole(msgspec.to_builtins(value))).decode()
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_whole(key): _whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return value
 
 
 def parsed(value: Any) -> Any:
@@ -84,7 +98,7 @@ def step_values(run_id: str, step: StepRow) -> dict[str, Any]:
         "name": step.name,
         "state": step.state.value,
         "wake_s": None if step.state.ended or step.state is StepState.RUNNING else step.wake_s,
-        "body": _encode(body).decode(),
+        "body": text(body),
     }
 
 

@@ -81,6 +81,7 @@ def heartbeat(tx: Tx, setting: Setting, worker_id: str, held: Mapping[str, int])
         lost=[run_id for run_id, fence in held.items() if run_id not in owned or owned[run_id][0] != fence],
         missing=missing,
         draining=state == "draining",
+        now_s=tx.now_s,
     )
 
 

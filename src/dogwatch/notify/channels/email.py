@@ -30,8 +30,8 @@ class EmailChannel(Channel, frozen=True, kw_only=True):
     """Sends an e-mail.
 
     host, port: of the mail server; port 587, 465 or 25 by `tls`. tls: starttls, implicit (TLS from the first byte) or
-    none. user, password: where it wants them. from: the sender, `Dogwatch <watch@example.org>`. to: who gets it. name:
-    how we greet the server; "" for this machine's name. ca_file: further trust. verify: of its certificate.
+    none. user, password: where it wants them. sender: whom it is from, `Dogwatch <watch@example.org>`. to: who gets it.
+    name: how we greet the server; "" for this machine's name. ca_file: further trust. verify: of its certificate.
     """
 
     kind: ClassVar[str] = "email"

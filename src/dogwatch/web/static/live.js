@@ -208,6 +208,8 @@ function watchScreen() {
 }
 
 export function startLive() {
+  // Nobody who is not logged in is told anything.
+  if ("anonymous" in document.body.dataset) return;
   drawn = document.body.dataset.drawn;
   watchScreen();
   headline();
