@@ -174,7 +174,7 @@ class App:
         self.parts: tuple[Part, ...] = (
             StorePart(store, store_path),
             DatabasePart(database_options),
-            AccessPart(access, spawn),
+            AccessPart(access, spawn, bus),
             self.notify,
             self.engine,
             self.schedules,

@@ -34,7 +34,7 @@ from dogwatch.engine.scope import job_outputs, start_text
 from dogwatch.engine.section import ENGINE, EngineOptions
 from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.values import RunFilter, RunState, StartRun
-from dogwatch.engine.worker import READY, Worker, WorkerOptions, boottime_s, identity
+from dogwatch.engine.worker import READY, Worker, WorkerOptions, boottime_s, families, identity
 from dogwatch.errors import DogwatchError, NotFound, TransientError
 from dogwatch.store.database import Database
 
@@ -83,6 +83,8 @@ class EnginePart:
         self._moved = asyncio.Event()
         self._deaf: Callable[[], None] | None = None
         self._stopping = False
+        # However long engine.grace is, whoever stops the program waits no longer than this.
+        self.most_grace_s = float("inf")
 
     # -- Part --------------------------------------------------------------------------------------------------------
 
@@ -206,7 +208,7 @@ class EnginePart:
                 clock=around.clock,
                 options=WorkerOptions(
                     poll_s=options.poll,
-                    grace_s=options.grace,
+                    grace_s=min(options.grace, self.most_grace_s),
                     alone=alone,
                     # Programs live as long as the lease does.
                     renew=(
@@ -284,8 +286,7 @@ class EnginePart:
 
     def metrics(self) -> Iterable[Family]:
         yield from self.runs.metrics()
-        if self._worker is not None:
-            yield from self._worker.metrics()
+        yield from families(self._worker)
 
 
 class _Change:
