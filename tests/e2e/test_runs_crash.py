@@ -101,7 +101,7 @@ def kill_again_and_again(place: Place, jobs: Any, kills: list[int]) -> None:
         assert place.lives.ended(other) == 0
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_killed_at_random_instants(place: Place, seed: int) -> None:
     chance = random.Random(seed)
     jobs = {f"j{number}": random_job(chance) for number in range(4)}
@@ -292,3 +292,44 @@ def test_a_step_that_gives_up_ends_what_it_called(place: Place) -> None:
     assert place.runs["below"].state == "cancelled"
     assert place.runs["parent"].state == "succeeded"
     assert place.lives.saw("below", "deep", "cut").at_s < place.lives.saw("parent", "after", "end").at_s
+
+
+# Says whether the process of the attempt before it, or what that one started, is still there.
+SCRIPT = """
+cd {folder}
+for before in $(cat pids 2>/dev/null); do
+    if kill -0 "$before" 2>/dev/null; then echo "alive $before" >> said; fi
+done
+setsid sleep 60 &
+echo "$$ $!" > pids
+echo begin >> said
+sleep 60
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_what_a_lost_step_left_behind_is_gone_before_it_is_made_again(
+    place: Place, tmp_path: Path, how: signal.Signals
+) -> None:
+    if how is signal.SIGSTOP and not place.together:
+        how = signal.SIGKILL  # nobody takes over from a process that is only stopped
+    jobs = jobs_of({"name": "a", "script": SCRIPT.format(folder=tmp_path)})
+    said = tmp_path / "said"
+    first = place.begin(jobs)
+    _wait(lambda: said.exists() and said.read_text().split() == ["begin"], place)
+    before = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    os.kill(first, how)
+    place.begin(jobs)
+    _wait(lambda: said.read_text().count("begin") == 2, place)
+    assert "alive" not in said.read_text()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in before)
+    after = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    place.lives.close_lives()
+    _wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in after), place)
+
+
+def _wait(holds: Any, place: Place) -> None:
+    end = time.monotonic() + 15
+    while not holds():
+        assert time.monotonic() < end, place.lives.log.read_text()[-4000:]
+        time.sleep(0.01)

@@ -18,7 +18,7 @@ from dogwatch.engine.ledger import Advance, Claimed, Fenced, Ledger, Order, Step
 from dogwatch.engine.scene import Leash, Services, StepScene
 from dogwatch.engine.spec import StepSpec
 from dogwatch.engine.values import Chunk, Json, RunState, StepState
-from dogwatch.engine.writer import Masks, Writer
+from dogwatch.engine.writer import Masks, PlainMasks, Writer
 from dogwatch.errors import DogwatchError, PermanentError, TransientError, Unreachable
 
 T = TypeVar("T")
@@ -94,9 +94,9 @@ class Execution:
         # What the newest decision was made by.
         self._decided_by = claimed.order
         self._waiting_for = claimed.run.waiting_for
-        masks = tools.language.masks(claimed)
+        # With all secrets once it is known that they can be had; see run().
+        masks: Masks = PlainMasks(list(claimed.secrets.values()))
         self._writer = Writer(self.run_id, self._append, masks, tools.clock.now_s)
-        self._recover()
 
     def _recover(self) -> None:
         """Take the steps as they are on disk; what ran there was cut off."""
@@ -144,6 +144,8 @@ class Execution:
     async def run(self) -> None:
         """Raises: nothing but CancelledError; what runs was cancelled and has ended then."""
         try:
+            self._writer.masks = self._tools.language.masks(self._claimed)
+            self._recover()
             await self._go_on()
         except (Fenced, LeaseLost):
             _log.warning("run %s: dropped, another worker may have it", self.run_id)
@@ -176,9 +178,11 @@ class Execution:
             await self._take()
 
     def _withheld(self, decision: Decision, ready: Mapping[str, Action]) -> bool:
-        """Take back what was about to begin where the answer brought a pause or a cancel that was there before it."""
+        """Take back what was about to begin where the answer brought a pause or a cancel that was there before it, or
+        the worker stops by now.
+        """
         now, then = self._order, self._decided_by
-        if not ready or (now.paused, now.cancel) == (then.paused, then.cancel):
+        if not ready or ((now.paused, now.cancel) == (then.paused, then.cancel) and not self._stopping):
             return False
         for name in ready:
             self._put(attempts.unbegun(self._rows[name]))

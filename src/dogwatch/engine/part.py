@@ -34,7 +34,7 @@ from dogwatch.engine.scope import job_outputs, start_text
 from dogwatch.engine.section import ENGINE, EngineOptions
 from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.values import RunFilter, RunState, StartRun
-from dogwatch.engine.worker import READY, Worker, WorkerOptions, boottime_s, identity
+from dogwatch.engine.worker import READY, Worker, WorkerOptions, boottime_s, families, identity
 from dogwatch.errors import DogwatchError, NotFound, TransientError
 from dogwatch.store.database import Database
 
@@ -286,8 +286,7 @@ class EnginePart:
 
     def metrics(self) -> Iterable[Family]:
         yield from self.runs.metrics()
-        if self._worker is not None:
-            yield from self._worker.metrics()
+        yield from families(self._worker)
 
 
 class _Change:

@@ -562,3 +562,35 @@ async def test_what_was_paused_or_cancelled_before_a_step_was_written_as_begun_i
     await execution.run()
     assert states(other) == {"b": "cancelled", "clean": "succeeded"}
     assert len(began) == 3
+
+
+async def test_a_run_that_cannot_even_be_read_fails_and_kills_no_worker(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = bench.ledger.add(step("a"))
+    run.steps["gone"] = msgspec.structs.replace(_row(run, "gone"), state=S.RUNNING, attempt=1)
+    await bench.carry(run)
+    assert run.run.state is RunState.FAILED
+    assert run.run.reason.startswith("the engine failed: KeyError")
+    assert "cannot be carried out" in caplog.text
+
+
+async def test_a_stop_that_comes_while_a_step_is_written_as_begun_keeps_it_from_beginning(bench: Bench) -> None:
+    began = []
+
+    async def note(scene: Scene) -> Outcome:
+        began.append(scene.step)
+        return Outcome()
+
+    run = bench.ledger.add(step("a", note))
+    execution = bench.execution(run)
+    write = bench.ledger.advance
+
+    async def stopped_meanwhile(change: Advance) -> Order:
+        order = await write(change)
+        execution.stop()
+        return order
+
+    bench.ledger.advance = stopped_meanwhile  # type: ignore[method-assign]
+    await execution.run()
+    assert (began, run.steps["a"].state, run.steps["a"].attempt) == ([], S.PENDING, 0)
