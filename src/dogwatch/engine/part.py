@@ -193,7 +193,9 @@ class EnginePart:
 
         around = self._around
         alone = around.database.kind == "sqlite"
-        lock = None if around.folder is None else around.folder / "programs.lock"
+        # Alone, it waits until nothing is left of an earlier worker. With others the lease ends that, and a machine may
+        # have several workers.
+        lock = around.folder / "programs.lock" if alone and around.folder is not None else None
         launcher = Launcher(lock, ttl_s=None if alone else options.ttl)
         await launcher.open()
         client = HttpClient(user_agent=f"dogwatch/{__version__}")
