@@ -31,7 +31,7 @@ from dogwatch.web.login import LOGIN_HANDLERS
 from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
 from dogwatch.web.pages import OVERVIEW, problem_page
-from dogwatch.web.permissions import IDENTITY, PUBLIC, Gate, declared
+from dogwatch.web.permissions import IDENTITY, PUBLIC, REFUSALS, Gate, declared
 from dogwatch.web.pings import PING_HANDLERS
 from dogwatch.web.run_pages import RUNS
 from dogwatch.web.view import page_templates
@@ -67,7 +67,9 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
 
     def seen(request: Request[Any, Any, Any]) -> WebContext:
         identity: Identity = request.scope[IDENTITY]  # type: ignore[literal-required]
-        return context.seen_by(identity)
+        ctx = context.seen_by(identity)
+        request.scope[REFUSALS] = ctx.refusals  # type: ignore[literal-required]
+        return ctx
 
     inner = Litestar(
         route_handlers=[

@@ -18,6 +18,8 @@ from dogwatch.web.problems import WebRefusal
 _KEY = "permission"
 # Where the guard leaves who asks.
 IDENTITY = "dogwatch.identity"
+# Where handlers leave what they refused: (noun, verb, labels).
+REFUSALS = "dogwatch.refusals"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "x-csrf-token"
 
