@@ -83,6 +83,8 @@ class EnginePart:
         self._moved = asyncio.Event()
         self._deaf: Callable[[], None] | None = None
         self._stopping = False
+        # However long engine.grace is, whoever stops the program waits no longer than this.
+        self.most_grace_s = float("inf")
 
     # -- Part --------------------------------------------------------------------------------------------------------
 
@@ -206,7 +208,7 @@ class EnginePart:
                 clock=around.clock,
                 options=WorkerOptions(
                     poll_s=options.poll,
-                    grace_s=options.grace,
+                    grace_s=min(options.grace, self.most_grace_s),
                     alone=alone,
                     # Programs live as long as the lease does.
                     renew=(

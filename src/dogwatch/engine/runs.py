@@ -29,8 +29,8 @@ from dogwatch.engine.book.start import Intent, Opener
 from dogwatch.engine.ledger import Advance, Beat, Claimed, Order, WorkerIdentity
 from dogwatch.engine.port import Starter
 from dogwatch.engine.spec import JobSpec
-from dogwatch.engine.values import Chunk, Json, Page, Run, RunFilter, Started, StartRun, StepRun, Worker
-from dogwatch.errors import Conflict, DogwatchError, NotAllowed, NotFound, TransientError
+from dogwatch.engine.values import Chunk, Json, Page, Run, RunFilter, RunState, Started, StartRun, StepRun, Worker
+from dogwatch.errors import Conflict, DogwatchError, NotAllowed, NotFound, PermanentError, TransientError
 from dogwatch.store.database import Database, Tx
 
 T = TypeVar("T")
@@ -149,8 +149,10 @@ class RunBook:
         return intents.rerun_of(spec, run, steps, row[1], gates, actor=actor, key=key)
 
     def _unsealed(self, sealed: Any) -> Mapping[str, Json]:
-        if sealed is None or self._means.sealer is None:
+        if sealed is None:
             return {}
+        if self._means.sealer is None:
+            raise PermanentError("there is no key to open them with", hint="set engine.key")
         values: Mapping[str, Json] = msgspec.json.decode(self._means.sealer.open(bytes(sealed)))
         return values
 
@@ -308,18 +310,26 @@ class RunBook:
                 break
         (self._busy.add if taken else self._busy.discard)(worker_id)
         self._meters.claimed += len(taken)
-        return [self._completed(one) for one in taken]
+        return [claimed for one in taken if (claimed := await self._completed(one)) is not None]
 
     async def _haul(self, worker_id: str, slots: int) -> Haul:
         return await self._write(lambda tx: claim.claim(tx, self._setting, self._definitions, worker_id, slots))
 
-    def _completed(self, taken: Taken) -> Claimed:
-        """Return the run with what is not on disk, or not readable there: the secrets of now."""
+    async def _completed(self, taken: Taken) -> Claimed | None:
+        """Return the run with what is not on disk, or not readable there: the secrets of now. None: it has failed."""
         claimed = taken.claimed
         current = self._means.jobs().get(claimed.run.job)
         run = claimed.run
         if taken.sealed is not None:
-            run = msgspec.structs.replace(run, parameters={**run.parameters, **self._unsealed(taken.sealed)})
+            try:
+                run = msgspec.structs.replace(run, parameters={**run.parameters, **self._unsealed(taken.sealed)})
+            except PermanentError as error:
+                reason = f"its secret parameters cannot be read: {error}"
+                with contextlib.suppress(DogwatchError):  # the next heartbeat gives it back, to be tried again
+                    await self.advance(
+                        Advance(run_id=run.run_id, fence=claimed.fence, state=RunState.FAILED, reason=reason)
+                    )
+                return None
         return msgspec.structs.replace(
             claimed,
             run=run,

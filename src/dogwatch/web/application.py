@@ -119,7 +119,8 @@ async def static_file(ctx: Ctx, request: Request[Any, Any, Any], version: Segmen
 def _problem_of(error: Exception) -> tuple[problems.Problem, dict[str, str]]:
     """Return what is said of an error, and further headers."""
     if isinstance(error, problems.WebRefusal):
-        return problems.problem(error.status, str(error), hint=error.hint), {}
+        headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+        return problems.problem(error.status, str(error), hint=error.hint), headers
     if isinstance(error, DogwatchError):
         return problems.from_error(error), problems.retry_after(error)
     if isinstance(error, ValidationException):

@@ -51,6 +51,8 @@ Spawn = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[Any]"]
 HOUSEKEEPING_S = 60.0
 # All bodies that are being received or worked on, together.
 BODIES_MOST = 64 * 1024 * 1024
+# And of one address, a proxy perhaps: this part of it.
+_SHARE = 2
 # A larger body is decoded, filtered and packed in a thread; the event loop goes on meanwhile.
 _LARGE = 32 * 1024
 _SHOWN_BYTES = 256 * 1024
@@ -86,6 +88,7 @@ class Hooks:
         self._tasks: list[asyncio.Task[Any]] = []
         self._threads: ThreadPoolExecutor | None = None
         self.held_bytes = 0
+        self._held_by: dict[str, int] = {}
         self._unknown = 0
 
     # -- Part -----------------------------------------------------------------------------------------------------
@@ -141,10 +144,22 @@ class Hooks:
         return HookRefusal(status, reason, retry_after_s=retry_after_s)
 
     def hold(self, size: int, route: Route, remote: str) -> None:
-        if self.held_bytes + size > self._bodies_most:
+        """Count bytes of a body. One address gets a part of the memory only, and so cannot keep the others out."""
+        mine = self._held_by.get(remote, 0)
+        share = max(self._bodies_most // _SHARE, route.endpoint.max_size)
+        if self.held_bytes + size > self._bodies_most or mine + size > share:
             told = "too many bodies at the same time"
             raise self._refused(route, remote, 503, "busy", told, retry_after_s=_BUSY_S)
         self.held_bytes += size
+        self._held_by[remote] = mine + size
+
+    def give_back(self, size: int, remote: str) -> None:
+        self.held_bytes -= size
+        left = self._held_by.get(remote, 0) - size
+        if left > 0:
+            self._held_by[remote] = left
+        else:
+            self._held_by.pop(remote, None)
 
     # -- deliveries -----------------------------------------------------------------------------------------------
 
@@ -153,7 +168,7 @@ class Hooks:
         if route is None:
             raise HookRefusal(404, "there is nothing at this address")
         verified = await self._verify(route, request)
-        if route.bucket is not None and (wait_s := route.bucket.take(self._clock.monotonic_s())) > 0:
+        if route.window is not None and (wait_s := route.window.take(self._clock.monotonic_s())) > 0:
             told = "more deliveries than the endpoint's rate"
             raise self._refused(route, request.remote, 429, "rate_limited", told, retry_after_s=wait_s)
         try:
@@ -374,8 +389,9 @@ class _Admission:
         self._held += size
 
     def release(self) -> None:
-        self._hooks.held_bytes -= self._held
-        self._held = 0
+        if self._held:
+            self._hooks.give_back(self._held, self._remote)
+            self._held = 0
 
 
 def _too_large(endpoint: Endpoint) -> str:

@@ -137,7 +137,7 @@ class Opener:
     def _row(self, tx: Tx, intent: Intent) -> tuple[Run, dict[str, Any]]:
         now_s, spec = tx.now_s, intent.spec
         later = intent.due_s is not None and intent.due_s > now_s
-        blocked_on = gates.full(tx, intent.gates) if intent.gates and not later else ""
+        blocked_on = gates.full(tx, self._setting, intent.gates) if intent.gates and not later else ""
         run = Run(
             run_id=self._mint.next(now_s),
             job=spec.name,
