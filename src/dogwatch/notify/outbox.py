@@ -185,7 +185,7 @@ def finish(tx: Tx, owner: str, row: OutboxRow, ending: Ending) -> bool:
     if not mine:
         return False
     if ending.pause is None:
-        tx.run("DELETE FROM outbox_troubles WHERE destination = :destination", destination=row.destination)
+        tx.send("DELETE FROM outbox_troubles WHERE destination = :destination", destination=row.destination)
     else:
         _pause(tx, row.destination, ending.pause)
     tx.notify(TOPIC)
@@ -196,7 +196,7 @@ def _pause(tx: Tx, destination: str, pause: Pause) -> None:
     known = tx.one("SELECT failures FROM outbox_troubles WHERE destination = :name", name=destination)
     failures = 1 + int(known[0] or 0 if known else 0)
     wait_s = pause.least_s + backoff(failures, base_s=pause.base_s, cap_s=pause.cap_s, random=lambda: pause.share)
-    tx.run(
+    tx.send(
         "INSERT INTO outbox_troubles (destination, failures, since_s, retry_s, reason)"
         " VALUES (:destination, :failures, :now_s, :retry_s, :reason) ON CONFLICT (destination) DO UPDATE SET"
         " failures = excluded.failures, retry_s = excluded.retry_s, reason = excluded.reason",

@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from dogwatch.access import audit
-from dogwatch.access.actor import Actor, Subject
+from dogwatch.access.actor import Actor
 from dogwatch.config.part import Configuration, Prepared
 from dogwatch.config.section import Section
 from dogwatch.core.clock import Clock
@@ -26,8 +25,8 @@ from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.values import Page, StartRun, Trigger
 from dogwatch.errors import ConfigError, Conflict, NotFound, Problem, TransientError, UsageError
 from dogwatch.notify.ids import Ids
-from dogwatch.store.database import Database, Tx
-from dogwatch.webhooks import deliveries
+from dogwatch.store.database import Database
+from dogwatch.webhooks import deliveries, keeping
 from dogwatch.webhooks.delivery import (
     Answer,
     Delivery,
@@ -224,8 +223,8 @@ class Hooks:
         """Store the delivery and its run together; or find that it is known."""
         starter, one = self._starter(route, one, reading, Actor(kind="webhook", name=one.endpoint, address=one.remote))
         for _ in range(_RACES):
-            work = partial(_store, one=one, reading=reading, starter=starter, verified=verified, route=route)
-            known = partial(_duplicate, reading=reading, verified=verified, route=route)
+            work = partial(keeping.store, one=one, reading=reading, starter=starter, verified=verified, route=route)
+            known = partial(keeping.duplicate, reading=reading, verified=verified, route=route)
             try:
                 answer: Answer | None = await self._database.write(work)
             except deliveries.Known:
@@ -317,7 +316,7 @@ class Hooks:
         fresh = self._delivery(route, reading, request)
         one = msgspec.structs.replace(fresh, replay_of=before.delivery_id, actor=str(actor))
         starter, one = self._starter(route, one, reading, actor)
-        work = partial(_store_replay, reading=reading, actor=actor, route=route)
+        work = partial(keeping.store_replay, reading=reading, actor=actor, route=route)
         try:
             kept = await self._database.write(partial(work, one=one, starter=starter))
         except Conflict as error:
@@ -400,59 +399,6 @@ def _too_large(endpoint: Endpoint) -> str:
 
 def _refused_by_job(one: Delivery, reason: str) -> Delivery:
     return msgspec.structs.replace(one, state=DeliveryState.REFUSED, reason=reason)
-
-
-def _store(
-    tx: Tx, *, one: Delivery, reading: Reading, starter: Starter | None, verified: Verified, route: Route
-) -> Answer:
-    """Store a delivery with its run. A function of its transaction only.
-
-    Raises: Known, Conflict.
-    """
-    deliveries.remember(tx, one.endpoint, one.delivery_id, _proofs(tx.now_s, reading, verified, route))
-    one = _started(tx, one, starter)
-    deliveries.insert(tx, one, reading.content)
-    if reading.ping:
-        return Answer(status=200, id=one.delivery_id, state="pong")
-    return Answer(status=202, id=one.delivery_id, state=one.state.value, run=one.run_id)
-
-
-def _duplicate(tx: Tx, *, reading: Reading, verified: Verified, route: Route) -> Answer | None:
-    """Return the answer to what is known; None where it is not known any more."""
-    name = route.endpoint.name
-    known = deliveries.seen(tx, name, sorted(_proofs(tx.now_s, reading, verified, route)))
-    if not known:
-        return None
-    deliveries.count_duplicate(tx, known)
-    return Answer(status=200, id=known, state=DeliveryState.DUPLICATE.value)
-
-
-def _proofs(now_s: float, reading: Reading, verified: Verified, route: Route) -> dict[str, float]:
-    """Return what the delivery is known again by, and until when."""
-    remember_s = now_s + route.endpoint.remember
-    proofs: dict[str, float] = {}
-    if reading.known_by:
-        proofs[f"id:{reading.known_by}"] = remember_s
-    if verified.proof:
-        proofs[f"signed:{verified.proof}"] = remember_s if verified.until_s is None else verified.until_s + 60.0
-    return proofs
-
-
-def _store_replay(
-    tx: Tx, *, one: Delivery, reading: Reading, starter: Starter | None, actor: Actor, route: Route
-) -> Delivery:
-    one = _started(tx, one, starter)
-    deliveries.insert(tx, one, reading.content)
-    subject = Subject(noun="delivery", name=one.replay_of, labels=route.endpoint.labels)
-    told = {"endpoint": one.endpoint, "delivery": one.delivery_id, "state": one.state.value, "run": one.run_id}
-    _ = audit.record(tx, actor, "replay", subject, reason=one.reason, after=told)
-    return one
-
-
-def _started(tx: Tx, one: Delivery, starter: Starter | None) -> Delivery:
-    if starter is None:
-        return one
-    return msgspec.structs.replace(one, run_id=starter(tx).run.run_id)
 
 
 def _view(route: Route, last: Mapping[str, float]) -> EndpointView:
