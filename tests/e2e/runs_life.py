@@ -223,6 +223,7 @@ async def live(life: dict[str, Any]) -> None:
         ),
     )  # fmt: skip
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _dump)
     working = asyncio.create_task(worker.run())
     watching = asyncio.create_task(_until_ended(book, life["start"]))
     await asyncio.wait([working, watching], return_when=asyncio.FIRST_COMPLETED)
@@ -236,23 +237,30 @@ async def live(life: dict[str, Any]) -> None:
 
 async def _until_ended(book: RunBook, keys: Sequence[Sequence[str]]) -> None:
     """Start runs and return once all have ended. The database may be gone meanwhile."""
+    runs = []
     for job, key in keys:
-        while True:
-            try:
-                started = await book.start(StartRun(job=job, actor=ANN, key=key))
-                break
-            except DogwatchError:
-                await asyncio.sleep(0.1)
-        while True:
-            try:
-                if (await book.wait(started.run.run_id)).state.ended:
-                    break
-            except DogwatchError:
-                await asyncio.sleep(0.1)
+        runs.append(await _patiently(lambda job=job, key=key: book.start(StartRun(job=job, actor=ANN, key=key))))
+    for started in runs:
+        await _patiently(lambda run_id=started.run.run_id: book.wait(run_id))
     # Children that were cancelled with their parent clean up after its end.
     going = tuple(state for state in RunState if not state.ended)
     while (await book.find(RunFilter(states=going))).items:  # noqa: ASYNC110 - another process ends them
         await asyncio.sleep(0.02)
+
+
+async def _patiently(call: Any) -> Any:
+    while True:
+        try:
+            return await call()
+        except DogwatchError:
+            await asyncio.sleep(0.1)
+
+
+def _dump() -> None:
+    """Say what every task waits for: a test that fails asks for it."""
+    for task in asyncio.all_tasks():
+        task.print_stack(limit=4, file=sys.stderr)
+    sys.stderr.flush()
 
 
 def _say(**what: Any) -> None:

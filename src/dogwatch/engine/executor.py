@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
@@ -150,7 +151,7 @@ class Execution:
         except (Fenced, LeaseLost):
             _log.warning("run %s: dropped, another worker may have it", self.run_id)
         except Exception as error:  # noqa: BLE001 - recorded as the run's end
-            _log.exception("run %s: cannot be carried out", self.run_id)
+            _log.error("run %s: cannot be carried out:\n%s", self.run_id, self._traced(error))
             await self._end_tasks()
             await self._give_up(error)
         finally:
@@ -323,7 +324,8 @@ class Execution:
             reason = attempts.late(spec.timeout or 0.0) if late else str(error) or "timed out"
             return _End(row.name, attempts.Failure(reason=reason, transient=True))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - recorded as the step's failure
-            _log.exception("run %s: step %s failed in a way that its action does not know", self.run_id, row.name)
+            what = "run %s: step %s failed in a way that its action does not know:\n%s"
+            _log.error(what, self.run_id, row.name, self._traced(error))
             return _End(row.name, attempts.Failure(reason=f"unexpected {type(error).__name__}: {error}"))
 
     def _cancel(self, name: str, reason: str) -> None:
@@ -427,6 +429,10 @@ class Execution:
 
     def _masked(self, text: str) -> str:
         return self._writer.mask(text)
+
+    def _traced(self, error: BaseException) -> str:
+        """Return where an error came from, for the log: what it says may have been made of secrets."""
+        return self._masked("".join(traceback.format_exception(error)).rstrip())
 
     async def _append(self, chunks: Sequence[Chunk]) -> None:
         await self._patiently(lambda: self._tools.ledger.append(self.run_id, self.fence, chunks))

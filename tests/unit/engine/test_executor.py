@@ -176,15 +176,18 @@ async def test_an_error_that_no_action_should_raise_is_a_failed_step(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def broken(scene: Scene) -> Outcome:
-        raise ZeroDivisionError("oops")
+        raise ZeroDivisionError("oops s3cr3t")
 
     async def leaves(scene: Scene) -> Outcome:
         raise SystemExit(3)
 
-    run = await bench.run(step("a", broken, needs=[]), step("b", leaves, needs=[]), on_error="collect")
-    assert run.steps["a"].reason == "unexpected ZeroDivisionError: oops"
+    run = await bench.run(
+        step("a", broken, needs=[]), step("b", leaves, needs=[]), on_error="collect", secrets={"x": "s3cr3t"}
+    )
+    assert run.steps["a"].reason == "unexpected ZeroDivisionError: oops ***"
     assert run.steps["b"].reason == "unexpected SystemExit: 3"
     assert "failed in a way that its action does not know" in caplog.text
+    assert "ZeroDivisionError: oops ***" in caplog.text
 
 
 async def test_a_cancel_from_inside_is_a_failure(bench: Bench) -> None:
