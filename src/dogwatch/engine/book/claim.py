@@ -40,17 +40,18 @@ class Haul(msgspec.Struct, frozen=True, kw_only=True):
     more: bool
 
 
-def anything(tx: Tx) -> bool:
-    """Return whether a claim could find something. It writes nothing: it costs a worker that idles next to nothing."""
+def anything(tx: Tx, labels: Mapping[str, str]) -> bool:
+    """Return whether a claim of a worker with these labels could find something.
+
+    It writes nothing: a worker that idles costs next to nothing.
+    """
     row = first_of(
         tx,
-        "SELECT (SELECT count(*) FROM (SELECT 1 FROM runs WHERE ready = 1 LIMIT 1) AS a), "
-        "(SELECT min(wake_s) FROM runs WHERE wake_s IS NOT NULL), "
+        "SELECT (SELECT min(wake_s) FROM runs WHERE wake_s IS NOT NULL), "
         "(SELECT min(open_s) FROM gates WHERE open_s IS NOT NULL)",
     )
-    ready, wake_s, open_s = row or (0, None, None)
     now_s = tx.now_s
-    return bool(ready) or any(isinstance(time, float) and time <= now_s for time in (wake_s, open_s))
+    return any(time is not None and time <= now_s for time in row) or bool(_fitting(tx, labels))
 
 
 def claim(tx: Tx, setting: Setting, definitions: Definitions, worker_id: str, slots: int) -> Haul:

@@ -10,6 +10,9 @@ import msgspec
 from dogwatch.engine.values import Json
 from dogwatch.store.database import Tx, Value
 
+# The name that access.audit.record locks; taken before rows by whoever will write an event.
+AUDIT = "audit"
+
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """What the two databases say differently, ends of SELECTs: skip: take the rows, but not those that another
