@@ -117,7 +117,8 @@ def test_full_disk_is_shown_survived_and_recovered_from(tmp_path: Path) -> None:
                 during = [one for one in listener.announced if one[1] > outage_s]
                 assert len(during) > 20, "transitions are announced during the outage"
                 (disk / "somebody-else").unlink()
-                wait_until(lambda: not daemon.get("/api/v1/status")["store_trouble"], within_s=15, what="recovery")
+                # A loss is told until the end of the round of 10 s after the one in which it happened.
+                wait_until(lambda: not daemon.get("/api/v1/status")["store_trouble"], within_s=40, what="recovery")
                 time.sleep(0.5)  # a batch of the outage may still be on its way
                 lost = metrics(daemon)['dogwatch_store_rows_lost_total{table="results"}']
                 assert daemon.request("POST", "/ping/beat", b"again")[0] == 200
