@@ -21,6 +21,9 @@ _SIGNAL_S = 3.0
 class Channel(abc.ABC):
     """A running command as its connection sees it. Reading ends with b""."""
 
+    async def ready(self) -> None:  # noqa: B027 most are ready at once
+        """Return when the command reads its input."""
+
     @abc.abstractmethod
     async def read(self, stream: str) -> bytes: ...
 
@@ -133,6 +136,7 @@ class Drive:
                     self._output(stream, data)
 
     async def _feed(self) -> None:
+        await self._channel.ready()
         await self._begun.wait()
         # A command that reads no input to its end is not at fault.
         with contextlib.suppress(OSError):

@@ -21,7 +21,7 @@ from dogwatch.core.component import nearest
 from dogwatch.errors import UsageError
 from dogwatch.fleet.inventory.draft import ALL
 from dogwatch.fleet.inventory.inventory import Inventory
-from dogwatch.fleet.inventory.ranges import expand, fold, has_range
+from dogwatch.fleet.inventory.ranges import expand, fold
 
 _SIGNS = "(),&!"
 _LABEL = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_./-]*)(?P<sign>!?=)(?P<value>.*)", re.DOTALL)
@@ -145,7 +145,7 @@ class _Parser:
         if word in inventory.groups:
             return inventory.groups[word].members
         try:
-            names = expand(word) if has_range(word) else [word]
+            names = expand(word) if "[" in word or "]" in word else [word]
         except ValueError as error:
             raise UsageError(f"target '{word}': {error}") from None
         chosen: set[str] = set()

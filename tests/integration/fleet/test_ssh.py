@@ -65,7 +65,8 @@ async def test_stdin_goes_through_and_files_are_put_whole(dialer: SshDialer, log
     assert bytes(back) == target.read_bytes()
     assert target.stat().st_mode & 0o777 == 0o640
     assert missing.state is State.NON_ZERO
-    assert os.listdir(tmp_path).count("it's a file.dogwatch-part") == 0
+    assert "it's a file" in os.listdir(tmp_path)  # noqa: PTH208
+    assert "it's a file.dogwatch-part" not in os.listdir(tmp_path)  # noqa: PTH208
 
 
 async def test_dead_port_is_refused(dialer: SshDialer, login: Login) -> None:
@@ -158,6 +159,19 @@ async def test_a_command_that_ignores_term_is_killed(dialer: SshDialer, login: L
     await connection.close()
     assert (ended.state, beat.stat().st_size) == (State.TIMED_OUT, size)
     assert "may still run" not in ended.note
+
+
+async def test_a_login_shell_that_runs_nothing_is_told(login: Login, tmp_path: Path, server: Sshd) -> None:
+    with sshd(tmp_path / "forced", more="ForceCommand echo only backups here >&2", authorized=server.key) as forced:
+        known = tmp_path / "known"
+        known.write_text(forced.known_line())
+        dialer = SshDialer(SshOptions(configs=(), known_hosts=(str(known),)))
+        connection = await dialer.open(changed(login, port=forced.port))
+        with pytest.raises(HostFailed) as caught:
+            await connection.run(RemoteCommand(script="true"))
+        await connection.close()
+    assert caught.value.state is State.MISCONFIGURED
+    assert "only backups here" in str(caught.value)
 
 
 async def test_cancelling_ends_the_remote_command(dialer: SshDialer, login: Login, tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ class SshDialer:
         return settings
 
     def _trust(self, settings: dict[str, Any], login: Login, judge: _Judge) -> str:
-        """Say which keys are known; return the jump hosts. `UserKnownHostsFile none` is trust in nobody, unlike asyncssh's."""
+        """Say which keys are known; return the jump hosts. With `UserKnownHostsFile none`, nobody."""
         # What OpenSSH's configuration says of this host, without loading keys a second time.
         read = asyncssh.SSHClientConnectionOptions(**{**settings, "client_keys": None})
         named = tuple(login.options.get("userknownhostsfile", "").split()) or self._options.known_hosts
@@ -255,8 +255,9 @@ class SshConnection(Connection):
         script, gate = prepared(command)
         mark = f"dogwatch-pid-{secrets.token_hex(8)} "
         try:
-            # The number of its process group: servers send no signals to the sessions of root.
-            line = shell_line(f"echo {mark}$$ >&2; {script}")
+            # It tells the number of its process group, as servers send no signals to the sessions of root; and it
+            # waits for a word from us, so that nothing is begun there after we have given up (a slow login shell).
+            line = shell_line(f"echo {mark}$$ >&2; read -r _ || exit 125; {script}")
             process = await self.ssh.create_process(line, encoding=None)
         except asyncssh.ChannelOpenError as error:
             state = State.LOST if self.ssh.is_closed() else State.MISCONFIGURED
@@ -267,7 +268,7 @@ class SshConnection(Connection):
         return await Drive(session, command, gate, output).run()
 
     async def _kill(self, number: int, name: str, become: Become | None) -> None:
-        script, gate = prepared(RemoteCommand(script=f"kill -{name} -- -{number}", become=become))
+        script, gate = prepared(RemoteCommand(script=f"kill -s {name} -- -{number}", become=become))
         try:
             process = await self.ssh.create_process(shell_line(script), encoding=None)
         except (asyncssh.Error, OSError):
@@ -301,8 +302,15 @@ class _Session(Channel):
         self._process = process
         self._mark = mark
         self._kill = kill
+        self._refusal = b""
         self._number = 0
         self._early = b""
+        self._told = asyncio.Event()  # the number, or the end of stderr
+        if not mark:
+            self._told.set()
+
+    async def ready(self) -> None:
+        await self._told.wait()
 
     async def read(self, stream: str) -> bytes:
         reader = self._process.stdout if stream == "stdout" else self._process.stderr
@@ -314,17 +322,19 @@ class _Session(Channel):
                 number, end, after = rest.partition(b"\n")
                 if mark and end:
                     self._number = int(number) if number.isdigit() else 0
-                if (mark and end) or len(self._early) > _PIECE:
-                    data = before + after if mark and end else self._early
                     self._mark = self._early = b""
-                    if data:
-                        return data
+                    await self.write(b"\n")
+                    self._told.set()
+                    if before + after:
+                        return before + after
+                self._early = self._early[-_PIECE:]
                 data = await reader.read(_PIECE)
         except (asyncssh.Error, OSError):
             data = b""  # the end of the connection is told by wait
         if not data and stream == "stderr":
             data, self._early = self._early, b""
-            self._mark = b""
+            self._refusal = self._refusal or (data if self._mark else b"")
+            self._told.set()
         return data
 
     async def write(self, data: bytes) -> None:
@@ -343,6 +353,11 @@ class _Session(Channel):
         code, signal = self._process.exit_status, self._process.exit_signal
         if signal:
             return None, signal[0]
+        await self._told.wait()
+        if code is not None and self._mark:
+            lines = self._refusal.decode(errors="replace").split("\n")
+            told = next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {code}")
+            raise HostFailed(State.MISCONFIGURED, f"the login shell there did not start /bin/sh: {told[:300]}")
         if code is None or code < 0:
             raise HostFailed(State.LOST, "the connection was lost while the command ran; it may still run there")
         return code, ""
