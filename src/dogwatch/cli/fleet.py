@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dogwatch.cli.output import indented, one_line, print_json, print_table
+from dogwatch.cli.output import one_line, print_json, print_table
 from dogwatch.errors import ConfigError, NotFound, Problem, UsageError
 
 if TYPE_CHECKING:
     from dogwatch.config.load import Loaded
     from dogwatch.fleet.inventory.inventory import Inventory
-    from dogwatch.fleet.results import Gathered, HostResult
+    from dogwatch.fleet.results import HostResult
     from dogwatch.fleet.run import FleetRun
 
-_COLOURS = {"succeeded": "green", "cancelled": "yellow", "not started": "bright_black"}
 _MASK = "(hidden)"
 
 _config_option = click.option(
@@ -299,6 +299,7 @@ def run(**options: Any) -> int:
         --batch 1,10%,100% --max-fail 5%
       dogwatch fleet run --script fix.sh -t all --timeout 5m -- --force
     """
+    from dogwatch.cli.fleet_output import tell
     from dogwatch.core.units import parse_size
     from dogwatch.fleet.rollout import Rollout, parse_amount, parse_batches
     from dogwatch.fleet.run import Order
@@ -329,7 +330,7 @@ def run(**options: Any) -> int:
             order.script if data is None else f"the script {options['script']}", hosts, rollout, options["as_json"]
         )
     results, reason, ended_by = _carried_out(order, inventory, hosts, options)
-    _tell(results, reason, as_json=options["as_json"], diff=options["diff"])
+    tell(results, reason, as_json=options["as_json"], diff=options["diff"])
     if ended_by:
         return 128 + ended_by
     from dogwatch.fleet.results import exit_code
@@ -422,104 +423,33 @@ def _carried_out(
         dialer = SshDialer(ssh)
         with progress(len(hosts)) as watcher:
             running = FleetRun(order, logins, dialer, watcher=watcher)
-            signals = _heed(running)
-            try:
-                results = await running.run()
-            finally:
-                await dialer.close()
+            with _heeding(running) as signals:
+                try:
+                    results = await running.run()
+                finally:
+                    await dialer.close()
         return results, running.reason, signals[0] if signals else 0
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(everything())
 
 
-def _heed(running: FleetRun) -> list[int]:
-    """End the run on Ctrl-C and SIGTERM; return the list that their numbers are put in."""
+@contextmanager
+def _heeding(running: FleetRun) -> Iterator[list[int]]:
+    """End the run on Ctrl-C and SIGTERM; yield the list that their numbers are put in."""
     seen: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     loop = asyncio.get_running_loop()
 
     def stop(number: int) -> None:
         seen.append(number)
         running.cancel("interrupted")
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in before:
         loop.add_signal_handler(number, stop, int(number))
-    return seen
-
-
-def _tell(results: Sequence[HostResult], reason: str, *, as_json: bool, diff: bool) -> None:
-    from dogwatch.fleet.results import counts, differences, gather
-
-    if as_json:
-        print_json({"hosts": [_plain(one) for one in results], "summary": counts(results), "stopped": reason})
-        return
-    groups = gather(results)
-    if diff:
-        for group in groups[-1:] if len(groups) == 1 else [max(groups, key=lambda one: len(one.hosts))]:
-            _group(group)
-        for _, lines in differences(groups):
-            for line in lines:
-                colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
-                click.echo(click.style(one_line(line), fg=colour))
-    else:
-        for group in sorted(groups, key=lambda one: not one.sample.ok):
-            if group.sample.stdout or group.sample.stderr or group.sample.message:
-                _group(group)
-    _summary(results)
-    if reason:
-        click.echo(click.style(f"stopped: {reason}", fg="yellow"))
-
-
-def _group(group: Gathered) -> None:
-    sample = group.sample
-    many = f" ({len(group.hosts)} hosts)" if len(group.hosts) > 1 else ""
-    colour = _COLOURS.get(str(sample.state), "red")
-    click.echo(f"{click.style(group.names, bold=True)}{many}: {click.style(sample.word, fg=colour)}")
-    if sample.message:
-        click.echo(indented(sample.message))
-    if sample.hint:
-        click.echo(indented(f"hint: {sample.hint}"))
-    for mark, data in (("", sample.stdout), ("! ", sample.stderr)):
-        for line in data.decode(errors="replace").splitlines():
-            click.echo(f"    {click.style(mark, fg='red')}{one_line(line.expandtabs())}")
-    if sample.cut:
-        click.echo(click.style(f"    output cut: {sample.cut} bytes were not kept", fg="yellow"))
-    click.echo()
-
-
-def _summary(results: Sequence[HostResult]) -> None:
-    from dogwatch.fleet.inventory.ranges import fold
-
-    states: dict[str, list[HostResult]] = {}
-    for one in sorted(results, key=lambda one: not one.ok):
-        states.setdefault(one.word, []).append(one)
-    print_table(
-        ("STATE", "HOSTS", "SLOWEST", "WHICH"),
-        [
-            (
-                click.style(word, fg=_COLOURS.get(str(members[0].state), "red")),
-                str(len(members)),
-                f"{max(one.connect_s + one.run_s for one in members):.1f} s",
-                fold(one.host for one in members),
-            )
-            for word, members in states.items()
-        ],
-        cut=(3,),
-    )
-
-
-def _plain(one: HostResult) -> dict[str, Any]:
-    return {
-        "host": one.host,
-        "state": str(one.state).replace(" ", "_").replace("-", "_"),
-        "exit_code": one.exit_code,
-        "signal": one.signal,
-        "stdout": one.stdout.decode(errors="replace"),
-        "stderr": one.stderr.decode(errors="replace"),
-        "output_cut_bytes": one.cut,
-        "message": one.message,
-        "hint": one.hint,
-        "batch": one.batch,
-        "connect_s": round(one.connect_s, 6),
-        "run_s": round(one.run_s, 6),
-    }
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)

@@ -95,12 +95,18 @@ class Drive:
     async def _to_the_end(self, tasks: list[asyncio.Task[None]]) -> Ended:
         waiting = asyncio.create_task(self._channel.wait(), name="fleet-wait")
         try:
-            await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_EXCEPTION)
-            for task in tasks:
-                if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-                    raise error
+            open_ = set(tasks)
+            while not waiting.done():
+                # One that ended by itself is not waited for again; one that failed (a password was refused) is raised.
+                done, _ = await asyncio.wait({waiting, *open_}, return_when=asyncio.FIRST_COMPLETED)
+                for task in open_ & done:
+                    task.result()
+                open_ -= done
             exit_code, signal = await waiting
             await asyncio.wait(tasks, timeout=_AFTER_S)
+            for task in tasks:
+                if task.done():
+                    task.result()
         finally:
             await cancel_and_wait([waiting])
         if self._gate is not None and not self._gate.open:

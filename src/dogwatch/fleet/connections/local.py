@@ -100,7 +100,10 @@ class _Program(Channel):
         self._process.stdin.close()
 
     async def wait(self) -> tuple[int | None, str]:
-        code = await self._process.wait()
+        # Not the library's wait: that one ends when the last background child has closed the pipes.
+        await _exited(self._process.pid)
+        while (code := self._process.returncode) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.002)  # the loop is about to reap it
         if code >= 0:
             return code, ""
         with contextlib.suppress(ValueError):
@@ -115,13 +118,30 @@ class _Program(Channel):
             os.killpg(self._process.pid, getattr(signals, f"SIG{name}"))
 
     async def close(self) -> None:
-        self._kill("KILL")
+        if self._process.returncode is None:
+            self._kill("KILL")
         self.end_input()
         with contextlib.suppress(OSError):
             assert self._process.stdin is not None
             await self._process.stdin.wait_closed()
-        await self._process.wait()
-        # What it left in the background was killed; its ends of the pipes close with it.
+        await self.wait()
+        # What it left in the background goes on, as it does over SSH; its output is read no more.
         transport = getattr(self._process, "_transport", None)
         if transport is not None:
             transport.close()
+
+
+async def _exited(pid: int) -> None:
+    """Return when a child of ours has ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+    try:
+        loop.add_reader(descriptor, lambda: None if ended.done() else ended.set_result(None))
+        await ended
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)

@@ -54,7 +54,7 @@ class _Client(asyncssh.SSHClient):
     def __init__(self, judge: _Judge) -> None:
         self._judge = judge
 
-    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:  # noqa: ARG002 asyncssh's signatures
+    def connection_made(self, _conn: asyncssh.SSHClientConnection) -> None:
         self._judge.phase = "waiting for its banner and key"
 
     def begin_auth(self, username: str) -> None:  # noqa: ARG002
