@@ -109,3 +109,16 @@ async def test_a_local_command_is_ended_with_all_that_it_started(tmp_path: Path)
     size = beat.stat().st_size
     await asyncio.sleep(0.3)
     assert (ended.state, beat.stat().st_size) == (State.TIMED_OUT, size)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user without a password")
+async def test_the_real_su() -> None:
+    become = Become(method="su", user="nobody")
+    command = RemoteCommand(script="id -un; cat; exit 5", stdin=pieces(), become=become)
+    ended = await LocalConnection().run(command)
+    assert (ended.stdout, ended.exit_code) == (b"nobody\ninput", 5)
+    stranger = Become(method="su", user="no-such-user")
+    with pytest.raises(HostFailed) as caught:
+        await LocalConnection().run(RemoteCommand(script="true", become=stranger))
+    assert caught.value.state is State.BECOME_FAILED
+    assert "no-such-user" in str(caught.value)
