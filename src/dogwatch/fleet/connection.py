@@ -114,20 +114,31 @@ class Connection(abc.ABC):
         data: AsyncIterator[bytes],
         path: str,
         *,
+        size: int,
         mode: int = 0o644,
         become: Become | None = None,
         timeout_s: float | None = 60.0,
     ) -> Ended:
-        """Write a file: beside its place first, then renamed into it, so that nobody reads half of it."""
-        target, temporary = shlex.quote(path), shlex.quote(f"{path}.dogwatch-part")
+        """Write a file: beside its place first, then renamed into it, so that nobody reads half of it.
+
+        size: of the data. A connection that is lost looks like the end of the data over there: what is shorter than
+        this is thrown away.
+        """
+        target, part = shlex.quote(path), shlex.quote(f"{path}.dogwatch-part")
         script = (
-            f"umask 077; cat > {temporary} && chmod {mode:o} {temporary} && mv -f {temporary} {target}"
-            f" || {{ rm -f {temporary}; exit 1; }}"
+            f"umask 077; cat > {part} && "
+            f"{{ [ \"$(wc -c < {part})\" -eq {size} ] || {{ echo 'the file did not arrive whole' >&2; false; }}; }} && "
+            f"chmod {mode:o} {part} && mv -f {part} {target} || {{ rm -f {part}; exit 1; }}"
         )
         return await self.run(RemoteCommand(script=script, stdin=data, become=become, timeout_s=timeout_s))
 
     async def get(
-        self, path: str, sink: Callable[[bytes], None], *, become: Become | None = None, timeout_s: float | None = 60.0
+        self,
+        path: str,
+        sink: Callable[[bytes], object],
+        *,
+        become: Become | None = None,
+        timeout_s: float | None = 60.0,
     ) -> Ended:
         """Read a file into the sink, piece by piece."""
 

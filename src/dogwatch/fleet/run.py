@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -23,6 +23,10 @@ class Dialer(Protocol):
     async def open(self, login: Login) -> Connection: ...
 
     async def close(self) -> None: ...
+
+
+# What is done on each host in place of the order's command: given its name, how it is reached and the open connection.
+Work = Callable[[str, Login, Connection], Awaitable[Ended]]
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +65,7 @@ class FleetRun:
         logins: Mapping[str, Login | HostFailed],
         dialer: Dialer,
         *,
+        work: Work | None = None,
         watcher: Watcher | None = None,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -68,6 +73,7 @@ class FleetRun:
         self.reason = ""
         self._logins = logins
         self._dialer = dialer
+        self._work = work or self._command
         self._watcher = watcher
         self._now_s = now_s
         self._results: dict[str, HostResult] = {}
@@ -173,7 +179,13 @@ class FleetRun:
         phase.connected_s = self._now_s()
         phase.ran = True
         try:
-            command = RemoteCommand(
+            return _result(host, await self._work(host, login, connection))
+        finally:
+            await connection.close()
+
+    async def _command(self, _host: str, login: Login, connection: Connection) -> Ended:
+        return await connection.run(
+            RemoteCommand(
                 script=self.order.script,
                 env=self.order.env,
                 stdin=None if self.order.input is None else _pieces(self.order.input),
@@ -181,9 +193,7 @@ class FleetRun:
                 timeout_s=self.order.timeout_s,
                 limit_bytes=self.order.limit_bytes,
             )
-            return _result(host, await connection.run(command))
-        finally:
-            await connection.close()
+        )
 
     async def _open(self, login: Login) -> Connection:
         if login.connection == "local":

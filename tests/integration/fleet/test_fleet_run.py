@@ -195,3 +195,26 @@ def test_interrupting_ends_the_remote_command(mixed: list[str], tmp_path: Path) 
     time.sleep(0.3)
     assert [one["state"] for one in json.loads(out)["hosts"]] == ["cancelled", "not_started"]
     assert (process.returncode, beat.stat().st_size) == (130, size)
+
+
+def test_files_are_copied_whole_and_fetched_by_host(mixed: list[str], tmp_path: Path) -> None:
+    source = tmp_path / "a file"
+    source.write_bytes(os.urandom(700_000))
+    source.chmod(0o640)
+    target = tmp_path / "far" / "it's $HERE"
+    code, text = invoke("copy", str(source), str(target), "-t", "web01", *mixed)
+    assert (code, "cannot create" in text) == (1, True)  # its folder is not made silently
+    target.parent.mkdir()
+    assert invoke("copy", str(source), f"{target.parent}/", "-t", "web01", *mixed)[0] == 0
+    assert invoke("copy", str(source), str(target), "-t", "web01", *mixed)[0] == 0
+    assert (target.parent / "a file").read_bytes() == source.read_bytes()
+    assert (target.read_bytes(), target.stat().st_mode & 0o777) == (source.read_bytes(), 0o640)
+    folder = tmp_path / "fetched"
+    code, _ = invoke("fetch", str(target), str(folder), "-t", "web01,web02,dead", *mixed)
+    assert code == 3
+    found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    assert found == ["web01/it's $HERE", "web02/it's $HERE"]
+    assert (folder / "web02" / "it's $HERE").read_bytes() == source.read_bytes()
+    code, _ = invoke("fetch", "/nowhere/file", str(folder), "-t", "web01", *mixed)
+    assert code == 1
+    assert not (folder / "web01" / "file").exists()

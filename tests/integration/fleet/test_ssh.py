@@ -55,12 +55,14 @@ async def test_stdin_goes_through_and_files_are_put_whole(dialer: SshDialer, log
 
     connection = await dialer.open(login)
     target = tmp_path / "it's a file"
-    ended = await connection.put(pieces(), str(target), mode=0o640)
+    ended = await connection.put(pieces(), str(target), size=1_000_000, mode=0o640)
+    short = await connection.put(pieces(), str(target), size=1_000_001)
     back = bytearray()
     await connection.get(str(target), back.extend)
     missing = await connection.get(str(tmp_path / "absent"), back.extend)
     await connection.close()
     assert ended.state is State.SUCCEEDED
+    assert (short.state, b"not arrive whole" in short.stderr) == (State.NON_ZERO, True)
     assert len(back) == 1_000_000
     assert bytes(back) == target.read_bytes()
     assert target.stat().st_mode & 0o777 == 0o640

@@ -112,6 +112,8 @@ def name_fault(name: str) -> str:
         return f"it is longer than {MAX_NAME} characters"
     if any(char.isspace() or not char.isprintable() for char in name):
         return "it holds white space or a control character"
+    if name in (".", ".."):
+        return "it is the name of a folder"
     if name[0] in "-!@(&":
         return f"it begins with '{name[0]}'"
     if any(char in name for char in ",/\\'\"`$;|<>(){}&="):
