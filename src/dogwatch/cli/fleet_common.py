@@ -177,8 +177,12 @@ def carry_out(
     import uvloop
 
     from dogwatch.cli.fleet_progress import progress
-    from dogwatch.fleet.connections.ssh import SshDialer, SshOptions
     from dogwatch.fleet.run import FleetRun
+
+    try:
+        from dogwatch.fleet.connections.ssh import SshDialer, SshOptions
+    except ImportError:
+        raise UsageError("SSH is not installed here", hint="pip install 'dogwatch[fleet]'") from None
 
     logins = _logins(inventory, hosts, options)
     ssh = SshOptions(

@@ -69,7 +69,10 @@ class SshAction(Action, frozen=True, kw_only=True):
         )
 
     async def apply(self, scene: Scene) -> Outcome:
-        from dogwatch.fleet.connections.ssh import SshDialer, SshOptions
+        try:
+            from dogwatch.fleet.connections.ssh import SshDialer, SshOptions
+        except ImportError:
+            raise PermanentError("SSH is not installed here", hint="pip install 'dogwatch[fleet]'") from None
 
         for _, message, hint in self.faults():
             raise PermanentError(message, hint=hint)

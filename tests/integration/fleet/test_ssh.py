@@ -109,6 +109,8 @@ async def test_swapped_keys_are_wrong_and_absent_ones_unknown(
         assert not empty.exists()
         taking = SshDialer(SshOptions(configs=(), known_hosts=(str(empty),), accept_new=True))
         await (await taking.open(login)).close()
+        await (await taking.open(login)).close()
+        assert empty.read_text().count("\n") == 1
         # Kept: another process trusts it without being told to, and the same address with another key is refused.
         later = SshDialer(SshOptions(configs=(), known_hosts=(str(empty),)))
         await (await later.open(login)).close()

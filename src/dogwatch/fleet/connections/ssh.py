@@ -74,13 +74,21 @@ class _Judge(msgspec.Struct):
     file: Path | None = None
     phase: str = "connecting"
     refused: str = ""
+    # What was taken since known_hosts was read: a second connection must not bring yet another key.
+    taken: dict[str, str] = {}
 
     def take(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         self.refused = key.get_fingerprint()
         # By its address, too: a name that is new for a machine that is known must not bring another key.
         self.known = self.known or self.keys is None or any(self.keys.match(host, addr, port)[:3])
+        before = self.taken.get(self.name)
+        if before is not None and before == self.refused:
+            self.refused = ""
+            return True
+        self.known = self.known or before is not None
         if self.known or not self.accept:
             return False
+        self.taken[self.name] = self.refused
         if self.file is not None:
             self._keep(self.file, key)
         self.refused = ""
@@ -106,11 +114,12 @@ class SshDialer:
         self._configs = [str(path) for text in given if (path := Path(text).expanduser()).is_file()]
         self._known: dict[tuple[str, ...], Any] = {}
         self._keys: dict[tuple[str, str], Any] = {}
+        self._taken: dict[str, str] = {}
         self._jumps: dict[str, asyncio.Task[asyncssh.SSHClientConnection]] = {}
 
     async def open(self, login: Login) -> SshConnection:
         """Return a connection to the host. Raises: HostFailed."""
-        judge = _Judge(accept=self._options.accept_new)
+        judge = _Judge(accept=self._options.accept_new, taken=self._taken)
         limit_s = self._options.connect_timeout_s
         try:
             async with asyncio.timeout(limit_s):
