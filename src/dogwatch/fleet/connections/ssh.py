@@ -8,7 +8,7 @@ import errno
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -187,20 +187,17 @@ class SshDialer:
 
     def _trust(self, settings: dict[str, Any], login: Login, judge: _Judge) -> str:
         """Say which keys are known; return the jump hosts. With `UserKnownHostsFile none`, nobody."""
-        # What OpenSSH's configuration says of this host, without loading keys a second time.
-        read = asyncssh.SSHClientConnectionOptions(**{**settings, "client_keys": None})
+        name, port, configured, tunnel = _configured(settings)
         named = tuple(login.options.get("userknownhostsfile", "").split()) or self._options.known_hosts
-        configured = read.known_hosts if isinstance(read.known_hosts, list | tuple) else ("none",)
         files = tuple(str(name) for name in named or configured or _KNOWN_HOSTS)
         usable = tuple(file for file in files if file.lower() not in _NONE)
         settings["known_hosts"] = judge.keys = self._known_hosts(usable)
-        name = read.host_key_alias or read.host
-        judge.name = name if read.port in (None, 22) else f"[{name}]:{read.port}"
-        judge.known = any(judge.keys.match(name, "", read.port)[:3])
+        judge.name = name if port in (None, 22) else f"[{name}]:{port}"
+        judge.known = any(judge.keys.match(name, "", port)[:3])
         judge.file = Path(usable[0]).expanduser() if usable else None
         strict = login.options.get("stricthostkeychecking", "").lower()
         judge.accept = judge.accept or strict in ("no", "off", "accept-new")
-        jump = login.jump if login.jump is not None else read.tunnel
+        jump = login.jump if login.jump is not None else tunnel
         return jump if isinstance(jump, str) and jump.lower() != "none" else ""
 
     def _known_hosts(self, files: tuple[str, ...]) -> Any:
@@ -252,6 +249,16 @@ _UNDERSTOOD = frozenset(
     {"config", "stricthostkeychecking", "userknownhostsfile", "proxycommand", "certificatefile", "identitiesonly",
      "serveraliveinterval", "connecttimeout"}
 )  # fmt: skip
+
+
+def _configured(settings: Mapping[str, Any]) -> tuple[str, int | None, tuple[str, ...], object]:
+    """Return what OpenSSH's configuration says of a host: name in known_hosts, port, known_hosts files, jump hosts."""
+    if settings["config"] is None:
+        return settings["host"], settings.get("port"), (), None
+    # Without loading keys: connecting does that.
+    read = asyncssh.SSHClientConnectionOptions(**{**settings, "client_keys": None})
+    files = tuple(map(str, read.known_hosts)) if isinstance(read.known_hosts, list | tuple) else ("none",)
+    return read.host_key_alias or read.host, read.port, files, read.tunnel
 
 
 class SshConnection(Connection):
