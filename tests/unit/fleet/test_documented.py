@@ -38,7 +38,7 @@ def test_every_command_and_option_has_help() -> None:
 
 
 def test_the_guide_has_a_configuration_that_loads(tmp_path: Path) -> None:
-    example = re.search(r"```yaml\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    example = re.search(r"```ya?ml\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     assert example is not None
     secret = tmp_path / "cmdb"
     secret.write_text("token")
