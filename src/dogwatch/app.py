@@ -38,6 +38,9 @@ from dogwatch.engine.section import ENGINE
 from dogwatch.engine.tables import engine_tables
 from dogwatch.engine.values import StartRun
 from dogwatch.errors import UsageError
+from dogwatch.fleet.action import SshAction
+from dogwatch.fleet.part import FleetPart
+from dogwatch.fleet.section import FLEET
 from dogwatch.hosts.hosts import Hosts, Spawn
 from dogwatch.hosts.section import HOST
 from dogwatch.hosts.view import HostsView
@@ -67,7 +70,7 @@ from dogwatch.webhooks.view import HooksView
 
 PROBES_SECTION = probes_section(PROBES)
 # Every kind of action there is, the engine's own and the features'.
-ACTIONS: Registry[Action] = Registry("action", *ENGINE_ACTIONS, NotifyAction)
+ACTIONS: Registry[Action] = Registry("action", *ENGINE_ACTIONS, NotifyAction, SshAction)
 JOBS = jobs_section(ACTIONS)
 SCHEDULES = schedules_section(JOBS, parameter_mistakes)
 # What the features offer to the configuration; the daemon adds its own.
@@ -75,6 +78,7 @@ SECTIONS: tuple[Section[Any], ...] = (
     PROBES_SECTION,
     MODULES,
     HOST,
+    FLEET,
     JOBS,
     SCHEDULES,
     HOOKS,
@@ -156,6 +160,7 @@ class App:
         self.self_watch = SelfWatch(clock=clock, bus=bus)
         self.blackbox = Blackbox(env=env, registry=PROBES)
         self.notify = Notify(database, clock=clock, spawn=spawn, jobs=JOBS)
+        self.fleet = FleetPart()
         self.engine = EnginePart(
             Surroundings(
                 database=database,
@@ -164,7 +169,7 @@ class App:
                 actions=ACTIONS,
                 jobs=JOBS,
                 folder=state_path(store_path).parent,
-                services={Outbox: self.notify},
+                services={Outbox: self.notify, FleetPart: self.fleet},
                 is_in=access.is_in,
             )
         )
@@ -176,6 +181,7 @@ class App:
             DatabasePart(database_options),
             AccessPart(access, spawn, bus),
             self.notify,
+            self.fleet,
             self.engine,
             self.schedules,
             self.hooks,

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "status": ("dogwatch.cli.status", "status", "Show what is wrong now, first."),
     "probe": ("dogwatch.cli.probe", "probe", "List, show, run, pause and resume probes."),
     "host": ("dogwatch.cli.host", "host", "Show hosts as their collectors see them."),
+    "fleet": ("dogwatch.cli.fleet", "fleet", "List hosts; run commands on many of them, batch after batch."),
     "job": ("dogwatch.cli.job", "job", "List, check, plan and run jobs."),
     "run": ("dogwatch.cli.runs", "run", "List, follow, cancel, approve and rerun runs of jobs."),
     "schedule": ("dogwatch.cli.schedule", "schedule", "List schedules, tell when they fire, pause and run them."),

@@ -1,0 +1,243 @@
+"""`dogwatch fleet`: the inventory, and commands on many hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dogwatch.cli.fleet_common import (
+    chosen_hosts,
+    config_option,
+    inventory_of,
+    inventory_option,
+    json_option,
+    on_hosts,
+    order_of,
+    reaching,
+    read_sources,
+)
+from dogwatch.cli.fleet_files import copy, fetch
+from dogwatch.cli.output import one_line, print_json, print_table
+from dogwatch.errors import Problem, UsageError
+
+_MASK = "(hidden)"
+
+
+@click.group()
+def fleet() -> None:
+    """List hosts, and run commands on many of them.
+
+    \b
+    Targets: web01, web[01-20], @group, label=value, web*, all; `,` joins,
+    `&` keeps what both have, `!` takes away: 'web[01-20],!web07'.
+
+    \b
+    Examples:
+      dogwatch fleet list -i hosts.ini -t '@shop&@eu'
+      dogwatch fleet run uptime -t all --batch 10%,100% --max-fail 5%
+    """
+
+
+@fleet.command("list")
+@click.option("-t", "--targets", multiple=True, metavar="EXPR", help="Only these hosts.")
+@config_option
+@inventory_option
+@json_option
+def list_(targets: tuple[str, ...], paths: tuple[str, ...], sources: tuple[str, ...], as_json: bool) -> None:
+    """List hosts with their groups and labels.
+
+    \b
+    Examples:
+      dogwatch fleet list
+      dogwatch fleet list -i hosts.ini -t 'web*,!web07' --json
+    """
+    inventory = inventory_of(paths, sources)
+    hosts = chosen_hosts(inventory, targets) if targets else list(inventory.hosts)
+    rows = []
+    for host in hosts:
+        groups = [name for name in inventory.groups_of(host) if name not in ("all", "ungrouped")]
+        address = inventory.variable(host, "ansible_host")
+        rows.append((host, str(address or host), groups, inventory.labels(host)))
+    if as_json:
+        print_json(
+            [
+                {"host": host, "address": address, "groups": groups, "labels": labels}
+                for host, address, groups, labels in rows
+            ]
+        )
+        return
+    if not rows:
+        click.echo("The inventory is empty.")
+        return
+    print_table(
+        ("HOST", "ADDRESS", "GROUPS", "LABELS"),
+        [
+            (
+                host,
+                "-" if address == host else one_line(address),
+                ", ".join(groups) or "-",
+                one_line(", ".join(f"{name}={value}" for name, value in labels.items())) or "-",
+            )
+            for host, address, groups, labels in rows
+        ],
+        cut=(3, 2),
+    )
+
+
+@fleet.command()
+@click.argument("host")
+@config_option
+@inventory_option
+@json_option
+def show(host: str, paths: tuple[str, ...], sources: tuple[str, ...], as_json: bool) -> None:
+    """Show a host: groups, labels, and every variable with where it came from. Passwords are hidden.
+
+    \b
+    Example:
+      dogwatch fleet show web01 -i hosts.ini
+    """
+    inventory = inventory_of(paths, sources)
+    variables = inventory.sourced(host)
+    shown = {name: _shown(name, one.value) for name, one in variables.items()}
+    if as_json:
+        print_json(
+            {
+                "host": host,
+                "groups": inventory.groups_of(host),
+                "labels": inventory.labels(host),
+                "variables": {
+                    name: {
+                        "value": shown[name],
+                        "from": one.owner,
+                        "place": str(one.place),
+                        "overrides": [
+                            {"from": owner, "place": str(setting.place)} for owner, setting in one.overridden
+                        ],
+                    }
+                    for name, one in variables.items()
+                },
+            }
+        )
+        return
+    click.echo(f"{click.style(host, bold=True)}  written at {inventory.hosts[host]}")
+    click.echo(f"  groups  {', '.join(inventory.groups_of(host))}")
+    labels = ", ".join(f"{name}={value}" for name, value in inventory.labels(host).items())
+    click.echo(f"  labels  {one_line(labels) or 'none'}\n")
+    print_table(
+        ("VARIABLE", "VALUE", "FROM", "WRITTEN AT"),
+        [(name, one_line(str(shown[name])), one.owner, str(one.place)) for name, one in variables.items()],
+        cut=(1,),
+        below=[
+            "; ".join(f"instead of that of {owner} ({setting.place})" for owner, setting in one.overridden)
+            for one in variables.values()
+        ],
+    )
+
+
+def _shown(name: str, value: Any) -> Any:
+    from dogwatch.fleet.inventory.lined import Sealed
+    from dogwatch.fleet.login import SECRET_WORDS
+
+    if SECRET_WORDS.search(name):
+        return _MASK
+    if isinstance(value, Mapping):
+        return {str(key): _shown(str(key), below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_shown("", below) for below in value]
+    return str(value) if isinstance(value, Sealed) else value
+
+
+@fleet.command()
+@config_option
+@inventory_option
+@json_option
+def check(paths: tuple[str, ...], sources: tuple[str, ...], as_json: bool) -> int:
+    """Read the whole inventory and tell every mistake in it, with file and line. Connects to nothing.
+
+    \b
+    Example:
+      dogwatch fleet check -i hosts.ini -i cloud.py
+    """
+    from dogwatch.fleet.connection import HostFailed
+    from dogwatch.fleet.login import login_of
+
+    inventory, problems = read_sources(paths, sources)
+    for host, place in inventory.hosts.items():
+        try:
+            login_of(host, inventory.variables(host))
+        except HostFailed as error:
+            problems.append(Problem(f"{host}: {error}", file=place.file, line=place.line, hint=error.hint))
+    if as_json:
+        told = {
+            kind: [{"message": one.message, "file": one.file, "line": one.line, "hint": one.hint} for one in found]
+            for kind, found in (("problems", problems), ("warnings", inventory.warnings))
+        }
+        print_json({"hosts": len(inventory.hosts), "groups": len(inventory.groups), **told})
+    else:
+        for warning in inventory.warnings:
+            click.echo(f"{click.style('warning:', fg='yellow')} {one_line(str(warning))}")
+        for problem in problems:
+            click.echo(f"{click.style('error:', fg='red')} {one_line(str(problem))}")
+        click.echo(f"{len(inventory.hosts)} hosts in {len(inventory.groups)} groups, {len(problems)} mistakes")
+    return 2 if problems else 0
+
+
+@fleet.command(context_settings={"allow_interspersed_args": True})
+@click.argument("words", nargs=-1, metavar="COMMAND")
+@click.option("--script", type=click.Path(exists=True, dir_okay=False), help="Run this file; COMMAND is its arguments.")
+@click.option("--env", "settings", multiple=True, metavar="K=V", help="Environment of the command.")
+@click.option("--output-limit", default="256KiB", show_default=True, help="Kept of each stream of each host.")
+@click.option("--diff", is_flag=True, help="Show how other hosts' output differs from that of most.")
+@reaching
+def run(**options: Any) -> int:
+    """Run a command on many hosts and tell what happened on each.
+
+    Equal output is told once, under the folded names of its hosts. Exits with
+    0 where all went well, 3 where some failed, 1 where all did.
+
+    \b
+    Examples:
+      dogwatch fleet run uptime -t 'web[01-20],!web07'
+      dogwatch fleet run 'systemctl restart nginx' -t @web --sudo \\
+        --batch 1,10%,100% --max-fail 5%
+      dogwatch fleet run --script fix.sh -t all --timeout 5m -- --force
+    """
+    from dogwatch.core.units import parse_size
+
+    script, data = _script(options["script"], options["words"])
+    try:
+        limit_bytes = parse_size(options["output_limit"])
+    except ValueError as error:
+        raise UsageError(f"--output-limit: {error}") from None
+    order = order_of(options, script, input_=data, env=_environment(options["settings"]), limit_bytes=limit_bytes)
+    return on_hosts(order, options, what=script if data is None else f"the script {options['script']}")
+
+
+def _script(path: str | None, words: Sequence[str]) -> tuple[str, bytes | None]:
+    """Return the command, and what it is given by stdin."""
+    from dogwatch.fleet.scripts import script_command
+
+    if path is not None:
+        data = Path(path).read_bytes()
+        return script_command(data, words), data
+    command = " ".join(words)
+    if not command.strip():
+        raise UsageError("there is no command", hint="dogwatch fleet run uptime -t all; or --script FILE")
+    return command, None
+
+
+def _environment(settings: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for setting in settings:
+        name, sign, value = setting.partition("=")
+        if not sign or not name.isidentifier() or not name.isascii():
+            raise UsageError(f"--env '{setting}' is not NAME=VALUE")
+        found[name] = value
+    return found
+
+
+fleet.add_command(copy)
+fleet.add_command(fetch)

@@ -1,0 +1,1 @@
+"""The ways to reach a host, one file each. What they share (commands, prompts, output) lives a folder higher."""
