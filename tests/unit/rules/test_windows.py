@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import sys
@@ -32,7 +33,7 @@ class Naive:
 
 
 def rise(values: list[float]) -> Fraction:
-    pairs = zip(values, values[1:], strict=False)
+    pairs = itertools.pairwise(values)
     return sum((Fraction(b) - Fraction(a) if b >= a else Fraction(b) for a, b in pairs), Fraction(0))
 
 
@@ -67,7 +68,7 @@ def test_every_answer_is_that_of_a_recomputation(
     assert window.avg() == as_float(total / len(values))
     assert window.min() == min(values)
     assert window.max() == max(values)
-    assert window.changes() == sum(a != b for a, b in zip(values, values[1:], strict=False))
+    assert window.changes() == sum(a != b for a, b in itertools.pairwise(values))
     ranks = sorted(values)
     quantile = window.quantile(share)
     assert quantile is not None
