@@ -18,6 +18,8 @@ from dogwatch.rules.spec import DOWN_RULE, Rule
 TICK_S = 5.0
 Key = tuple[str, str]
 _MEMBERS_SHOWN = 5
+# After a longer gap nothing was seen: time that nobody watched is not made up for.
+_MOST_TICKS = 100
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +61,14 @@ class Watcher:
         self._members: dict[Key, dict[str, Answer]] = {}
         self._ticked_s: float | None = None
 
+    def know(self, source: str, target: str, labels: Mapping[str, str], now_s: float) -> None:
+        """Know of a target that may have said nothing yet: `absent` can speak of it, and its group waits for it."""
+        self.gauge.know(source, target, labels, now_s)
+        for rule in self.gauge.seen[source, target].rules:
+            if rule.spec.by:
+                members = self._members.setdefault((rule.name, rule.group(target, labels)), {})
+                members.setdefault(target, Answer(Truth.UNKNOWN))
+
     def take(self, signal: Signal) -> Iterator[AlertEdge]:
         """Take a signal and return what begins and ends by it."""
         seen = self.gauge.take(signal)
@@ -73,25 +83,18 @@ class Watcher:
                 if rule.when.over or (rule.resolve and rule.resolve.over) or self._holds(rule, seen):
                     yield from self._ask(rule, seen, now_s)
 
-    def run(self, signals: Sequence[Signal], until_s: float) -> Iterator[AlertEdge]:
-        """Take signals in the order of their times, and every tick that lies between them, up to a time."""
-        for signal in signals:
-            yield from self.ticks(min(signal.time_s, until_s))
-            yield from self.take(signal)
-        yield from self.ticks(until_s)
-
-    def ticks(self, until_s: float) -> Iterator[AlertEdge]:
-        """Tick on the grid up to a time; over a long gap once, for nothing was seen in it."""
+    def due(self, until_s: float) -> Iterator[float]:
+        """Return the ticks on the grid up to a time that have not been; of a long gap the last only."""
         place = until_s // TICK_S * TICK_S
         if self._ticked_s is None or place < self._ticked_s:
             self._ticked_s = place
             return
         first = self._ticked_s + TICK_S
-        if place - first > 100 * TICK_S:
+        if place - first > _MOST_TICKS * TICK_S:
             first = place
         while first <= place:
-            yield from self.tick(first)
             self._ticked_s = first
+            yield first
             first += TICK_S
 
     def forget(self, keep: Sequence[Key], now_s: float) -> Iterator[AlertEdge]:

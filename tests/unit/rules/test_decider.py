@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dogwatch.core.values import Signal
 from dogwatch.rules.decider import MAX_GAP_S, Edge, Held, Truth, step
+from dogwatch.rules.driver import moments
 from dogwatch.rules.spec import RuleSpec, check_rules, compile_rule
 from dogwatch.rules.watcher import AlertEdge, Watcher
 
@@ -107,10 +108,11 @@ def test_an_alert_ends_by_its_own_condition() -> None:
 def test_time_alone_makes_an_alert_on_the_grid() -> None:
     rule = compile_rule(RuleSpec(name="silent", when='absent(probe.duration_s, "30s")'))
     watcher = Watcher([rule])
-    assert list(watcher.run([signal(100.0, "t", 1.0)], 100.0)) == []
-    edges = list(watcher.run([], 200.0))
+    assert list(moments(watcher, [signal(100.0, "t", 1.0)], 100.0)) == []
+    edges = [edge for moment in moments(watcher, [], 200.0) for edge in moment.edges]
     assert [(edge.fired, edge.time_s) for edge in edges] == [(True, 130.0)]
-    assert [edge.fired for edge in watcher.run([signal(201.0, "t", 1.0)], 210.0)] == [False]
+    later = moments(watcher, [signal(201.0, "t", 1.0)], 210.0)
+    assert [edge.fired for moment in later for edge in moment.edges] == [False]
 
 
 def test_thresholds_of_probes_are_a_rule() -> None:
