@@ -27,6 +27,8 @@ from typing import Any
 from tests.e2e.lives import Lives
 from tests.postgres import Postgres, server
 
+from dogwatch.engine.section import EngineOptions
+
 NAME = "runs"
 # Name, system, database, steps of a run, options of runs_peers.
 CONTENDERS: list[tuple[str, str, str, int, dict[str, Any]]] = [
@@ -124,7 +126,7 @@ def run(*, quick: bool) -> dict[str, Any]:
     with server() as postgres:
         rows = _throughput(postgres, quick)
         tries = 1 if quick else 5
-        slow = [_failover(postgres, 6.0) for _ in range(tries)]
+        slow = [_failover(postgres, EngineOptions().ttl) for _ in range(tries)]
         fast = [_failover(postgres, 2.0) for _ in range(tries)]
         memory = {
             kind: _measure(postgres, "ours", kind, steps=1, runs=1000, ask=True) for kind in ("sqlite", "postgresql")

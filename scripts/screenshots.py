@@ -83,7 +83,49 @@ def configuration(port: int) -> bytes:
         {"name": "certificates renewed", "group": "jobs", "exec": {"args": ["/bin/true"]}, **quick},
     ]
     host = {"name": "watch-1", "every": "2s"}
-    return msgspec.json.encode({"probes": probes, "host": host})
+    return msgspec.json.encode({"probes": probes, "host": host, "jobs": [DEPLOY]})
+
+
+def ticks(text: str, seconds: float) -> dict[str, dict[str, str]]:
+    """Return a step's action that writes for so long."""
+    return {"exec": {"run": f"for i in $(seq {seconds * 5:.0f}); do echo {text} $i; sleep 0.2; done"}}
+
+
+DEPLOY = {
+    "name": "deploy",
+    "doc": "Builds the shop, asks, and rolls it out.",
+    "labels": {"team": "shop"},
+    "parameters": {"version": {"pattern": "v[0-9.]+"}, "env": {"choices": ["staging", "production"]}},
+    "steps": [
+        {"name": "build", **ticks("compile {{ params.version }}", 1)},
+        {"name": "unit-tests", "needs": ["build"], **ticks("test passed", 2)},
+        {"name": "scan", "needs": ["build"], **ticks("package clean", 1)},
+        {"name": "sign-off", "needs": ["unit-tests", "scan"], "approve": {"message": "Roll out?"}},
+        {"name": "roll-out", **ticks("host updated", 60)},
+        {"name": "smoke-test", **ticks("answers", 1)},
+        {"name": "clean-up", "always": True, **ticks("removed", 1)},
+    ],
+}
+
+
+def dogwatch(listen: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "dogwatch", *arguments, "--server", f"http://{listen}"]
+
+
+async def command(listen: str, *arguments: str) -> str:
+    """Return what a command of ours prints."""
+    process = await asyncio.create_subprocess_exec(*dogwatch(listen, *arguments), stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    return out.decode().strip()
+
+
+async def a_run(listen: str) -> str:
+    """Start a run that is in the middle of its work, and return its id."""
+    run_id = await command(listen, "job", "run", "deploy", "-p", "version=v1.4", "-p", "env=production")
+    await asyncio.sleep(4)
+    await command(listen, "run", "approve", run_id, "--comment", "checked")
+    await asyncio.sleep(3)
+    return run_id
 
 
 def free_port() -> int:
@@ -138,6 +180,10 @@ async def main() -> None:
                 await draw(browser, url, "overview-dark.png", width=1280, height=1000, scheme="dark")
                 await draw(browser, url + "targets/login", "target.png", width=1280, height=1000)
                 await draw(browser, url, "phone.png", width=390, height=844)
+                run_id = await a_run(listen)
+                await draw(browser, f"{url}runs/{run_id}", "run.png", width=1280, height=1250)
+                await draw(browser, f"{url}runs/{run_id}", "run-dark.png", width=1280, height=1250, scheme="dark")
+                await draw(browser, f"{url}jobs/deploy", "job.png", width=1280, height=760)
                 await browser.close()
         finally:
             daemon.send_signal(signal.SIGTERM)

@@ -76,7 +76,7 @@ def book(database: Database, *jobs: JobSpec, clock: Clock | None = None, **means
             clock=clock or SystemClock(),
             check=check,
             render=render,
-            sealer=Plain(),
+            sealer=means.pop("sealer", Plain()),
             **means,
         ),
     )

@@ -95,10 +95,11 @@ class TimedDatabase:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._database, name)
 
-    async def write(self, work: Callable[[Tx], Any]) -> Any:
+    async def write(self, work: Callable[[Tx], Any], *, free: bool = False) -> Any:
         if self.down:
             raise TransientError("the database is away")
-        return await self._database.write(lambda tx: work(_TimedTx(tx, self._clock.now_s())))  # type: ignore[arg-type]
+        timed = lambda tx: work(_TimedTx(tx, self._clock.now_s()))  # type: ignore[arg-type]  # noqa: E731
+        return await self._database.write(timed, free=free)
 
     async def read(self, work: Callable[[Tx], Any]) -> Any:
         if self.down:

@@ -155,7 +155,7 @@ class App:
         self.hosts = Hosts(clock=clock, bus=bus, store=store, spawn=spawn)
         self.self_watch = SelfWatch(clock=clock, bus=bus)
         self.blackbox = Blackbox(env=env, registry=PROBES)
-        self.notify = Notify(database, clock=clock, spawn=spawn)
+        self.notify = Notify(database, clock=clock, spawn=spawn, jobs=JOBS)
         self.engine = EnginePart(
             Surroundings(
                 database=database,
@@ -174,7 +174,7 @@ class App:
         self.parts: tuple[Part, ...] = (
             StorePart(store, store_path),
             DatabasePart(database_options),
-            AccessPart(access, spawn),
+            AccessPart(access, spawn, bus),
             self.notify,
             self.engine,
             self.schedules,

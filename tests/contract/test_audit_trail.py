@@ -269,6 +269,16 @@ async def test_heads_come_by_number_and_by_time(open_database: Open, tmp_path: P
     assert len(file_heads(tmp_path / HEADS_FILE)) == 2
 
 
+async def test_a_head_that_a_crash_has_cut_off_is_written_again(trail: Trail) -> None:
+    file = trail.folder / HEADS_FILE
+    file.write_bytes(file.read_bytes()[:-20])
+    assert (await trail.verify()).ok
+    await trail.keeper.step(now=True)
+    assert trail.keeper.broken == ""
+    assert [head.number for head in file_heads(file)] == [20, 25]
+    assert (await trail.verify()).ok
+
+
 async def test_the_task_signs_when_events_come(open_database: Open, tmp_path: Path) -> None:
     trail = Trail(await open_database(access_tables()), tmp_path)
     task = asyncio.create_task(trail.keeper.run())

@@ -141,6 +141,8 @@ def test_the_vector_of_standard_webhooks() -> None:
         (301, {"Location": "http://127.0.0.1:1/"}, PermanentError, None),
         (400, {}, PermanentError, None),
         (410, {}, PermanentError, None),
+        (404, {}, TransientError, None),
+        (401, {}, TransientError, None),
         (408, {}, TransientError, None),
         (500, {}, TransientError, None),
         (429, {"Retry-After": "17"}, Held, 17.0),

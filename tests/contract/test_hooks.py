@@ -263,8 +263,8 @@ async def test_the_rate(database: Database) -> None:
         ]
         with pytest.raises(HookRefusal) as refusal:
             await hooks.deliver("shop", signed({"n": 2}, delivery="2"))
-        assert (refusal.value.status, refusal.value.retry_after_s) == (429, 5.0)
-        clock.advance(5.0)
+        assert (refusal.value.status, refusal.value.retry_after_s) == (429, 10.0)
+        clock.advance(10.0)
         assert (await hooks.deliver("shop", signed({"n": 2}, delivery="2"))).state == "accepted"
 
 
@@ -300,13 +300,29 @@ async def test_all_bodies_together_have_a_limit(database: Database) -> None:
     async with hooking(database, endpoint()) as hooks:
         first = hooks.admit("shop", remote="a", length=None)
         first.hold(900_000)
-        second = hooks.admit("shop", remote="a", length=None)
+        second = hooks.admit("shop", remote="b", length=None)
         with pytest.raises(HookRefusal) as refusal:
             second.hold(200_000)
         assert (refusal.value.status, refusal.value.retry_after_s) == (503, 2.0)
         first.release()
         second.hold(200_000)
         second.release()
+        assert hooks.held_bytes == 0
+
+
+async def test_one_address_cannot_keep_the_others_out(database: Database) -> None:
+    async with hooking(database, endpoint(max_size=100_000)) as hooks:
+        greedy = [hooks.admit("shop", remote="a", length=None) for _ in range(10)]
+        for one in greedy[:5]:
+            one.hold(100_000)
+        for one in greedy[5:]:
+            with pytest.raises(HookRefusal):
+                one.hold(100_000)
+        other = hooks.admit("shop", remote="b", length=None)
+        other.hold(100_000)
+        for one in (*greedy, other):
+            one.release()
+        assert hooks.held_bytes == 0
 
 
 async def test_replay_is_a_new_run_by_the_configuration_in_force_and_is_audited(database: Database) -> None:

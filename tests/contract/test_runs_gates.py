@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 from tests.contract.conftest import Open
 from tests.runs import ALICE, book, finish, identity, job, park, start, step
 
 from dogwatch.access.tables import access_tables
-from dogwatch.engine.ledger import Claimed
+from dogwatch.engine.ledger import Advance, Claimed, Fenced
 from dogwatch.engine.runs import RunBook
 from dogwatch.engine.spec import Concurrency, RateLimit
 from dogwatch.engine.tables import engine_tables
@@ -291,3 +294,92 @@ def _columns(tx: Tx, kind: str, table: str) -> list[tuple[object, ...]]:
     return tx.rows(
         f"SELECT column_name FROM information_schema.columns WHERE table_name = '{table}' AND table_schema = 'dogwatch'"
     )
+
+
+async def test_everybody_at_once(database: Database) -> None:
+    """Starts, claims, ends, waits, signals, pauses and cancels of many at the same time: nothing stays behind."""
+    jobs = [
+        job("plain"),
+        job("x", locks=["x"]),
+        job("xy", locks=["x", "y"], concurrency=Concurrency(limit=3)),
+        job("newest", concurrency=Concurrency(policy="replace")),
+        job("rated", rate=RateLimit(max=20, per=0.2)),
+    ]
+    books = [book(database, *jobs) for _ in range(3)]
+    for n, runs in enumerate(books):
+        await runs.register(identity(f"w{n}", ttl_s=60.0))
+    chance = random.Random(3)
+    ids: list[str] = []
+    refused: list[Exception] = []
+    stop = asyncio.Event()
+
+    async def attempt(work: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            return await work
+        except (Conflict, Fenced) as error:
+            refused.append(error)
+            return None
+
+    async def starts(runs: RunBook) -> None:
+        for _ in range(60):
+            parent = (chance.choice(ids), "one") if ids and chance.random() < 0.3 else None
+            name = chance.choice(jobs).name
+            started = await attempt(start(runs, name, parent=parent, priority=chance.randrange(3)))
+            if started is not None:
+                ids.append(started.run.run_id)
+
+    async def serves(runs: RunBook, worker: str) -> None:
+        while not stop.is_set():
+            claimed = await runs.claim(worker, 4)
+            await asyncio.gather(*(attempt(carry_out(runs, one)) for one in claimed))
+            await asyncio.sleep(0.005)
+
+    async def carry_out(runs: RunBook, one: Claimed) -> None:
+        row = step(attempt=one.fence)
+        await runs.advance(Advance(run_id=one.run.run_id, fence=one.fence, steps=[row]))
+        if one.fence < 3 and not one.order.cancel and chance.random() < 0.4:
+            return await park(runs, one, step(state=StepState.WAITING))
+        return await finish(runs, one, chance.choice([RunState.SUCCEEDED, RunState.FAILED]))
+
+    async def meddles(runs: RunBook) -> None:
+        while not stop.is_set():
+            await asyncio.sleep(0.003)
+            if ids:
+                run_id = chance.choice(ids)
+                verb = chance.randrange(4)
+                await attempt(
+                    runs.cancel(run_id, ALICE) if verb == 0
+                    else runs.pause(run_id, ALICE) if verb == 1
+                    else runs.resume(run_id, ALICE) if verb == 2
+                    else runs.signal(run_id, "one", {"go": True})
+                )  # fmt: skip
+
+    serving = [asyncio.create_task(serves(runs, f"w{n}")) for n, runs in enumerate(books)]
+    meddling = [asyncio.create_task(meddles(runs)) for runs in books[:2]]
+    await asyncio.gather(*(starts(runs) for runs in books))
+    for task in meddling:
+        task.cancel()
+    await asyncio.gather(*meddling, return_exceptions=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        left = (await books[0].find(RunFilter(states=tuple(one for one in RunState if not one.ended), limit=500))).items
+        if not left:
+            break
+        await books[0].reap()
+        for run in left:
+            if run.state is RunState.PAUSED:
+                await attempt(books[0].resume(run.run_id, ALICE))
+            await books[0].signal(run.run_id, "one", {"go": True})
+        await asyncio.sleep(0.05)
+    stop.set()
+    await asyncio.gather(*serving)
+    assert not left
+    assert len(ids) > 100
+    assert await database.read(lambda tx: tx.rows("SELECT name, used FROM gates WHERE used <> 0")) == []
+    assert await database.read(lambda tx: tx.rows("SELECT gate, run_id FROM run_gates")) == []
+    if database.kind == "postgresql":
+        counted = await database.read(
+            lambda tx: tx.one("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+        )
+        assert counted is not None
+        assert int(counted[0] or 0) <= 1

@@ -110,13 +110,17 @@ class Lives:
             time.sleep(0.005)
         raise AssertionError(f"{job} {step} {what} did not happen:\n{self.log.read_text()[-6000:]}")
 
+    def kill(self, pid: int) -> int:
+        """Kill a life, if it did not end by itself; return its exit code."""
+        if pid not in self.codes:
+            with suppress(ProcessLookupError):  # it ended, and that was not yet heard of
+                os.kill(pid, signal.SIGKILL)
+        return self.ended(pid)
+
     def close_lives(self) -> None:
         """End those that still live."""
         for pid in self._began:
-            if pid not in self.codes:
-                with suppress(ProcessLookupError):  # it ended, and that was not yet heard of
-                    os.kill(pid, signal.SIGKILL)
-                self.ended(pid)
+            self.kill(pid)
 
     def close(self) -> None:
         self.close_lives()

@@ -29,6 +29,8 @@ from dogwatch.access.tables import access_tables
 from dogwatch.core.clock import SystemClock
 from dogwatch.core.component import Registry
 from dogwatch.engine.action import Action, Change, Outcome, Scene, Wait
+from dogwatch.engine.kinds.exec import ExecAction
+from dogwatch.engine.launch.launcher import Launcher
 from dogwatch.engine.ledger import WorkerIdentity
 from dogwatch.engine.port import Runs
 from dogwatch.engine.runs import Means, RunBook
@@ -161,7 +163,13 @@ class Mortal:
 
 def spec_of(written: dict[str, Any]) -> StepSpec:
     options = dict(written)
-    action = Effect(**options.pop("effect")) if "effect" in options else Child(job=options.pop("child"))
+    action: Action
+    if "effect" in options:
+        action = Effect(**options.pop("effect"))
+    elif "script" in options:
+        action = ExecAction(run=options.pop("script"))
+    else:
+        action = Child(job=options.pop("child"))
     if "retry" in options:
         options["retry"] = Retry(**options["retry"])
     return StepSpec(action=action, **options)
@@ -180,54 +188,79 @@ async def live(life: dict[str, Any]) -> None:
     else:
         database = await open_postgres(url, tables)
     means = Means(
-        jobs=lambda: jobs, actions=Registry("action", Effect, Child), clock=SystemClock(), check=check, render=render
+        jobs=lambda: jobs,
+        actions=Registry("action", Effect, Child, ExecAction),
+        clock=SystemClock(),
+        check=check,
+        render=render,
     )
     book = RunBook(database, means)
+    # As the daemon has it: programs live as long as the lease does.
+    ttl_s, alone = life["ttl_s"], bool(database.opening)
+    launcher = Launcher(
+        Path(life["effects"]).with_name("programs.lock") if alone else None, ttl_s=None if alone else ttl_s
+    )
+    await launcher.open()
     services = Services()
     services.add(World, world)
+    services.add(Launcher, launcher)
     services.add(Runs, book)  # type: ignore[type-abstract]
     worker = Worker(
         WorkerIdentity(
             worker_id=f"w{os.getpid()}", host="h", boot_id="b", pid=os.getpid(), labels={}, slots=8,
-            ttl_s=life["ttl_s"], version="1",
+            ttl_s=ttl_s, version="1",
         ),
         Mortal(book, world),  # type: ignore[arg-type]
         database.listen,
         language=PlainLanguage(),
         services=services,
         clock=SystemClock(),
-        options=WorkerOptions(poll_s=0.2, grace_s=life.get("grace_s", 5.0), alone=bool(database.opening)),
+        options=WorkerOptions(
+            poll_s=0.2,
+            grace_s=life.get("grace_s", 5.0),
+            alone=alone,
+            renew=lambda left_s: None if alone else launcher.renew(boottime_s() + left_s - ttl_s),
+        ),
     )  # fmt: skip
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _dump)
     working = asyncio.create_task(worker.run())
     watching = asyncio.create_task(_until_ended(book, life["start"]))
     await asyncio.wait([working, watching], return_when=asyncio.FIRST_COMPLETED)
     worker.stop()
     watching.cancel()
     await asyncio.wait([working, watching])
+    await launcher.close()
     await database.close()
     working.result()
 
 
 async def _until_ended(book: RunBook, keys: Sequence[Sequence[str]]) -> None:
     """Start runs and return once all have ended. The database may be gone meanwhile."""
+    runs = []
     for job, key in keys:
-        while True:
-            try:
-                started = await book.start(StartRun(job=job, actor=ANN, key=key))
-                break
-            except DogwatchError:
-                await asyncio.sleep(0.1)
-        while True:
-            try:
-                if (await book.wait(started.run.run_id)).state.ended:
-                    break
-            except DogwatchError:
-                await asyncio.sleep(0.1)
+        runs.append(await _patiently(lambda job=job, key=key: book.start(StartRun(job=job, actor=ANN, key=key))))
+    for started in runs:
+        await _patiently(lambda run_id=started.run.run_id: book.wait(run_id))
     # Children that were cancelled with their parent clean up after its end.
     going = tuple(state for state in RunState if not state.ended)
     while (await book.find(RunFilter(states=going))).items:  # noqa: ASYNC110 - another process ends them
         await asyncio.sleep(0.02)
+
+
+async def _patiently(call: Any) -> Any:
+    while True:
+        try:
+            return await call()
+        except DogwatchError:
+            await asyncio.sleep(0.1)
+
+
+def _dump() -> None:
+    """Say what every task waits for: a test that fails asks for it."""
+    for task in asyncio.all_tasks():
+        task.print_stack(limit=4, file=sys.stderr)
+    sys.stderr.flush()
 
 
 def _say(**what: Any) -> None:

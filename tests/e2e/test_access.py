@@ -115,6 +115,8 @@ def test_users_and_roles(daemon: Daemon) -> None:
     # What is changed in the configuration holds without a restart.
     daemon.config.write_text(CONFIG.replace("shop: [{nouns", "till: [{nouns"))
     wait_until(lambda: run(daemon, "role", "show", "till").returncode == 0, what="the reload")
+    reloads = json.loads(run(daemon, "audit", "list", "--verb", "reload", "--json").stdout)
+    assert [str(one["event"]["actor"]["name"]) for one in reloads] == ["reload by file"]
 
 
 def test_the_trail_on_the_command_line(daemon: Daemon, tmp_path: Path) -> None:
@@ -137,8 +139,7 @@ def test_the_trail_on_the_command_line(daemon: Daemon, tmp_path: Path) -> None:
     assert daemon.stop() == 143
     import sqlite3
 
-    state = next(daemon.data.glob("*-state.sqlite"))
-    with sqlite3.connect(state) as connection:
+    with sqlite3.connect(daemon.data / "state.db") as connection:
         connection.execute("UPDATE audit_events SET body = REPLACE(body, 'root', 'evil') WHERE number = 1")
     connection.close()
     daemon.start()

@@ -61,6 +61,7 @@ async def test_from_login_to_logout(browser: Browser, web: Site) -> None:
     await page.get_by_label("Name", exact=True).fill("ci")
     await page.get_by_label("viewer").check()
     await page.get_by_role("button", name="Make token").click()
+    await expect(page.locator("#secret code")).to_contain_text("dw_")
     secret = await page.locator("#secret code").text_content()
     assert secret
     assert (await (await web.client(token=secret)).get("/api/v1/targets")).status_code == 200

@@ -68,7 +68,7 @@ def attempts(found: dict[str, float], *parts: str) -> float:
 
 
 @pytest.mark.serial  # hundreds of connections at once, and their lateness
-@pytest.mark.parametrize("limit", [128, 256])
+@pytest.mark.parametrize("limit", [160, 256])
 def test_descriptor_limit(tmp_path: Path, limit: int) -> None:
     with silent_listener() as port, contextlib.ExitStack() as clients:
         daemon = LimitedDaemon(tmp_path, configuration(port, 0))

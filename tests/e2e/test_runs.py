@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from tests.e2e.running import Daemon, running, wait_until
+from tests.e2e.test_cli_commands import complete
 
 CONFIG = """
 jobs:
@@ -440,3 +441,11 @@ def test_jobs_that_a_reload_brings(tmp_path: Path) -> None:
         )
         assert found[0]["labels"] == {"zone": "a"}
         assert daemon.run("job", "run", "hello", "--wait").returncode == 0
+
+
+def test_names_of_jobs_and_ids_of_runs_are_completed(daemon: Daemon) -> None:
+    run_id = started(daemon, "hello")
+    assert complete(daemon, "dogwatch job run sh") == ["shaky"]
+    assert run_id in complete(daemon, f"dogwatch run show {run_id[:6]}")
+    worker = daemon.get("/api/v1/workers")[0]["worker_id"]
+    assert worker in complete(daemon, f"dogwatch worker drain {worker[:2]}")

@@ -24,6 +24,8 @@ from dogwatch.store.state_postgres import open_postgres
 from dogwatch.store.state_sqlite import open_sqlite
 
 TTL_S = 1.2
+ON_SQLITE = pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+ON_POSTGRESQL = pytest.mark.parametrize("place", ["postgresql"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +103,7 @@ def kill_again_and_again(place: Place, jobs: Any, kills: list[int]) -> None:
         assert place.lives.ended(other) == 0
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_killed_at_random_instants(place: Place, seed: int) -> None:
     chance = random.Random(seed)
     jobs = {f"j{number}": random_job(chance) for number in range(4)}
@@ -118,6 +120,28 @@ def test_killed_at_random_instants_for_long(place: Place, seed: int) -> None:
     place.check(jobs)
 
 
+@pytest.mark.soak
+@ON_POSTGRESQL
+@pytest.mark.parametrize("seed", range(5))
+def test_a_herd_of_workers_that_are_killed_all_the_time(place: Place, seed: int) -> None:
+    chance = random.Random(seed)
+    jobs = {f"j{number}": random_job(chance) for number in range(60)}
+    for job in jobs.values():
+        for spec in job["steps"]:
+            spec["effect"]["hold_s"] = chance.uniform(0.0, 1.5)
+    herd = [place.begin(jobs) for _ in range(3)]
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        time.sleep(chance.uniform(0.2, 1.0))
+        number = chance.randrange(3)
+        if place.lives.kill(herd[number]) == 0:
+            break
+        herd[number] = place.begin(jobs)
+    herd = [life for life in herd if life not in place.lives.codes] + [place.begin(jobs)]
+    assert {place.lives.ended(life) for life in herd} == {0}
+    place.check(jobs)
+
+
 def test_killed_at_every_boundary_of_a_small_run(place: Place) -> None:
     """Claim, begin, output, end: before and after each, and in the middle of the effects."""
     jobs = jobs_of({"name": "a", "effect": {}}, {"name": "b", "effect": {}, "needs": ["a"]})
@@ -131,10 +155,6 @@ def test_killed_at_every_boundary_of_a_small_run(place: Place) -> None:
         assert place.lives.ended(place.begin(jobs, start=start)) == 0
     ends = {(line.run, line.step) for line in place.lives.lines() if line.what == "end"}
     assert len(ends) == 2 * len(instants)
-
-
-ON_SQLITE = pytest.mark.parametrize("place", ["sqlite"], indirect=True)
-ON_POSTGRESQL = pytest.mark.parametrize("place", ["postgresql"], indirect=True)
 
 
 def test_the_lives_really_die(place: Place) -> None:
@@ -217,13 +237,13 @@ def test_postgresql_gone_for_longer_than_the_lease_ends_the_steps_in_time(
     place: Place, request: pytest.FixtureRequest
 ) -> None:
     server: Postgres = request.getfixturevalue("postgres")
-    jobs = jobs_of(step("a", hold_s=1.6), step("b", needs=["a"]))
-    life = place.begin(jobs)
+    jobs = jobs_of(step("a", hold_s=3.2), step("b", needs=["a"]))
+    life = place.begin(jobs, ttl_s=2.4)
     place.lives.saw("one", "a")
     server.stop(signal.SIGQUIT)
     gone_s = time.clock_gettime(time.CLOCK_BOOTTIME)
     cut = place.lives.saw("one", "a", "cut")
-    assert cut.at_s - gone_s <= TTL_S
+    assert cut.at_s - gone_s <= 2.4
     server.start()
     assert place.lives.ended(life) == 0
     place.check(jobs)
@@ -292,3 +312,46 @@ def test_a_step_that_gives_up_ends_what_it_called(place: Place) -> None:
     assert place.runs["below"].state == "cancelled"
     assert place.runs["parent"].state == "succeeded"
     assert place.lives.saw("below", "deep", "cut").at_s < place.lives.saw("parent", "after", "end").at_s
+
+
+# Says whether the process of the attempt before it, or what that one started, is still there.
+SCRIPT = """
+cd {folder}
+for before in $(cat pids 2>/dev/null); do
+    if kill -0 "$before" 2>/dev/null; then echo "alive $before" >> said; fi
+done
+setsid sleep 60 &
+echo "$$ $!" > pids
+echo begin >> said
+sleep 60
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_what_a_lost_step_left_behind_is_gone_before_it_is_made_again(
+    place: Place, tmp_path: Path, how: signal.Signals
+) -> None:
+    if how is signal.SIGSTOP and not place.together:
+        how = signal.SIGKILL  # nobody takes over from a process that is only stopped
+    jobs = jobs_of({"name": "a", "script": SCRIPT.format(folder=tmp_path)})
+    said = tmp_path / "said"
+    first = place.begin(jobs)
+    _wait(lambda: said.exists() and said.read_text().split() == ["begin"], place)
+    before = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    os.kill(first, how)
+    if how is signal.SIGKILL:
+        place.lives.ended(first)
+    place.begin(jobs)
+    _wait(lambda: said.read_text().count("begin") == 2, place)
+    assert "alive" not in said.read_text()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in before)
+    after = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    place.lives.close_lives()
+    _wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in after), place)
+
+
+def _wait(holds: Any, place: Place) -> None:
+    end = time.monotonic() + 15
+    while not holds():
+        assert time.monotonic() < end, place.lives.log.read_text()[-4000:]
+        time.sleep(0.01)

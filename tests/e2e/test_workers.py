@@ -221,3 +221,13 @@ def test_an_address_that_is_none_is_refused_and_its_password_not_shown(tmp_path:
     gone = daemon.run("database", "move", "--to", "postgresql://watch:topsecret@127.0.0.1:1/x", "--data", str(tmp_path))
     assert gone.returncode == 13
     assert "topsecret" not in gone.stdout + gone.stderr
+
+
+def test_two_workers_of_one_folder_stand_beside_a_daemon_that_works(tmp_path: Path, url: str) -> None:
+    with (
+        running(tmp_path, config(tmp_path, url, work=True)) as daemon,
+        working(daemon, "data"),
+        working(daemon, "data"),
+    ):
+        wait_until(lambda: len(workers(daemon)) == 3, what="three workers")
+        assert daemon.run("job", "run", "quick", "--wait").returncode == 0

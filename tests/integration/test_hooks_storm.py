@@ -255,3 +255,38 @@ def _check_rows(where: str, storm: Storm) -> None:
     text = str(rows(where, "SELECT headers, query, reason FROM hook_deliveries"))
     assert SECRET not in text
     assert "sha256=" not in text
+
+
+@pytest.mark.serial
+async def test_killed_while_deliveries_come_in(where: str) -> None:
+    """What was answered is on disk, with its run; what was not may be there, with its run as well, or not at all."""
+    chance = random.Random(5)
+    answered: dict[str, str] = {}
+    sent = 0
+    for life in range(4):
+        with program(where) as (process, port):
+            storm = Storm(port, chance)
+            enough = chance.randrange(20, 200)
+
+            async def stream(first: int, storm: Storm = storm, enough: int = enough) -> None:
+                nonlocal sent
+                number = first
+                while len(storm.accepted) < enough:
+                    number += 16
+                    sent += 1
+                    try:
+                        await storm.one(number)
+                    except ConnectionError:
+                        return
+
+            streams = [asyncio.create_task(stream(life * 10**6 + number)) for number in range(16)]
+            async with asyncio.timeout(60):
+                await asyncio.wait(streams, return_when=asyncio.FIRST_COMPLETED)
+            process.kill()
+            await asyncio.gather(*streams, return_exceptions=True)
+            answered |= storm.accepted
+    deliveries = dict(rows(where, "SELECT delivery_id, run_id FROM hook_deliveries WHERE state = 'accepted'"))
+    runs = [run_id for (run_id,) in rows(where, "SELECT run_id FROM runs")]
+    assert len(answered) >= 80
+    assert deliveries.items() >= answered.items()
+    assert sorted(map(str, deliveries.values())) == sorted(map(str, runs))

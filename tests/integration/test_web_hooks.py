@@ -18,17 +18,23 @@ from tests.hooking import FAKE_RUNS, FakeRuns, Fixed, endpoint, github, runs_of
 from tests.receiver import Receiver, receiving
 from tests.web_server import Running, running
 
+from dogwatch.access.identity import local
+from dogwatch.access.permissions import Rights, Role, Rule
 from dogwatch.access.tables import access_tables
 from dogwatch.cli.hook import hook
 from dogwatch.cli.notify import notify
 from dogwatch.core.clock import SystemClock
-from dogwatch.errors import DogwatchError
+from dogwatch.errors import DogwatchError, NotAllowed, NotFound
 from dogwatch.notify.channels.webhook import WebhookChannel
 from dogwatch.notify.notify import Notify
 from dogwatch.notify.section import Destination, Patience
 from dogwatch.notify.tables import notify_tables
 from dogwatch.store.database import Database
 from dogwatch.store.state_sqlite import open_sqlite
+from dogwatch.web.api import hooks as api
+from dogwatch.web.api.notify import list_outbox
+from dogwatch.web.context import WebContext
+from dogwatch.web.options import WebOptions
 from dogwatch.webhooks.hooks import Hooks
 from dogwatch.webhooks.schemes import TokenScheme
 from dogwatch.webhooks.section import HookRate
@@ -271,3 +277,32 @@ def test_a_new_secret_is_one() -> None:
 
     printed = CliRunner().invoke(notify, ["secret"]).output.strip()
     assert len(parse_secret(printed)) == 32
+
+
+async def test_whoever_is_limited_to_labels_sees_nothing_else(site: Site) -> None:
+    hooks = site.served.program.services.hooks
+    outbox = site.served.program.services.outbox
+    assert hooks is not None
+    shop = (await site.send({"after": "abc"}))[2]["id"]
+    headers = {"Authorization": "Bearer our-token", "Content-Type": "application/json"}
+    own = (await site.ask("POST", "/hooks/bearer", headers, b"{}"))[2]["id"]
+    read = Rule(nouns=("webhook", "notification"), verbs=("read",), labels={"team": "shop"})
+    context = WebContext(site.served.program.services, WebOptions(), None, None, None)  # type: ignore[arg-type]
+    ctx = context.seen_by(local("ada", rights=Rights((Role(name="shop", rules=(read,)),))))
+    assert outbox is not None
+    assert [view.name for view in await api.list_hooks.fn(ctx)] == ["bearer"]
+    assert [one.delivery_id for one in (await api.list_deliveries.fn(ctx)).items] == [own]
+    assert (await api.list_deliveries.fn(ctx, endpoint="shop")).items == []
+    assert (await api.show_delivery.fn(ctx, own)).delivery.delivery_id == own
+    for call in (
+        lambda: api.show_hook.fn(ctx, "shop"),
+        lambda: api.show_delivery.fn(ctx, shop),
+        lambda: api.replay_delivery.fn(ctx, shop),
+    ):
+        with pytest.raises(NotFound):
+            await call()
+    with pytest.raises(NotAllowed):
+        await api.replay_delivery.fn(ctx, own)
+    # Messages have no labels: who is limited to some sees none.
+    with pytest.raises(NotAllowed):
+        await list_outbox.fn(ctx)

@@ -147,10 +147,14 @@ def read_heads(text: str, origin: str) -> list[Head]:
 
 
 def file_heads(path: Path) -> list[Head]:
+    """Return the heads of the file beside the tables. A line that a crash has cut off is none."""
     try:
-        return read_heads(path.read_text("utf-8"), path.name)
+        text = path.read_text("utf-8")
+        return read_heads(text[: text.rfind("\n") + 1], path.name)
     except FileNotFoundError:
         return []
+    except UnicodeDecodeError as error:
+        raise PermanentError(f"{path} was changed: it is not UTF-8") from error
     except OSError as error:
         raise PermanentError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
 

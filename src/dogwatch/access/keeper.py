@@ -18,12 +18,13 @@ from dogwatch.access.options import AuditOptions, Export
 from dogwatch.access.trail import cut, event_line, events_after, verify
 from dogwatch.core.clock import Clock
 from dogwatch.core.metrics import Family, series
-from dogwatch.errors import DogwatchError
+from dogwatch.errors import DogwatchError, TransientError
 from dogwatch.store.database import Database, Tx
 
 log = logging.getLogger(__name__)
 _AT_ONCE = 500
 _SEND_S = 15.0
+_GATHER_S = 0.25
 _CUT_EVERY_S = 3600.0
 _RETRY_MOST_S = 300.0
 
@@ -57,6 +58,8 @@ class AuditKeeper:
                 try:
                     async with asyncio.timeout(wait_s):
                         await self._woken.wait()
+                    # Many events wake it once.
+                    await asyncio.sleep(_GATHER_S)
                 except TimeoutError:
                     pass
                 self._woken.clear()
@@ -100,6 +103,7 @@ class AuditKeeper:
         last = known[-1].number if known else 0
         heads = await self._database.read(lambda tx: heads_after(tx, last, "head", _AT_ONCE))
         if heads:
+            await asyncio.to_thread(_mend, path)
             await asyncio.to_thread(FileExporter(path=str(path)).send, [_line(one) for one in heads], timeout_s=_SEND_S)
 
     async def _export(self, *, now: bool) -> None:
@@ -169,6 +173,19 @@ class AuditKeeper:
         name = "dogwatch_audit_export_behind"
         behind = [(series(name, {"exporter": one.key}), float(one.key in self.behind)) for one in self.options.export]
         yield Family(name, "gauge", "1 while an exporter of the audit trail cannot be reached.", behind)
+
+
+def _mend(path: Path) -> None:
+    """Take away a line that a crash has cut off, so that the next one does not continue it."""
+    try:
+        with path.open("rb+") as file:
+            content = file.read()
+            if not content.endswith(b"\n"):
+                file.truncate(content.rfind(b"\n") + 1)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise TransientError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
 
 
 def _line(head: Head) -> bytes:

@@ -8,18 +8,20 @@ from collections.abc import Callable, Coroutine
 from dogwatch.access.options import ACCESS, AccessOptions
 from dogwatch.access.service import Access
 from dogwatch.config.part import Configuration
+from dogwatch.core.bus import Bus
 
 Spawn = Callable[[str, Coroutine[None, None, None]], asyncio.Task[None]]
 
 
 class AccessPart:
-    """spawn: starts the task that keeps the audit trail, with the first configuration."""
+    """spawn: starts the task that keeps the audit trail, with the first configuration. bus: tells of reloads."""
 
     name = "access"
 
-    def __init__(self, access: Access, spawn: Spawn) -> None:
+    def __init__(self, access: Access, spawn: Spawn, bus: Bus) -> None:
         self._access = access
         self._spawn = spawn
+        self._bus = bus
         self._task: asyncio.Task[None] | None = None
 
     def prepare(self, configuration: Configuration) -> _Change:
@@ -28,7 +30,7 @@ class AccessPart:
     def put_in_force(self, options: AccessOptions) -> None:
         self._access.use(options)
         if self._task is None:
-            self._task = self._spawn("access", self._access.run())
+            self._task = self._spawn("access", self._access.run(self._bus))
 
     async def stop(self) -> None:
         """Write down what was used, and end the task."""

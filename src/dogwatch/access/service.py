@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,18 +14,17 @@ import msgspec
 
 from dogwatch.access import lockout, tokens, users
 from dogwatch.access.actor import SYSTEM, Actor, Subject
-from dogwatch.access.audit import record
 from dogwatch.access.identity import Identity, local
 from dogwatch.access.keeper import AuditKeeper
 from dogwatch.access.oidc import Provider
 from dogwatch.access.options import AccessOptions
 from dogwatch.access.passwords import Passwords
 from dogwatch.access.permissions import Permission, Rights, Role
+from dogwatch.access.recording import Recorder
 from dogwatch.access.tokens import LOCAL_PREFIX, TOKEN_PREFIX, Session, Token, digest_of, new_secret
 from dogwatch.access.users import User
-from dogwatch.core.bucket import TokenBucket
+from dogwatch.core.bus import Bus
 from dogwatch.core.clock import Clock
-from dogwatch.core.metrics import Family
 from dogwatch.errors import Conflict, DogwatchError, NotAllowed, TransientError, UsageError
 from dogwatch.store.database import Database, Tx
 
@@ -44,15 +43,13 @@ _SETUP = Actor(kind="setup", name="first user")
 _MOST_SEEN = 10_000
 
 
-class Access:
+class Access(Recorder):
     """Users, tokens, sessions and the audit trail over the state database. folder: of the data, for keys."""
 
     def __init__(self, database: Database, folder: Path, clock: Clock, options: AccessOptions | None = None) -> None:
         self.options = options or AccessOptions()
-        self.database = database
         self.folder = folder
-        self.clock = clock
-        self.keeper = AuditKeeper(database, folder, clock, self.options.audit)
+        super().__init__(database, clock, AuditKeeper(database, folder, clock, self.options.audit))
         self.passwords = Passwords(self.options.password)
         self.has_users = False
         self.setup_code = ""
@@ -64,9 +61,6 @@ class Access:
         self._used_tokens: dict[str, tuple[float, str]] = {}
         self._used_sessions: dict[str, float] = {}
         self._provider: Provider | None = None
-        self._strangers = TokenBucket(rate_per_s=1.0, burst=60)
-        self.unrecorded = 0
-        self.refused = 0
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -83,12 +77,14 @@ class Access:
         self._forget()
         self.keeper.wake()
 
-    async def run(self) -> None:
-        """Hear of changes, write down uses, keep the trail; until cancelled."""
+    async def run(self, bus: Bus | None = None) -> None:
+        """Hear of changes, write down uses, keep the trail; until cancelled. bus: tells of reloads."""
         stop_listening = self.database.listen("access", self._forget)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.keeper.run(), name="audit trail")
+                if bus is not None:
+                    group.create_task(self.note_reloads(bus), name="audit of reloads")
                 while True:
                     await asyncio.sleep(_USE_EVERY_S)
                     try:
@@ -365,10 +361,9 @@ class Access:
         return result
 
     def _admins_left(self, tx: Tx) -> bool:
-        """Return whether some user may still administer. Without users at all, this machine may."""
-        known = users.all_users(tx)
-        return not known or any(
-            not user.disabled and self.rights_of(self.roles_of(user)).may(_ADMINISTER) for user in known
+        """Return whether some user may administer."""
+        return any(
+            not user.disabled and self.rights_of(self.roles_of(user)).may(_ADMINISTER) for user in users.all_users(tx)
         )
 
     async def add_user(
@@ -445,57 +440,6 @@ class Access:
     async def revoke_token(self, identity: Identity, token_id: str, *, anyones: bool) -> Token:
         owner = None if anyones else f"user:{identity.user}" if identity.user else str(identity.actor)
         return await self._changed(tokens.revoke_token(identity.actor, token_id, owner))
-
-    # -- audit ---------------------------------------------------------------------------------------------------------
-
-    async def note_refusal(self, actor: Actor, verb: str, subject: Subject, reason: str) -> None:
-        """Record that somebody was refused. Of strangers' tries one a second is kept in the long run, the others are
-        counted: nobody may fill the trail from outside.
-        """
-        self.refused += 1
-        if actor.kind == "anonymous" and self._strangers.take(self.clock.monotonic_s()) > 0:
-            self.unrecorded += 1
-            return
-        await self.database.write(lambda tx: record(tx, actor, verb, subject, outcome="refused", reason=reason))
-
-    async def carry_out(
-        self,
-        actor: Actor,
-        verb: str,
-        subject: Subject,
-        work: Callable[[], Awaitable[T]],
-        *,
-        failed: Callable[[T], str] = lambda _result: "",
-    ) -> T:
-        """Do something that is not in the state database, between two events: begun, and done or failed.
-
-        Where the first cannot be written nothing is done. failed: why the result is a failure, or "".
-        """
-        await self.database.write(lambda tx: record(tx, actor, verb, subject, outcome="begun"))
-        why, outcome = "cut off", "failed"
-        try:
-            result = await work()
-            why = failed(result)
-            outcome = "failed" if why else "done"
-        except Exception as error:
-            why = str(error) or type(error).__name__
-            raise
-        finally:
-            note = self.database.write(lambda tx: record(tx, actor, verb, subject, outcome=outcome, reason=why))
-            await asyncio.shield(asyncio.ensure_future(note))
-        return result
-
-    def metrics(self) -> Iterable[Family]:
-        yield from self.keeper.metrics()
-        for name, text, value in (
-            ("dogwatch_access_refused_total", "Logins and changes that were refused.", self.refused),
-            (
-                "dogwatch_access_unrecorded_total",
-                "Refused attempts of strangers that were counted, and not written to the audit trail.",
-                self.unrecorded,
-            ),
-        ):
-            yield Family(name, "counter", text, [(name, float(value))])
 
 
 def _at(identity: Identity, address: str) -> Identity:

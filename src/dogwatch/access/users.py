@@ -173,11 +173,11 @@ def set_roles(
     """admins_left: whether somebody can still administer, asked after the change."""
 
     def work(tx: Tx) -> User:
-        before = the_user(tx, name)
+        before, had = the_user(tx, name), admins_left(tx)
         tx.run(
             "UPDATE users SET roles = :roles WHERE name = :name", roles=msgspec.json.encode(roles).decode(), name=name
         )
-        _keep_an_admin(tx, admins_left)
+        _keep_an_admin(tx, admins_left, had=had)
         record(tx, actor, "change", subject(name), before={"roles": before.roles}, after={"roles": roles})
         tx.notify("access")
         return the_user(tx, name)
@@ -189,7 +189,7 @@ def set_disabled(actor: Actor, name: str, disabled: bool, *, admins_left: Callab
     """A disabled user cannot log in; sessions end, and tokens are void while it lasts."""
 
     def work(tx: Tx) -> User:
-        before = the_user(tx, name)
+        before, had = the_user(tx, name), admins_left(tx)
         if before.disabled == disabled:
             return before
         tx.run(
@@ -197,7 +197,7 @@ def set_disabled(actor: Actor, name: str, disabled: bool, *, admins_left: Callab
             disabled=int(disabled),
             name=name,
         )
-        _keep_an_admin(tx, admins_left)
+        _keep_an_admin(tx, admins_left, had=had)
         verb = "disable" if disabled else "enable"
         record(tx, actor, verb, subject(name), before={"disabled": before.disabled}, after={"disabled": disabled})
         tx.notify("access")
@@ -210,19 +210,19 @@ def delete_user(actor: Actor, name: str, *, admins_left: Callable[[Tx], bool]) -
     """Its sessions and tokens go with it."""
 
     def work(tx: Tx) -> None:
-        before = the_user(tx, name)
+        before, had = the_user(tx, name), admins_left(tx)
         tx.run("DELETE FROM sessions WHERE user_name = :name", name=name)
         tx.run("DELETE FROM tokens WHERE owner = :name", name=f"user:{name}")
         tx.run("DELETE FROM users WHERE name = :name", name=name)
-        _keep_an_admin(tx, admins_left)
+        _keep_an_admin(tx, admins_left, had=had)
         record(tx, actor, "delete", subject(name), before={"source": before.source, "roles": before.roles})
         tx.notify("access")
 
     return work
 
 
-def _keep_an_admin(tx: Tx, admins_left: Callable[[Tx], bool]) -> None:
-    if not admins_left(tx):
+def _keep_an_admin(tx: Tx, admins_left: Callable[[Tx], bool], *, had: bool) -> None:
+    if had and not admins_left(tx):
         raise Conflict("nobody would be left who may administer users", hint="give another user the role admin first")
 
 

@@ -125,10 +125,13 @@ def _loader(paths: tuple[str, ...], folder: Path, listen: str | None, settings: 
 
 def _check(loaded: Loaded) -> int:
     """Tell whether it could start: what a restart asks the next program before it trusts it."""
+    from dogwatch.app import state_tables
     from dogwatch.store.files import check_file, migrations
     from dogwatch.store.limits import STORE
+    from dogwatch.store.state import DATABASE, check_state
 
     check_file(Path(loaded.get(STORE).path), migrations()[-1][0])
+    check_state(loaded.get(DATABASE), loaded.get(STORE).path, state_tables())
     click.echo("ok")
     return 0
 

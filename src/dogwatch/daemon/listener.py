@@ -14,7 +14,7 @@ from dogwatch.config.part import Configuration
 from dogwatch.daemon.sockets import bind, serves
 from dogwatch.web.application import create_web
 from dogwatch.web.meter import Meter
-from dogwatch.web.options import SECTION, WebOptions
+from dogwatch.web.options import SECTION, WebOptions, is_loopback, parse_listen
 from dogwatch.web.server import serve
 from dogwatch.web.tls import tls_context
 
@@ -85,6 +85,12 @@ class WebPart:
 
     def launch(self, serving: Serving) -> None:
         """Serve from now on."""
+        access = self._services.access
+        beyond = not is_loopback(parse_listen(serving.options.listen)[0] or "0.0.0.0")  # noqa: S104 compared, not bound
+        if self._serving is not None and beyond and access is not None and serving.options.writes != "anyone":
+            code = access.need_setup()
+            if code:
+                log.warning("nobody can log in yet: open /setup?code=%s, or run 'dogwatch user add' here", code)
         app = create_web(self._services, serving.options, self._meter)
         serving.task = asyncio.get_running_loop().create_task(
             serve(app, serving.sockets, stop=serving.stop, grace_s=self._grace_s), name="web server"

@@ -29,6 +29,8 @@ from dogwatch.web.options import is_loopback
 
 log = logging.getLogger(__name__)
 CHECK_S = 60.0
+# Of the grace, what is left after running steps for ending those that did not, and for giving their runs back.
+_LEAVE_S = 2.0
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +107,7 @@ class Daemon:
         supervisor.on_stop(Phase.REFUSE, "admin socket", admin.close)
         supervisor.on_stop(Phase.FINISH, "web", self.web.stop)
         # Running steps may end within the grace; the rest is given back, for whoever starts next.
+        self.app.engine.most_grace_s = max(0.0, self._options.grace_s - _LEAVE_S)
         supervisor.on_stop(Phase.FINISH, "runs", self.app.engine.finish)
         supervisor.on_stop(Phase.CANCEL, "parts", self._stop_parts)
         supervisor.on_stop(Phase.FLUSH, "store", self.app.store.flush)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
@@ -18,7 +19,7 @@ from dogwatch.engine.ledger import Advance, Claimed, Fenced, Ledger, Order, Step
 from dogwatch.engine.scene import Leash, Services, StepScene
 from dogwatch.engine.spec import StepSpec
 from dogwatch.engine.values import Chunk, Json, RunState, StepState
-from dogwatch.engine.writer import Masks, Writer
+from dogwatch.engine.writer import Masks, PlainMasks, Writer
 from dogwatch.errors import DogwatchError, PermanentError, TransientError, Unreachable
 
 T = TypeVar("T")
@@ -94,9 +95,9 @@ class Execution:
         # What the newest decision was made by.
         self._decided_by = claimed.order
         self._waiting_for = claimed.run.waiting_for
-        masks = tools.language.masks(claimed)
+        # With all secrets once it is known that they can be had; see run().
+        masks: Masks = PlainMasks(list(claimed.secrets.values()))
         self._writer = Writer(self.run_id, self._append, masks, tools.clock.now_s)
-        self._recover()
 
     def _recover(self) -> None:
         """Take the steps as they are on disk; what ran there was cut off."""
@@ -144,11 +145,13 @@ class Execution:
     async def run(self) -> None:
         """Raises: nothing but CancelledError; what runs was cancelled and has ended then."""
         try:
+            self._writer.masks = self._tools.language.masks(self._claimed)
+            self._recover()
             await self._go_on()
         except (Fenced, LeaseLost):
             _log.warning("run %s: dropped, another worker may have it", self.run_id)
         except Exception as error:  # noqa: BLE001 - recorded as the run's end
-            _log.exception("run %s: cannot be carried out", self.run_id)
+            _log.error("run %s: cannot be carried out:\n%s", self.run_id, self._traced(error))
             await self._end_tasks()
             await self._give_up(error)
         finally:
@@ -176,9 +179,11 @@ class Execution:
             await self._take()
 
     def _withheld(self, decision: Decision, ready: Mapping[str, Action]) -> bool:
-        """Take back what was about to begin where the answer brought a pause or a cancel that was there before it."""
+        """Take back what was about to begin where the answer brought a pause or a cancel that was there before it, or
+        the worker stops by now.
+        """
         now, then = self._order, self._decided_by
-        if not ready or (now.paused, now.cancel) == (then.paused, then.cancel):
+        if not ready or ((now.paused, now.cancel) == (then.paused, then.cancel) and not self._stopping):
             return False
         for name in ready:
             self._put(attempts.unbegun(self._rows[name]))
@@ -319,7 +324,8 @@ class Execution:
             reason = attempts.late(spec.timeout or 0.0) if late else str(error) or "timed out"
             return _End(row.name, attempts.Failure(reason=reason, transient=True))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - recorded as the step's failure
-            _log.exception("run %s: step %s failed in a way that its action does not know", self.run_id, row.name)
+            what = "run %s: step %s failed in a way that its action does not know:\n%s"
+            _log.error(what, self.run_id, row.name, self._traced(error))
             return _End(row.name, attempts.Failure(reason=f"unexpected {type(error).__name__}: {error}"))
 
     def _cancel(self, name: str, reason: str) -> None:
@@ -423,6 +429,10 @@ class Execution:
 
     def _masked(self, text: str) -> str:
         return self._writer.mask(text)
+
+    def _traced(self, error: BaseException) -> str:
+        """Return where an error came from, for the log: what it says may have been made of secrets."""
+        return self._masked("".join(traceback.format_exception(error)).rstrip())
 
     async def _append(self, chunks: Sequence[Chunk]) -> None:
         await self._patiently(lambda: self._tools.ledger.append(self.run_id, self.fence, chunks))

@@ -34,7 +34,7 @@ from dogwatch.engine.scope import job_outputs, start_text
 from dogwatch.engine.section import ENGINE, EngineOptions
 from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.values import RunFilter, RunState, StartRun
-from dogwatch.engine.worker import READY, Worker, WorkerOptions, boottime_s, identity
+from dogwatch.engine.worker import READY, Worker, WorkerOptions, boottime_s, families, identity
 from dogwatch.errors import DogwatchError, NotFound, TransientError
 from dogwatch.store.database import Database
 
@@ -83,6 +83,8 @@ class EnginePart:
         self._moved = asyncio.Event()
         self._deaf: Callable[[], None] | None = None
         self._stopping = False
+        # However long engine.grace is, whoever stops the program waits no longer than this.
+        self.most_grace_s = float("inf")
 
     # -- Part --------------------------------------------------------------------------------------------------------
 
@@ -191,7 +193,9 @@ class EnginePart:
 
         around = self._around
         alone = around.database.kind == "sqlite"
-        lock = None if around.folder is None else around.folder / "programs.lock"
+        # Alone, it waits until nothing is left of an earlier worker. With others the lease ends that, and a machine may
+        # have several workers.
+        lock = around.folder / "programs.lock" if alone and around.folder is not None else None
         launcher = Launcher(lock, ttl_s=None if alone else options.ttl)
         await launcher.open()
         client = HttpClient(user_agent=f"dogwatch/{__version__}")
@@ -206,7 +210,7 @@ class EnginePart:
                 clock=around.clock,
                 options=WorkerOptions(
                     poll_s=options.poll,
-                    grace_s=options.grace,
+                    grace_s=min(options.grace, self.most_grace_s),
                     alone=alone,
                     # Programs live as long as the lease does.
                     renew=(
@@ -284,8 +288,7 @@ class EnginePart:
 
     def metrics(self) -> Iterable[Family]:
         yield from self.runs.metrics()
-        if self._worker is not None:
-            yield from self._worker.metrics()
+        yield from families(self._worker)
 
 
 class _Change:

@@ -29,8 +29,8 @@ from dogwatch.engine.book.start import Intent, Opener
 from dogwatch.engine.ledger import Advance, Beat, Claimed, Order, WorkerIdentity
 from dogwatch.engine.port import Starter
 from dogwatch.engine.spec import JobSpec
-from dogwatch.engine.values import Chunk, Json, Page, Run, RunFilter, Started, StartRun, StepRun, Worker
-from dogwatch.errors import Conflict, DogwatchError, NotAllowed, NotFound, TransientError
+from dogwatch.engine.values import Chunk, Json, Page, Run, RunFilter, RunState, Started, StartRun, StepRun, Worker
+from dogwatch.errors import Conflict, DogwatchError, NotAllowed, NotFound, PermanentError, TransientError
 from dogwatch.store.database import Database, Tx
 
 T = TypeVar("T")
@@ -87,6 +87,7 @@ class RunBook:
         self._refills: dict[tuple[int, int], tuple[JobSpec, JobSpec | None, JobSpec]] = {}
         # Workers whose last claim found something: they need not ask whether there is anything.
         self._busy: set[str] = set()
+        self._labels: dict[str, Mapping[str, str]] = {}
 
     def use(self, means: Means) -> None:
         """Work by other bounds from now on: what a reload may change."""
@@ -149,8 +150,10 @@ class RunBook:
         return intents.rerun_of(spec, run, steps, row[1], gates, actor=actor, key=key)
 
     def _unsealed(self, sealed: Any) -> Mapping[str, Json]:
-        if sealed is None or self._means.sealer is None:
+        if sealed is None:
             return {}
+        if self._means.sealer is None:
+            raise PermanentError("there is no key to open them with", hint="set engine.key")
         values: Mapping[str, Json] = msgspec.json.decode(self._means.sealer.open(bytes(sealed)))
         return values
 
@@ -272,7 +275,7 @@ class RunBook:
             whole = read.show(tx, run_id).run_id
             orders.signal(tx, self._setting, whole, step, payload)
 
-        await self._write(work)
+        await self._write(work, free=True)
 
     async def workers(self) -> Sequence[Worker]:
         return await self._database.read(workers.listing)
@@ -283,17 +286,24 @@ class RunBook:
     # -- Ledger ------------------------------------------------------------------------------------------------------
 
     async def register(self, worker: WorkerIdentity) -> None:
-        await self._write(lambda tx: workers.register(tx, self._setting, worker, self._database.opening))
+        await self._write(lambda tx: workers.register(tx, self._setting, worker, self._database.opening), free=True)
+        self._labels[worker.worker_id] = worker.labels
 
     async def heartbeat(self, worker_id: str, held: Mapping[str, int]) -> Beat:
-        return await self._seeing(self._write(lambda tx: workers.heartbeat(tx, self._setting, worker_id, held)))
+        return await self._seeing(
+            self._write(lambda tx: workers.heartbeat(tx, self._setting, worker_id, held), free=True)
+        )
 
     async def leave(self, worker_id: str) -> None:
-        await self._write(lambda tx: workers.leave(tx, self._setting, worker_id))
+        await self._write(lambda tx: workers.leave(tx, self._setting, worker_id), free=True)
         self._busy.discard(worker_id)
+        self._labels.pop(worker_id, None)
 
     async def claim(self, worker_id: str, slots: int) -> Sequence[Claimed]:
-        if worker_id not in self._busy and not await self._database.read(claim.anything):
+        labels = self._labels.get(worker_id)
+        # One that another book registered asks by claiming.
+        known = labels is not None and worker_id not in self._busy
+        if known and not await self._database.read(lambda tx: claim.anything(tx, labels or {})):
             return ()
         taken: list[Taken] = []
         for _ in range(_ROUNDS):
@@ -308,18 +318,28 @@ class RunBook:
                 break
         (self._busy.add if taken else self._busy.discard)(worker_id)
         self._meters.claimed += len(taken)
-        return [self._completed(one) for one in taken]
+        return [claimed for one in taken if (claimed := await self._completed(one)) is not None]
 
     async def _haul(self, worker_id: str, slots: int) -> Haul:
-        return await self._write(lambda tx: claim.claim(tx, self._setting, self._definitions, worker_id, slots))
+        return await self._write(
+            lambda tx: claim.claim(tx, self._setting, self._definitions, worker_id, slots), free=True
+        )
 
-    def _completed(self, taken: Taken) -> Claimed:
-        """Return the run with what is not on disk, or not readable there: the secrets of now."""
+    async def _completed(self, taken: Taken) -> Claimed | None:
+        """Return the run with what is not on disk, or not readable there: the secrets of now. None: it has failed."""
         claimed = taken.claimed
         current = self._means.jobs().get(claimed.run.job)
         run = claimed.run
         if taken.sealed is not None:
-            run = msgspec.structs.replace(run, parameters={**run.parameters, **self._unsealed(taken.sealed)})
+            try:
+                run = msgspec.structs.replace(run, parameters={**run.parameters, **self._unsealed(taken.sealed)})
+            except PermanentError as error:
+                reason = f"its secret parameters cannot be read: {error}"
+                with contextlib.suppress(DogwatchError):  # the next heartbeat gives it back, to be tried again
+                    await self.advance(
+                        Advance(run_id=run.run_id, fence=claimed.fence, state=RunState.FAILED, reason=reason)
+                    )
+                return None
         return msgspec.structs.replace(
             claimed,
             run=run,
@@ -337,13 +357,15 @@ class RunBook:
         return found[2]
 
     async def advance(self, change: Advance) -> Order:
-        order = await self._write(lambda tx: advancing.advance(tx, self._setting, change))
+        order = await self._write(
+            lambda tx: advancing.advance(tx, self._setting, change), free=not advancing.may_cancel(change)
+        )
         if change.state is not None and change.state.ended:
             self._meters.ended[change.state] = self._meters.ended.get(change.state, 0) + 1
         return order
 
     async def append(self, run_id: str, fence: int, chunks: Sequence[Chunk]) -> None:
-        await self._write(lambda tx: output.append(tx, run_id, fence, chunks, self._means.output_bytes))
+        await self._write(lambda tx: output.append(tx, run_id, fence, chunks, self._means.output_bytes), free=True)
 
     async def reap(self) -> int:
         seen = await self._seeing(self._database.read(workers.observe))
@@ -352,7 +374,7 @@ class RunBook:
         taken = 0
         left = bool(silent) or await self._database.read(workers.unowned)
         if left:
-            taken = await self._write(lambda tx: workers.reap(tx, self._setting, silent))
+            taken = await self._write(lambda tx: workers.reap(tx, self._setting, silent), free=True)
         self._meters.reaped += taken
         return taken
 
@@ -363,8 +385,8 @@ class RunBook:
             self._watch.blind()
             raise
 
-    async def _write(self, work: Callable[[Tx], T]) -> T:
-        return await self._database.write(work)
+    async def _write(self, work: Callable[[Tx], T], *, free: bool = False) -> T:
+        return await self._database.write(work, free=free)
 
     # -- housekeeping ------------------------------------------------------------------------------------------------
 

@@ -144,7 +144,7 @@ class Worker:
         self._claim_now, self._beat_now = asyncio.Event(), asyncio.Event()
         self._stop, self._beaten = asyncio.Event(), asyncio.Event()
         self._draining = self._more = False
-        self._claimed, self._dropped, self._reaped = Counter(), Counter(), Counter()
+        self._dropped = Counter()
 
     # -- from outside ------------------------------------------------------------------------------------------------
 
@@ -165,15 +165,10 @@ class Worker:
         self._draining = True
         self._stop.set()
 
-    def metrics(self) -> Iterable[Family]:
-        values = (
-            ("dogwatch_worker_slots", "gauge", "Runs that this worker takes at the same time.", self.who.slots),
-            ("dogwatch_worker_busy", "gauge", "Runs that this worker has.", len(self._runs)),
-            ("dogwatch_worker_claimed_total", "counter", "Runs claimed.", self._claimed.value),
-            ("dogwatch_worker_dropped_total", "counter", "Runs dropped with a lost lease.", self._dropped.value),
-            ("dogwatch_worker_reaped_total", "counter", "Runs taken from lost workers.", self._reaped.value),
-        )
-        return [Family(name, kind, text, ((name, float(value)),)) for name, kind, text, value in values]
+    @property
+    def dropped(self) -> int:
+        """How many runs were let go because they were, or might be, another worker's."""
+        return self._dropped.value
 
     async def run(self) -> None:
         """Serve until stop() or a cancellation; nothing of this worker runs afterwards."""
@@ -324,7 +319,6 @@ class Worker:
                 except _TROUBLE as error:
                     _log.debug("worker %s cannot look for lost workers: %s", self.who.worker_id, error)
                 else:
-                    self._reaped.inc(taken)
                     if taken:
                         _log.warning("%d runs were taken from lost workers", taken)
                         self._claim_now.set()
@@ -356,7 +350,6 @@ class Worker:
         run_id = claimed.run.run_id
         if not self._lease.holds() or (self._draining and self._stop.is_set()):
             return  # a later heartbeat gives it back
-        self._claimed.inc()
         before = self._tasks.get(run_id)
         if before is not None:
             self._drop(run_id, "it was claimed anew")
@@ -375,6 +368,22 @@ class Worker:
             _log.error("run %s was left alone by an error", run_id, exc_info=error)
         if self._more:
             self._claim_now.set()
+
+
+def families(worker: Worker | None) -> Iterable[Family]:
+    """Return what `/metrics` shows of this process's worker, all zero where it has none."""
+    slots, busy, dropped = (worker.who.slots, worker.busy, worker.dropped) if worker is not None else (0, 0, 0)
+    values = (
+        ("dogwatch_worker_slots", "gauge", "Runs that the worker of this process takes at the same time.", slots),
+        ("dogwatch_worker_busy", "gauge", "Runs that the worker of this process has.", busy),
+        (
+            "dogwatch_worker_dropped_total",
+            "counter",
+            "Runs that the worker of this process let go because another one had, or might have taken, them over.",
+            dropped,
+        ),
+    )
+    return [Family(name, kind, text, ((name, float(value)),)) for name, kind, text, value in values]
 
 
 async def _after(before: asyncio.Task[None] | None, execution: Execution) -> None:

@@ -91,7 +91,7 @@ class Writer:
         masks: Masks,
         now_s: Callable[[], float],
     ) -> None:
-        self._run_id, self._append, self._masks, self._now_s = run_id, append, masks, now_s
+        self._run_id, self._append, self.masks, self._now_s = run_id, append, masks, now_s
         self._streams: dict[tuple[str, int, str], _Stream] = {}
         self._pieces: list[_Piece] = []
         self._bytes = 0
@@ -102,10 +102,10 @@ class Writer:
         self._task: asyncio.Task[None] | None = None
 
     def mask(self, text: str) -> str:
-        return self._masks.mask(text)
+        return self.masks.mask(text)
 
     def clean(self, value: Json) -> Json:
-        return self._masks.clean(value)
+        return self.masks.clean(value)
 
     def write(self, step: str, attempt: int, stream: str, data: bytes | str) -> None:
         if not data:
@@ -115,7 +115,7 @@ class Writer:
         if state is None:
             state = self._streams[key] = _Stream()
         text = state.held + (data if isinstance(data, str) else state.decode(data))
-        unsure = self._masks.unsure(text)
+        unsure = self.masks.unsure(text)
         state.held = text[len(text) - unsure :]
         self._keep(key, text[: len(text) - unsure])
 
@@ -129,7 +129,7 @@ class Writer:
         if not text:
             return
         step, attempt, stream = key
-        text = self._masks.mask(text)
+        text = self.masks.mask(text)
         if self._bytes + len(text) > MOST_BYTES and stream != NOTE:
             self._dropped[step, attempt] = self._dropped.get((step, attempt), 0) + len(text)
             return

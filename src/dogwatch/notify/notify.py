@@ -7,21 +7,25 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dogwatch.access import audit
 from dogwatch.access.actor import Actor, Subject
 from dogwatch.config.part import Configuration, Prepared
+from dogwatch.config.section import Section
 from dogwatch.core.clock import Clock
 from dogwatch.core.component import nearest
 from dogwatch.core.deadline import cancel_and_wait
 from dogwatch.core.metrics import Family, series
 from dogwatch.engine.http_types import HttpRequest, HttpResponse
+from dogwatch.engine.read_check import actions_of
+from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.values import Page
-from dogwatch.errors import Conflict, NotFound, TransientError
+from dogwatch.errors import ConfigError, Conflict, NotFound, Problem, TransientError
 from dogwatch.notify import outbox
+from dogwatch.notify.action import NotifyAction
 from dogwatch.notify.ids import Ids
 from dogwatch.notify.message import Enqueued, Message, MessageState, OutboxRow
 from dogwatch.notify.section import NOTIFY
@@ -63,23 +67,42 @@ class _Tools:
 class Notify:
     """Implements config.part.Part and notify.view.Outbox.
 
-    spawn: starts named tasks (a supervisor's `start`). sends: False in a program that only puts messages in.
+    spawn: starts named tasks (a supervisor's `start`). sends: False in a program that only puts messages in; it takes
+    any destination, since those who send know which there are. jobs: the section of jobs, so that a step that tells
+    somebody who does not exist is a configuration error; None to do without.
     """
 
     name = "notify"
 
-    def __init__(self, database: Database, *, clock: Clock, spawn: Spawn, sends: bool = True) -> None:
-        self._database, self._clock, self._spawn, self._sends = database, clock, spawn, sends
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Clock,
+        spawn: Spawn,
+        sends: bool = True,
+        jobs: Section[list[JobSpec]] | None = None,
+    ) -> None:
+        self._database, self._clock, self._spawn, self._sends, self._jobs = database, clock, spawn, sends, jobs
         self._ids = Ids("msg")
         self._tools = _Tools()
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.sender = Sender(database, self._tools, owner=owner, clock=clock)
         self._tasks: list[asyncio.Task[Any]] = []
+        # As of the last housekeeping: a scrape asks no database.
+        self._counts: Mapping[tuple[str, str], int] = {}
+        self._troubles: Mapping[str, outbox.Trouble] = {}
 
     # -- Part -----------------------------------------------------------------------------------------------------
 
     def prepare(self, configuration: Configuration) -> Prepared:
-        routes = {name: Route(name, spec) for name, spec in configuration.get(NOTIFY).items()}
+        destinations = configuration.get(NOTIFY)
+        if self._jobs is not None:
+            jobs: list[JobSpec] = configuration.get(self._jobs)
+            problems = list(_job_problems(jobs, list(destinations)))
+            if problems:
+                raise ConfigError(problems)
+        routes = {name: Route(name, spec) for name, spec in destinations.items()}
         return _Prepared(self, routes)
 
     def put_in_force(self, routes: Mapping[str, Route]) -> None:
@@ -101,7 +124,7 @@ class Notify:
         return outbox.enqueue(tx, self._ids, message)
 
     async def send(self, message: Message) -> list[Enqueued]:
-        for name in message.to:
+        for name in message.to if self._sends else ():
             self._known(name)
         return await self._database.write(lambda tx: self.enqueue(tx, message))
 
@@ -203,6 +226,7 @@ class Notify:
             clean_up = partial(_clean_up, name=name, route=self.sender.routes.get(name))
             while await self._database.write(clean_up):
                 continue
+        self._counts, self._troubles = await self._database.read(lambda tx: (outbox.counts(tx), outbox.troubles(tx)))
 
     def metrics(self) -> Iterable[Family]:
         yield Family(
@@ -215,6 +239,24 @@ class Notify:
                     float(count.value),
                 )
                 for (name, outcome), count in sorted(self.sender.counters.by.items())
+            ],
+        )
+        yield Family(
+            "dogwatch_notify_messages",
+            "gauge",
+            "Messages in the outbox by state, as of the last minute.",
+            [
+                (series("dogwatch_notify_messages", {"destination": name, "state": state}), float(count))
+                for (name, state), count in sorted(self._counts.items())
+            ],
+        )
+        yield Family(
+            "dogwatch_notify_down",
+            "gauge",
+            "1 where a destination does not answer, as of the last minute.",
+            [
+                (series("dogwatch_notify_down", {"destination": name}), float(name in self._troubles))
+                for name in self.sender.routes
             ],
         )
         yield Family(
@@ -238,6 +280,18 @@ def _clean_up(tx: Tx, *, name: str, route: Route | None) -> int:
     return outbox.forget(tx, name, MessageState.DELIVERED, older_than_s=keep_s) + outbox.forget(
         tx, name, MessageState.DEAD, older_than_s=keep_dead_s
     )
+
+
+def _job_problems(jobs: list[JobSpec], names: list[str]) -> Iterator[Problem]:
+    """Find steps that tell somebody who does not exist; a name that is a template is known only when it runs."""
+    for at, job in enumerate(jobs):
+        for number, step in enumerate(job.steps):
+            for below, action in actions_of(step):
+                for index, name in enumerate(action.to if isinstance(action, NotifyAction) else ()):
+                    if "{{" not in name and name not in names:
+                        path = f"jobs[{at}].steps[{number}].{'.'.join(map(str, below))}.to[{index}]"
+                        hint = nearest(name, names) if names else "the section 'notify' is empty"
+                        yield Problem(f"no destination is called '{name}'", path=path, hint=hint)
 
 
 class _Prepared:

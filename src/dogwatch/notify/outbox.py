@@ -22,6 +22,8 @@ _COLUMNS = "message_id, destination, body, state, attempts, failures, created_s,
 _REASON_CHARS = 500
 # How many are removed in one transaction, so that it stays short.
 _BATCH = 1000
+# How often the same message is tried at a destination that does not answer before another one is.
+_KNOCKS = 20
 
 
 class Want(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,13 +95,15 @@ def claim(tx: Tx, owner: str, wants: Sequence[Want]) -> Claims:
 
 def _claim_one(tx: Tx, owner: str, want: Want, later: list[float]) -> list[OutboxRow]:
     now_s, name = tx.now_s, want.destination
-    concurrency = want.concurrency
+    concurrency, order = want.concurrency, "message_id"
     trouble = tx.one("SELECT retry_s FROM outbox_troubles WHERE destination = :name", name=name)
     if trouble is not None:
         if float(trouble[0] or 0.0) > now_s:
             later.append(float(trouble[0] or 0.0))
             return []
-        concurrency = 1
+        # The oldest knocks until it answers. Should it be that very message which brings it down, another one is let
+        # try after so many, or it would keep all others waiting until it is too old.
+        concurrency, order = 1, f"attempts / {_KNOCKS}, message_id"
     busy = tx.one(
         "SELECT COUNT(*) FROM outbox WHERE destination = :name AND state = 'sending' AND due_s > :now_s",
         name=name,
@@ -107,8 +111,8 @@ def _claim_one(tx: Tx, owner: str, want: Want, later: list[float]) -> list[Outbo
     )
     free = min(want.slots, concurrency - int(busy[0] or 0 if busy else 0))
     due = tx.rows(
-        "SELECT message_id FROM outbox WHERE destination = :name AND state IN ('queued', 'sending')"
-        " AND due_s <= :now_s ORDER BY message_id LIMIT :free",
+        "SELECT message_id FROM outbox WHERE destination = :name AND state IN ('queued', 'sending')"  # noqa: S608
+        f" AND due_s <= :now_s ORDER BY {order} LIMIT :free",
         name=name,
         now_s=now_s,
         free=max(0, free),
@@ -181,7 +185,7 @@ def finish(tx: Tx, owner: str, row: OutboxRow, ending: Ending) -> bool:
     if not mine:
         return False
     if ending.pause is None:
-        tx.run("DELETE FROM outbox_troubles WHERE destination = :destination", destination=row.destination)
+        tx.send("DELETE FROM outbox_troubles WHERE destination = :destination", destination=row.destination)
     else:
         _pause(tx, row.destination, ending.pause)
     tx.notify(TOPIC)
@@ -192,7 +196,7 @@ def _pause(tx: Tx, destination: str, pause: Pause) -> None:
     known = tx.one("SELECT failures FROM outbox_troubles WHERE destination = :name", name=destination)
     failures = 1 + int(known[0] or 0 if known else 0)
     wait_s = pause.least_s + backoff(failures, base_s=pause.base_s, cap_s=pause.cap_s, random=lambda: pause.share)
-    tx.run(
+    tx.send(
         "INSERT INTO outbox_troubles (destination, failures, since_s, retry_s, reason)"
         " VALUES (:destination, :failures, :now_s, :retry_s, :reason) ON CONFLICT (destination) DO UPDATE SET"
         " failures = excluded.failures, retry_s = excluded.retry_s, reason = excluded.reason",
@@ -292,7 +296,8 @@ def bury(tx: Tx, destination: str, *, older_than_s: float, most: int, reason: st
     """Make dead letters of what waited too long, and of the oldest beyond `most`."""
     old = tx.run(
         "UPDATE outbox SET state = 'dead', ended_s = :now_s, reason = :reason WHERE destination = :destination"
-        " AND state = 'queued' AND since_s < :before_s",
+        # A sender that was lost may have left it; of a destination that is gone nobody takes it over.
+        " AND (state = 'queued' OR (state = 'sending' AND due_s <= :now_s)) AND since_s < :before_s",
         now_s=tx.now_s,
         reason=reason,
         destination=destination,

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from dogwatch.core.bucket import TokenBucket
 from dogwatch.core.clock import Clock
 from dogwatch.core.deadline import cancel_and_wait
 from dogwatch.core.metrics import Counter
@@ -23,6 +22,7 @@ from dogwatch.notify.message import MessageState, OutboxRow, Parcel
 from dogwatch.notify.outbox import Ending, Pause, Want
 from dogwatch.notify.section import Destination, Patience
 from dogwatch.notify.templates import TemplateError, compile_template, cut, variables
+from dogwatch.notify.window import Window
 from dogwatch.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -47,17 +47,16 @@ class Route:
         self._title = compile_template(spec.title) if spec.title is not None else None
         self._text = compile_template(spec.text) if spec.text is not None else None
         rate = spec.rate
-        self.bucket = TokenBucket(rate_per_s=rate.max / rate.per, burst=float(rate.max)) if rate else None
+        self.window = Window(rate.max, rate.per) if rate else None
         self.running = 0
 
     def want(self, now_s: float) -> tuple[Want | None, float | None]:
         """Return what to claim now, and how long until more may be."""
         slots = self.spec.concurrency - self.running
         wait_s = None
-        if self.bucket is not None and slots > 0:
-            tokens = int(self.bucket.available(now_s) + 1e-6)
-            slots = min(slots, tokens)
-            wait_s = self.bucket.wait_s(now_s) if tokens < 1 else None
+        if self.window is not None and slots > 0:
+            slots = min(slots, self.window.available(now_s))
+            wait_s = self.window.wait_s(now_s) if slots < 1 else None
         if slots <= 0:
             return None, wait_s
         return (
@@ -158,7 +157,7 @@ class Sender:
         for name, route in routes.items():
             before = self.routes.get(name)
             if before is not None and before.spec.rate == route.spec.rate:
-                route.bucket = before.bucket
+                route.window = before.window
         self.routes = routes
         self.wake()
 
@@ -216,8 +215,8 @@ class Sender:
         if route is None:
             return  # removed by a reload meanwhile: the lease ends, and housekeeping sees to it
         route.running += 1
-        if route.bucket is not None:
-            _ = route.bucket.take(self._clock.monotonic_s())
+        if route.window is not None:
+            _ = route.window.take(self._clock.monotonic_s())
         task = asyncio.get_running_loop().create_task(self._deliver(route, row), name=f"notify {row.destination}")
         self._tasks.add(task)
         task.add_done_callback(self._ended)

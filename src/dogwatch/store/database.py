@@ -95,8 +95,10 @@ class Database(Protocol):
     # Another for each opening of a database that no second process can have open; "" where others can.
     opening: str
 
-    async def write(self, work: Callable[[Tx], T]) -> T:
+    async def write(self, work: Callable[[Tx], T], *, free: bool = False) -> T:
         """Return what work returned, once its changes are on disk.
+
+        free: it locks no name (Tx.lock), as an audit event does, and so may run beside those that do.
 
         Raises: TransientError where the database cannot take it now (full disk, locked, gone); whether a commit that
         was cut off took place is then unknown, so that work must find out when it is tried again.

@@ -16,6 +16,16 @@ def statements(sql: str) -> list[str]:
     return [text for statement in "\n".join(lines).split(";") if (text := statement.strip())]
 
 
+def refuse_newer(one: Tables, version: int, where: str) -> None:
+    """Raises: StoreNewer where tables have a version that this program does not know."""
+    newest = one.steps[-1][0]
+    if version > newest:
+        raise StoreNewer(
+            f"{where}: the tables of {one.name} have version {version}; this Dogwatch knows up to {newest}",
+            hint="run the newer Dogwatch; nothing was changed",
+        )
+
+
 def apply_tables(session: Session, tables: Sequence[Tables], where: str) -> None:
     """Apply what is missing, in one transaction: all of it or nothing.
 
@@ -27,11 +37,7 @@ def apply_tables(session: Session, tables: Sequence[Tables], where: str) -> None
         versions = {str(name): int(version or 0) for name, version in tx.rows("SELECT name, version FROM tables")}
         for one in tables:
             newest, version = one.steps[-1][0], versions.get(one.name, 0)
-            if version > newest:
-                raise StoreNewer(
-                    f"{where}: the tables of {one.name} have version {version}; this Dogwatch knows up to {newest}",
-                    hint="run the newer Dogwatch; nothing was changed",
-                )
+            refuse_newer(one, version, where)
             for number, sql in one.steps:
                 if number > version:
                     for statement in statements(sql):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,6 +15,8 @@ from dogwatch.core.clock import Clock
 from dogwatch.core.units import Secret
 from dogwatch.errors import ConfigError, Problem
 from dogwatch.store.database import Database, Tables
+from dogwatch.store.files import check_file, open_reader
+from dogwatch.store.migrate import refuse_newer
 
 STATE_FILE = "state.db"
 
@@ -53,6 +56,20 @@ DATABASE: Section[DatabaseOptions] = Section(
 def state_path(store_path: str | Path) -> Path:
     """Return where the file is, where it is a file."""
     return Path(store_path).absolute().parent / STATE_FILE
+
+
+def check_state(options: DatabaseOptions, store_path: str | Path, tables: Sequence[Tables]) -> None:
+    """Look whether this program can use the file, and change nothing. A PostgreSQL is not asked.
+
+    Raises: StoreNewer, PermanentError, Unreachable.
+    """
+    path = state_path(store_path)
+    if options.url or not check_file(path, 1):
+        return
+    with contextlib.closing(open_reader(path)) as reader:
+        versions = dict(reader.execute("SELECT name, version FROM tables"))
+    for one in tables:
+        refuse_newer(one, int(versions.get(one.name, 0)), str(path))
 
 
 async def open_database(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import psycopg
 
 T = TypeVar("T")
-_WRITERS, _READERS = 4, 2
+_FREE, _READERS = 3, 2
 _CONNECT_S = 5
 # The server ends what takes longer: a transaction of ours is short.
 _STATEMENT_S = 30
@@ -214,15 +214,18 @@ class PostgresDatabase:
                 for number in range(count)
             ]
 
-        self._writers = Lanes(lanes("writer", _WRITERS, "BEGIN"))
+        # Those that lock a name wait for each other in any case: they are grouped in one lane. Beside one that waited
+        # for a name while it had rows of its group, others would have to wait for those rows in a circle.
+        self._writers = Lanes(lanes("writer", 1, "BEGIN"))
+        self._free = Lanes(lanes("free", _FREE, "BEGIN"))
         # One snapshot for all queries of a function, as the seam says.
         self._readers = Lanes(lanes("reader", _READERS, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"))
         own = secrets.token_hex(4)
         self._notices = _Notices(url, self._told, own)
         self._teller = _Teller(url, own)
 
-    async def write(self, work: Callable[[Tx], T]) -> T:
-        return await self._writers.run(work)
+    async def write(self, work: Callable[[Tx], T], *, free: bool = False) -> T:
+        return await (self._free if free else self._writers).run(work)
 
     async def read(self, work: Callable[[Tx], T]) -> T:
         return await self._readers.run(work)
@@ -251,12 +254,15 @@ class PostgresDatabase:
         return self._trouble
 
     def metrics(self) -> Iterable[Family]:
-        return families(self.kind, self._writers.commits, self._writers.waiting, bool(self._trouble))
+        commits = self._writers.commits + self._free.commits
+        waiting = self._writers.waiting + self._free.waiting
+        return families(self.kind, commits, waiting, bool(self._trouble))
 
     async def close(self) -> None:
         await self._notices.close()
         await self._readers.close()
         await self._writers.close()
+        await self._free.close()
         await self._teller.close()
 
 

@@ -153,7 +153,7 @@ class SqliteDatabase:
 
         self._writers, self._readers = Lanes(writer), Lanes(readers)
 
-    async def write(self, work: Callable[[Tx], T]) -> T:
+    async def write(self, work: Callable[[Tx], T], *, free: bool = False) -> T:  # noqa: ARG002 - there is one writer
         return await self._writers.run(work)
 
     async def read(self, work: Callable[[Tx], T]) -> T:

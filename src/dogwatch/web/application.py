@@ -31,7 +31,7 @@ from dogwatch.web.login import LOGIN_HANDLERS
 from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
 from dogwatch.web.pages import OVERVIEW, problem_page
-from dogwatch.web.permissions import IDENTITY, PUBLIC, Gate, declared
+from dogwatch.web.permissions import IDENTITY, PUBLIC, REFUSALS, Gate, declared
 from dogwatch.web.pings import PING_HANDLERS
 from dogwatch.web.run_pages import RUNS
 from dogwatch.web.view import page_templates
@@ -67,7 +67,9 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
 
     def seen(request: Request[Any, Any, Any]) -> WebContext:
         identity: Identity = request.scope[IDENTITY]  # type: ignore[literal-required]
-        return context.seen_by(identity)
+        ctx = context.seen_by(identity)
+        request.scope[REFUSALS] = ctx.refusals  # type: ignore[literal-required]
+        return ctx
 
     inner = Litestar(
         route_handlers=[
@@ -119,7 +121,8 @@ async def static_file(ctx: Ctx, request: Request[Any, Any, Any], version: Segmen
 def _problem_of(error: Exception) -> tuple[problems.Problem, dict[str, str]]:
     """Return what is said of an error, and further headers."""
     if isinstance(error, problems.WebRefusal):
-        return problems.problem(error.status, str(error), hint=error.hint), {}
+        headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+        return problems.problem(error.status, str(error), hint=error.hint), headers
     if isinstance(error, DogwatchError):
         return problems.from_error(error), problems.retry_after(error)
     if isinstance(error, ValidationException):

@@ -75,6 +75,8 @@ class WebContext:
         self.meter = meter
         self.streams = Streams(options.streams)
         self.identity: Identity = anonymous()
+        # Of this request, for the guard to record.
+        self.refusals: list[tuple[str, str, dict[str, str]]] = []
         self._whole = services
         self._kept = _Kept()
         self._series: OrderedDict[tuple[str, tuple[str, ...]], tuple[float, Sequence[SeriesPoints]]] = OrderedDict()
@@ -84,6 +86,7 @@ class WebContext:
         """Return this context for one who asks. Somebody unknown is on a public route, which shows the whole."""
         seen = copy.copy(self)
         seen.identity = identity
+        seen.refusals = []
         access = self._whole.access
         if access is not None and identity.known:
             seen.services = seen_services(self._whole, identity, access)
@@ -114,6 +117,8 @@ class WebContext:
         permission has been checked: this is about the thing.
         """
         if not allows(self.identity.rights, Permission(noun, verb), labels):
+            if verb != "read":
+                self.refusals.append((noun, verb, dict(labels)))
             raise NotAllowed("you may not do that", hint=f"it needs the permission {noun}:{verb} for its labels")
 
     def event_filter(self) -> Callable[[Event], bool] | None:

@@ -52,7 +52,7 @@ async def metrics(ctx: Ctx, request: Request[Any, Any, Any]) -> Response[bytes]:
     return Response(body, media_type=OPENMETRICS_TYPE if openmetrics else TEXT_TYPE)
 
 
-@get("/probe", opt=may("probe", "run", public="metrics"), include_in_schema=False)
+@get("/probe", opt=may("probe", "run", public="metrics", whole=True), include_in_schema=False)
 async def probe(ctx: Ctx, request: Request[Any, Any, Any]) -> Response[bytes]:
     if ctx.services.blackbox is None:
         raise NotFound("this Dogwatch answers no /probe")

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import logging
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from dogwatch.access.actor import Subject
 from dogwatch.access.identity import Identity, anonymous
 from dogwatch.access.service import Access
 from dogwatch.errors import DogwatchError
@@ -19,9 +21,10 @@ from dogwatch.web import problems
 from dogwatch.web.encoding import encode_json
 from dogwatch.web.meter import Meter, route
 from dogwatch.web.options import WebOptions, is_loopback
-from dogwatch.web.permissions import IDENTITY
+from dogwatch.web.permissions import IDENTITY, REFUSALS
 from dogwatch.web.recognise import Recogniser
 
+log = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -90,6 +93,17 @@ class Guard:
         if scope["method"] == "HEAD" and not scope["path"].startswith("/ping/"):
             scope["method"] = "GET"
         await self._inner(scope, self._bounded(scope, receive), answer.send)
+        if self._access is not None and scope.get(REFUSALS):
+            await self._note_refusals(self._access, scope)
+
+    async def _note_refusals(self, access: Access, scope: Scope) -> None:
+        """Record what a handler refused because of labels. It is answered already, and nothing was changed."""
+        for noun, verb, labels in scope[REFUSALS]:
+            subject = Subject(noun=noun, name=scope["path"][:500], labels=labels)
+            try:
+                await access.note_refusal(scope[IDENTITY].actor, verb, subject, f"needs {noun}:{verb}")
+            except DogwatchError as error:
+                log.error("a refusal is not in the audit trail: %s", error)
 
     async def _identity(self, scope: Scope, headers: dict[bytes, bytes]) -> Identity:
         """Return who asks. Who calls a webhook proves itself to that: its Authorization is none of ours."""

@@ -18,6 +18,8 @@ from dogwatch.web.problems import WebRefusal
 _KEY = "permission"
 # Where the guard leaves who asks.
 IDENTITY = "dogwatch.identity"
+# Where handlers leave what they refused: (noun, verb, labels).
+REFUSALS = "dogwatch.refusals"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "x-csrf-token"
 
@@ -30,7 +32,7 @@ FORM_KNOWN: dict[str, Any] = {_KEY: "known", "form": True}
 
 
 # Things without labels, or whose labels nothing looks at yet: whoever is limited to some labels has none of it.
-_WHOLE = frozenset({"user", "token", "role", "program", "worker", "webhook", "notification"})
+_WHOLE = frozenset({"user", "token", "role", "program", "worker", "notification"})
 
 
 def may(noun: str, verb: str = "read", *, public: str = "", whole: bool = False) -> dict[str, Any]:

@@ -19,11 +19,11 @@ ICONS = {
     "draining": "degraded",
     "lost": "down",
 }
-NODE_WIDTH, NODE_HEIGHT = 168, 46
-_GAP_X, _GAP_Y, _EDGE = 44, 14, 8
+NODE_WIDTH, NODE_HEIGHT = 152, 46
+_GAP_X, _GAP_Y, _EDGE = 36, 14, 8
 # A graph of more steps is a list: nobody reads it.
 _MOST_DRAWN = 150
-_NAME_DRAWN = 19
+_NAME_DRAWN = 16
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):

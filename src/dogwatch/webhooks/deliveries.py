@@ -71,14 +71,14 @@ def remember(tx: Tx, endpoint: str, delivery_id: str, proofs: Mapping[str, float
 
 
 def count_duplicate(tx: Tx, delivery_id: str) -> None:
-    tx.run(
+    tx.send(
         "UPDATE hook_deliveries SET duplicates = duplicates + 1 WHERE delivery_id = :delivery_id",
         delivery_id=delivery_id,
     )
 
 
 def insert(tx: Tx, one: Delivery, content: Content) -> None:
-    tx.run(
+    tx.send(
         f"INSERT INTO hook_deliveries ({_COLUMNS}, headers, query, payload) VALUES (:delivery_id, :endpoint, :state,"  # noqa: S608
         " :reason, :event, :source_id, :remote, :run_id, :replay_of, :actor, :received_s, :size_bytes, 0, :headers,"
         " :asked, :payload)",

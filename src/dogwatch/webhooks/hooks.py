@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from dogwatch.access import audit
-from dogwatch.access.actor import Actor, Subject
+from dogwatch.access.actor import Actor
 from dogwatch.config.part import Configuration, Prepared
 from dogwatch.config.section import Section
 from dogwatch.core.clock import Clock
@@ -26,8 +25,8 @@ from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.values import Page, StartRun, Trigger
 from dogwatch.errors import ConfigError, Conflict, NotFound, Problem, TransientError, UsageError
 from dogwatch.notify.ids import Ids
-from dogwatch.store.database import Database, Tx
-from dogwatch.webhooks import deliveries
+from dogwatch.store.database import Database
+from dogwatch.webhooks import deliveries, keeping
 from dogwatch.webhooks.delivery import (
     Answer,
     Delivery,
@@ -51,6 +50,8 @@ Spawn = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[Any]"]
 HOUSEKEEPING_S = 60.0
 # All bodies that are being received or worked on, together.
 BODIES_MOST = 64 * 1024 * 1024
+# And of one address, a proxy perhaps: this part of it.
+_SHARE = 2
 # A larger body is decoded, filtered and packed in a thread; the event loop goes on meanwhile.
 _LARGE = 32 * 1024
 _SHOWN_BYTES = 256 * 1024
@@ -86,6 +87,7 @@ class Hooks:
         self._tasks: list[asyncio.Task[Any]] = []
         self._threads: ThreadPoolExecutor | None = None
         self.held_bytes = 0
+        self._held_by: dict[str, int] = {}
         self._unknown = 0
 
     # -- Part -----------------------------------------------------------------------------------------------------
@@ -141,10 +143,22 @@ class Hooks:
         return HookRefusal(status, reason, retry_after_s=retry_after_s)
 
     def hold(self, size: int, route: Route, remote: str) -> None:
-        if self.held_bytes + size > self._bodies_most:
+        """Count bytes of a body. One address gets a part of the memory only, and so cannot keep the others out."""
+        mine = self._held_by.get(remote, 0)
+        share = max(self._bodies_most // _SHARE, route.endpoint.max_size)
+        if self.held_bytes + size > self._bodies_most or mine + size > share:
             told = "too many bodies at the same time"
             raise self._refused(route, remote, 503, "busy", told, retry_after_s=_BUSY_S)
         self.held_bytes += size
+        self._held_by[remote] = mine + size
+
+    def give_back(self, size: int, remote: str) -> None:
+        self.held_bytes -= size
+        left = self._held_by.get(remote, 0) - size
+        if left > 0:
+            self._held_by[remote] = left
+        else:
+            self._held_by.pop(remote, None)
 
     # -- deliveries -----------------------------------------------------------------------------------------------
 
@@ -153,7 +167,7 @@ class Hooks:
         if route is None:
             raise HookRefusal(404, "there is nothing at this address")
         verified = await self._verify(route, request)
-        if route.bucket is not None and (wait_s := route.bucket.take(self._clock.monotonic_s())) > 0:
+        if route.window is not None and (wait_s := route.window.take(self._clock.monotonic_s())) > 0:
             told = "more deliveries than the endpoint's rate"
             raise self._refused(route, request.remote, 429, "rate_limited", told, retry_after_s=wait_s)
         try:
@@ -209,8 +223,8 @@ class Hooks:
         """Store the delivery and its run together; or find that it is known."""
         starter, one = self._starter(route, one, reading, Actor(kind="webhook", name=one.endpoint, address=one.remote))
         for _ in range(_RACES):
-            work = partial(_store, one=one, reading=reading, starter=starter, verified=verified, route=route)
-            known = partial(_duplicate, reading=reading, verified=verified, route=route)
+            work = partial(keeping.store, one=one, reading=reading, starter=starter, verified=verified, route=route)
+            known = partial(keeping.duplicate, reading=reading, verified=verified, route=route)
             try:
                 answer: Answer | None = await self._database.write(work)
             except deliveries.Known:
@@ -302,7 +316,7 @@ class Hooks:
         fresh = self._delivery(route, reading, request)
         one = msgspec.structs.replace(fresh, replay_of=before.delivery_id, actor=str(actor))
         starter, one = self._starter(route, one, reading, actor)
-        work = partial(_store_replay, reading=reading, actor=actor, route=route)
+        work = partial(keeping.store_replay, reading=reading, actor=actor, route=route)
         try:
             kept = await self._database.write(partial(work, one=one, starter=starter))
         except Conflict as error:
@@ -374,8 +388,9 @@ class _Admission:
         self._held += size
 
     def release(self) -> None:
-        self._hooks.held_bytes -= self._held
-        self._held = 0
+        if self._held:
+            self._hooks.give_back(self._held, self._remote)
+            self._held = 0
 
 
 def _too_large(endpoint: Endpoint) -> str:
@@ -384,59 +399,6 @@ def _too_large(endpoint: Endpoint) -> str:
 
 def _refused_by_job(one: Delivery, reason: str) -> Delivery:
     return msgspec.structs.replace(one, state=DeliveryState.REFUSED, reason=reason)
-
-
-def _store(
-    tx: Tx, *, one: Delivery, reading: Reading, starter: Starter | None, verified: Verified, route: Route
-) -> Answer:
-    """Store a delivery with its run. A function of its transaction only.
-
-    Raises: Known, Conflict.
-    """
-    deliveries.remember(tx, one.endpoint, one.delivery_id, _proofs(tx.now_s, reading, verified, route))
-    one = _started(tx, one, starter)
-    deliveries.insert(tx, one, reading.content)
-    if reading.ping:
-        return Answer(status=200, id=one.delivery_id, state="pong")
-    return Answer(status=202, id=one.delivery_id, state=one.state.value, run=one.run_id)
-
-
-def _duplicate(tx: Tx, *, reading: Reading, verified: Verified, route: Route) -> Answer | None:
-    """Return the answer to what is known; None where it is not known any more."""
-    name = route.endpoint.name
-    known = deliveries.seen(tx, name, sorted(_proofs(tx.now_s, reading, verified, route)))
-    if not known:
-        return None
-    deliveries.count_duplicate(tx, known)
-    return Answer(status=200, id=known, state=DeliveryState.DUPLICATE.value)
-
-
-def _proofs(now_s: float, reading: Reading, verified: Verified, route: Route) -> dict[str, float]:
-    """Return what the delivery is known again by, and until when."""
-    remember_s = now_s + route.endpoint.remember
-    proofs: dict[str, float] = {}
-    if reading.known_by:
-        proofs[f"id:{reading.known_by}"] = remember_s
-    if verified.proof:
-        proofs[f"signed:{verified.proof}"] = remember_s if verified.until_s is None else verified.until_s + 60.0
-    return proofs
-
-
-def _store_replay(
-    tx: Tx, *, one: Delivery, reading: Reading, starter: Starter | None, actor: Actor, route: Route
-) -> Delivery:
-    one = _started(tx, one, starter)
-    deliveries.insert(tx, one, reading.content)
-    subject = Subject(noun="delivery", name=one.replay_of, labels=route.endpoint.labels)
-    told = {"endpoint": one.endpoint, "delivery": one.delivery_id, "state": one.state.value, "run": one.run_id}
-    _ = audit.record(tx, actor, "replay", subject, reason=one.reason, after=told)
-    return one
-
-
-def _started(tx: Tx, one: Delivery, starter: Starter | None) -> Delivery:
-    if starter is None:
-        return one
-    return msgspec.structs.replace(one, run_id=starter(tx).run.run_id)
 
 
 def _view(route: Route, last: Mapping[str, float]) -> EndpointView:

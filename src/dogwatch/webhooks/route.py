@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from dogwatch.core.bucket import TokenBucket
 from dogwatch.engine.values import Json
 from dogwatch.expressions.conditions import ConditionFailure, compile_condition
 from dogwatch.expressions.formula import compile_formula
+from dogwatch.notify.window import Window
 from dogwatch.webhooks.deliveries import Content
 from dogwatch.webhooks.delivery import DeliveryState, Rejection
 from dogwatch.webhooks.masks import masked_pairs, masked_text
@@ -52,7 +52,7 @@ class Route:
         self._parameters = {name: compile_formula(text, VARIABLES) for name, text in endpoint.parameters.items()}
         self._allowed = [ipaddress.ip_network(network) for network in endpoint.allowed]
         rate = endpoint.rate
-        self.bucket = TokenBucket(rate_per_s=rate.max / rate.per, burst=float(rate.max)) if rate else None
+        self.window = Window(rate.max, rate.per) if rate else None
         self.counts: dict[str, int] = {}
         self.rejections: deque[Rejection] = deque(maxlen=_REJECTIONS)
         # Of wrong signatures: when one was last written to the log, and how many since.
@@ -64,7 +64,7 @@ class Route:
         self.counts, self.rejections = before.counts, before.rejections
         self.logged_s, self.unlogged = before.logged_s, before.unlogged
         if before.endpoint.rate == self.endpoint.rate:
-            self.bucket = before.bucket
+            self.window = before.window
 
     def count(self, outcome: str) -> None:
         self.counts[outcome] = self.counts.get(outcome, 0) + 1

@@ -176,15 +176,18 @@ async def test_an_error_that_no_action_should_raise_is_a_failed_step(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def broken(scene: Scene) -> Outcome:
-        raise ZeroDivisionError("oops")
+        raise ZeroDivisionError("oops s3cr3t")
 
     async def leaves(scene: Scene) -> Outcome:
         raise SystemExit(3)
 
-    run = await bench.run(step("a", broken, needs=[]), step("b", leaves, needs=[]), on_error="collect")
-    assert run.steps["a"].reason == "unexpected ZeroDivisionError: oops"
+    run = await bench.run(
+        step("a", broken, needs=[]), step("b", leaves, needs=[]), on_error="collect", secrets={"x": "s3cr3t"}
+    )
+    assert run.steps["a"].reason == "unexpected ZeroDivisionError: oops ***"
     assert run.steps["b"].reason == "unexpected SystemExit: 3"
     assert "failed in a way that its action does not know" in caplog.text
+    assert "ZeroDivisionError: oops ***" in caplog.text
 
 
 async def test_a_cancel_from_inside_is_a_failure(bench: Bench) -> None:
@@ -562,3 +565,35 @@ async def test_what_was_paused_or_cancelled_before_a_step_was_written_as_begun_i
     await execution.run()
     assert states(other) == {"b": "cancelled", "clean": "succeeded"}
     assert len(began) == 3
+
+
+async def test_a_run_that_cannot_even_be_read_fails_and_kills_no_worker(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = bench.ledger.add(step("a"))
+    run.steps["gone"] = msgspec.structs.replace(_row(run, "gone"), state=S.RUNNING, attempt=1)
+    await bench.carry(run)
+    assert run.run.state is RunState.FAILED
+    assert run.run.reason.startswith("the engine failed: KeyError")
+    assert "cannot be carried out" in caplog.text
+
+
+async def test_a_stop_that_comes_while_a_step_is_written_as_begun_keeps_it_from_beginning(bench: Bench) -> None:
+    began = []
+
+    async def note(scene: Scene) -> Outcome:
+        began.append(scene.step)
+        return Outcome()
+
+    run = bench.ledger.add(step("a", note))
+    execution = bench.execution(run)
+    write = bench.ledger.advance
+
+    async def stopped_meanwhile(change: Advance) -> Order:
+        order = await write(change)
+        execution.stop()
+        return order
+
+    bench.ledger.advance = stopped_meanwhile  # type: ignore[method-assign]
+    await execution.run()
+    assert (began, run.steps["a"].state, run.steps["a"].attempt) == ([], S.PENDING, 0)

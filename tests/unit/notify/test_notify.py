@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import random
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.hooking import Fixed
 
 from dogwatch.access.actor import Actor
+from dogwatch.access.tables import access_tables
 from dogwatch.config.build import Catalog
 from dogwatch.config.files import Reading, SourceFile
 from dogwatch.config.load import Loaded, Loader
+from dogwatch.config.section import Section
+from dogwatch.core.clock import ManualClock
 from dogwatch.engine.action import Outcome
+from dogwatch.engine.kinds.map import MapAction
+from dogwatch.engine.spec import JobSpec, StepSpec
 from dogwatch.errors import ConfigError, NotFound, PermanentError, TransientError
+from dogwatch.notify import outbox
 from dogwatch.notify.action import NotifyAction
-from dogwatch.notify.channel import Held, Receipt
+from dogwatch.notify.channel import Channel, Held, Receipt, Tools
 from dogwatch.notify.channels.email import EmailChannel
 from dogwatch.notify.channels.slack import SlackChannel
 from dogwatch.notify.channels.webhook import WebhookChannel
-from dogwatch.notify.message import Enqueued, Message, MessageState, OutboxRow, masked
-from dogwatch.notify.section import NOTIFY, Destination, Patience
-from dogwatch.notify.sender import PAUSE_CAP_S, Route, ending_of
+from dogwatch.notify.ids import Ids
+from dogwatch.notify.message import Enqueued, Message, MessageState, OutboxRow, Parcel, masked
+from dogwatch.notify.notify import Notify
+from dogwatch.notify.section import NOTIFY, Destination, Patience, SendRate
+from dogwatch.notify.sender import PAUSE_CAP_S, Route, Sender, ending_of
+from dogwatch.notify.tables import notify_tables
 from dogwatch.notify.templates import MAX_TEXT, TemplateError, compile_template, variables
 from dogwatch.notify.view import Outbox
+from dogwatch.notify.window import Window
+from dogwatch.store.state_sqlite import open_sqlite
 
 MESSAGE = Message(
     to=("ops",), type="run.failed", title="T", text="X", data={"host": "web-1", "n": 3}, labels={"a": "b"}
@@ -281,3 +296,94 @@ def test_jitter_is_full() -> None:
     waits = [ending_of(TransientError("x"), row(failures=1), PATIENCE, 1.0, chance.random()).wait_s for _ in range(500)]
     assert min(waits) < 0.1
     assert max(waits) > 3.9
+
+
+def test_steps_that_tell_nobody_are_configuration_errors() -> None:
+    inner = MapAction(over=[1], do=NotifyAction(to=("opps",)))
+    job = JobSpec(
+        name="deploy",
+        steps=[
+            StepSpec(name="tell", action=NotifyAction(to=("ops", "{{ params.who }}"))),
+            StepSpec(name="each", action=inner),
+        ],
+    )
+    jobs: Section[list[JobSpec]] = Section(key="jobs", type=list[JobSpec], doc="", default=list)
+    notify = Notify(None, clock=ManualClock(), spawn=lambda *_: None, jobs=jobs)  # type: ignore[arg-type, return-value]
+    ops = {"ops": Destination(channel=SlackChannel(webhook="https://x.example"))}
+    with pytest.raises(ConfigError) as error:
+        notify.prepare(Fixed(jobs=[job], notify=ops))
+    (problem,) = error.value.problems
+    assert (problem.path, problem.hint) == ("jobs[0].steps[1].map.notify.to[0]", "did you mean 'ops'?")
+    notify.prepare(Fixed(jobs=[job], notify={**ops, "opps": ops["ops"]}))
+
+
+class Known(Channel, frozen=True, kw_only=True):
+    """Is down for an hour, and keeps what it was sent."""
+
+    kind: ClassVar[str] = "known"
+    clock: ManualClock
+    until_s: float
+    seen: list[tuple[float, int]]
+
+    def address(self) -> str:
+        return "here"
+
+    async def send(self, parcel: Parcel, tools: Tools) -> Receipt:
+        number = parcel.message.data["n"]
+        self.seen.append((self.clock.now_s(), number))
+        if self.clock.now_s() < self.until_s:
+            raise Held("connection refused")
+        return Receipt()
+
+
+async def test_an_endpoint_that_is_down_for_an_hour(tmp_path: Path) -> None:
+    """Nothing is lost, the order is kept, it is not hammered meanwhile, and no storm comes after. By the clock of the
+    database, which is moved by hand.
+    """
+    clock = ManualClock()
+    began_s = clock.now_s()
+    database = await open_sqlite(tmp_path / "state.db", (access_tables(), notify_tables()), clock)
+    channel = Known(clock=clock, until_s=began_s + 3600.0, seen=[])
+    spec = Destination(channel=channel, rate=SendRate(max=30, per=60.0))
+    sender = Sender(database, None, owner="me", clock=clock, random=random.Random(3).random)  # type: ignore[arg-type]
+    sender.use({"ops": Route("ops", spec)})
+    ids, sent = Ids("msg"), 0
+    try:
+        while clock.now_s() < began_s + 5400.0:
+            if sent < 200 and clock.now_s() - began_s >= sent * 18.0:
+                message = Message(to=("ops",), type="t", data={"n": sent})
+                await database.write(lambda tx, m=message: outbox.enqueue(tx, ids, m))
+                sent += 1
+            wait_s = await sender._round()
+            while sender.running:
+                await asyncio.gather(*sender._tasks)
+            clock.advance(min(max(wait_s, 0.05), 1.0))
+        states = await database.read(outbox.counts)
+    finally:
+        await database.close()
+    assert states == {("ops", "delivered"): 200}
+    knocks = [number for time_s, number in channel.seen if time_s < channel.until_s]
+    delivered = [number for time_s, number in channel.seen if time_s >= channel.until_s]
+    assert len(knocks) < 250
+    # Whichever message it was that knocked when the destination came back went first; all the others in their order.
+    first, *others = delivered
+    assert sorted([first, *others]) == list(range(200))
+    assert others == sorted(others)
+    # At most the rate, from the moment it is back.
+    times = [time_s for time_s, _ in channel.seen if time_s >= channel.until_s]
+    assert all(later - earlier >= 60.0 for earlier, later in zip(times, times[30:], strict=False))
+
+
+@given(st.lists(st.floats(0, 3), min_size=1, max_size=80), st.integers(1, 7), st.floats(0.5, 5))
+def test_a_window_holds_in_every_period(steps: list[float], most: int, per_s: float) -> None:
+    window, now_s, taken = Window(most, per_s), 0.0, []
+    for step in steps:
+        now_s += step
+        wait_s = window.take(now_s)
+        if wait_s == 0.0:
+            taken.append(now_s)
+        else:
+            assert len(taken) >= most
+            # Asked of a copy: a window forgets what is over at the time that it is asked about.
+            assert copy.deepcopy(window).wait_s(now_s + wait_s + 1e-6) == 0.0
+    assert all(later - earlier >= per_s for earlier, later in zip(taken, taken[most:], strict=False))

@@ -9,7 +9,7 @@ from dogwatch.access.actor import SYSTEM
 from dogwatch.engine.book import orders, states, topics
 from dogwatch.engine.book.approvals import ask
 from dogwatch.engine.book.rows import clean, order_of, parsed, step_values
-from dogwatch.engine.book.setting import Setting, all_of, first_of
+from dogwatch.engine.book.setting import AUDIT, Setting, all_of, first_of
 from dogwatch.engine.ledger import Advance, Fenced, Order, StepRow
 from dogwatch.engine.values import Json, RunState, StepState
 from dogwatch.errors import Conflict
@@ -36,11 +36,18 @@ _ENDS = (
 ) + _BACK
 
 
+def may_cancel(change: Advance) -> bool:
+    """Return whether children of the run are cancelled with it, which the audit trail tells."""
+    return change.state is not None and change.state.ended and change.state is not RunState.SUCCEEDED
+
+
 def advance(tx: Tx, setting: Setting, change: Advance) -> Order:
     """Raises: Fenced; Conflict for a state that an owner cannot write."""
     final = change.state is not None and change.state.ended
     if change.state is not None and change.state not in states.OWNER_WRITES:
         raise Conflict(f"a worker cannot make run {change.run_id} {change.state.value}")
+    if may_cancel(change):
+        tx.lock(AUDIT)
     row = _guarded(tx, change, final)
     cancel, paused, stirred, gated, parent, parent_step, reason = row
     if change.steps:
@@ -51,7 +58,7 @@ def advance(tx: Tx, setting: Setting, change: Advance) -> Order:
                 orders.cancel_called(tx, setting, change.run_id, step.name, step.reason)
     if final:
         assert change.state is not None
-        if change.state is not RunState.SUCCEEDED:
+        if may_cancel(change):
             orders.cancel_children(tx, setting, change.run_id, SYSTEM, reason)
         whose = None if parent is None else (str(parent), str(parent_step))
         orders.ended(tx, setting, change.run_id, bool(gated), whose, change.state, reason)

@@ -8,7 +8,7 @@ from dogwatch.access.actor import Actor, Subject
 from dogwatch.access.audit import record
 from dogwatch.engine.book import orders
 from dogwatch.engine.book.rows import clean, parsed, text
-from dogwatch.engine.book.setting import Setting, first_of
+from dogwatch.engine.book.setting import AUDIT, Setting, first_of
 from dogwatch.engine.ledger import StepRow
 from dogwatch.engine.values import Json, Run, StepState
 from dogwatch.errors import Conflict, NotAllowed
@@ -66,6 +66,7 @@ def decide(
 
     Raises: NotFound, Conflict.
     """
+    tx.lock(AUDIT)
     held = orders.take(tx, setting, run_id)
     found = _asking(tx, run_id, step)
     row = first_of(

@@ -40,17 +40,18 @@ class Haul(msgspec.Struct, frozen=True, kw_only=True):
     more: bool
 
 
-def anything(tx: Tx) -> bool:
-    """Return whether a claim could find something. It writes nothing: it costs a worker that idles next to nothing."""
+def anything(tx: Tx, labels: Mapping[str, str]) -> bool:
+    """Return whether a claim of a worker with these labels could find something.
+
+    It writes nothing: a worker that idles costs next to nothing.
+    """
     row = first_of(
         tx,
-        "SELECT (SELECT count(*) FROM (SELECT 1 FROM runs WHERE ready = 1 LIMIT 1) AS a), "
-        "(SELECT min(wake_s) FROM runs WHERE wake_s IS NOT NULL), "
+        "SELECT (SELECT min(wake_s) FROM runs WHERE wake_s IS NOT NULL), "
         "(SELECT min(open_s) FROM gates WHERE open_s IS NOT NULL)",
     )
-    ready, wake_s, open_s = row or (0, None, None)
     now_s = tx.now_s
-    return bool(ready) or any(isinstance(time, float) and time <= now_s for time in (wake_s, open_s))
+    return any(time is not None and time <= now_s for time in row) or bool(_fitting(tx, labels))
 
 
 def claim(tx: Tx, setting: Setting, definitions: Definitions, worker_id: str, slots: int) -> Haul:
@@ -60,7 +61,7 @@ def claim(tx: Tx, setting: Setting, definitions: Definitions, worker_id: str, sl
         return Haul(taken=[], more=False)
     _wake_due(tx, setting)
     gates.open_due(tx, setting)
-    chosen, more = _choose(tx, setting, labels, slots)
+    chosen, more = _choose(tx, setting, definitions, labels, slots)
     if not chosen:
         return Haul(taken=[], more=more)
     rows = _own(tx, worker_id, chosen)
@@ -68,11 +69,7 @@ def claim(tx: Tx, setting: Setting, definitions: Definitions, worker_id: str, sl
     taken = []
     for row in rows:
         run, (fence, cancel, paused, _, definition, sealed) = run_of(row), row[RUN_COLUMNS:]
-        try:
-            spec = definitions.get(tx, definition)
-        except PermanentError as error:
-            _unreadable(tx, setting, run.run_id, str(error))
-            continue
+        spec = definitions.get(tx, definition)
         own = steps.get(run.run_id, [])
         claimed = Claimed(
             run=run, fence=fence, definition=spec, steps=own, order=order_of(cancel, paused, {}),
@@ -107,33 +104,67 @@ def _wake_due(tx: Tx, setting: Setting) -> None:
     )
 
 
-def _choose(tx: Tx, setting: Setting, labels: Mapping[str, str], slots: int) -> tuple[list[str], bool]:
-    """Return the runs to take, by priority, then age; and whether there may be more behind some that were blocked.
+def _choose(
+    tx: Tx, setting: Setting, definitions: Definitions, labels: Mapping[str, str], slots: int
+) -> tuple[list[str], bool]:
+    """Return the runs to take, by priority, then age; and whether there may be more behind some that were left out.
 
     Gates are locked once in a transaction: in a second round their order would be another.
     """
-    candidates = _candidates(tx, setting, labels, slots)
+    found = _candidates(tx, setting, definitions, labels, slots)
+    foreign = {digest for _, _, digest in found if not _readable(tx, setting, definitions, digest)}
+    candidates = [(run_id, is_gated) for run_id, is_gated, digest in found if digest not in foreign]
     gated = [run_id for run_id, is_gated in candidates if is_gated]
     if not gated:
-        return [run_id for run_id, _ in candidates], False
+        return [run_id for run_id, _ in candidates], bool(foreign)
     passage = gates.Passage(tx, setting, gated)
     chosen = [run_id for run_id, is_gated in candidates if not is_gated or passage.admit(run_id)]
     passage.write()
-    return chosen, len(chosen) < len(candidates)
+    return chosen, len(chosen) < len(found)
 
 
-def _candidates(tx: Tx, setting: Setting, labels: Mapping[str, str], count: int) -> list[tuple[str, bool]]:
+def _candidates(
+    tx: Tx, setting: Setting, definitions: Definitions, labels: Mapping[str, str], count: int
+) -> list[tuple[str, bool, str]]:
+    """Return (id, whether it has gates, definition) of the first runs that this worker could take."""
+    without = ""
+    values: dict[str, str] = {}
+    if definitions.foreign:
+        places, values = listed(sorted(definitions.foreign), "foreign")
+        without = f"AND definition NOT IN ({places}) "
     found: list[Any] = []
     for placement in _fitting(tx, labels):
         found += all_of(
             tx,
-            "SELECT priority, queued_s, run_id, gated FROM runs WHERE ready = 1 AND placement = :placement "
-            f"ORDER BY priority DESC, queued_s, run_id LIMIT :count{setting.skip}",
+            "SELECT priority, queued_s, run_id, gated, definition FROM runs WHERE ready = 1 "
+            f"AND placement = :placement {without}ORDER BY priority DESC, queued_s, run_id LIMIT :count{setting.skip}",
             placement=placement,
             count=count,
+            **values,
         )
     found.sort(key=lambda row: (-row[0], row[1], row[2]))
-    return [(str(row[2]), bool(row[3])) for row in found[:count]]
+    return [(str(row[2]), bool(row[3]), str(row[4])) for row in found[:count]]
+
+
+def _readable(tx: Tx, setting: Setting, definitions: Definitions, digest: str) -> bool:
+    """Return whether this program can carry out runs of a definition.
+
+    Where other workers may be able to (a newer version, in the middle of an upgrade), its runs are left to them, and
+    say so; where this process is alone, they fail.
+    """
+    try:
+        definitions.get(tx, digest)
+    except PermanentError as error:
+        ready = "SELECT run_id FROM runs WHERE ready = 1 AND definition = :digest ORDER BY run_id LIMIT 1000"
+        for row in all_of(tx, ready + setting.skip, digest=digest):
+            if setting.alone:
+                held = orders.take(tx, setting, str(row[0]))
+                orders.end(tx, setting, held, RunState.FAILED, str(error))
+            else:
+                why = f"a worker that can carry it out; {error}"
+                tx.run("UPDATE runs SET waiting_for = :why WHERE run_id = :run_id", why=why, run_id=row[0])
+        return False
+    return True
 
 
 def _fitting(tx: Tx, labels: Mapping[str, str]) -> list[str]:
@@ -173,12 +204,6 @@ def _steps(tx: Tx, run_ids: Sequence[str]) -> dict[str, list[StepRow]]:
         ):
             steps[str(row[0])].append(step_of(row[1:]))
     return steps
-
-
-def _unreadable(tx: Tx, setting: Setting, run_id: str, why: str) -> None:
-    """End a run that no worker of this version can carry out; with an older definition it would be claimed for ever."""
-    tx.run("UPDATE runs SET worker = '' WHERE run_id = :run_id", run_id=run_id)
-    orders.end(tx, setting, orders.take(tx, setting, run_id), RunState.FAILED, why)
 
 
 def secrets_of(spec: JobSpec, current: JobSpec | None) -> dict[str, str]:

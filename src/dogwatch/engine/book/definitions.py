@@ -28,6 +28,8 @@ class Definitions:
         self._digests: dict[int, tuple[JobSpec, str, str]] = {}
         self._specs: dict[str, JobSpec] = {}
         self._marked: dict[str, float] = {}
+        # Those that this program cannot read.
+        self.foreign: frozenset[str] = frozenset()
 
     def digest(self, spec: JobSpec) -> str:
         return self._encoded(spec)[1]
@@ -72,7 +74,11 @@ class Definitions:
             row = first_of(tx, "SELECT body FROM definitions WHERE digest = :digest", digest=digest)
             if row is None:
                 raise PermanentError(f"the run's definition {digest} is gone")
-            spec = self._decoder.decode(str(row[0]).encode())
+            try:
+                spec = self._decoder.decode(str(row[0]).encode())
+            except PermanentError:
+                self.foreign = frozenset({*self.foreign, digest} if len(self.foreign) < _MOST else {digest})
+                raise
             if len(self._specs) >= _MOST:
                 self._specs.clear()
             self._specs[digest] = spec

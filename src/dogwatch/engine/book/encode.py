@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -182,6 +182,3 @@ def _copied(old: S, now: S) -> S:
         if isinstance(before, msgspec.Struct) and type(before) is type(after):
             changes[field.name] = _copied(before, after)
     return msgspec.structs.replace(old, **changes) if changes else old
-
-
-Renderer = Callable[[str, Mapping[str, Any]], str]

@@ -46,15 +46,12 @@ def add(tx: Tx, run_id: str, gates: Sequence[Gate]) -> None:
     )
 
 
-def full(tx: Tx, gates: Sequence[Gate]) -> str:
+def full(tx: Tx, setting: Setting, gates: Sequence[Gate]) -> str:
     """Return the first gate that lets nobody through now, and keep it so until the transaction ends; "" for none."""
-    tx.hurry()
     for gate in sorted(gates, key=lambda gate: gate.name):
-        if gate.window_s is not None:
-            closed = tx.run("UPDATE gates SET used = used WHERE name = :name AND open_s IS NOT NULL", name=gate.name)
-        else:
-            closed = tx.run("UPDATE gates SET used = used WHERE name = :name AND used >= capacity", name=gate.name)
-        if closed:
+        closed = "used >= capacity" if gate.window_s is None else "open_s IS NOT NULL"
+        if first_of(tx, f"SELECT 1 FROM gates WHERE name = :name AND {closed}{setting.share}", name=gate.name):
+            tx.hurry()
             return gate.name
     return ""
 

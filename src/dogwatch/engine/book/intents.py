@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -21,6 +22,10 @@ Check = Callable[[JobSpec, Mapping[str, Json]], Mapping[str, Json]]
 Render = Callable[[str, Mapping[str, Any]], str]
 MASK = "***"
 _NAME_KEPT = 500
+_KEY_KEPT = 1000
+_PRIORITY = 1_000_000_000
+# The year 9999.
+_LATEST_S = 253_402_300_799.0
 
 
 class Sealer(Protocol):
@@ -35,6 +40,7 @@ class Sealer(Protocol):
 
 def intent_of(spec: JobSpec, request: StartRun, check: Check, render: Render, sealer: Sealer | None) -> Intent:
     """Raises: UsageError."""
+    _check_request(request)
     parameters = check(spec, request.parameters)
     masked, sealed = _sealed(spec, parameters, sealer)
     variables = {
@@ -59,6 +65,16 @@ def intent_of(spec: JobSpec, request: StartRun, check: Check, render: Render, se
         parent=request.parent,
         gates=gates_of(spec, variables, render),
     )
+
+
+def _check_request(request: StartRun) -> None:
+    """Raises: UsageError for what no database holds, or what could be taken for another."""
+    if len(request.key) > _KEY_KEPT:
+        raise UsageError(f"the key of a start has {len(request.key)} characters; {_KEY_KEPT} are the most")
+    if request.priority is not None and abs(request.priority) > _PRIORITY:
+        raise UsageError(f"priority {request.priority} is not between -{_PRIORITY} and {_PRIORITY}")
+    if request.due_s is not None and not 0 <= request.due_s <= _LATEST_S:
+        raise UsageError(f"{request.due_s} is no time at which a run could start")
 
 
 def rerun_of(
@@ -126,12 +142,19 @@ def gates_of(spec: JobSpec, variables: Mapping[str, Any], render: Render) -> lis
     rule = spec.concurrency
     if rule is not None:
         key = render(rule.key, variables) if rule.key else ""
-        name = clean(f"job:{spec.name}" + (f"/{key}" if key else ""), _NAME_KEPT)
+        name = _gate_name(f"job:{spec.name}" + (f"/{key}" if key else ""))
         gates[name] = Gate(name=name, capacity=rule.limit)
     for lock in spec.locks:
-        name = clean(f"lock:{render(lock, variables)}", _NAME_KEPT)
+        name = _gate_name(f"lock:{render(lock, variables)}")
         gates[name] = Gate(name=name, capacity=1)
     if spec.rate is not None:
-        name = clean(f"rate:{spec.name}", _NAME_KEPT)
+        name = _gate_name(f"rate:{spec.name}")
         gates[name] = Gate(name=name, capacity=spec.rate.max, window_s=spec.rate.per)
     return [gates[name] for name in sorted(gates)]
+
+
+def _gate_name(name: str) -> str:
+    """Return a name that every database holds; two that are cut stay two."""
+    if len(name) <= _NAME_KEPT:
+        return clean(name)
+    return clean(name, _NAME_KEPT) + hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:16]

@@ -10,7 +10,7 @@ from dogwatch.access.actor import SYSTEM, Actor, Subject
 from dogwatch.access.audit import record
 from dogwatch.engine.book import gates, states, topics
 from dogwatch.engine.book.rows import RUN, RUN_COLUMNS, clean, run_of, step_of, text
-from dogwatch.engine.book.setting import Setting, all_of, first_of
+from dogwatch.engine.book.setting import AUDIT, Setting, all_of, first_of
 from dogwatch.engine.ledger import StepRow
 from dogwatch.engine.values import Json, Run, RunState, StepState
 from dogwatch.errors import Conflict, NotFound
@@ -70,6 +70,7 @@ def audit(
 
 def cancel(tx: Tx, setting: Setting, run_id: str, actor: Actor, reason: str) -> Run:
     """Raises: NotFound, Conflict."""
+    tx.lock(AUDIT)
     # From below: the end of a child takes its own row and then its parent's, too.
     for below in _descendants(tx, run_id):
         cancel_one(tx, setting, below, actor, _with_parent(run_id, reason))
@@ -212,6 +213,7 @@ def signal(tx: Tx, setting: Setting, run_id: str, step: str, payload: Json, *, r
 
 def pause(tx: Tx, setting: Setting, run_id: str, actor: Actor, reason: str) -> Run:
     """Raises: NotFound, Conflict."""
+    tx.lock(AUDIT)
     held = take(tx, setting, run_id)
     run = held.run
     if held.paused:
@@ -238,6 +240,7 @@ def pause(tx: Tx, setting: Setting, run_id: str, actor: Actor, reason: str) -> R
 
 def resume(tx: Tx, setting: Setting, run_id: str, actor: Actor) -> Run:
     """Raises: NotFound, Conflict."""
+    tx.lock(AUDIT)
     held = take(tx, setting, run_id)
     run = held.run
     if not held.paused:

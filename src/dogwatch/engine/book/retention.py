@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
 from dogwatch.core.units import Seconds
 from dogwatch.engine.book.definitions import ORPHANS_S
 from dogwatch.engine.book.setting import all_of, listed
-from dogwatch.store.database import Database, Tx
+from dogwatch.store.database import Database, Tx, Value
 
 _SLICE = 200
 # In one go at most so many slices: the next comes soon, and others want the database, too.
@@ -40,43 +39,38 @@ async def prune(database: Database, keeping: Keeping) -> int:
     return gone
 
 
+# Ended, and nobody waits for it any more.
+_OVER = "ended_s IS NOT NULL AND NOT EXISTS (SELECT 1 FROM runs p WHERE p.run_id = runs.parent AND p.ended_s IS NULL)"
+
+
 def _surplus(tx: Tx, keeping: Keeping) -> list[str]:
-    """Return some runs that may go. A run stays as long as its parent or a child has not ended."""
-    queries: list[tuple[str, dict[str, Any]]] = [
-        ("expires_s <= :now", {"now": tx.now_s}),
-        ("ended_s <= :before AND expires_s IS NULL", {"before": tx.now_s - keeping.age_s}),
-    ]
-    for condition, values in queries:
-        rows = all_of(
-            tx,
-            f"SELECT run_id FROM runs WHERE ended_s IS NOT NULL AND {condition} ORDER BY ended_s LIMIT {_SLICE}",
-            **values,
-        )
-        if rows:
-            return [str(row[0]) for row in rows]
-    return _too_many(tx, keeping)
+    """Return some runs that may go. A run stays as long as its parent has not ended."""
+    return (
+        _some(tx, "expires_s <= :now", "expires_s", _SLICE, now=tx.now_s)
+        or _some(tx, "ended_s <= :until AND expires_s IS NULL", "ended_s", _SLICE, until=tx.now_s - keeping.age_s)
+        or _too_many(tx, keeping)
+    )
+
+
+def _some(tx: Tx, condition: str, order: str, most: int, **values: Value) -> list[str]:
+    rows = all_of(
+        tx,
+        f"SELECT run_id FROM runs WHERE {condition} AND {_OVER} ORDER BY {order} LIMIT :most",
+        **values,
+        most=min(_SLICE, most),
+    )
+    return [str(row[0]) for row in rows]
 
 
 def _too_many(tx: Tx, keeping: Keeping) -> list[str]:
-    counted: list[Any] = all_of(
-        tx, "SELECT job, count(*) FROM runs WHERE ended_s IS NOT NULL GROUP BY job ORDER BY job"
-    )
+    counted = all_of(tx, "SELECT job, count(*) FROM runs WHERE ended_s IS NOT NULL GROUP BY job ORDER BY job")
     for job, count in counted:
-        if count > keeping.per_job:
-            rows = all_of(
-                tx,
-                "SELECT run_id FROM runs WHERE job = :job AND ended_s IS NOT NULL ORDER BY created_s LIMIT :most",
-                job=job,
-                most=min(_SLICE, count - keeping.per_job),
-            )
-            return [str(row[0]) for row in rows]
+        if count > keeping.per_job and (
+            found := _some(tx, "job = :job", "created_s", count - keeping.per_job, job=job)
+        ):
+            return found
     surplus = sum(count for _, count in counted) - keeping.total
-    if surplus <= 0:
-        return []
-    rows = all_of(
-        tx, "SELECT run_id FROM runs WHERE ended_s IS NOT NULL ORDER BY ended_s LIMIT :most", most=min(_SLICE, surplus)
-    )
-    return [str(row[0]) for row in rows]
+    return _some(tx, "1 = 1", "ended_s", surplus) if surplus > 0 else []
 
 
 def _delete(tx: Tx, run_ids: Sequence[str]) -> int:

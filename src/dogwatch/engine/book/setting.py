@@ -10,28 +10,36 @@ import msgspec
 from dogwatch.engine.values import Json
 from dogwatch.store.database import Tx, Value
 
+# The name that access.audit.record locks; taken before rows by whoever will write an event.
+AUDIT = "audit"
+
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """What the two databases say differently, ends of SELECTs: skip: take the rows, but not those that another
-    transaction has; skip_runs: of table r only. take: take them, and wait for it.
+    transaction has; skip_runs: of table r only. take: take them, and wait for it. share: keep them as they are, with
+    others who want that.
 
+    alone: no other process can use the database.
     outputs: what a run that ended gives to the step that started it.
     """
 
     skip: str = ""
     skip_runs: str = ""
     take: str = ""
+    share: str = ""
+    alone: bool = False
     outputs: Callable[[Tx, str], Mapping[str, Json]] = lambda _tx, _run_id: {}
 
 
 def setting_of(kind: str, outputs: Callable[[Tx, str], Mapping[str, Json]]) -> Setting:
     if kind == "sqlite":
         # There is one writer: every row is its own.
-        return Setting(outputs=outputs)
+        return Setting(alone=True, outputs=outputs)
     return Setting(
         skip=" FOR UPDATE SKIP LOCKED",
         skip_runs=" FOR UPDATE OF r SKIP LOCKED",
         take=" FOR UPDATE",
+        share=" FOR SHARE",
         outputs=outputs,
     )
 

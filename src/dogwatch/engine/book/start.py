@@ -15,14 +15,12 @@ from dogwatch.engine.book.gates import Gate
 from dogwatch.engine.book.ids import Mint
 from dogwatch.engine.book.orders import cancel_one
 from dogwatch.engine.book.rows import RUN, clean, run_of, text
-from dogwatch.engine.book.setting import Setting, all_of, first_of
+from dogwatch.engine.book.setting import AUDIT, Setting, all_of, first_of
 from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.values import Json, Run, RunState, Started, Trigger
 from dogwatch.errors import Conflict
 from dogwatch.store.database import Tx
 
-# The name that access.audit.record locks.
-AUDIT = "audit"
 # A run that is started by a run that is started by … so deep: a job that calls itself without end.
 _DEEPEST = 32
 _COLUMNS = (
@@ -68,10 +66,9 @@ class Opener:
         """Raises: Conflict where the job's concurrency forbids it, or it would wait for itself."""
         if intent.key and (known := self._known(tx, intent)):
             return Started(run=known, created=False)
+        tx.lock(AUDIT)
         if intent.parent is not None:
             _check_ancestors(tx, self._setting, intent)
-        if intent.gates:
-            tx.lock(AUDIT)  # before the gates: whoever has the trail may want one
         self._concurrency(tx, intent)
         run, values = self._row(tx, intent)
         if not intent.key:
@@ -137,7 +134,7 @@ class Opener:
     def _row(self, tx: Tx, intent: Intent) -> tuple[Run, dict[str, Any]]:
         now_s, spec = tx.now_s, intent.spec
         later = intent.due_s is not None and intent.due_s > now_s
-        blocked_on = gates.full(tx, intent.gates) if intent.gates and not later else ""
+        blocked_on = gates.full(tx, self._setting, intent.gates) if intent.gates and not later else ""
         run = Run(
             run_id=self._mint.next(now_s),
             job=spec.name,

@@ -12,7 +12,9 @@ from dogwatch.notify.channel import Held, Tools
 
 # The server behind the address, or a limit of it: the next message would fare no better.
 _HELD = frozenset({429, 502, 503, 504})
-_AGAIN = frozenset({408, 409, 423, 425})
+# What is wrong with this message and stays so. Others, 404 while somebody deploys or 403 while a token is renewed, may
+# pass.
+_PERMANENT = frozenset({400, 405, 406, 410, 411, 413, 414, 415, 422, 431})
 # A longer pause is not believed.
 _PAUSE_MOST_S = 3600.0
 _SHOWN_CHARS = 200
@@ -33,10 +35,11 @@ async def ask(request: HttpRequest, tools: Tools) -> HttpResponse:
     text = f"answered {status}{said(answer)}"
     if status in _HELD:
         raise Held(text, retry_after_s=retry_after(answer.headers.get("retry-after", "")))
-    if status in _AGAIN or status >= 500:
-        raise TransientError(text, retry_after_s=retry_after(answer.headers.get("retry-after", "")))
-    hint = "redirects are not followed; write the address it leads to" if 300 <= status < 400 else ""
-    raise PermanentError(text, hint=hint)
+    if 300 <= status < 400:
+        raise PermanentError(text, hint="redirects are not followed; write the address it leads to")
+    if status in _PERMANENT:
+        raise PermanentError(text)
+    raise TransientError(text, retry_after_s=retry_after(answer.headers.get("retry-after", "")))
 
 
 def said(answer: HttpResponse) -> str:

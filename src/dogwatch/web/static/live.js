@@ -62,8 +62,9 @@ function headline() {
 async function freshRows(rows) {
   for (let start = 0; start < rows.length; start += AT_ONCE) {
     const query = new URLSearchParams(rows.slice(start, start + AT_ONCE).map((one) => ["target", one.dataset.target]));
-    const answer = await fetch(`/fragments/rows?${query}`);
-    if (!answer.ok) return;
+    // A daemon that has just gone is told by the stream.
+    const answer = await fetch(`/fragments/rows?${query}`).catch(() => null);
+    if (!answer?.ok) return;
     const parsed = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const fresh of parsed.querySelectorAll(".row")) replaceRow(fresh);
   }
