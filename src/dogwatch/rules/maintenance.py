@@ -1,10 +1,10 @@
-"""Maintenance windows and freezes: one object, once or recurring, in a time zone."""
+"""Maintenance windows: once or recurring, in a time zone."""
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -15,15 +15,12 @@ from dogwatch.engine.schedules.plan import Faulty, Zones, build_plan, shared_zon
 from dogwatch.engine.schedules.spec import Blackout, ScheduleSpec
 from dogwatch.engine.schedules.timing import Windows
 
-Covered = Literal["notices", "schedules", "deployments"]
-
 
 class MaintenanceSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A time in which work is expected: `cron` with `duration`, or `from` and `to`.
 
-    targets: names with * and ?; match: labels; neither for everything. cron: when it begins. duration: how long it
-    lasts then. to: its end, written alike. time_zone: of all these. covers: notices: nothing opens an incident;
-    schedules, deployments: frozen. reason: why.
+    targets: names with * and ?; none for all. match: labels that they carry; none for all. cron: when it begins.
+    duration: how long it lasts then. to: its end, written alike. time_zone: of all these. reason: why.
     """
 
     name: str
@@ -36,7 +33,6 @@ class MaintenanceSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = msgspec.field(default="", name="from")
     to: str = ""
     time_zone: str = "UTC"
-    covers: tuple[Covered, ...] = ("notices",)
     reason: str = ""
 
 
@@ -66,9 +62,9 @@ class Calendar:
     def __init__(self, windows: Iterable[Maintenance] = ()) -> None:
         self.windows = tuple(windows)
 
-    def on(self, now_s: float, kind: Covered = "notices") -> tuple[Maintenance, ...]:
+    def on(self, now_s: float) -> tuple[Maintenance, ...]:
         """Return the windows that are on now."""
-        return tuple(one for one in self.windows if kind in one.spec.covers and one.end(now_s) is not None)
+        return tuple(one for one in self.windows if one.end(now_s) is not None)
 
 
 def build_maintenance(spec: MaintenanceSpec, zones: Zones) -> Maintenance:
@@ -106,7 +102,7 @@ def check_maintenance(specs: Sequence[MaintenanceSpec]) -> Iterator[Fault]:
 MAINTENANCE: Section[list[MaintenanceSpec]] = Section(
     key="maintenance",
     type=list[MaintenanceSpec],
-    doc="Windows in which work is expected: nobody is told, schedules and deployments may be frozen.",
+    doc="Windows in which work is expected: no incident opens, nobody is told.",
     default=list,
     check=check_maintenance,
 )

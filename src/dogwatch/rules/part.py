@@ -24,6 +24,7 @@ from dogwatch.engine.schedules.plan import shared_zones
 from dogwatch.engine.values import Page
 from dogwatch.errors import Conflict, NotFound, TransientError
 from dogwatch.rules import records
+from dogwatch.rules.backtest import Rehearsal, rehearse
 from dogwatch.rules.decider import Held
 from dogwatch.rules.desk import Setting
 from dogwatch.rules.driver import Moment, decide, moments
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 
 Spawn = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[Any]"]
 TURN_S = 0.5
+LONGEST_BACKTEST_S = 90 * 86_400.0
 HOUSEKEEPING_S = 3600.0
 _EVENTS = 100_000
 # What waits to be decided while the database refuses; beyond, the oldest ticks are given up, never alerts' ends.
@@ -100,6 +102,7 @@ class Incidents:
         self._heard: Subscription | None = None
         self._tasks: list[asyncio.Task[Any]] = []
         self._stale = True
+        self._rehearsing = asyncio.Lock()
         self._written_s = 0.0
         self.trouble = ""
         self.counts: Counter[str] = Counter()
@@ -302,6 +305,25 @@ class Incidents:
     def firing(self) -> Mapping[str, int]:
         """Return how many alerts of each rule are out."""
         return Counter(key[0] for key in self.watcher.out)
+
+    async def rehearse(self, *, since_s: float, specs: Sequence[RuleSpec] | None = None) -> Rehearsal:
+        """Return what rules would have done with what was recorded. specs: instead of those in force, checked.
+
+        Raises: Conflict while another one runs.
+        """
+        if self._rehearsing.locked():
+            raise Conflict("another backtest is running", hint="try again when it has ended")
+        async with self._rehearsing:
+            now_s = self._around.clock.now_s()
+            sight = Sight(self._around.targets())
+            sight.hosts = set(self._sight.hosts)
+            rules = tuple(map(compile_rule, specs)) if specs is not None else self.wanted.rules
+            setting = Setting(
+                policy=self.wanted.policy, topology=Topology(sight.nodes), calendar=Calendar(self.wanted.windows)
+            )
+            signals = await history(self._around.store, sight, since_s=now_s - since_s, until_s=now_s)
+            # Minutes of computing must not hold the event loop. It shares nothing with what runs live.
+            return await asyncio.to_thread(rehearse, setting, rules, signals, until_s=now_s, nodes=sight.nodes)
 
     async def _ask(self, order: Order, done: Done) -> None:
         answer = asyncio.get_running_loop().create_future()

@@ -54,11 +54,3 @@ CREATE TABLE incident_memory (
     version BIGINT NOT NULL,
     body TEXT NOT NULL
 );
-
--- Windows that came by command, beside those of the configuration.
-CREATE TABLE maintenance_windows (
-    name TEXT PRIMARY KEY,
-    created_s DOUBLE PRECISION NOT NULL,
-    created_by TEXT NOT NULL,
-    body TEXT NOT NULL
-);
