@@ -51,6 +51,11 @@ class Gauge:
         # Value → (length, whether ranked) of each window over it.
         self._windows: dict[str, dict[float, bool]] = {}
         self._read: set[str] = set()
+        # Rules by their source and one of the labels that they ask for: a thousand rules over ten thousand targets
+        # are ten million pairs, of which few meet.
+        self._places: dict[tuple[str, tuple[str, str] | None], list[int]] = {}
+        for at, rule in enumerate(self.rules):
+            self._places.setdefault((rule.source, next(iter(rule.spec.match.items()), None)), []).append(at)
         for rule in self.rules:
             for when in rule.whens:
                 self._read.update(when.newest.values())
@@ -89,7 +94,9 @@ class Gauge:
             self._know(Signal(source=source, target=target, time_s=now_s, values={}, labels=labels), None)
 
     def _know(self, signal: Signal, before: Seen | None) -> Seen:
-        rules = [rule for rule in self.rules if rule.takes(signal.source, signal.target, signal.labels)]
+        places = [(signal.source, item) for item in (None, *signal.labels.items())]
+        near = sorted(at for place in places for at in self._places.get(place, ()))
+        rules = [self.rules[at] for at in near if self.rules[at].takes(signal.source, signal.target, signal.labels)]
         seen = Seen(
             source=signal.source,
             target=signal.target,

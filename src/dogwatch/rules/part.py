@@ -102,6 +102,7 @@ class Incidents:
         self._heard: Subscription | None = None
         self._tasks: list[asyncio.Task[Any]] = []
         self._stale = True
+        self._begun = False
         self._rehearsing = asyncio.Lock()
         self._written_s = 0.0
         self.trouble = ""
@@ -215,7 +216,10 @@ class Incidents:
         before, self._stale = self.watcher, False
         names = {rule.name for rule in wanted.rules}
         self.watcher = Watcher(wanted.rules)
-        self.watcher.held = {key: held for key, held in kept.held.items() if key[0] in names}
+        # For how long conditions hold is written down now and then: in a reload what is in memory is newer.
+        held = before.held if self._begun else kept.held
+        self.watcher.held = {key: one for key, one in held.items() if key[0] in names}
+        self._begun = True
         self.watcher.out = {key: one.alert for key, one in kept.state.alerts.items() if one.active}
         # Edges that are not written down yet are not in what was kept.
         for moment in self._moments:
