@@ -81,6 +81,17 @@ async def test_a_restart_in_mid_incident_goes_on_with_the_same_state(watched: Wa
     assert watched.part.state.incidents == {}
 
 
+async def test_a_reload_keeps_how_long_a_condition_held(watched: Watched) -> None:
+    await watched.pass_time(5, db=0.1, shop=3.0)
+    await watched.pass_time(10, db=0.1, shop=3.0)
+    watched.part.put_in_force(watched.part.wanted)
+    await watched.pass_time(5, db=0.1, shop=3.0)
+    assert ("slow", "shop") not in watched.part.watcher.out
+    await watched.pass_time(5, db=0.1, shop=3.0)
+    # Twenty seconds from the first answer on, the reload among them.
+    assert ("slow", "shop") in watched.part.watcher.out
+
+
 def _windows(part: Incidents) -> dict[str, list[float | None]]:
     return {
         seen.target: [window.avg() for _key, window in sorted(seen.windows.items())]
