@@ -57,6 +57,11 @@ from dogwatch.probes.probe import ProbeEnv
 from dogwatch.probes.spec import probes_section
 from dogwatch.probes.view import WatchView
 from dogwatch.probes.watch import Watch
+from dogwatch.rules.escalation import incidents_section
+from dogwatch.rules.maintenance import MAINTENANCE
+from dogwatch.rules.part import Around, Incidents
+from dogwatch.rules.spec import rules_section
+from dogwatch.rules.tables import incident_tables
 from dogwatch.store.database import Database, Tables
 from dogwatch.store.limits import STORE
 from dogwatch.store.part import StorePart
@@ -73,6 +78,8 @@ PROBES_SECTION = probes_section(PROBES)
 ACTIONS: Registry[Action] = Registry("action", *ENGINE_ACTIONS, NotifyAction, SshAction)
 JOBS = jobs_section(ACTIONS)
 SCHEDULES = schedules_section(JOBS, parameter_mistakes)
+INCIDENTS = incidents_section(NOTIFY)
+RULES = rules_section(NOTIFY, INCIDENTS)
 # What the features offer to the configuration; the daemon adds its own.
 SECTIONS: tuple[Section[Any], ...] = (
     PROBES_SECTION,
@@ -83,6 +90,9 @@ SECTIONS: tuple[Section[Any], ...] = (
     SCHEDULES,
     HOOKS,
     NOTIFY,
+    RULES,
+    INCIDENTS,
+    MAINTENANCE,
     ENGINE,
     STORE,
     DATABASE,
@@ -93,7 +103,7 @@ SECTIONS: tuple[Section[Any], ...] = (
 
 def state_tables() -> tuple[Tables, ...]:
     """Return the tables of every layer that has any in the state database."""
-    return (access_tables(), engine_tables(), schedule_tables(), notify_tables(), webhook_tables())
+    return (access_tables(), engine_tables(), schedule_tables(), notify_tables(), webhook_tables(), incident_tables())
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +141,7 @@ class Services(msgspec.Struct, kw_only=True):
     hooks: HooksView | None = None
     outbox: Outbox | None = None
     schedules: Schedules | None = None
+    incidents: Incidents | None = None
 
 
 class App:
@@ -175,6 +186,19 @@ class App:
         )
         self.schedules = Scheduler(database, self.engine.runs, clock=clock, section=SCHEDULES, spawn=spawn)
         self.hooks = Hooks(database, self.engine.runs, clock=clock, spawn=spawn, jobs=JOBS)
+        self.incidents = Incidents(
+            Around(
+                database=database,
+                clock=clock,
+                bus=bus,
+                store=store,
+                spawn=spawn,
+                enqueue=self.notify.enqueue,
+                targets=self.watch.targets,
+                rules=RULES,
+                incidents=INCIDENTS,
+            )
+        )
         # In the order in which they start; they stop the other way round.
         self.parts: tuple[Part, ...] = (
             StorePart(store, store_path),
@@ -188,6 +212,7 @@ class App:
             self.self_watch,
             self.hosts,
             self.blackbox,
+            self.incidents,
             self.watch,
         )
         self._register_gauges()
@@ -221,6 +246,7 @@ class App:
             schedules=Schedules(self.schedules, self.database, self.engine.runs),
             hooks=self.hooks,
             outbox=self.notify,
+            incidents=self.incidents,
         )
 
     def _metrics(self, reload: Reloader) -> Iterable[Family]:
@@ -235,6 +261,7 @@ class App:
         yield from self.schedules.metrics()
         yield from self.notify.metrics()
         yield from self.hooks.metrics()
+        yield from self.incidents.metrics()
         yield from self.self_watch.metrics()
         yield from reload.families()
         yield Family(

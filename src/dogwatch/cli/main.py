@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "schedule": ("dogwatch.cli.schedule", "schedule", "List schedules, tell when they fire, pause and run them."),
     "hook": ("dogwatch.cli.hook", "hook", "Show webhooks that came in, and take them again."),
     "notify": ("dogwatch.cli.notify", "notify", "Show destinations and messages, test them, send again."),
+    "incident": ("dogwatch.cli.incident", "incident", "List incidents, acknowledge, silence, comment, resolve."),
+    "rule": ("dogwatch.cli.rule", "rule", "List and check rules; try them on recorded history."),
     "worker": ("dogwatch.cli.worker", "worker", "List and drain workers; run one on this machine."),
     "config": ("dogwatch.cli.up", "config", "Check the configuration, show it, print its schema."),
     "reload": ("dogwatch.cli.reload", "reload", "Reload the configuration, see how reloads ended."),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dogwatch.web.api.access import ACCESS_HANDLERS
 from dogwatch.web.api.hooks import HOOK_API_HANDLERS
 from dogwatch.web.api.hosts import HOST_HANDLERS
+from dogwatch.web.api.incidents import INCIDENT_HANDLERS
 from dogwatch.web.api.jobs import JOB_HANDLERS
 from dogwatch.web.api.notify import NOTIFY_HANDLERS
 from dogwatch.web.api.program import PROGRAM_HANDLERS
@@ -26,5 +27,6 @@ HANDLERS = (
     *PROGRAM_HANDLERS,
     *HOOK_API_HANDLERS,
     *NOTIFY_HANDLERS,
+    *INCIDENT_HANDLERS,
     *ACCESS_HANDLERS,
 )

@@ -1,0 +1,142 @@
+"""What rules would have done with recorded signals: the deciders that run live, with the times of the signals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from dogwatch.core.values import Signal
+from dogwatch.rules.desk import Setting
+from dogwatch.rules.driver import Moment, decide, moments
+from dogwatch.rules.incident import Decisions, Incident, Note, Notice, State
+from dogwatch.rules.spec import Rule
+from dogwatch.rules.topology import Node
+from dogwatch.rules.watcher import Watcher
+
+# Signals that are decided together; what is kept between is the state alone.
+_BATCH = 10_000
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """A notice that would have gone out."""
+
+    time_s: float
+    notice: Notice
+
+
+class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
+    """What would have happened. incidents: in the order of their numbers; those at the end may be open still.
+
+    fired: alerts by rule. suppressed: alerts that were told of as a part of another's incident only.
+    """
+
+    since_s: float
+    until_s: float
+    signals: int
+    incidents: Sequence[Incident]
+    notes: Sequence[Note]
+    notices: Sequence[Told]
+    fired: dict[str, int]
+    suppressed: int
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """Between two rehearsals of the same signals, by (rule, cause). later_s: how much later the second one opened."""
+
+    only_first: Sequence[Incident]
+    only_second: Sequence[Incident]
+    later_s: dict[str, float]
+    notices: int
+
+
+def rehearse(
+    setting: Setting,
+    rules: Sequence[Rule],
+    signals: Sequence[Signal],
+    *,
+    until_s: float,
+    nodes: Sequence[Node] = (),
+) -> Rehearsal:
+    """Return what would have happened. signals: by time. nodes: what is known to be watched from the start."""
+    watcher = Watcher(rules)
+    since_s = signals[0].time_s if signals else until_s
+    for node in nodes:
+        watcher.know("probe", node.name, node.labels, since_s)
+    state = State()
+    kept = _Kept()
+    for at in range(0, max(len(signals), 1), _BATCH):
+        part = signals[at : at + _BATCH]
+        last = at + _BATCH >= len(signals)
+        seen = list(moments(watcher, part, until_s if last else part[-1].time_s))
+        for group in _groups(seen):
+            state, decisions = decide(setting, state, group)
+            kept.take(decisions, state, group[-1].time_s)
+    return Rehearsal(
+        since_s=since_s,
+        until_s=until_s,
+        signals=len(signals),
+        incidents=[kept.incidents[number] for number in sorted(kept.incidents)],
+        notes=kept.notes,
+        notices=kept.notices,
+        fired=dict(sorted(kept.fired.items())),
+        suppressed=sum(note.kind == "joined" for note in kept.notes),
+    )
+
+
+class _Kept:
+    def __init__(self) -> None:
+        self.incidents: dict[int, Incident] = {}
+        self.notes: list[Note] = []
+        self.notices: list[Told] = []
+        self.fired: Counter[str] = Counter()
+
+    def take(self, decisions: Decisions, state: State, now_s: float) -> None:
+        for incident in (*state.incidents.values(), *decisions.ended):
+            self.incidents[incident.number] = incident
+        self.notes += decisions.notes
+        self.notices += (Told(time_s=now_s, notice=notice) for notice in decisions.notices)
+        self.fired.update(note.rule for note in decisions.notes if note.kind in ("opened", "joined"))
+
+
+def _groups(seen: Sequence[Moment]) -> Iterator[list[Moment]]:
+    """Return what happened at one time together."""
+    group: list[Moment] = []
+    for moment in seen:
+        if group and moment.time_s != group[0].time_s:
+            yield group
+            group = []
+        group.append(moment)
+    if group:
+        yield group
+
+
+def compare(first: Rehearsal, second: Rehearsal) -> Difference:
+    """Return what the second one's rules would have done otherwise. Incidents are the same where rule, cause and time
+    agree: of one (rule, cause) those that overlap.
+    """
+    matched: dict[int, Incident] = {}
+    used: set[int] = set()
+    for one in first.incidents:
+        for other in second.incidents:
+            same = (one.rule, one.root) == (other.rule, other.root) and other.number not in used
+            if same and _overlap(one, other, first.until_s):
+                matched[one.number] = other
+                used.add(other.number)
+                break
+    return Difference(
+        only_first=[one for one in first.incidents if one.number not in matched],
+        only_second=[one for one in second.incidents if one.number not in used],
+        later_s={
+            f"#{one.number} {one.root}": matched[one.number].opened_s - one.opened_s
+            for one in first.incidents
+            if one.number in matched and matched[one.number].opened_s != one.opened_s
+        },
+        notices=len(second.notices) - len(first.notices),
+    )
+
+
+def _overlap(one: Incident, other: Incident, until_s: float) -> bool:
+    ends = (one.ended_s or until_s, other.ended_s or until_s)
+    return one.began_s <= ends[1] and other.began_s <= ends[0]

@@ -1,0 +1,168 @@
+"""What conditions of rules say of targets now: signals in, answers out. It reads no clock and does no I/O.
+
+All that it holds follows from signals, so that it is filled again after a restart from what history keeps.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from dogwatch.core.values import Signal, Value
+from dogwatch.expressions.formula import ConditionFailure
+from dogwatch.rules.decider import Truth
+from dogwatch.rules.spec import Rule
+from dogwatch.rules.when import When
+from dogwatch.rules.windows import Window
+
+_EVIDENCE_CHARS = 500
+
+
+class Seen(msgspec.Struct, kw_only=True):
+    """What is known of one target. rules: those that look at it. windows: by name of the value and length."""
+
+    source: str
+    target: str
+    labels: Mapping[str, str]
+    rules: Sequence[Rule]
+    newest: dict[str, Value]
+    windows: dict[tuple[str, float], Window]
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """evidence: the condition with the values that it read, where it holds."""
+
+    truth: Truth
+    evidence: str = ""
+
+
+_UNKNOWN = Answer(Truth.UNKNOWN)
+
+
+class Gauge:
+    """Values of targets, newest and over time, as far as some rule reads them."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.rules = tuple(rule for rule in rules if rule.spec.enabled)
+        self.seen: dict[tuple[str, str], Seen] = {}
+        # Value → (length, whether ranked) of each window over it.
+        self._windows: dict[str, dict[float, bool]] = {}
+        self._read: set[str] = set()
+        # Rules by their source and one of the labels that they ask for: a thousand rules over ten thousand targets
+        # are ten million pairs, of which few meet.
+        self._places: dict[tuple[str, tuple[str, str] | None], list[int]] = {}
+        for at, rule in enumerate(self.rules):
+            self._places.setdefault((rule.source, next(iter(rule.spec.match.items()), None)), []).append(at)
+        for rule in self.rules:
+            for when in rule.whens:
+                self._read.update(when.newest.values())
+                for over in when.over.values():
+                    lengths = self._windows.setdefault(over.path, {})
+                    lengths[over.length_s] = lengths.get(over.length_s, False) or over.function == "quantile"
+
+    @property
+    def longest_s(self) -> float:
+        """How far back signals must go for every window to be full."""
+        return max((length for lengths in self._windows.values() for length in lengths), default=0.0)
+
+    @property
+    def dropped(self) -> int:
+        return sum(window.dropped for seen in self.seen.values() for window in seen.windows.values())
+
+    def take(self, signal: Signal) -> Seen:
+        """Take a signal in, and return its target."""
+        key = (signal.source, signal.target)
+        seen = self.seen.get(key)
+        if seen is None or seen.labels != signal.labels:
+            seen = self._know(signal, seen)
+        for name, value in signal.values.items():
+            if name in self._read:
+                seen.newest[name] = value
+            for length_s, ranked in self._windows.get(name, {}).items():
+                window = seen.windows.get((name, length_s))
+                if window is None:
+                    window = seen.windows[name, length_s] = Window(length_s, ranked=ranked)
+                window.add(signal.time_s, _number(value))
+        return seen
+
+    def know(self, source: str, target: str, labels: Mapping[str, str], now_s: float) -> None:
+        """Know of a target that may have said nothing yet, so that `absent` can speak of it."""
+        if (source, target) not in self.seen:
+            self._know(Signal(source=source, target=target, time_s=now_s, values={}, labels=labels), None)
+
+    def _know(self, signal: Signal, before: Seen | None) -> Seen:
+        places = [(signal.source, item) for item in (None, *signal.labels.items())]
+        near = sorted(at for place in places for at in self._places.get(place, ()))
+        rules = [self.rules[at] for at in near if self.rules[at].takes(signal.source, signal.target, signal.labels)]
+        seen = Seen(
+            source=signal.source,
+            target=signal.target,
+            labels=signal.labels,
+            rules=rules,
+            newest=before.newest if before else {},
+            windows=before.windows if before else {},
+        )
+        self.seen[signal.source, signal.target] = seen
+        return seen
+
+    def forget(self, keep: Iterable[tuple[str, str]]) -> None:
+        """Forget every target but these."""
+        kept = set(keep)
+        self.seen = {key: seen for key, seen in self.seen.items() if key in kept}
+
+    def answer(self, rule: Rule, seen: Seen, now_s: float, *, firing: bool) -> Answer:
+        """Return whether the rule's condition holds. firing: its alert is out: `resolve` says whether it still is."""
+        if firing and rule.resolve is not None:
+            ends = self._ask(rule.resolve, seen, now_s)
+            opposite = {Truth.YES: Truth.NO, Truth.NO: Truth.YES, Truth.UNKNOWN: Truth.UNKNOWN}
+            return Answer(opposite[ends.truth])
+        return self._ask(rule.when, seen, now_s)
+
+    def _ask(self, when: When, seen: Seen, now_s: float) -> Answer:
+        values = self._values(when, seen, now_s)
+        try:
+            if not when.condition.test(values):
+                return Answer(Truth.NO)
+            return Answer(Truth.YES, when.condition.holds(values)[:_EVIDENCE_CHARS])
+        except ConditionFailure:
+            # A value that is not there, or a number that cannot be divided by: nothing is known.
+            return _UNKNOWN
+
+    def _values(self, when: When, seen: Seen, now_s: float) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for variable, path in when.newest.items():
+            value = self._of(path, seen).newest.get(path) if path else None
+            if value is not None:
+                values[variable] = value
+        for variable, over in when.over.items():
+            window = self._of(over.path, seen).windows.get((over.path, over.length_s))
+            if window is None:
+                if over.function == "absent":
+                    values[variable] = True
+                elif over.function == "count":
+                    values[variable] = 0
+                continue
+            window.move(now_s)
+            value = over.answer(window)
+            if value is not None:
+                values[variable] = value
+        return values
+
+    def _of(self, path: str, seen: Seen) -> Seen:
+        """Return whose value it is: a probe reads values of the host that its label `host` names."""
+        if seen.source == "probe" and path.startswith("host."):
+            return self.seen.get(("host", seen.labels.get("host", "")), _NOBODY)
+        return seen
+
+
+_NOBODY = Seen(source="", target="", labels={}, rules=(), newest={}, windows={})
+
+
+def _number(value: Value) -> float:
+    if isinstance(value, str):
+        # Only count, absent and changes look at texts: any number that differs where texts differ will do.
+        return float(zlib.crc32(value.encode()))
+    return float("nan") if value is None else float(value)

@@ -1,0 +1,387 @@
+"""The part that hears of all that is observed, drives rules and incidents, and writes every step down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import msgspec
+
+from dogwatch.access.actor import Actor
+from dogwatch.config.part import Configuration, Prepared
+from dogwatch.config.section import Section
+from dogwatch.core.bus import Bus, Subscription
+from dogwatch.core.clock import Clock
+from dogwatch.core.deadline import cancel_and_wait
+from dogwatch.core.metrics import Family, series
+from dogwatch.core.values import Event
+from dogwatch.engine.schedules.plan import shared_zones
+from dogwatch.engine.values import Page
+from dogwatch.errors import Conflict, NotFound, TransientError
+from dogwatch.rules import records
+from dogwatch.rules.backtest import Rehearsal, rehearse
+from dogwatch.rules.decider import Held
+from dogwatch.rules.desk import Setting
+from dogwatch.rules.driver import Moment, decide, moments
+from dogwatch.rules.escalation import IncidentOptions, Policy
+from dogwatch.rules.incident import Decisions, Incident, Note, Order, Silence, State
+from dogwatch.rules.maintenance import MAINTENANCE, Calendar, Maintenance, build_maintenance
+from dogwatch.rules.records import Change, Done, Enqueue
+from dogwatch.rules.sight import TOPICS, Known, Sight, history
+from dogwatch.rules.spec import Rule, RuleSpec, compile_rule
+from dogwatch.rules.topology import Topology
+from dogwatch.rules.watcher import Key, Watcher
+from dogwatch.store.database import Database
+from dogwatch.store.protocol import Store
+
+log = logging.getLogger(__name__)
+
+Spawn = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[Any]"]
+TURN_S = 0.5
+LONGEST_BACKTEST_S = 90 * 86_400.0
+HOUSEKEEPING_S = 3600.0
+_EVENTS = 100_000
+# What waits to be decided while the database refuses; beyond, the oldest ticks are given up, never alerts' ends.
+_MOST_MOMENTS = 10_000
+# How long conditions hold changes all the time; it is written down this often, and with all else that is.
+_HELD_EVERY_S = 60.0
+
+
+class Around(msgspec.Struct, frozen=True, kw_only=True):
+    """What the part is given. targets: what is watched now. enqueue: puts a message in the outbox."""
+
+    database: Database
+    clock: Clock
+    bus: Bus
+    store: Store
+    spawn: Spawn
+    enqueue: Enqueue
+    targets: Callable[[], Iterable[Known]]
+    rules: Section[list[RuleSpec]]
+    incidents: Section[IncidentOptions]
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A configuration, compiled."""
+
+    rules: tuple[Rule, ...]
+    policy: Policy
+    windows: tuple[Maintenance, ...]
+
+
+class _Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A person's order on its way, and where its end is awaited."""
+
+    order: Order
+    done: Done
+    answer: asyncio.Future[None]
+
+
+class Incidents:
+    """Implements config.part.Part and rules.view.IncidentsView."""
+
+    name = "incidents"
+
+    def __init__(self, around: Around) -> None:
+        self._around = around
+        self.wanted = Wanted(rules=(), policy=Policy(), windows=())
+        self.watcher = Watcher(())
+        self.state = State()
+        self._version: int | None = None
+        self._held: Mapping[Key, Held] = {}
+        self._sight = Sight(())
+        self._setting = Setting(policy=Policy(), topology=Topology(), calendar=Calendar())
+        self._moments: list[Moment] = []
+        self._asked: list[_Asked] = []
+        self._stack = ExitStack()
+        self._heard: Subscription | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._stale = True
+        self._begun = False
+        self._rehearsing = asyncio.Lock()
+        self._written_s = 0.0
+        self.trouble = ""
+        self.counts: Counter[str] = Counter()
+
+    # -- Part -----------------------------------------------------------------------------------------------------
+
+    def prepare(self, configuration: Configuration) -> Prepared:
+        zones = shared_zones()
+        wanted = Wanted(
+            rules=tuple(compile_rule(spec) for spec in configuration.get(self._around.rules)),
+            policy=Policy(configuration.get(self._around.incidents)),
+            windows=tuple(build_maintenance(spec, zones) for spec in configuration.get(MAINTENANCE)),
+        )
+        return _Prepared(self, wanted)
+
+    def put_in_force(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        # What is watched changes in the same reload, perhaps after this: looked at in the next turn.
+        self._stale = True
+        if self._heard is None:
+            self._heard = self._stack.enter_context(self._around.bus.subscribe(*TOPICS, capacity=_EVENTS))
+        if not self._tasks:
+            self._tasks = [self._around.spawn("incidents", self._run())]
+
+    async def stop(self) -> None:
+        await cancel_and_wait(self._tasks)
+        self._tasks = []
+        self._stack.close()
+        self._heard = None
+        for asked in self._asked:
+            if not asked.answer.done():
+                asked.answer.set_exception(TransientError("Dogwatch is stopping"))
+        self._asked = []
+
+    # -- The loop -------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        clock = self._around.clock
+        cleaned_s = clock.monotonic_s()
+        while True:
+            try:
+                await self.turn()
+                if clock.monotonic_s() - cleaned_s >= HOUSEKEEPING_S:
+                    cleaned_s = clock.monotonic_s()
+                    await self._purge(clock.now_s() - self.wanted.policy.options.keep)
+            except (Conflict, TransientError) as error:
+                self._note_trouble(str(error))
+            await asyncio.sleep(TURN_S)
+
+    async def _purge(self, before_s: float) -> None:
+        await self._around.database.write(lambda tx: records.purge(tx, before_s))
+
+    async def turn(self) -> Decisions:
+        """Take in what was heard, decide, and write it down. What cannot be written is decided again the next time.
+
+        Raises: TransientError where the database refuses, Conflict where another process writes; nothing is lost then.
+        """
+        if self._stale or self._version is None:
+            await self._begin()
+        now_s = self._around.clock.now_s()
+        events: Sequence[Event] = self._heard.take() if self._heard is not None else ()
+        self._moments += moments(self.watcher, self._sight.signals(events), now_s)
+        if len(self._moments) > _MOST_MOMENTS:
+            self._moments = [moment for moment in self._moments if moment.edges]
+        return await self._write(now_s)
+
+    async def _write(self, now_s: float) -> Decisions:
+        seen, asked = list(self._moments), list(self._asked)
+        after, decisions = decide(self._setting, self.state, seen, [one.order for one in asked], now_s=now_s)
+        held = dict(self.watcher.held)
+        waits = now_s - self._written_s < _HELD_EVERY_S or held == self._held
+        if not asked and waits and not _matters(self.state, after, decisions, self._held, held):
+            self.state = after
+            self._moments = []
+            return decisions
+        change = Change(
+            before=self.state,
+            after=after,
+            held_before=self._held,
+            held_after=held,
+            decisions=decisions,
+            version=self._version or 0,
+        )
+        done, enqueue = [one.done for one in asked], self._around.enqueue
+        try:
+            self._version = await self._around.database.write(lambda tx: records.save(tx, change, done, enqueue))
+        except (Conflict, TransientError):
+            # Whether it is on disk is not known: what is there decides how it goes on.
+            self._version = None
+            raise
+        self.state, self._held, self.trouble, self._written_s = after, held, "", now_s
+        self._moments = []
+        self._asked = [one for one in self._asked if one not in asked]
+        for one in asked:
+            if not one.answer.done():
+                one.answer.set_result(None)
+        self._count(decisions)
+        return decisions
+
+    async def _begin(self) -> None:
+        """Read what is remembered, and fill the rules' windows from history."""
+        around = self._around
+        kept = await around.database.read(records.load)
+        self._sight = Sight(around.targets())
+        self.state, self._version, self._held = kept.state, kept.version, kept.held
+        wanted = self.wanted
+        self._setting = Setting(
+            policy=wanted.policy, topology=Topology(self._sight.nodes), calendar=Calendar(wanted.windows)
+        )
+        before, self._stale = self.watcher, False
+        names = {rule.name for rule in wanted.rules}
+        self.watcher = Watcher(wanted.rules)
+        # For how long conditions hold is written down now and then: in a reload what is in memory is newer.
+        held = before.held if self._begun else kept.held
+        self.watcher.held = {key: one for key, one in held.items() if key[0] in names}
+        self._begun = True
+        self.watcher.out = {key: one.alert for key, one in kept.state.alerts.items() if one.active}
+        # Edges that are not written down yet are not in what was kept.
+        for moment in self._moments:
+            for edge in moment.edges:
+                self.watcher.out.pop(edge.alert.key, None)
+                if edge.fired:
+                    self.watcher.out[edge.alert.key] = edge.alert
+        # Hosts tell of themselves: until they have, those with alerts are known from these.
+        of_hosts = {rule.name for rule in wanted.rules if rule.source == "host"}
+        self._sight.hosts = {target for source, target in before.gauge.seen if source == "host"} | {
+            target for key, alert in self.watcher.out.items() if key[0] in of_hosts for target in alert.targets
+        }
+        await self._fill()
+
+    async def _fill(self) -> None:
+        now_s, watcher = self._around.clock.now_s(), self.watcher
+        for name, labels in self._sight.labels.items():
+            watcher.know("probe", name, labels, now_s)
+        longest_s = watcher.gauge.longest_s
+        if longest_s:
+            past = await history(self._around.store, self._sight, since_s=now_s - longest_s, until_s=now_s)
+            for signal in past:
+                watcher.gauge.take(signal)
+        keep = [("probe", name) for name in self._sight.labels] + [("host", name) for name in self._sight.hosts]
+        gone = tuple(watcher.forget(keep, now_s))
+        if gone:
+            self._moments.append(Moment(time_s=now_s, edges=gone))
+
+    def _note_trouble(self, text: str) -> None:
+        if text != self.trouble:
+            log.warning("incidents cannot be written down: %s", text)
+        self.trouble = text
+
+    def _count(self, decisions: Decisions) -> None:
+        for note in decisions.notes:
+            self.counts[note.kind] += 1
+        self.counts["notices"] += len(decisions.notices)
+        if decisions.notes and self._around.bus.wanted("incident"):
+            for note in decisions.notes:
+                self._around.bus.publish(Event(topic="incident", time_s=note.time_s, data=note))
+
+    # -- IncidentsView --------------------------------------------------------------------------------------------
+
+    async def find(self, *, state: str = "", limit: int = 50, before: int | None = None) -> Page[Incident]:
+        return await self._around.database.read(lambda tx: records.find(tx, state=state, limit=limit, before=before))
+
+    async def show(self, number: int) -> Incident:
+        return await self._around.database.read(lambda tx: records.show(tx, number))
+
+    async def timeline(self, number: int) -> Sequence[Note]:
+        return await self._around.database.read(lambda tx: records.timeline(tx, number))
+
+    async def order(self, number: int, verb: str, actor: Actor, *, text: str = "") -> Incident:
+        """Carry out ack, unack, comment or resolve, and return the incident. Raises: NotFound, Conflict."""
+        incident = await self.show(number)
+        if incident.ended_s is not None:
+            raise Conflict(f"incident #{number} is over: {incident.state}")
+        order = Order(verb=verb, actor=str(actor), number=number, text=text)
+        done = Done(actor=actor, verb="change", name=f"#{number}", reason=f"{verb}: {text}", labels=incident.labels)
+        await self._ask(order, done)
+        return await self.show(number)
+
+    async def silence(self, wanted: Silence, actor: Actor) -> Silence:
+        """Keep a silence until its time. Raises: NotFound for an incident that is not there."""
+        labels = (await self.show(wanted.number)).labels if wanted.number else {}
+        silence = msgspec.structs.replace(wanted, silence_id=f"sil_{secrets.token_hex(6)}", by=str(actor))
+        order = Order(verb="silence", actor=str(actor), silence=silence)
+        done = Done(
+            actor=actor, verb="create", name=silence.silence_id, reason=f"silence: {silence.reason}", labels=labels
+        )
+        await self._ask(order, done)
+        return silence
+
+    async def unsilence(self, silence_id: str, actor: Actor) -> None:
+        """Raises: NotFound."""
+        if silence_id not in self.state.silences:
+            raise NotFound(f"no silence '{silence_id}'")
+        order = Order(verb="unsilence", actor=str(actor), text=silence_id)
+        await self._ask(order, Done(actor=actor, verb="delete", name=silence_id, reason="unsilence"))
+
+    def silences(self) -> Sequence[Silence]:
+        return list(self.state.silences.values())
+
+    def rules(self) -> Sequence[Rule]:
+        return self.wanted.rules
+
+    def firing(self) -> Mapping[str, int]:
+        """Return how many alerts of each rule are out."""
+        return Counter(key[0] for key in self.watcher.out)
+
+    async def rehearse(self, *, since_s: float, specs: Sequence[RuleSpec] | None = None) -> Rehearsal:
+        """Return what rules would have done with what was recorded. specs: instead of those in force, checked.
+
+        Raises: Conflict while another one runs.
+        """
+        if self._rehearsing.locked():
+            raise Conflict("another backtest is running", hint="try again when it has ended")
+        async with self._rehearsing:
+            now_s = self._around.clock.now_s()
+            sight = Sight(self._around.targets())
+            sight.hosts = set(self._sight.hosts)
+            rules = tuple(map(compile_rule, specs)) if specs is not None else self.wanted.rules
+            setting = Setting(
+                policy=self.wanted.policy, topology=Topology(sight.nodes), calendar=Calendar(self.wanted.windows)
+            )
+            signals = await history(self._around.store, sight, since_s=now_s - since_s, until_s=now_s)
+            # Minutes of computing must not hold the event loop. It shares nothing with what runs live.
+            return await asyncio.to_thread(rehearse, setting, rules, signals, until_s=now_s, nodes=sight.nodes)
+
+    async def _ask(self, order: Order, done: Done) -> None:
+        answer = asyncio.get_running_loop().create_future()
+        asked = _Asked(order=order, done=done, answer=answer)
+        self._asked.append(asked)
+        try:
+            await answer
+        finally:
+            if asked in self._asked:
+                self._asked.remove(asked)
+
+    # -- Own metrics ----------------------------------------------------------------------------------------------
+
+    def metrics(self) -> Iterable[Family]:
+        held = Counter(incident.state for incident in self.state.incidents.values())
+        name = "dogwatch_incidents_open"
+        yield Family(name, "gauge", "Incidents that are not over.", [(series(name, {}), float(held.total()))])
+        name = "dogwatch_alerts_firing"
+        yield Family(name, "gauge", "Rules that hold, by target.", [(series(name, {}), float(len(self.watcher.out)))])
+        name = "dogwatch_incident_notices_total"
+        told = float(self.counts["notices"])
+        yield Family(name, "counter", "Notices of incidents put in the outbox.", [(series(name, {}), told)])
+        name = "dogwatch_rule_samples_dropped_total"
+        lost = float(self.watcher.gauge.dropped + (self._heard.dropped if self._heard else 0))
+        yield Family(name, "counter", "Samples and events that rules did not see.", [(series(name, {}), lost)])
+
+
+def _matters(
+    before: State, after: State, decisions: Decisions, held_before: Mapping[Key, Held], held: Mapping[Key, Held]
+) -> bool:
+    """Return whether there is anything to write down: the clock alone is not."""
+    if decisions.notes or decisions.notices or decisions.ended:
+        return True
+    same = after.alerts == before.alerts and after.incidents == before.incidents and after.queue == before.queue
+    if not same or after.silences != before.silences:
+        return True
+    # How long a condition holds changes with every answer: what began, fired or ended is enough.
+    return {key: one.firing for key, one in held.items()} != {key: one.firing for key, one in held_before.items()}
+
+
+class _Prepared:
+    """A configuration that is compiled, but not in force."""
+
+    def __init__(self, part: Incidents, wanted: Wanted) -> None:
+        self._part, self._wanted = part, wanted
+
+    async def start(self) -> None:
+        """Nothing: what is remembered is read in the first turn."""
+
+    def swap(self) -> None:
+        self._part.put_in_force(self._wanted)
+
+    async def finish(self) -> None:
+        """Nothing is left of what was in force before."""
+
+    async def discard(self) -> None:
+        """Nothing was begun."""

@@ -1,0 +1,196 @@
+"""The `rules` section: conditions over what the watch sees, and what follows when they hold."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from dogwatch.config.section import Fault, Section
+from dogwatch.core.component import nearest
+from dogwatch.core.units import Expression, Seconds
+from dogwatch.expressions.cel_syntax import ConditionError
+from dogwatch.notify.message import Severity
+from dogwatch.rules.when import When, compile_when
+
+MAX_NAME_CHARS = 100
+MAX_GROUP_LABELS = 10
+# What the thresholds of probes are called where they stand beside rules.
+DOWN_RULE = "target-down"
+
+
+class RuleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One rule: while `when` holds for a target, an incident is open.
+
+    when: a CEL condition over the newest values of a target, and over time: `avg(host.cpu_ratio, "5m") > 0.9`.
+    for: how long it must hold. targets: names with * and ?, of the targets that it looks at; none for all that have
+    its values. match: labels that they carry. by: labels; targets of the same values are one, with one incident.
+    at_least: how many of them must hold, for a quorum: a number, or a share such as 50%. resolve: the condition that
+    ends it; default: that `when` no longer holds. keep_firing: how long it goes on after it ended. missing: what
+    targets without values mean: keep what was, or clear it. severity: info, warning, error or critical. labels: of
+    its incidents, beside those of the target. summary: one line for people; default: the condition with its values.
+    notify: names of destinations; default: those of `incidents`. escalation: the name of one of `incidents`. enabled:
+    false keeps a rule without effect.
+    """
+
+    name: str
+    when: Expression
+    for_: Annotated[Seconds, Meta(description="How long the condition must hold.")] = msgspec.field(
+        default=0.0, name="for"
+    )
+    targets: tuple[str, ...] = ()
+    match: Mapping[str, str] = {}
+    by: tuple[str, ...] = ()
+    at_least: int | str = 1
+    resolve: Expression | None = None
+    keep_firing: Seconds = 0.0
+    missing: Literal["keep", "clear"] = "keep"
+    severity: Severity = "warning"
+    labels: Mapping[str, str] = {}
+    summary: str = ""
+    notify: tuple[str, ...] = ()
+    escalation: str = ""
+    enabled: bool = True
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule ready to be asked. source: "probe" or "host", whose targets it looks at. quorum, share: one of both."""
+
+    spec: RuleSpec
+    when: When
+    resolve: When | None
+    source: str
+    quorum: int = 1
+    share: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    def takes(self, source: str, target: str, labels: Mapping[str, str]) -> bool:
+        """Return whether it looks at a target."""
+        spec = self.spec
+        if source != self.source or any(labels.get(key) != value for key, value in spec.match.items()):
+            return False
+        return not spec.targets or any(fnmatch.fnmatchcase(target, pattern) for pattern in spec.targets)
+
+    def group(self, target: str, labels: Mapping[str, str]) -> str:
+        """Return what of its incidents the target belongs to: itself, or the values of the labels."""
+        by = self.spec.by
+        return ",".join(f"{name}={labels.get(name, '')}" for name in by) if by else target
+
+    def wanted(self, known: int) -> int:
+        """Return how many of so many known targets must hold."""
+        return max(1, -int(-known * self.share // 1)) if self.share else self.quorum
+
+    @property
+    def whens(self) -> tuple[When, ...]:
+        return (self.when,) if self.resolve is None else (self.when, self.resolve)
+
+
+def compile_rule(spec: RuleSpec) -> Rule:
+    """Raises: ConditionError, ValueError (at_least)."""
+    when = compile_when(spec.when)
+    resolve = compile_when(spec.resolve) if spec.resolve is not None else None
+    quorum, share = at_least(spec.at_least)
+    return Rule(
+        spec=spec, when=when, resolve=resolve, source="probe" if reads(when, "probe.") else "host",
+        quorum=quorum, share=share,
+    )  # fmt: skip
+
+
+def reads(when: When, prefix: str) -> bool:
+    paths = [*when.newest.values(), *(over.path for over in when.over.values())]
+    return any(path.startswith(prefix) for path in paths)
+
+
+def at_least(value: int | str) -> tuple[int, float]:
+    """Return a number and a share, one of which is meant. Raises: ValueError."""
+    if isinstance(value, int):
+        if value < 1:
+            raise ValueError("must be 1 or more, or a share such as 50%")
+        return value, 0.0
+    digits = value.strip().removesuffix("%")
+    try:
+        share = float(digits) / 100
+    except ValueError:
+        share = 0.0
+    if not value.strip().endswith("%") or not 0 < share <= 1:
+        raise ValueError(f"'{value}' is neither a number nor a share from 0% to 100%")
+    return 1, share
+
+
+def check_rules(specs: Sequence[RuleSpec]) -> Iterator[Fault]:
+    """Find every mistake that types cannot say, in the order of the rules."""
+    names: dict[str, int] = {}
+    for at, spec in enumerate(specs):
+        yield from _name_faults(at, spec.name, names)
+        yield from _condition_faults(at, spec)
+        yield from _group_faults(at, spec)
+
+
+def _name_faults(at: int, name: str, names: dict[str, int]) -> Iterator[Fault]:
+    if not name.strip() or name != name.strip():
+        yield Fault((at, "name"), "a name must not be empty, nor begin or end with space")
+    elif len(name) > MAX_NAME_CHARS or not name.isprintable():
+        yield Fault((at, "name"), f"a name is at most {MAX_NAME_CHARS} printable characters")
+    if name == DOWN_RULE:
+        yield Fault((at, "name"), f"'{DOWN_RULE}' is what the thresholds of probes are called", "take another name")
+    if name in names:
+        yield Fault((at, "name"), f"the name '{name}' is used twice, first by rules[{names[name]}]")
+    names.setdefault(name, at)
+
+
+def _condition_faults(at: int, spec: RuleSpec) -> Iterator[Fault]:
+    compiled: dict[str, When] = {}
+    for field, text in (("when", spec.when), ("resolve", spec.resolve)):
+        if text is None:
+            continue
+        try:
+            compiled[field] = compile_when(text)
+        except ConditionError as error:
+            place = f" (at character {error.position + 1})" if error.position else ""
+            yield Fault((at, field), f"{error}{place}", error.hint)
+    if len(compiled) == 2 and reads(compiled["resolve"], "probe.") and not reads(compiled["when"], "probe."):
+        yield Fault((at, "resolve"), "reads values of probes, and 'when' only those of hosts")
+
+
+def _group_faults(at: int, spec: RuleSpec) -> Iterator[Fault]:
+    try:
+        at_least(spec.at_least)
+    except ValueError as error:
+        yield Fault((at, "at_least"), str(error))
+    if spec.at_least != 1 and not spec.by:
+        yield Fault((at, "at_least"), "there is one target in each incident", "write by: [label], too")
+    if len(spec.by) > MAX_GROUP_LABELS:
+        yield Fault((at, "by"), f"at most {MAX_GROUP_LABELS} labels")
+    if len(set(spec.by)) != len(spec.by):
+        yield Fault((at, "by"), "names a label twice")
+
+
+def rules_section(notify: Section[Any] | None = None, incidents: Section[Any] | None = None) -> Section[list[RuleSpec]]:
+    """Return the section. notify: of the destinations; incidents: of the escalations; for checking against them."""
+
+    def across(specs: list[RuleSpec], get: Callable[[Section[Any]], Any]) -> Iterator[Fault]:
+        destinations = list(get(notify)) if notify is not None else []
+        escalations = [one.name for one in get(incidents).escalations] if incidents is not None else []
+        for at, spec in enumerate(specs):
+            for place, name in enumerate(spec.notify):
+                if notify is not None and name not in destinations:
+                    hint = nearest(name, destinations) if destinations else "write it below notify"
+                    yield Fault((at, "notify", place), f"unknown destination '{name}'", hint)
+            if incidents is not None and spec.escalation and spec.escalation not in escalations:
+                hint = nearest(spec.escalation, escalations) if escalations else "write it below incidents.escalations"
+                yield Fault((at, "escalation"), f"unknown escalation '{spec.escalation}'", hint)
+
+    return Section(
+        key="rules",
+        type=list[RuleSpec],
+        doc="Conditions over what the watch sees; while one holds, an incident is open.",
+        default=list,
+        check=check_rules,
+        across=across,
+    )

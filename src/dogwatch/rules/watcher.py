@@ -1,0 +1,191 @@
+"""All rules over all signals: which alerts begin and end. It reads no clock and does no I/O.
+
+Time is what signals and ticks say. Ticks come every TICK_S on a grid: live rules, plans and backtests share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from dogwatch.core.values import Signal
+from dogwatch.notify.message import Severity
+from dogwatch.rules.decider import Edge, Held, Truth, step
+from dogwatch.rules.gauge import Answer, Gauge, Seen
+from dogwatch.rules.spec import DOWN_RULE, Rule
+
+TICK_S = 5.0
+Key = tuple[str, str]
+_MEMBERS_SHOWN = 5
+# After a longer gap nothing was seen: time that nobody watched is not made up for.
+_MOST_TICKS = 100
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule that holds. rule, group: what it is of. targets: that it is about. since_s: of the condition."""
+
+    rule: str
+    group: str
+    targets: tuple[str, ...]
+    since_s: float
+    severity: Severity
+    labels: Mapping[str, str] = {}
+    reason: str = ""
+    summary: str = ""
+    notify: tuple[str, ...] = ()
+    escalation: str = ""
+
+    @property
+    def key(self) -> Key:
+        return (self.rule, self.group)
+
+
+class AlertEdge(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert that began (fired) or ended."""
+
+    time_s: float
+    fired: bool
+    alert: Alert
+
+
+class Watcher:
+    """Keeps the rules' states. held: of rules by (name, group); down: probes that are down, by target."""
+
+    def __init__(self, rules: Sequence[Rule], *, down_severity: Severity = "error") -> None:
+        self.gauge = Gauge(rules)
+        self.held: dict[Key, Held] = {}
+        self.out: dict[Key, Alert] = {}
+        self._down_severity = down_severity
+        # Of grouped rules: what each member last said.
+        self._members: dict[Key, dict[str, Answer]] = {}
+        self._ticked_s: float | None = None
+
+    def know(self, source: str, target: str, labels: Mapping[str, str], now_s: float) -> None:
+        """Know of a target that may have said nothing yet: `absent` can speak of it, and its group waits for it."""
+        self.gauge.know(source, target, labels, now_s)
+        for rule in self.gauge.seen[source, target].rules:
+            if rule.spec.by:
+                members = self._members.setdefault((rule.name, rule.group(target, labels)), {})
+                members.setdefault(target, Answer(Truth.UNKNOWN))
+
+    def take(self, signal: Signal) -> Iterator[AlertEdge]:
+        """Take a signal and return what begins and ends by it."""
+        seen = self.gauge.take(signal)
+        yield from self._thresholds(signal)
+        for rule in seen.rules:
+            yield from self._ask(rule, seen, signal.time_s)
+
+    def tick(self, now_s: float) -> Iterator[AlertEdge]:
+        """Let time pass: conditions over time change without a signal, and so does how long they hold."""
+        for seen in list(self.gauge.seen.values()):
+            for rule in seen.rules:
+                if rule.when.over or (rule.resolve and rule.resolve.over) or self._holds(rule, seen):
+                    yield from self._ask(rule, seen, now_s)
+
+    def due(self, until_s: float) -> Iterator[float]:
+        """Return the ticks on the grid up to a time that have not been; of a long gap the last only."""
+        place = until_s // TICK_S * TICK_S
+        if self._ticked_s is None or place < self._ticked_s:
+            self._ticked_s = place
+            return
+        first = self._ticked_s + TICK_S
+        if place - first > _MOST_TICKS * TICK_S:
+            first = place
+        while first <= place:
+            self._ticked_s = first
+            yield first
+            first += TICK_S
+
+    def forget(self, keep: Sequence[Key], now_s: float) -> Iterator[AlertEdge]:
+        """End the alerts of targets and rules that are no more. keep: (source, target) of those that are."""
+        self.gauge.forget(keep)
+        names = {target for _source, target in keep}
+        rules = {rule.name: rule for rule in self.gauge.rules}
+        for key, alert in sorted(self.out.items()):
+            if not any(target in names for target in alert.targets) or (key[0] != DOWN_RULE and key[0] not in rules):
+                self.held.pop(key, None)
+                yield self._end(key, now_s)
+        for key, members in self._members.items():
+            self._members[key] = {name: answer for name, answer in members.items() if name in names}
+
+    def _holds(self, rule: Rule, seen: Seen) -> bool:
+        return (rule.name, rule.group(seen.target, seen.labels)) in self.held
+
+    def _ask(self, rule: Rule, seen: Seen, now_s: float) -> Iterator[AlertEdge]:
+        key = (rule.name, rule.group(seen.target, seen.labels))
+        held = self.held.get(key)
+        answer = self.gauge.answer(rule, seen, now_s, firing=held is not None and held.firing)
+        targets: tuple[str, ...] = (seen.target,)
+        if rule.spec.by:
+            members = self._members.setdefault(key, {})
+            members[seen.target] = answer
+            answer, targets = _together(rule, members)
+        after, edge = step(rule.spec, held, answer.truth, now_s)
+        if after is None:
+            self.held.pop(key, None)
+        else:
+            self.held[key] = after
+        if edge is Edge.FIRED and after is not None:
+            alert = _alert(rule, key, seen, targets, answer, after)
+            self.out[key] = alert
+            yield AlertEdge(time_s=now_s, fired=True, alert=alert)
+        elif edge is Edge.RESOLVED and key in self.out:
+            yield self._end(key, now_s)
+
+    def _end(self, key: Key, now_s: float) -> AlertEdge:
+        return AlertEdge(time_s=now_s, fired=False, alert=self.out.pop(key))
+
+    def _thresholds(self, signal: Signal) -> Iterator[AlertEdge]:
+        """The failure thresholds of probes are rules, too: what they decided comes as the status."""
+        status = signal.values.get("probe.status")
+        if status is None:
+            return
+        key = (DOWN_RULE, signal.target)
+        if status == "down" and key not in self.out:
+            reason = str(signal.values.get("probe.reason") or "")
+            self.out[key] = alert = Alert(
+                rule=DOWN_RULE,
+                group=signal.target,
+                targets=(signal.target,),
+                since_s=signal.time_s,
+                severity=self._down_severity,
+                labels=dict(signal.labels),
+                reason=reason,
+                summary=f"{signal.target} is down" + (f": {reason}" if reason else ""),
+            )
+            yield AlertEdge(time_s=signal.time_s, fired=True, alert=alert)
+        elif status in ("up", "degraded", "paused") and key in self.out:
+            yield self._end(key, signal.time_s)
+
+
+def _together(rule: Rule, members: Mapping[str, Answer]) -> tuple[Answer, tuple[str, ...]]:
+    """Return what the members of a group say together, and which of them hold."""
+    known = sum(answer.truth is not Truth.UNKNOWN for answer in members.values())
+    yes = sorted(name for name, answer in members.items() if answer.truth is Truth.YES)
+    wanted = rule.wanted(known)
+    if len(yes) >= wanted:
+        shown = ", ".join(yes[:_MEMBERS_SHOWN]) + (f" and {len(yes) - _MEMBERS_SHOWN} more" * (len(yes) > 5))
+        return Answer(Truth.YES, f"{len(yes)} of {known} hold ({shown}): {members[yes[0]].evidence}"), tuple(yes)
+    # As long as those of which nothing is known could still make it up, nothing is known of all.
+    if len(yes) + len(members) - known >= wanted and known < len(members):
+        return Answer(Truth.UNKNOWN), tuple(yes)
+    return Answer(Truth.NO), tuple(yes)
+
+
+def _alert(rule: Rule, key: Key, seen: Seen, targets: tuple[str, ...], answer: Answer, held: Held) -> Alert:
+    spec = rule.spec
+    own = {name: seen.labels.get(name, "") for name in spec.by} if spec.by else dict(seen.labels)
+    about = key[1] if spec.by else seen.target
+    return Alert(
+        rule=spec.name,
+        group=key[1],
+        targets=targets,
+        since_s=held.since_s,
+        severity=spec.severity,
+        labels={**own, **spec.labels},
+        reason=answer.evidence,
+        summary=spec.summary or f"{spec.name}: {about}",
+        notify=spec.notify,
+        escalation=spec.escalation,
+    )

@@ -1,0 +1,430 @@
+"""`/api/v1/incidents`, `/api/v1/silences` and `/api/v1/rules`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from litestar import delete, get, post
+from litestar.params import JSONBody, PathParameter, QueryParameter
+
+from dogwatch.core.units import parse_duration
+from dogwatch.errors import NotFound, UsageError
+from dogwatch.rules.desk import explained
+from dogwatch.rules.incident import Incident, Note, Silence
+from dogwatch.rules.part import LONGEST_BACKTEST_S, Incidents
+from dogwatch.rules.spec import Rule, RuleSpec, check_rules
+from dogwatch.web.api.models import Limit, refusals
+from dogwatch.web.context import Ctx, WebContext
+from dogwatch.web.permissions import may
+
+_TEXT = 2000
+# Of a backtest so many of each are answered, the newest.
+_SHOWN = 1000
+_SHOWN_LINES = 50
+_LONGEST_SILENCE_S = 365 * 86_400.0
+NumberParam = Annotated[int, PathParameter(ge=1, le=2**53, description="Of the incident")]
+Text = Annotated[str, msgspec.Meta(max_length=_TEXT)]
+
+
+class IncidentOut(msgspec.Struct, frozen=True, kw_only=True):
+    """An incident. state: open, acknowledged, resolved or merged (into another, whose number is `into`).
+
+    root: the target or group that is the cause. explains: how many further alerts it holds. muted: why nobody is told.
+    """
+
+    number: int
+    state: str
+    root: str
+    rule: str
+    summary: str
+    reason: str
+    severity: str
+    labels: dict[str, str]
+    began_s: float
+    opened_s: float
+    ended_s: float | None
+    acked_by: str
+    muted: str
+    flapping: bool
+    explains: int
+    into: int
+    told: list[str]
+
+
+class IncidentPage(msgspec.Struct, frozen=True, kw_only=True):
+    """next_cursor: "" on the last. A page can hold fewer than were asked for."""
+
+    items: list[IncidentOut]
+    next_cursor: str = ""
+
+
+class NoteOut(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of the timeline. actor: "" for Dogwatch itself."""
+
+    time_s: float
+    kind: str
+    actor: str
+    text: str
+    rule: str
+    target: str
+
+
+class AlertOut(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert that an open incident holds."""
+
+    rule: str
+    target: str
+    since_s: float
+    severity: str
+    summary: str
+    reason: str
+
+
+class IncidentDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """explains: alerts that it holds, the first of them first. timeline: the oldest first, at most 1000 entries."""
+
+    incident: IncidentOut
+    explains: list[AlertOut]
+    timeline: list[NoteOut]
+
+
+class TextIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """text: why, or what is said."""
+
+    text: Text = ""
+
+
+class SilenceIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """For how long nobody is told: of one incident, or of all that rule, targets and match choose.
+
+    duration: as in `2h`.
+    """
+
+    duration: Annotated[str, msgspec.Meta(max_length=50)]
+    number: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+    rule: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    targets: Annotated[list[str], msgspec.Meta(max_length=100)] = []
+    match: dict[str, str] = {}
+    reason: Text = ""
+
+
+class SilenceOut(msgspec.Struct, frozen=True, kw_only=True):
+    """until_s: when it ends."""
+
+    silence_id: str
+    until_s: float
+    number: int
+    rule: str
+    targets: list[str]
+    match: dict[str, str]
+    by: str
+    reason: str
+
+
+class RuleOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule as it is configured. firing: how many of its alerts are out."""
+
+    name: str
+    when: str
+    for_s: float
+    severity: str
+    enabled: bool
+    labels: dict[str, str]
+    firing: int
+
+
+def _incidents(ctx: WebContext) -> Incidents:
+    if ctx.services.incidents is None:
+        raise NotFound("there are no incidents in this program")
+    return ctx.services.incidents
+
+
+async def _found(ctx: WebContext, number: int, verb: str = "read") -> tuple[Incidents, Incident]:
+    """Return an incident. What may not be seen does not exist. Raises: NotFound, NotAllowed."""
+    incidents = _incidents(ctx)
+    incident = await incidents.show(number)
+    if not ctx.rights.filter("incident")(incident.labels):
+        raise NotFound(f"no incident #{number}")
+    ctx.require("incident", verb, incident.labels)
+    return incidents, incident
+
+
+def _out(one: Incident) -> IncidentOut:
+    return IncidentOut(
+        number=one.number,
+        state=one.state,
+        root=one.root,
+        rule=one.rule,
+        summary=one.summary,
+        reason=one.reason,
+        severity=one.severity,
+        labels=dict(one.labels),
+        began_s=one.began_s,
+        opened_s=one.opened_s,
+        ended_s=one.ended_s,
+        acked_by=one.acked_by,
+        muted=one.muted,
+        flapping=one.flapping,
+        explains=max(0, one.explains - 1),
+        into=one.into,
+        told=list(one.told),
+    )
+
+
+def _note_out(note: Note) -> NoteOut:
+    return NoteOut(
+        time_s=note.time_s, kind=note.kind, actor=note.actor, text=note.text, rule=note.rule, target=note.target
+    )
+
+
+def _silence_out(one: Silence) -> SilenceOut:
+    return SilenceOut(
+        silence_id=one.silence_id,
+        until_s=one.until_s,
+        number=one.number,
+        rule=one.rule,
+        targets=list(one.targets),
+        match=dict(one.match),
+        by=one.by,
+        reason=one.reason,
+    )
+
+
+def _rule_out(rule: Rule, firing: int) -> RuleOut:
+    spec = rule.spec
+    return RuleOut(
+        name=spec.name,
+        when=spec.when,
+        for_s=spec.for_,
+        severity=spec.severity,
+        enabled=spec.enabled,
+        labels=dict(spec.labels),
+        firing=firing,
+    )
+
+
+@get("/api/v1/incidents", opt=may("incident"), summary="Incidents, the newest first", responses=refusals(404, 503))
+async def list_incidents(
+    ctx: Ctx,
+    which: Annotated[
+        Literal["", "open", "acknowledged", "resolved", "merged"],
+        QueryParameter(name="state", description="Only these"),
+    ] = "",
+    cursor: Annotated[str, QueryParameter(max_length=20)] = "",
+    limit: Limit = 100,
+) -> IncidentPage:
+    if cursor and not (cursor.isascii() and cursor.isdecimal()):
+        raise UsageError(f"'{cursor}' is no cursor of this list", hint="begin without one")
+    page = await _incidents(ctx).find(state=which, limit=limit, before=int(cursor[:18]) if cursor else None)
+    sees = ctx.rights.filter("incident")
+    return IncidentPage(items=[_out(one) for one in page.items if sees(one.labels)], next_cursor=page.cursor)
+
+
+@get("/api/v1/incidents/{number:int}", opt=may("incident"), summary="One incident", responses=refusals(404, 503))
+async def show_incident(ctx: Ctx, number: NumberParam) -> IncidentDetail:
+    incidents, incident = await _found(ctx, number)
+    sees = ctx.rights.filter("incident")
+    held = [one.alert for one in explained(incidents.state, number) if sees(one.alert.labels)]
+    notes = await incidents.timeline(number)
+    if ctx.rights.restricted("incident"):
+        # The timeline names what else was wrong: shown is only what the one who asks may see by itself.
+        seen = {incident.root} | {alert.group for alert in held}
+        notes = [note for note in notes if note.actor or (note.target in seen and note.kind != "left")]
+    alerts = [
+        AlertOut(
+            rule=alert.rule,
+            target=alert.group,
+            since_s=alert.since_s,
+            severity=alert.severity,
+            summary=alert.summary,
+            reason=alert.reason,
+        )
+        for alert in held
+    ]
+    return IncidentDetail(incident=_out(incident), explains=alerts, timeline=[_note_out(note) for note in notes])
+
+
+async def _order(ctx: WebContext, number: int, verb: str, data: TextIn | None) -> IncidentOut:
+    incidents, _incident = await _found(ctx, number, "change")
+    text = data.text if data is not None else ""
+    if verb == "comment" and not text.strip():
+        raise UsageError("the comment is empty")
+    return _out(await incidents.order(number, verb, ctx.actor, text=text))
+
+
+_ORDER = refusals(403, 404, 409, 413, 503)
+
+
+@post(
+    "/api/v1/incidents/{number:int}/ack",
+    opt=may("incident", "change"),
+    status_code=200,
+    summary="Acknowledge: no more reminders, no further escalation",
+    responses=_ORDER,
+)
+async def ack_incident(ctx: Ctx, number: NumberParam, data: JSONBody[TextIn | None] = None) -> IncidentOut:
+    return await _order(ctx, number, "ack", data)
+
+
+@post(
+    "/api/v1/incidents/{number:int}/unack",
+    opt=may("incident", "change"),
+    status_code=200,
+    summary="Take the acknowledgement back",
+    responses=_ORDER,
+)
+async def unack_incident(ctx: Ctx, number: NumberParam, data: JSONBody[TextIn | None] = None) -> IncidentOut:
+    return await _order(ctx, number, "unack", data)
+
+
+@post(
+    "/api/v1/incidents/{number:int}/comment",
+    opt=may("incident", "change"),
+    status_code=200,
+    summary="Say something in its timeline",
+    responses=_ORDER,
+)
+async def comment_incident(ctx: Ctx, number: NumberParam, data: JSONBody[TextIn | None] = None) -> IncidentOut:
+    return await _order(ctx, number, "comment", data)
+
+
+@post(
+    "/api/v1/incidents/{number:int}/resolve",
+    opt=may("incident", "change"),
+    status_code=200,
+    summary="Close it by hand; its alerts open another only after they have ended once",
+    responses=_ORDER,
+)
+async def resolve_incident(ctx: Ctx, number: NumberParam, data: JSONBody[TextIn | None] = None) -> IncidentOut:
+    return await _order(ctx, number, "resolve", data)
+
+
+@get("/api/v1/silences", opt=may("incident", whole=True), summary="Silences that are on", responses=refusals(404, 503))
+async def list_silences(ctx: Ctx) -> list[SilenceOut]:
+    return [_silence_out(one) for one in _incidents(ctx).silences()]
+
+
+@post(
+    "/api/v1/silences",
+    opt=may("incident", "create"),
+    status_code=201,
+    summary="Tell nobody for a time",
+    responses=refusals(403, 404, 413, 503),
+)
+async def create_silence(ctx: Ctx, data: JSONBody[SilenceIn]) -> SilenceOut:
+    try:
+        duration_s = parse_duration(data.duration)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if not 0 < duration_s <= _LONGEST_SILENCE_S:
+        raise UsageError("a silence lasts more than nothing and at most 365d")
+    if data.number:
+        incidents, _incident = await _found(ctx, data.number, "create")
+    elif data.rule or data.targets or data.match:
+        # What it takes is known by its labels only: whoever is limited to some must name them.
+        ctx.require("incident", "create", data.match)
+        incidents = _incidents(ctx)
+    else:
+        raise UsageError("nothing says what is silenced", hint="give number, rule, targets or match")
+    silence = Silence(
+        silence_id="",
+        until_s=ctx.services.clock.now_s() + duration_s,
+        number=data.number,
+        rule=data.rule,
+        targets=tuple(data.targets),
+        match=data.match,
+        reason=data.reason,
+    )
+    return _silence_out(await incidents.silence(silence, ctx.actor))
+
+
+@delete(
+    "/api/v1/silences/{silence_id:str}",
+    opt=may("incident", "change", whole=True),
+    status_code=204,
+    summary="End a silence",
+    responses=refusals(403, 404, 503),
+)
+async def delete_silence(ctx: Ctx, silence_id: Annotated[str, PathParameter(max_length=100)]) -> None:
+    await _incidents(ctx).unsilence(silence_id, ctx.actor)
+
+
+@get("/api/v1/rules", opt=may("rule"), summary="Rules, in configuration order", responses=refusals(404, 503))
+async def list_rules(ctx: Ctx) -> list[RuleOut]:
+    incidents, sees = _incidents(ctx), ctx.rights.filter("rule")
+    firing = incidents.firing()
+    return [_rule_out(rule, firing.get(rule.name, 0)) for rule in incidents.rules() if sees(rule.spec.labels)]
+
+
+class BacktestIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """since_s: how far back. rules: in place of those in force; durations in seconds."""
+
+    since_s: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_BACKTEST_S)]
+    rules: list[RuleSpec] | None = None
+
+
+class ToldOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A notice that would have gone out. lines: one, or several that go together."""
+
+    time_s: float
+    to: list[str]
+    lines: list[str]
+
+
+class BacktestOut(msgspec.Struct, frozen=True, kw_only=True):
+    """What would have happened. suppressed: alerts told of only as a part of another's incident."""
+
+    since_s: float
+    until_s: float
+    signals: int
+    incidents: list[IncidentOut]
+    notices: list[ToldOut]
+    fired: dict[str, int]
+    suppressed: int
+
+
+@post(
+    "/api/v1/rules/backtest",
+    opt=may("rule", "run", whole=True),
+    status_code=200,
+    summary="What rules would have done with what was recorded",
+    responses=refusals(403, 404, 409, 413, 503),
+)
+async def backtest_rules(ctx: Ctx, data: JSONBody[BacktestIn]) -> BacktestOut:
+    specs = data.rules
+    if specs is not None and (faults := list(check_rules(specs))):
+        fault = faults[0]
+        raise UsageError(f"rules.{'.'.join(map(str, fault.path))}: {fault.message}", hint=fault.hint)
+    found = await _incidents(ctx).rehearse(since_s=data.since_s, specs=specs)
+    return BacktestOut(
+        since_s=found.since_s,
+        until_s=found.until_s,
+        signals=found.signals,
+        incidents=[_out(one) for one in found.incidents[-_SHOWN:]],
+        notices=[
+            ToldOut(
+                time_s=one.time_s,
+                to=list(one.notice.to),
+                lines=[part.text for part in one.notice.parts[:_SHOWN_LINES]],
+            )
+            for one in found.notices[-_SHOWN:]
+        ],
+        fired=found.fired,
+        suppressed=found.suppressed,
+    )
+
+
+INCIDENT_HANDLERS = (
+    list_incidents,
+    show_incident,
+    ack_incident,
+    unack_incident,
+    comment_incident,
+    resolve_incident,
+    list_silences,
+    create_silence,
+    delete_silence,
+    list_rules,
+    backtest_rules,
+)

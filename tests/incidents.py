@@ -1,0 +1,140 @@
+"""The live part of incidents with a clock, a bus and a history that the test drives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from dogwatch.access.actor import Actor
+from dogwatch.config.section import Section
+from dogwatch.core.bus import Bus
+from dogwatch.core.clock import ManualClock
+from dogwatch.core.values import Event
+from dogwatch.errors import TransientError
+from dogwatch.notify.ids import Ids
+from dogwatch.notify.message import Message
+from dogwatch.notify.outbox import enqueue
+from dogwatch.rules.escalation import IncidentOptions, incidents_section
+from dogwatch.rules.incident import Decisions
+from dogwatch.rules.part import Around, Incidents
+from dogwatch.rules.sight import row_of
+from dogwatch.rules.spec import RuleSpec, rules_section
+from dogwatch.store.database import Database, Tx
+
+ANNA = Actor(kind="user", name="anna")
+START = 1_800_000_000.0
+OPTIONS = IncidentOptions(notify=("ops",), settle=10.0)
+SLOW = RuleSpec(name="slow", when='avg(probe.duration_s, "1m") > 1', for_=20.0)
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    labels: Mapping[str, str] = {}
+    depends_on: Sequence[str] = ()
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    target: str
+    time_s: float
+    success: bool
+    status: str
+    duration_s: float
+    phases: Any = None
+    reason: str = ""
+
+
+class History:
+    """A store that gives back what was told on the bus."""
+
+    def __init__(self) -> None:
+        self.rows: list[Any] = []
+
+    async def results(self, target: str, *, limit: int, before_s: float | None = None) -> Sequence[Any]:
+        found = [row for row in self.rows if row.target == target and (before_s is None or row.time_s < before_s)]
+        return found[::-1][:limit]
+
+    async def transitions(self, target: str | None = None, *, since_s: float = 0.0, limit: int = 100) -> Sequence[Any]:
+        return []
+
+    async def series(self, *_args: object, **_kwargs: object) -> Sequence[Any]:
+        return []
+
+
+class Watched:
+    """One program after the other on one database, with one clock, bus and history."""
+
+    def __init__(self, database: Database, rules: Sequence[RuleSpec] = (SLOW,)) -> None:
+        self.database, self.clock, self.bus, self.store = database, ManualClock(now_s=START), Bus(), History()
+        self.targets = [Target(name="db"), Target(name="shop", depends_on=("db",))]
+        self.rules = list(rules)
+        self.ids = Ids("msg")
+        self.fails = 0
+        self.decisions: list[Decisions] = []
+        self.part = self.begin()
+
+    def begin(self) -> Incidents:
+        async def never() -> None:
+            await asyncio.get_running_loop().create_future()
+
+        def spawn(_name: str, coroutine: Any) -> asyncio.Task[Any]:
+            # Turns are made by the test.
+            coroutine.close()
+            return asyncio.get_running_loop().create_task(never())
+
+        rules, incidents = rules_section(), incidents_section()
+        part = Incidents(
+            Around(
+                database=self.database,
+                clock=self.clock,
+                bus=self.bus,
+                store=self.store,  # type: ignore[arg-type]
+                spawn=spawn,
+                enqueue=self.enqueue,
+                targets=lambda: self.targets,
+                rules=rules,
+                incidents=incidents,
+            )
+        )
+        values: Mapping[str, Any] = {"rules": self.rules, "incidents": OPTIONS, "maintenance": []}
+
+        class Configuration:
+            def get(self, section: Section[Any]) -> Any:
+                return values[section.key]
+
+        part.prepare(Configuration()).swap()
+        return part
+
+    def enqueue(self, tx: Tx, message: Message) -> object:
+        if self.fails:
+            # As often as the database tries again by itself, and it stays refused.
+            raise TransientError("the disk is full")
+        return enqueue(tx, self.ids, message)
+
+    async def pass_time(self, seconds: float, **durations: float) -> None:
+        """Let every target answer each 5 seconds; below 0 is down."""
+        for _ in range(round(seconds / 5)):
+            self.clock.advance(5.0)
+            for name, duration_s in sorted(durations.items()):
+                down = duration_s < 0
+                result = Result(
+                    target=name,
+                    time_s=self.clock.now_s(),
+                    success=not down,
+                    status="down" if down else "up",
+                    duration_s=abs(duration_s),
+                    reason="timeout" if down else "",
+                )
+                self.store.rows.append(row_of(result))
+                self.bus.publish(Event(topic="result", time_s=self.clock.now_s(), data=result))
+            self.decisions.append(await self.part.turn())
+
+    async def restart(self) -> None:
+        await self.part.stop()
+        self.part = self.begin()
+
+    async def titles(self) -> list[str]:
+        rows = await self.database.read(lambda tx: tx.rows("SELECT body FROM outbox ORDER BY message_id"))
+        return [msgspec.json.decode(str(row[0]), type=Message).title for row in rows]
