@@ -41,6 +41,7 @@ from dogwatch.errors import UsageError
 from dogwatch.hosts.hosts import Hosts, Spawn
 from dogwatch.hosts.section import HOST
 from dogwatch.hosts.view import HostsView
+from dogwatch.logs.section import LOGS
 from dogwatch.notify.action import NotifyAction
 from dogwatch.notify.notify import Notify
 from dogwatch.notify.section import NOTIFY
@@ -79,6 +80,7 @@ SECTIONS: tuple[Section[Any], ...] = (
     SCHEDULES,
     HOOKS,
     NOTIFY,
+    LOGS,
     ENGINE,
     STORE,
     DATABASE,

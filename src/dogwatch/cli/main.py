@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "hook": ("dogwatch.cli.hook", "hook", "Show webhooks that came in, and take them again."),
     "notify": ("dogwatch.cli.notify", "notify", "Show destinations and messages, test them, send again."),
     "worker": ("dogwatch.cli.worker", "worker", "List and drain workers; run one on this machine."),
+    "logs": ("dogwatch.cli.logs", "logs", "Check, try and run the log agent."),
     "config": ("dogwatch.cli.up", "config", "Check the configuration, show it, print its schema."),
     "reload": ("dogwatch.cli.reload", "reload", "Reload the configuration, see how reloads ended."),
     "database": ("dogwatch.cli.database", "database", "Move the state to another database."),
