@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 from tests.contract.conftest import Open
@@ -93,6 +94,37 @@ async def test_listeners_hear_of_commits_only(database: Database) -> None:
     await database.write(lambda tx: tx.notify("notes"))
     await asyncio.wait_for(heard.wait(), 5)
     stop()
+
+
+async def test_calls_are_made_after_the_commit_and_never_for_what_was_undone(database: Database) -> None:
+    called: list[tuple[int, threading.Thread]] = []
+
+    def calling(number: int) -> object:
+        def work(tx: Tx) -> int:
+            tx.after(lambda: called.append((number, threading.current_thread())))
+            tx.run("INSERT INTO notes (id) VALUES (:id)", id=number)
+            return number
+
+        return work
+
+    await database.write(calling(5))
+    assert called == [(5, threading.current_thread())]
+    # One of the group fails after it asked for its call; the others are run more than once and called once.
+    results = await asyncio.gather(*(database.write(calling(number)) for number in range(20)), return_exceptions=True)
+    assert [number for number, result in enumerate(results) if isinstance(result, Conflict)] == [5]
+    assert sorted(number for number, _ in called) == list(range(20))
+
+
+async def test_a_call_that_fails_keeps_nobody_waiting(database: Database) -> None:
+    troubles: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: troubles.append(context["exception"]))
+
+    def work(tx: Tx) -> int:
+        tx.after(lambda: {}["missing"])
+        return 1
+
+    assert await asyncio.wait_for(database.write(work), 5) == 1
+    assert [type(trouble) for trouble in troubles] == [KeyError]
 
 
 async def test_names_are_held_by_one_transaction_at_a_time(database: Database) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.runs import ALICE, BOB, Nothing, Plain, book, finish, identity, job, 
 
 from dogwatch.access.actor import Actor
 from dogwatch.access.tables import access_tables
+from dogwatch.core.clock import ManualClock
 from dogwatch.core.metrics import render as render_metrics
 from dogwatch.engine.book.retention import Keeping
 from dogwatch.engine.ledger import Advance, Claimed, StepRow
@@ -21,6 +23,7 @@ from dogwatch.engine.tables import engine_tables
 from dogwatch.engine.values import Chunk, RunFilter, RunState, StartRun, StepState, Trigger
 from dogwatch.errors import Conflict, NotAllowed, NotFound, PermanentError, UsageError
 from dogwatch.store.database import Database, Tx
+from dogwatch.store.state_sqlite import open_sqlite
 
 
 @pytest.fixture
@@ -441,6 +444,12 @@ async def test_a_start_in_a_transaction_of_another_is_there_or_not_with_it(datab
     started = await database.write(starter)
     await runs.register(identity())
     assert [one.run.run_id for one in await runs.claim("w1", 1)] == [started.run.run_id]
+    # It counts as every start does, and the definition is known to be on disk from then on.
+    assert "dogwatch_runs_started_total 1.0" in render_metrics(runs.metrics())
+    await database.write(lambda tx: tx.run("UPDATE definitions SET seen_s = 0"))
+    await database.write(starter)
+    assert "dogwatch_runs_started_total 2.0" in render_metrics(runs.metrics())
+    assert await database.read(lambda tx: tx.rows("SELECT seen_s FROM definitions")) == [(0,)]
 
 
 async def test_metrics_count_what_there_is(database: Database) -> None:
@@ -500,3 +509,17 @@ async def test_secret_parameters_that_cannot_be_opened_fail_their_run_only(datab
     assert [one.run.job for one in await other.claim("w1", 5)] == ["build"]
     run = await other.show(first.run.run_id)
     assert (run.state, "another key" in run.reason) == (RunState.FAILED, True)
+
+
+async def test_a_definition_that_is_used_again_and_again_is_never_taken_for_forgotten(tmp_path: Path) -> None:
+    clock = ManualClock()
+    database = await open_sqlite(tmp_path / "state.db", [engine_tables(), access_tables()], clock)
+    try:
+        runs = book(database, clock=clock)
+        for _ in range(5):  # more often than a definition is marked
+            await start(runs)
+            clock.advance(1500)
+        rows = await database.read(lambda tx: tx.rows("SELECT seen_s FROM definitions"))
+        assert [clock.now_s() - float(row[0] or 0) < 3600 for row in rows] == [True]
+    finally:
+        await database.close()

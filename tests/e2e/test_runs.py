@@ -64,6 +64,10 @@ jobs:
       - name: rest
         needs: []
         exec: {run: "echo fine"}
+  - name: chatty
+    steps:
+      - name: talk
+        exec: {run: 'seq 100000'}
   - name: long
     steps:
       - name: work
@@ -337,6 +341,14 @@ def test_a_terminal_shows_steps_and_output_within_80_columns(daemon: Daemon) -> 
         (["run", "show", "zzzz"], 10, "zzzz"),
         (["run", "list", "--state", "runing"], 2, "running"),
         (["worker", "drain", "nobody"], 10, "nobody"),
+        (["run", "show", ""], 2, "is empty"),
+        (["run", "cancel", ""], 2, "is empty"),
+        (["run", "logs", ""], 2, "is empty"),
+        (["job", "run", ""], 2, "is empty"),
+        (["job", "show", ""], 2, "is empty"),
+        (["schedule", "show", ""], 2, "is empty"),
+        (["hook", "show", ""], 2, "is empty"),
+        (["worker", "drain", ""], 2, "is empty"),
     ],
 )
 def test_misuse_is_told_with_its_code(daemon: Daemon, arguments: list[str], code: int, told: str) -> None:
@@ -347,6 +359,21 @@ def test_misuse_is_told_with_its_code(daemon: Daemon, arguments: list[str], code
     as_json = daemon.run(*arguments, "--json")
     assert as_json.returncode == code
     assert told in json.loads(as_json.stderr)["message"] + json.loads(as_json.stderr)["hint"]
+
+
+def test_who_reads_only_the_beginning_of_the_output_is_no_failure(daemon: Daemon) -> None:
+    run_id = started(daemon, "chatty")
+    in_state(daemon, run_id, "succeeded")
+    reader, writer = os.pipe()
+    env = {**os.environ, "DOGWATCH_SERVER": daemon.server}
+    with subprocess.Popen(
+        daemon.command("run", "logs", run_id), stdout=writer, stderr=subprocess.PIPE, env=env
+    ) as logs:
+        os.close(writer)
+        assert os.read(reader, 10)
+        os.close(reader)
+        _, told = logs.communicate(timeout=30)
+    assert (logs.returncode, told) == (0, b"")
 
 
 def test_an_id_that_two_runs_begin_with_is_refused(daemon: Daemon) -> None:

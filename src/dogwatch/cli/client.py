@@ -154,6 +154,9 @@ class Client:
         body: bytes | None = None,
         more: Mapping[str, str] | None = None,
     ) -> http.client.HTTPResponse:
+        if "" in path.partition("?")[0].split("/")[1:]:
+            # An empty name would make it the address of something else: `run cancel "$RUN"` without RUN, for instance.
+            raise UsageError("a name or an id on the command line is empty")
         headers = {"Accept": "application/json", "User-Agent": "dogwatch", **(more or {})}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"

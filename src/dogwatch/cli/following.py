@@ -12,7 +12,7 @@ from urllib.parse import quote
 import click
 
 from dogwatch.cli.client import Client
-from dogwatch.cli.output import one_line, status_text, width
+from dogwatch.cli.output import one_line, status_text, waits_text, width
 from dogwatch.core.units import format_duration
 from dogwatch.errors import Unreachable
 
@@ -140,7 +140,7 @@ class PlainScreen:
 
     def run(self, run: Mapping[str, Any]) -> None:
         if self._steps and run["waiting_for"] and self._told.get("") != run["waiting_for"]:
-            click.echo(f"waits for {one_line(run['waiting_for'])}", err=True)
+            click.echo(one_line(waits_text(run["waiting_for"])), err=True)
         self._told[""] = run["waiting_for"]
 
     def close(self) -> None:
@@ -191,7 +191,7 @@ class LiveScreen:
         more = [f"… and {len(lines) - 8} more"] if len(lines) > 8 else []
         last = f"{done} of {len(self._steps)} steps done"
         if self._waiting_for:
-            last += f", waits for {one_line(self._waiting_for)}"
+            last += f", {one_line(waits_text(self._waiting_for))}"
         return Text("\n".join([*lines[:8], *more, last[:room]]), style="dim")
 
     def _print(self, text: str) -> None:

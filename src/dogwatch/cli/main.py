@@ -59,6 +59,10 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 partly done,
 """
 
 
+class _Enough(Exception):
+    """Whoever read our output has enough."""
+
+
 class LazyGroup(click.Group):
     """A group whose members are named in a table and imported on first use."""
 
@@ -71,6 +75,12 @@ class LazyGroup(click.Group):
         module, attribute, _ = COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _Enough from None  # click would take it for a failure of the command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -122,8 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return stop.exit_code
     except (KeyboardInterrupt, click.Abort):
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has enough. Python would complain again while closing stdout.
+    except (_Enough, BrokenPipeError):
+        # Python would complain again while closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except click.exceptions.NoArgsIsHelpError as error:

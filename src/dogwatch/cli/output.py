@@ -117,6 +117,11 @@ def until(time_s: float | None) -> str:
     return f"in {format_duration(max(0.0, round(time_s - time.time())))}" if time_s - time.time() >= 1 else "now"
 
 
+def waits_text(what: str) -> str:
+    """Return what a run waits for as a sentence: a person, a lock, or a time."""
+    return f"waits {what}" if what.startswith("until ") else f"waits for {what}"
+
+
 def milliseconds(seconds: float | None) -> str:
     """Return `12.3 ms`, or `-`."""
     return "-" if seconds is None else f"{seconds * 1000:.1f} ms"

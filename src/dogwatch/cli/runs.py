@@ -24,7 +24,7 @@ from dogwatch.cli.following import (
     took,
 )
 from dogwatch.cli.names import complete_jobs, complete_runs
-from dogwatch.cli.output import ago, indented, one_line, print_json, print_table, status_text
+from dogwatch.cli.output import ago, indented, one_line, print_json, print_table, status_text, waits_text
 from dogwatch.errors import UsageError
 
 _STATES = ("open", "scheduled", "queued", "running", "paused", "succeeded", "failed", "cancelled")
@@ -113,7 +113,7 @@ def list_(
 
 def _why(one: Mapping[str, Any]) -> str:
     if one["waiting_for"] and not one["ended"]:
-        return f"waits for {one['waiting_for']}"
+        return waits_text(one["waiting_for"])
     return str(one["reason"]) or _trigger(one)
 
 
@@ -152,7 +152,7 @@ def print_run(found: Mapping[str, Any], steps: list[Any]) -> None:
     if found["reason"]:
         click.echo(indented(found["reason"]))
     if found["waiting_for"] and not found["ended"]:
-        click.echo(indented(f"waits for {found['waiting_for']}"))
+        click.echo(indented(waits_text(found["waiting_for"])))
     for name, value in found["parameters"].items():
         click.echo(indented(f"{name} = {value if isinstance(value, str) else msgspec.json.encode(value).decode()}"))
     click.echo()

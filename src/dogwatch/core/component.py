@@ -71,9 +71,9 @@ class Registry(Generic[C]):
 
 
 def nearest(word: str, known: Iterator[str] | dict[str, type[C]] | tuple[str, ...] | list[str]) -> str:
-    """Return "did you mean 'host'?" for the closest known name, or what is known where nothing is close."""
+    """Return "did you mean 'host'?" for the closest known name, or what is known where nothing is close, or ""."""
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
-    return f"known: {', '.join(names)}" if len(names) <= 20 else ""
+    return f"known: {', '.join(names)}" if 0 < len(names) <= 20 else ""

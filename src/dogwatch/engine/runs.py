@@ -81,9 +81,9 @@ class RunBook:
         self._database, self._means = database, means
         self._definitions = Definitions(means.actions)
         self._setting = setting_of(database.kind, self._outputs)
-        self._opener = Opener(self._setting, Mint(), self._definitions)
         self._watch = Watch()
         self._meters = meters.Meters()
+        self._opener = Opener(self._setting, Mint(), self._definitions, self._meters)
         self._refills: dict[tuple[int, int], tuple[JobSpec, JobSpec | None, JobSpec]] = {}
         # Workers whose last claim found something: they need not ask whether there is anything.
         self._busy: set[str] = set()
@@ -106,11 +106,7 @@ class RunBook:
         return jobs[name]
 
     async def start(self, request: StartRun) -> Started:
-        starter = self.starter(request)
-        started = await self._write(starter)
-        if started.created:
-            self._committed(self._job(request.job), started.run)
-        return started
+        return await self._write(self.starter(request))
 
     def starter(self, request: StartRun) -> Starter:
         spec = self._job(request.job)
@@ -118,17 +114,11 @@ class RunBook:
         intent = intents.intent_of(spec, request, means.check, means.render, means.sealer)
         return lambda tx: self._opener.open(tx, intent)
 
-    def _committed(self, spec: JobSpec, run: Run) -> None:
-        self._meters.started += 1
-        self._definitions.committed(self._definitions.digest(spec), run.created_s)
-
     async def rerun(self, run_id: str, actor: Actor, *, failed_only: bool = False, key: str = "") -> Started:
         def work(tx: Tx) -> Started:
             return self._opener.open(tx, self._again(tx, run_id, actor, failed_only, key))
 
-        started = await self._write(work)
-        self._meters.started += started.created
-        return started
+        return await self._write(work)
 
     def _again(self, tx: Tx, given: str, actor: Actor, failed_only: bool, key: str) -> Intent:
         run = read.show(tx, given)

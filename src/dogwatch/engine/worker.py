@@ -29,10 +29,35 @@ _log = logging.getLogger(__name__)
 READY = "runs"
 _TROUBLE = (TransientError, Unreachable)
 _AGAIN_S = 0.25
+# What lasts is said again so seldom.
+_SAY_S = 30.0
 _LEAVE_S = 5.0
 # A worker without runs that is alone on its database loses nothing by looking less often.
 _ALONE_REAP_S = 10.0
 Listen = Callable[[str, Callable[[], None]], Callable[[], None]]
+
+
+class _Outage:
+    """Says that the ledger cannot be reached: at once, seldom while it lasts, and when it is over."""
+
+    def __init__(self, worker_id: str, now_s: Callable[[], float]) -> None:
+        self._worker_id, self._now_s = worker_id, now_s
+        self._since_s: float | None = None
+        self._said_s = 0.0
+
+    def note(self, what: str, error: Exception) -> None:
+        now_s = self._now_s()
+        if self._since_s is None:
+            self._since_s = now_s
+        elif now_s < self._said_s + _SAY_S:
+            return
+        self._said_s = now_s
+        _log.warning("worker %s: %s: %s; trying again", self._worker_id, what, error)
+
+    def over(self) -> None:
+        if self._since_s is not None:
+            _log.info("worker %s: all is well again after %.1f s", self._worker_id, self._now_s() - self._since_s)
+        self._since_s = None
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +160,7 @@ class Worker:
         self._ledger, self._listen = ledger, listen
         self._options = options or WorkerOptions()
         self._lease = Lease(who.ttl_s, alone=self._options.alone, now_s=boottime_s)
+        self._outage = _Outage(self.who.worker_id, self._lease.now_s)
         self._clock = DatabaseClock(clock)
         self._tools = Tools(
             ledger=ledger, language=language, services=services, clock=self._clock, held=self._lease.holds
@@ -240,9 +266,10 @@ class Worker:
             try:
                 await self._ledger.register(self.who)
             except _TROUBLE as error:
-                _log.warning("worker %s cannot register: %s; trying again", self.who.worker_id, error)
+                self._outage.note("it cannot register", error)
                 await asyncio.sleep(_AGAIN_S)
                 continue
+            self._outage.over()
             self._options.renew(self._lease.renewed(asked_s))
             self._claim_now.set()
             return
@@ -257,11 +284,12 @@ class Worker:
                 await self._drop_all("its lease is over")
             try:
                 await self._beat()
+                self._outage.over()
             except Fenced:
                 await self._drop_all("it was declared lost")
                 await self._register()
             except _TROUBLE as error:
-                _log.warning("worker %s: no heartbeat: %s", self.who.worker_id, error)
+                self._outage.note("no heartbeat", error)
                 again_s = min(_AGAIN_S, every_s)
             if self._runs and not self._options.alone:
                 again_s = min(again_s, max(0.0, self._lease.left_s))

@@ -82,6 +82,13 @@ class Tx(Protocol):
         """Once committed, call every listener of the topic, in all processes on this database."""
         ...
 
+    def after(self, call: Callable[[], None]) -> None:
+        """Call in the event loop once this is on disk, before the caller is answered; never where it is undone.
+
+        Where an answer was lost with the connection, nobody knows whether it is on disk: then it is not called.
+        """
+        ...
+
 
 class Database(Protocol):
     """Transactions, committed in groups: what is returned is on disk.

@@ -25,6 +25,48 @@ MOST_S = 0.05
 _CAREFUL = 8
 
 
+class News:
+    """What a transaction tells once it is on disk. calls: made in the event loop. topics: what was notified."""
+
+    __slots__ = ("calls", "topics")
+
+    def __init__(self) -> None:
+        self.topics: list[str] = []
+        self.calls: list[Callable[[], None]] = []
+
+    def mark(self) -> tuple[int, int]:
+        return len(self.topics), len(self.calls)
+
+    def undo(self, mark: tuple[int, int]) -> None:
+        """Forget what was added since the mark."""
+        del self.topics[mark[0] :]
+        del self.calls[mark[1] :]
+
+
+class GroupTx:
+    """What every Tx keeps for the functions of its group, and for those who hear of its commit."""
+
+    def __init__(self) -> None:
+        self.memory: dict[str, object] = {}
+        self.news = News()
+
+    def anew(self) -> None:
+        """Another transaction begins."""
+        self.memory.clear()
+        self.news = News()
+
+    def undone(self, mark: tuple[int, int]) -> None:
+        """A savepoint is undone: with it the locks since, and the news."""
+        self.memory.clear()
+        self.news.undo(mark)
+
+    def notify(self, topic: str) -> None:
+        self.news.topics.append(topic)
+
+    def after(self, call: Callable[[], None]) -> None:
+        self.news.calls.append(call)
+
+
 class Session(Protocol):
     """A connection, owned by the thread that made it. What it raises has been translated to our errors."""
 
@@ -41,9 +83,7 @@ class Session(Protocol):
 
     def release(self) -> None: ...
 
-    def commit(self) -> list[str]:
-        """Return the topics that were notified and that nobody else will tell this process of."""
-        ...
+    def commit(self) -> News: ...
 
     def rollback(self) -> None:
         """Leave the transaction, whatever its state; it cannot fail."""
@@ -95,8 +135,8 @@ class Lane:
                 fresh = session is None
                 try:
                     session = session or self._connect()
-                    done, topics = self._some(session, jobs)
-                    self._tell(jobs[:done], topics, "")
+                    done, news = self._some(session, jobs)
+                    self._tell(jobs[:done], news, "")
                     jobs = jobs[done:]
                 except BaseException as caught:  # noqa: BLE001 - handed to those who wait
                     if session is not None:
@@ -113,7 +153,7 @@ class Lane:
     def _fail(self, jobs: list[_Job[Any]], error: BaseException) -> None:
         for job in jobs:
             job.error = error
-        self._tell(jobs, [], str(error))
+        self._tell(jobs, News(), str(error))
 
     def _take(self) -> tuple[list[_Job[Any]], bool]:
         jobs = []
@@ -129,7 +169,7 @@ class Lane:
                 return jobs, False
         return jobs, True
 
-    def _some(self, session: Session, jobs: list[_Job[Any]]) -> tuple[int, list[str]]:
+    def _some(self, session: Session, jobs: list[_Job[Any]]) -> tuple[int, News]:
         """Commit some of them, the first at least; where the group cannot be committed, the first alone."""
         if not self._alone:
             try:
@@ -141,17 +181,17 @@ class Lane:
             return self._commit(session, jobs[:1])
         except Repeatable as error:
             jobs[0].error = error.error
-            return 1, []
+            return 1, News()
 
-    def _commit(self, session: Session, jobs: list[_Job[Any]]) -> tuple[int, list[str]]:
-        """Return how many were run in the time that a group has, and the topics of their commit."""
+    def _commit(self, session: Session, jobs: list[_Job[Any]]) -> tuple[int, News]:
+        """Return how many were run in the time that a group has, and what their commit tells."""
         if self._careful == 0 or len(jobs) == 1:
             try:
                 return self._transaction(session, jobs, self._hopefully)
             except _Failed as failed:
                 if len(jobs) == 1 and not isinstance(failed.error, TransientError):
                     jobs[0].error = failed.error
-                    return 1, []
+                    return 1, News()
                 self._careful = _CAREFUL
         else:
             self._careful -= 1
@@ -159,18 +199,18 @@ class Lane:
 
     def _transaction(
         self, session: Session, jobs: list[_Job[Any]], run: Callable[[Session, Tx, list[_Job[Any]]], int]
-    ) -> tuple[int, list[str]]:
+    ) -> tuple[int, News]:
         tx = session.begin()
         try:
             done = run(session, tx, jobs)
-            topics = self._ended(session)
+            news = self._ended(session)
         except BaseException:
             session.rollback()
             raise
         self.commits += 1
-        return done, topics
+        return done, news
 
-    def _ended(self, session: Session) -> list[str]:
+    def _ended(self, session: Session) -> News:
         """Raises: _Failed also for a query that was sent and not waited for."""
         try:
             return session.commit()
@@ -213,9 +253,12 @@ class Lane:
                 return number
         return len(jobs)
 
-    def _tell(self, jobs: list[_Job[Any]], topics: list[str], text: str) -> None:
+    def _tell(self, jobs: list[_Job[Any]], news: News, text: str) -> None:
         def tell() -> None:
             self._trouble(text)
+            for call in news.calls:
+                # Not here: one that fails must keep nobody waiting. Those who wait come after it all the same.
+                self._loop.call_soon(call)
             for job in jobs:
                 if job.waiter.done():
                     continue
@@ -223,8 +266,8 @@ class Lane:
                     job.waiter.set_exception(job.error)
                 else:
                     job.waiter.set_result(job.result)
-            if topics:
-                self._told(topics)
+            if news.topics:
+                self._told(news.topics)
 
         self._call(tell)
 

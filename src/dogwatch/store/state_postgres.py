@@ -9,19 +9,18 @@ import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from dogwatch.core.metrics import Family
 from dogwatch.errors import Conflict, PermanentError, TransientError, Unreachable
 from dogwatch.store.database import Row, Tables, Tx, Value
-from dogwatch.store.group import Broken, Lane, Lanes, Repeatable
-from dogwatch.store.migrate import apply_tables, families
+from dogwatch.store.group import Broken, GroupTx, News, Repeatable
+from dogwatch.store.laned import LanedDatabase
+from dogwatch.store.migrate import apply_tables
 
 if TYPE_CHECKING:
     import psycopg
 
-T = TypeVar("T")
 _FREE, _READERS = 3, 2
 _CONNECT_S = 5
 # The server ends what takes longer: a transaction of ours is short.
@@ -37,32 +36,28 @@ def _native(query: str) -> bytes:
     return _NAME.sub(r"%(\1)s", query.replace("%", "%%")).encode()
 
 
-class _PostgresTx:
+class _PostgresTx(GroupTx):
     def __init__(self, connection: psycopg.Connection[Row]) -> None:
+        super().__init__()
         self._connection = connection
         self._now_s: float | None = None
-        self.memory: dict[str, object] = {}
         self._locked: set[str] = set()
         # Sent with the next query that is waited for.
         self._pending: list[tuple[bytes, Mapping[str, Value]]] = []
         self.hurried = False
-        self.topics: list[str] = []
 
     def start(self, begin: str) -> None:
         self._now_s = None
         self._locked.clear()
         # Begins with the first query: that saves a round trip.
         self._pending = [(begin.encode(), {})]
-        self.memory.clear()
         self.hurried = False
-        self.topics = []
+        self.anew()
 
-    def undo(self, noticed: int) -> None:
-        """A savepoint is undone: with it the locks since, and notices."""
+    def undone(self, mark: tuple[int, int]) -> None:
         self._locked.clear()
         self._pending.clear()
-        self.memory.clear()
-        del self.topics[noticed:]
+        super().undone(mark)
 
     @property
     def now_s(self) -> float:
@@ -97,9 +92,6 @@ class _PostgresTx:
 
     def hurry(self) -> None:
         self.hurried = True
-
-    def notify(self, topic: str) -> None:
-        self.topics.append(topic)
 
     def _execute(self, query: str, values: Mapping[str, Value]) -> psycopg.Cursor[Row]:
         with translated():
@@ -164,19 +156,19 @@ class _PostgresSession:
         return self._tx.hurried
 
     def savepoint(self) -> None:
-        self._noticed = len(self._tx.topics)
+        self._mark = self._tx.news.mark()
         self._tx.run("SAVEPOINT job")
 
     def rollback_to(self) -> None:
-        self._tx.undo(self._noticed)
+        self._tx.undone(self._mark)
         self._tx.run("ROLLBACK TO SAVEPOINT job")
 
     def release(self) -> None:
         self._tx.run("RELEASE SAVEPOINT job")
 
-    def commit(self) -> list[str]:
+    def commit(self) -> News:
         self._tx.commit()
-        return self._tx.topics
+        return self._tx.news
 
     def rollback(self) -> None:
         import psycopg
@@ -191,78 +183,41 @@ class _PostgresSession:
         self._connection.close()
 
 
-class PostgresDatabase:
+class PostgresDatabase(LanedDatabase):
     """See database.Database; made by open_postgres."""
 
     kind = "postgresql"
-    opening = ""
 
     def __init__(self, url: str) -> None:
-        self._trouble = ""
-        self._listeners: dict[str, list[Callable[[], None]]] = {}
+        super().__init__("")
 
-        def lanes(name: str, count: int, begin: str) -> Callable[[queue.SimpleQueue[Any]], list[Lane]]:
-            def connect() -> _PostgresSession:
-                try:
-                    return _PostgresSession(_connect(url), begin)
-                except Broken as error:
-                    # Who uses the database tries again; only who opens it is told of the address.
-                    raise Broken(TransientError(str(error.error))) from error
-
-            return lambda jobs: [
-                Lane(f"dogwatch-state-{name}-{number}", connect, jobs, told=self._tell, trouble=self._say)
-                for number in range(count)
-            ]
+        def connect(begin: str) -> _PostgresSession:
+            try:
+                return _PostgresSession(_connect(url), begin)
+            except Broken as error:
+                # Who uses the database tries again; only who opens it is told of the address.
+                raise Broken(TransientError(str(error.error))) from error
 
         # Those that lock a name wait for each other in any case: they are grouped in one lane. Beside one that waited
         # for a name while it had rows of its group, others would have to wait for those rows in a circle.
-        self._writers = Lanes(lanes("writer", 1, "BEGIN"))
-        self._free = Lanes(lanes("free", _FREE, "BEGIN"))
-        # One snapshot for all queries of a function, as the seam says.
-        self._readers = Lanes(lanes("reader", _READERS, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+        self._open(
+            writers=self._lanes("writer", 1, lambda: connect("BEGIN")),
+            free=self._lanes("free", _FREE, lambda: connect("BEGIN")),
+            # One snapshot for all queries of a function, as the seam says.
+            readers=self._lanes("reader", _READERS, lambda: connect("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")),
+        )
         own = secrets.token_hex(4)
         self._notices = _Notices(url, self._told, own)
         self._teller = _Teller(url, own)
 
-    async def write(self, work: Callable[[Tx], T], *, free: bool = False) -> T:
-        return await (self._free if free else self._writers).run(work)
-
-    async def read(self, work: Callable[[Tx], T]) -> T:
-        return await self._readers.run(work)
-
-    def listen(self, topic: str, call: Callable[[], None]) -> Callable[[], None]:
-        listeners = self._listeners.setdefault(topic, [])
-        listeners.append(call)
-        return lambda: listeners.remove(call)
-
-    def _tell(self, topics: list[str]) -> None:
+    def _tell(self, topics: Sequence[str]) -> None:
         """Tell listeners of a commit of this process: those here at once, others through the server."""
         self._told(topics)
-        self._teller.tell(topics)
-
-    def _told(self, topics: Sequence[str] | None) -> None:
-        """topics: None after a gap, in which anything can have happened."""
-        for topic in tuple(self._listeners) if topics is None else dict.fromkeys(topics):
-            for call in tuple(self._listeners.get(topic, ())):
-                call()
-
-    def _say(self, text: str) -> None:
-        self._trouble = text
-
-    @property
-    def trouble(self) -> str:
-        return self._trouble
-
-    def metrics(self) -> Iterable[Family]:
-        commits = self._writers.commits + self._free.commits
-        waiting = self._writers.waiting + self._free.waiting
-        return families(self.kind, commits, waiting, bool(self._trouble))
+        self._teller.tell(list(topics))
 
     async def close(self) -> None:
         await self._notices.close()
-        await self._readers.close()
-        await self._writers.close()
-        await self._free.close()
+        await super().close()
         await self._teller.close()
 
 

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import queue
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 from dogwatch.core.clock import Clock
-from dogwatch.core.metrics import Family
 from dogwatch.errors import Conflict, StoreLocked, TransientError
 from dogwatch.store import files
 from dogwatch.store.database import Row, Tables, Tx, Value
-from dogwatch.store.group import Lane, Lanes, Repeatable
-from dogwatch.store.migrate import apply_tables, families
+from dogwatch.store.group import GroupTx, News, Repeatable
+from dogwatch.store.laned import LanedDatabase
+from dogwatch.store.migrate import apply_tables
 
-T = TypeVar("T")
 _READERS = 2
 _BASE = [(1, "CREATE TABLE tables (name TEXT PRIMARY KEY, version BIGINT NOT NULL) WITHOUT ROWID;")]
 
 
-class _SqliteTx:
+class _SqliteTx(GroupTx):
     def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
+        super().__init__()
         self._connection = connection
         self._clock = clock
         self.now_s = 0.0
-        self.memory: dict[str, object] = {}
-        self.topics: list[str] = []
 
     def run(self, query: str, **values: Value) -> int:
         return self._execute(query, values).rowcount
@@ -55,9 +51,6 @@ class _SqliteTx:
     def hurry(self) -> None:
         """Nobody waits: there is one writer."""
 
-    def notify(self, topic: str) -> None:
-        self.topics.append(topic)
-
     def _execute(self, query: str, values: Mapping[str, Value]) -> sqlite3.Cursor:
         try:
             return self._connection.execute(query, values)
@@ -71,8 +64,7 @@ class _SqliteSession:
         self._tx = _SqliteTx(connection, clock)
 
     def begin(self) -> Tx:
-        self._tx.topics = []
-        self._tx.memory.clear()
+        self._tx.anew()
         self._plain(self._begin)
         self._tx.now_s = self._clock.now_s()
         return self._tx
@@ -82,12 +74,11 @@ class _SqliteSession:
         return False
 
     def savepoint(self) -> None:
-        self._noticed = len(self._tx.topics)
+        self._mark = self._tx.news.mark()
         self._plain("SAVEPOINT job")
 
     def rollback_to(self) -> None:
-        del self._tx.topics[self._noticed :]
-        self._tx.memory.clear()
+        self._tx.undone(self._mark)
         # A full disk can end the whole transaction by itself; then the commit fails, and all are told.
         self._plain("ROLLBACK TO job")
         self._plain("RELEASE job")
@@ -95,9 +86,9 @@ class _SqliteSession:
     def release(self) -> None:
         self._plain("RELEASE job")
 
-    def commit(self) -> list[str]:
+    def commit(self) -> News:
         self._plain("COMMIT")
-        return self._tx.topics
+        return self._tx.news
 
     def rollback(self) -> None:
         if self._connection.in_transaction:
@@ -125,63 +116,21 @@ def _translated(error: sqlite3.Error) -> Exception:
     return error
 
 
-class SqliteDatabase:
-    """See database.Database; made by open_sqlite."""
+class SqliteDatabase(LanedDatabase):
+    """See database.Database; made by open_sqlite. There is one writer, also for what locks no name."""
 
     kind = "sqlite"
 
     def __init__(self, path: Path, clock: Clock, lock: files.FileLock) -> None:
+        super().__init__(secrets.token_hex(8))
         self._lock = lock
-        self.opening = secrets.token_hex(8)
-        self._trouble = ""
-        self._listeners: dict[str, list[Callable[[], None]]] = {}
-
-        def writer(jobs: queue.SimpleQueue[Any]) -> list[Lane]:
-            return [
-                Lane(
-                    "dogwatch-state-writer",
-                    lambda: _SqliteSession(_write_connection(path), clock, "BEGIN IMMEDIATE"),
-                    jobs,
-                    told=self._told,
-                    trouble=self._say,
-                )
-            ]
-
-        def readers(jobs: queue.SimpleQueue[Any]) -> list[Lane]:
-            connect = lambda: _SqliteSession(files.open_reader(path), clock, "BEGIN")  # noqa: E731
-            return [Lane(f"dogwatch-state-reader-{number}", connect, jobs) for number in range(_READERS)]
-
-        self._writers, self._readers = Lanes(writer), Lanes(readers)
-
-    async def write(self, work: Callable[[Tx], T], *, free: bool = False) -> T:  # noqa: ARG002 - there is one writer
-        return await self._writers.run(work)
-
-    async def read(self, work: Callable[[Tx], T]) -> T:
-        return await self._readers.run(work)
-
-    def listen(self, topic: str, call: Callable[[], None]) -> Callable[[], None]:
-        listeners = self._listeners.setdefault(topic, [])
-        listeners.append(call)
-        return lambda: listeners.remove(call)
-
-    def _told(self, topics: Sequence[str]) -> None:
-        for topic in dict.fromkeys(topics):
-            for call in tuple(self._listeners.get(topic, ())):
-                call()
-
-    def _say(self, text: str) -> None:
-        self._trouble = text
-
-    @property
-    def trouble(self) -> str:
-        return self._trouble
-
-    def metrics(self) -> Iterable[Family]:
-        return families(self.kind, self._writers.commits, self._writers.waiting, bool(self._trouble))
+        self._open(
+            writers=self._lanes("writer", 1, lambda: _SqliteSession(_write_connection(path), clock, "BEGIN IMMEDIATE")),
+            readers=self._lanes("reader", _READERS, lambda: _SqliteSession(files.open_reader(path), clock, "BEGIN")),
+        )
 
     async def close(self) -> None:
-        await self._readers.close()
-        await self._writers.close()
+        await super().close()
         self._lock.release()
 
 

@@ -105,6 +105,15 @@ async def test_a_run_whose_notice_was_lost_is_found_by_the_poll(place: Place) ->
         place.ledger.listeners["runs"] = _Any()
 
 
+async def test_an_outage_is_said_once_and_its_end_too(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "dogwatch.engine.worker"):
+        async with place.worker(ttl_s=0.3, alone=True):
+            place.ledger.trouble = 5
+            await until(lambda: "all is well again" in caplog.text)
+    told = [record.levelname for record in caplog.records]
+    assert told == ["WARNING", "INFO"]
+
+
 class _Any(list[Any]):
     """A list from which everything can be removed."""
 

@@ -46,22 +46,24 @@ class Definitions:
     def put(self, tx: Tx, spec: JobSpec) -> str:
         """Have it on disk; return its digest."""
         _, digest, body = self._encoded(spec)
-        if not self.marked(digest, tx.now_s):
+        now_s = tx.now_s
+        if not self.marked(digest, now_s):
             tx.run(
                 "INSERT INTO definitions (digest, job, body, seen_s) VALUES (:digest, :job, :body, :now) "
                 "ON CONFLICT (digest) DO UPDATE SET seen_s = excluded.seen_s",
                 digest=digest,
                 job=clean(spec.name),
                 body=body,
-                now=tx.now_s,
+                now=now_s,
             )
+            tx.after(lambda: self._committed(digest, now_s))
         return digest
 
     def marked(self, digest: str, now_s: float) -> bool:
         """Return whether it surely is on disk, and stays there for this transaction."""
         return abs(now_s - self._marked.get(digest, float("-inf"))) < _MARK_S
 
-    def committed(self, digest: str, now_s: float) -> None:
+    def _committed(self, digest: str, now_s: float) -> None:
         """A transaction that put it is on disk."""
         if len(self._marked) >= _MOST:
             self._marked.clear()

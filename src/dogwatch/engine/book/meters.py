@@ -19,6 +19,9 @@ class Meters:
         self.ended: dict[RunState, int] = {}
         self.counts: Counts | None = None
 
+    def note_started(self) -> None:
+        self.started += 1
+
     def families(self) -> Iterable[Family]:
         for name, text, value in (
             ("dogwatch_runs_started_total", "Runs that this process started.", self.started),

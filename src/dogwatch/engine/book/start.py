@@ -13,6 +13,7 @@ from dogwatch.engine.book import gates, topics
 from dogwatch.engine.book.definitions import Definitions
 from dogwatch.engine.book.gates import Gate
 from dogwatch.engine.book.ids import Mint
+from dogwatch.engine.book.meters import Meters
 from dogwatch.engine.book.orders import cancel_one
 from dogwatch.engine.book.rows import RUN, clean, run_of, text
 from dogwatch.engine.book.setting import AUDIT, Setting, all_of, first_of
@@ -59,8 +60,8 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
 class Opener:
     """Opens runs in transactions of others."""
 
-    def __init__(self, setting: Setting, mint: Mint, definitions: Definitions) -> None:
-        self._setting, self._mint, self._definitions = setting, mint, definitions
+    def __init__(self, setting: Setting, mint: Mint, definitions: Definitions, meters: Meters) -> None:
+        self._setting, self._mint, self._definitions, self._meters = setting, mint, definitions, meters
 
     def open(self, tx: Tx, intent: Intent) -> Started:
         """Raises: Conflict where the job's concurrency forbids it, or it would wait for itself."""
@@ -95,6 +96,7 @@ class Opener:
             reason=intent.reason,
             after=_told(run),
         )
+        tx.after(self._meters.note_started)
         return Started(run=run, created=True)
 
     def _known(self, tx: Tx, intent: Intent) -> Run | None:
