@@ -34,11 +34,12 @@ from dogwatch.web.pages import OVERVIEW, problem_page
 from dogwatch.web.permissions import IDENTITY, PUBLIC, REFUSALS, Gate, declared
 from dogwatch.web.pings import PING_HANDLERS
 from dogwatch.web.run_pages import RUNS
+from dogwatch.web.schedule_pages import SCHEDULES
 from dogwatch.web.view import page_templates
 
 log = logging.getLogger(__name__)
 # Every feature that has pages, in the order of the navigation.
-PAGES: tuple[Pages, ...] = (OVERVIEW, RUNS, ACCESS)
+PAGES: tuple[Pages, ...] = (OVERVIEW, RUNS, SCHEDULES, ACCESS)
 # What programs ask for is never answered with a page, even in a browser.
 _PROGRAMS = ("/api/", "/ping/", "/hooks/", "/badge", "/group-badge", "/metrics", "/probe", "/static/")
 
