@@ -16,11 +16,13 @@ from dogwatch.access.tables import access_tables
 from dogwatch.config.part import Configuration, Part
 from dogwatch.config.reload import Reloader
 from dogwatch.config.section import Section
+from dogwatch.config.show import Row, rows
 from dogwatch.config.status import ReloadControl
 from dogwatch.core.bus import Bus
 from dogwatch.core.clock import Clock
 from dogwatch.core.component import Registry
 from dogwatch.core.metrics import Family, series
+from dogwatch.diagnose.sample import Sample
 from dogwatch.diagnose.self_watch import SECTION as SELF_WATCH
 from dogwatch.diagnose.self_watch import SelfWatch
 from dogwatch.engine.action import Action
@@ -144,6 +146,10 @@ class Services(msgspec.Struct, kw_only=True):
     outbox: Outbox | None = None
     schedules: Schedules | None = None
     incidents: Incidents | None = None
+    # The configuration in force, value by value, secrets masked; to be called beside the loop. The newest look of the
+    # self-watch at this process.
+    settings: Callable[[], Sequence[Row]] | None = None
+    sample: Callable[[], Sample | None] | None = None
 
 
 class App:
@@ -249,6 +255,8 @@ class App:
             hooks=self.hooks,
             outbox=self.notify,
             incidents=self.incidents,
+            settings=lambda: rows(reload.current) if reload.current is not None else (),
+            sample=self.self_watch.newest,
         )
 
     def _metrics(self, reload: Reloader) -> Iterable[Family]:

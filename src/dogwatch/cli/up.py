@@ -77,7 +77,7 @@ def up(
         data = data or str(QUICKSTART)
         paths = paths or (str(_quickstart_file(Path(data), listen)),)
     folder = Path(data) if data else default_data_dir(os.environ)
-    loader = _loader(paths, folder, listen, settings)
+    loader = _loader(paths, folder, listen, settings, given=bool(data))
     loaded = loader.load()
     if check:
         return _check(loaded)
@@ -110,13 +110,16 @@ def _make_folder(folder: Path) -> None:
         raise DogwatchError(f"may not write to the data folder {folder}", hint="choose another with --data")
 
 
-def _loader(paths: tuple[str, ...], folder: Path, listen: str | None, settings: tuple[str, ...]) -> Loader:
+def _loader(
+    paths: tuple[str, ...], folder: Path, listen: str | None, settings: tuple[str, ...], *, given: bool
+) -> Loader:
+    """given: whether the command line names the folder; else the files may name another place for the store."""
     from dogwatch.config.load import Loader
     from dogwatch.config.overrides import RESERVED, Override
 
     overrides = parse_settings(settings)
     if not any(override.path == ("store", "path") for override in overrides):
-        overrides.insert(0, Override(("store", "path"), str(folder / STORE_FILE), "--data"))
+        overrides.insert(0, Override(("store", "path"), str(folder / STORE_FILE), "--data", weak=not given))
     if listen:
         overrides.append(Override(("server", "listen"), listen, "--listen"))
     environ = dict(os.environ)

@@ -83,7 +83,7 @@ class Loaded:
 class Loader:
     """Everything a load depends on, given once; parse does all the I/O, validate does none.
 
-    environ: for `${NAME}` and `DOGWATCH_…` settings. overrides: of flags, which win over the environment.
+    environ: for `${NAME}` and `DOGWATCH_…` settings. overrides: of flags, which win over the environment, but for weak ones.
     known: names DOGWATCH_… that are not settings.
     """
 
@@ -126,7 +126,8 @@ class Loader:
         problems += substitution.problems
         settings, faults = over.from_environment(self._environ, self.catalog, whole, self._known | substitution.names)
         problems += faults
-        whole, faults = over.apply(whole, [*settings, *self._overrides])
+        weak = [one for one in self._overrides if one.weak and not over.written(whole, one.path)]
+        whole, faults = over.apply(whole, [*weak, *settings, *(one for one in self._overrides if not one.weak)])
         problems += faults
         problems += include(whole, self.catalog.sections.values(), secrets)
         files = tuple(file.name for file in reading.files)

@@ -21,11 +21,15 @@ RESERVED = frozenset({"DOGWATCH_CONFIG", "DOGWATCH_DATA", "DOGWATCH_SERVER", "DO
 
 
 class Override(msgspec.Struct, frozen=True):
-    """One value that replaces the file's. label: where it came from, "--listen" or "environment DOGWATCH_…"."""
+    """One value that replaces the file's. label: where it came from, "--listen" or "environment DOGWATCH_…".
+
+    weak: a default of the command's: whatever files or environment say wins over it.
+    """
 
     path: Path
     text: str
     label: str
+    weak: bool = False
 
 
 def from_environment(
@@ -67,6 +71,14 @@ def apply(tree: MapNode, overrides: Sequence[Override]) -> tuple[MapNode, list[P
             assert isinstance(changed, MapNode)
             tree = changed
     return tree, problems
+
+
+def written(tree: MapNode, path: Path) -> bool:
+    """Return whether the tree says anything at this path."""
+    node: Node | None = tree
+    for part in path:
+        node = node.items.get(str(part)) if isinstance(node, MapNode) else None
+    return node is not None and not is_null(node)
 
 
 def place(node: Node | None, path: Path, value: Node) -> Node:

@@ -26,19 +26,23 @@ from dogwatch.web.contributions import Pages
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.exposition import EXPOSITION_HANDLERS
 from dogwatch.web.guard import Guard, Receive, Scope, Send
+from dogwatch.web.hook_pages import HOOKS
 from dogwatch.web.hooks import HOOK_HANDLERS
 from dogwatch.web.login import LOGIN_HANDLERS
 from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
 from dogwatch.web.pages import OVERVIEW, problem_page
+from dogwatch.web.palette import PALETTE
 from dogwatch.web.permissions import IDENTITY, PUBLIC, REFUSALS, Gate, declared
 from dogwatch.web.pings import PING_HANDLERS
 from dogwatch.web.run_pages import RUNS
+from dogwatch.web.schedule_pages import SCHEDULES
+from dogwatch.web.settings_pages import SETTINGS
 from dogwatch.web.view import page_templates
 
 log = logging.getLogger(__name__)
 # Every feature that has pages, in the order of the navigation.
-PAGES: tuple[Pages, ...] = (OVERVIEW, RUNS, ACCESS)
+PAGES: tuple[Pages, ...] = (OVERVIEW, RUNS, SCHEDULES, HOOKS, ACCESS, SETTINGS, PALETTE)
 # What programs ask for is never answered with a page, even in a browser.
 _PROGRAMS = ("/api/", "/ping/", "/hooks/", "/badge", "/group-badge", "/metrics", "/probe", "/static/")
 

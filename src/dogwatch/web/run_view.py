@@ -8,7 +8,7 @@ import msgspec
 
 from dogwatch.engine.values import Run, RunState, StepRun, StepState
 
-# The icon and colour of each state of runs, steps and workers.
+# The icon and colour of each state of runs, steps, workers, schedules, fires, deliveries and messages.
 ICONS = {
     "succeeded": "up",
     "failed": "down",
@@ -18,6 +18,23 @@ ICONS = {
     "active": "up",
     "draining": "degraded",
     "lost": "down",
+    "disabled": "paused",
+    "behind": "degraded",
+    "superseded": "degraded",
+    "ended": "skipped",
+    "unknown": "pending",
+    "started": "up",
+    "manual": "up",
+    "refused": "degraded",
+    "missed": "degraded",
+    "accepted": "up",
+    "ignored": "skipped",
+    "duplicate": "skipped",
+    "sending": "running",
+    "delivered": "up",
+    "dead": "down",
+    "applied": "up",
+    "unchanged": "skipped",
 }
 NODE_WIDTH, NODE_HEIGHT = 152, 46
 _GAP_X, _GAP_Y, _EDGE = 36, 14, 8

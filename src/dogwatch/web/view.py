@@ -124,6 +124,11 @@ def count(number: int) -> str:
     return f"{number:,}".replace(",", "\u202f")
 
 
+def segment_of(name: str) -> str:
+    """Return a name as one segment of a path."""
+    return quote(name, safe="", errors="replace")
+
+
 def key(name: str) -> str:
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:10]
 
@@ -254,7 +259,7 @@ def page_templates(assets: Assets) -> jinja2.Environment:
         fullness=lambda ratio: "full" if (ratio or 0) >= 0.95 else "high" if (ratio or 0) >= 0.85 else "fine",
         share=lambda ratio: "–" if ratio is None else f"{ratio * 100:.0f} %",
         percent=lambda one: "–" if one is None or one.ratio is None else percent(one.ratio),
-        segment=lambda name: quote(name, safe="", errors="replace"),
+        segment=segment_of,
         watched=watched,
         query=lambda text: urlencode({"q": text}, errors="replace"),
         utc=_utc,

@@ -18,7 +18,7 @@ from dogwatch.engine.schedules import records
 from dogwatch.engine.schedules.decide import next_fires
 from dogwatch.engine.schedules.records import FireRow, Record, run_key
 from dogwatch.engine.schedules.scheduler import Entry, Scheduler
-from dogwatch.engine.schedules.spec import describe
+from dogwatch.engine.schedules.spec import ScheduleSpec, describe
 from dogwatch.engine.values import Page, Started, StartRun, Trigger
 from dogwatch.errors import NotFound, UsageError
 from dogwatch.store.database import Database, Tx
@@ -77,6 +77,10 @@ class Schedules:
     def job(self, name: str) -> str:
         """Return the name of the job that it starts."""
         return self._entry(name).plan.spec.job
+
+    def spec(self, name: str) -> ScheduleSpec:
+        """Return it as it is configured."""
+        return self._entry(name).plan.spec
 
     async def list(self, names: Sequence[str]) -> Sequence[ScheduleView]:
         """Return the schedules of these names, those that are not there left out."""

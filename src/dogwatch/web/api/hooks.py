@@ -26,21 +26,21 @@ class DeliveryPage(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str = ""
 
 
-def _hooks(ctx: WebContext) -> HooksView:
+def hooks_of(ctx: WebContext) -> HooksView:
     if ctx.services.hooks is None:
         raise NotFound("this Dogwatch has no webhooks")
     return ctx.services.hooks
 
 
-async def _seen(ctx: WebContext) -> list[EndpointView]:
+async def seen_endpoints(ctx: WebContext) -> list[EndpointView]:
     sees = ctx.rights.filter("webhook")
-    return [view for view in await _hooks(ctx).endpoints() if sees(view.labels)]
+    return [view for view in await hooks_of(ctx).endpoints() if sees(view.labels)]
 
 
-async def _delivery(ctx: WebContext, delivery_id: str) -> tuple[DeliveryDetail, EndpointView | None]:
+async def find_delivery(ctx: WebContext, delivery_id: str) -> tuple[DeliveryDetail, EndpointView | None]:
     """Return a delivery and its endpoint, if that is still there. What may not be seen does not exist."""
-    found = await _hooks(ctx).delivery(delivery_id)
-    endpoint = {view.name: view for view in await _hooks(ctx).endpoints()}.get(found.delivery.endpoint)
+    found = await hooks_of(ctx).delivery(delivery_id)
+    endpoint = {view.name: view for view in await hooks_of(ctx).endpoints()}.get(found.delivery.endpoint)
     if not ctx.rights.filter("webhook")(endpoint.labels if endpoint else {}):
         raise NotFound(f"'{delivery_id}': no delivery has this id")
     return found, endpoint
@@ -48,15 +48,17 @@ async def _delivery(ctx: WebContext, delivery_id: str) -> tuple[DeliveryDetail, 
 
 @get("/api/v1/hooks", opt=may("webhook"), summary="Endpoints of webhooks", responses=refusals(404, 503))
 async def list_hooks(ctx: Ctx) -> list[EndpointView]:
-    return await _seen(ctx)
+    return await seen_endpoints(ctx)
 
 
 @get("/api/v1/hooks/{name:str}", opt=may("webhook"), summary="One endpoint", responses=refusals(404, 503))
 async def show_hook(ctx: Ctx, name: NameParam) -> EndpointView:
     # Asked first: what an unknown name is told names those that are near.
-    if ctx.rights.filter("webhook") is not everything and segment(name) not in {one.name for one in await _seen(ctx)}:
+    if ctx.rights.filter("webhook") is not everything and segment(name) not in {
+        one.name for one in await seen_endpoints(ctx)
+    }:
         raise NotFound(f"no endpoint is called '{segment(name)}'")
-    return await _hooks(ctx).endpoint(segment(name))
+    return await hooks_of(ctx).endpoint(segment(name))
 
 
 @get("/api/v1/deliveries", opt=may("webhook"), summary="Deliveries, newest first", responses=refusals(404, 503))
@@ -71,8 +73,8 @@ async def list_deliveries(
 ) -> DeliveryPage:
     names = None
     if ctx.rights.filter("webhook") is not everything:
-        names = [view.name for view in await _seen(ctx)]
-    page = await _hooks(ctx).deliveries(
+        names = [view.name for view in await seen_endpoints(ctx)]
+    page = await hooks_of(ctx).deliveries(
         endpoint=endpoint, state=outcome.value if outcome else "", limit=limit, cursor=cursor, among=names
     )
     return DeliveryPage(items=list(page.items), next_cursor=page.cursor)
@@ -85,7 +87,7 @@ async def list_deliveries(
     responses=refusals(404, 503),
 )
 async def show_delivery(ctx: Ctx, delivery_id: DeliveryId) -> DeliveryDetail:
-    return (await _delivery(ctx, segment(delivery_id)))[0]
+    return (await find_delivery(ctx, segment(delivery_id)))[0]
 
 
 @post(
@@ -100,9 +102,9 @@ async def replay_delivery(
     delivery_id: DeliveryId,
     force: Annotated[bool, QueryParameter(description="Whatever the filter says")] = False,
 ) -> Delivery:
-    found, endpoint = await _delivery(ctx, segment(delivery_id))
+    found, endpoint = await find_delivery(ctx, segment(delivery_id))
     ctx.require("webhook", "run", endpoint.labels if endpoint else {})
-    return await _hooks(ctx).replay(found.delivery.delivery_id, ctx.actor, force=force)
+    return await hooks_of(ctx).replay(found.delivery.delivery_id, ctx.actor, force=force)
 
 
 HOOK_API_HANDLERS = (list_hooks, show_hook, list_deliveries, show_delivery, replay_delivery)

@@ -31,7 +31,7 @@ class Redelivered(msgspec.Struct, frozen=True, kw_only=True):
     messages: int
 
 
-def _outbox(ctx: WebContext, verb: str = "read") -> Outbox:
+def outbox_of(ctx: WebContext, verb: str = "read") -> Outbox:
     # Messages carry no labels that a role could be limited to.
     ctx.require("notification", verb, {})
     if ctx.services.outbox is None:
@@ -41,7 +41,7 @@ def _outbox(ctx: WebContext, verb: str = "read") -> Outbox:
 
 @get("/api/v1/notify", opt=may("notification"), summary="Destinations", responses=refusals(403, 404, 503))
 async def list_destinations(ctx: Ctx) -> list[DestinationView]:
-    return list(await _outbox(ctx).destinations())
+    return list(await outbox_of(ctx).destinations())
 
 
 @post(
@@ -52,7 +52,7 @@ async def list_destinations(ctx: Ctx) -> list[DestinationView]:
     responses=refusals(403, 404, 503),
 )
 async def test_destination(ctx: Ctx, name: NameParam) -> Enqueued:
-    return await _outbox(ctx, "run").test(segment(name), ctx.actor)
+    return await outbox_of(ctx, "run").test(segment(name), ctx.actor)
 
 
 @post(
@@ -63,7 +63,7 @@ async def test_destination(ctx: Ctx, name: NameParam) -> Enqueued:
     responses=refusals(403, 404, 503),
 )
 async def redeliver_dead(ctx: Ctx, name: NameParam) -> Redelivered:
-    return Redelivered(messages=await _outbox(ctx, "change").redeliver_dead(segment(name), ctx.actor))
+    return Redelivered(messages=await outbox_of(ctx, "change").redeliver_dead(segment(name), ctx.actor))
 
 
 @get("/api/v1/outbox", opt=may("notification"), summary="Messages, newest first", responses=refusals(403, 404, 503))
@@ -74,7 +74,7 @@ async def list_outbox(
     cursor: Annotated[str, QueryParameter(max_length=100)] = "",
     limit: Limit = 50,
 ) -> OutboxPage:
-    page = await _outbox(ctx).find(
+    page = await outbox_of(ctx).find(
         destination=destination, state=wanted.value if wanted else "", limit=limit, cursor=cursor
     )
     return OutboxPage(items=list(page.items), next_cursor=page.cursor)
@@ -87,7 +87,7 @@ async def list_outbox(
     responses=refusals(403, 404, 503),
 )
 async def show_message(ctx: Ctx, message_id: MessageId) -> OutboxRow:
-    return await _outbox(ctx).show(segment(message_id))
+    return await outbox_of(ctx).show(segment(message_id))
 
 
 @post(
@@ -98,7 +98,7 @@ async def show_message(ctx: Ctx, message_id: MessageId) -> OutboxRow:
     responses=refusals(403, 404, 409, 503),
 )
 async def redeliver_message(ctx: Ctx, message_id: MessageId) -> OutboxRow:
-    return await _outbox(ctx, "change").redeliver(segment(message_id), ctx.actor)
+    return await outbox_of(ctx, "change").redeliver(segment(message_id), ctx.actor)
 
 
 NOTIFY_HANDLERS = (

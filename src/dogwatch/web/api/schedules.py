@@ -100,27 +100,27 @@ class ScheduleRunOut(msgspec.Struct, frozen=True, kw_only=True):
     created: bool
 
 
-def _schedules(ctx: WebContext) -> Schedules:
+def schedules_of(ctx: WebContext) -> Schedules:
     if ctx.services.schedules is None:
         raise NotFound("there are no schedules in this program")
     return ctx.services.schedules
 
 
-def _seen(ctx: WebContext) -> list[str]:
+def seen_schedules(ctx: WebContext) -> list[str]:
     """Return the names of those that the one who asks may see, in configuration order."""
-    schedules, sees = _schedules(ctx), ctx.rights.filter("schedule")
+    schedules, sees = schedules_of(ctx), ctx.rights.filter("schedule")
     return [name for name in schedules.names() if sees(schedules.subject(name).labels)]
 
 
-def _found(ctx: WebContext, name: str, verb: str = "read") -> tuple[Schedules, str]:
+def find_schedule(ctx: WebContext, name: str, verb: str = "read") -> tuple[Schedules, str]:
     """Return the schedules, and the name that is meant. What may not be seen does not exist.
 
     verb: what is to be done to it.
     Raises: NotFound naming the nearest, NotAllowed.
     """
-    schedules, name = _schedules(ctx), segment(name)
+    schedules, name = schedules_of(ctx), segment(name)
     if name not in schedules.names() or not ctx.rights.filter("schedule")(schedules.subject(name).labels):
-        names = _seen(ctx)
+        names = seen_schedules(ctx)
         raise NotFound(f"there is no schedule '{name}'", hint=nearest(name, names) if names else "")
     ctx.require("schedule", verb, schedules.subject(name).labels)
     return schedules, name
@@ -175,11 +175,11 @@ async def list_schedules(
     cursor: Annotated[str, QueryParameter(max_length=500)] = "",
     limit: Limit = 100,
 ) -> SchedulePage:
-    schedules = _schedules(ctx)
+    schedules = schedules_of(ctx)
     pairs = [text.partition("=")[::2] for text in label or ()]
     names = [
         name
-        for name in _seen(ctx)
+        for name in seen_schedules(ctx)
         if (not job or schedules.job(name) == job)
         and all(schedules.subject(name).labels.get(key) == value for key, value in pairs)
     ]
@@ -192,7 +192,7 @@ async def list_schedules(
 
 @get("/api/v1/schedules/{name:str}", opt=may("schedule"), summary="One schedule", responses=refusals(404, 503))
 async def show_schedule(ctx: Ctx, name: NameParam) -> ScheduleOut:
-    schedules, known = _found(ctx, name)
+    schedules, known = find_schedule(ctx, name)
     return _out(await schedules.show(known))
 
 
@@ -202,7 +202,7 @@ async def show_schedule(ctx: Ctx, name: NameParam) -> ScheduleOut:
 async def schedule_next(
     ctx: Ctx, name: NameParam, count: Annotated[int, QueryParameter(ge=1, le=100)] = 10
 ) -> UpcomingOut:
-    schedules, known = _found(ctx, name)
+    schedules, known = find_schedule(ctx, name)
     times = schedules.upcoming(known, count)
     return UpcomingOut(name=known, job=schedules.job(known), times_s=list(times))
 
@@ -219,7 +219,7 @@ async def schedule_fires(
     cursor: Annotated[str, QueryParameter(max_length=500)] = "",
     limit: Limit = 50,
 ) -> FirePage:
-    schedules, known = _found(ctx, name)
+    schedules, known = find_schedule(ctx, name)
     page = await schedules.fires(known, limit=limit, cursor=cursor)
     return FirePage(items=[_fire_out(row) for row in page.items], next_cursor=page.cursor)
 
@@ -233,7 +233,7 @@ async def schedule_fires(
 )
 async def pause_schedule(ctx: Ctx, name: NameParam, data: JSONBody[PauseIn | None] = None) -> ScheduleOut:
     reason = data.reason if data is not None else ""
-    schedules, known = _found(ctx, name, "change")
+    schedules, known = find_schedule(ctx, name, "change")
     return _out(await schedules.pause(known, ctx.actor, reason=reason))
 
 
@@ -246,7 +246,7 @@ async def pause_schedule(ctx: Ctx, name: NameParam, data: JSONBody[PauseIn | Non
 )
 async def resume_schedule(ctx: Ctx, name: NameParam, data: JSONBody[ResumeIn | None] = None) -> ScheduleOut:
     from_now = data is not None and data.from_now
-    schedules, known = _found(ctx, name, "change")
+    schedules, known = find_schedule(ctx, name, "change")
     return _out(await schedules.resume(known, ctx.actor, from_now=from_now))
 
 
@@ -259,7 +259,7 @@ async def resume_schedule(ctx: Ctx, name: NameParam, data: JSONBody[ResumeIn | N
 )
 async def run_schedule(ctx: Ctx, name: NameParam, data: JSONBody[RunIn | None] = None) -> ScheduleRunOut:
     wanted = data or RunIn()
-    schedules, known = _found(ctx, name, "run")
+    schedules, known = find_schedule(ctx, name, "run")
     started = await schedules.run(known, ctx.actor, key=wanted.key, reason=wanted.reason)
     run = started.run
     return ScheduleRunOut(run_id=run.run_id, job=run.job, state=run.state, created=started.created)

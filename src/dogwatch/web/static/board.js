@@ -48,8 +48,8 @@ export function startBoard() {
   document.addEventListener("htmx:after:swap", () => restore());
   document.addEventListener("dogwatch:fresh", () => restore());
   document.addEventListener("keydown", (event) => {
-    const box = document.getElementById("q");
-    if (!box) return;
+    const box = document.getElementById("q") ?? document.querySelector("[data-filter]");
+    if (!box || document.querySelector("dialog[open]")) return;
     if (event.key === "/" && !event.ctrlKey && !event.metaKey && !event.target.closest("input, textarea, select")) {
       event.preventDefault();
       box.focus();

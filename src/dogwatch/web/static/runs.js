@@ -189,13 +189,32 @@ function order(button) {
   });
 }
 
-function confirmForm(form) {
-  const effect = document.createElement("p");
-  effect.textContent = form.dataset.effect;
+// Any other change: its form says what it does (data-effect, or a fragment at data-plan), what to ask for (data-asks, into
+// data-field of the body), which part of the page to draw anew (data-fresh), or where what it made is (data-leads).
+async function confirmForm(form) {
+  const { confirm: title, plan, asks, field, fresh, leads, from } = form.dataset;
+  const key = "keyed" in form.dataset ? { key: idempotencyKey() } : {};
+  let effects = (form.dataset.effect ?? "").split("\n").filter(Boolean).map((line) => {
+    const effect = document.createElement("p");
+    effect.textContent = line;
+    return effect;
+  });
+  if (plan) {
+    const answer = await fetch(plan, { headers: { accept: "text/html" } }).catch(() => null);
+    if (!answer?.ok) return toast("What it would do cannot be shown now", true);
+    const parsed = new DOMParser().parseFromString(await answer.text(), "text/html");
+    effects = [...effects, ...[...parsed.body.children].map((one) => document.adoptNode(one))];
+  }
   ask({
-    title: form.dataset.confirm,
-    effects: [effect],
-    go: async () => { await post(form.getAttribute("action"), {}); refresh("workers-now"); },
+    title,
+    asks,
+    effects,
+    go: async (text) => {
+      const found = await post(form.getAttribute("action"), { ...key, ...(field && text ? { [field]: text } : {}) });
+      if (leads) { location.assign(leads + encodeURIComponent(found[from])); return; }
+      toast(`${title}: done`);
+      refresh(fresh ?? "workers-now");
+    },
   });
 }
 
