@@ -83,8 +83,8 @@ class Loaded:
 class Loader:
     """Everything a load depends on, given once; parse does all the I/O, validate does none.
 
-    environ: for `${NAME}` and `DOGWATCH_…` settings. overrides: of flags, which win over the environment, but for weak ones.
-    known: names DOGWATCH_… that are not settings.
+    environ: for `${NAME}` and `DOGWATCH_…` settings. overrides: of flags, which win over the environment, but for weak
+    ones. known: names DOGWATCH_… that are not settings.
     """
 
     def __init__(
