@@ -287,10 +287,10 @@ def test_a_failed_parse_still_knows_what_to_watch(tmp_path: Path) -> None:
 def test_a_weak_override_is_only_a_default(tmp_path: Path) -> None:
     path = tmp_path / "dogwatch.yaml"
     weak = Override(("server", "listen"), "weak", "--data", weak=True)
-    path.write_text("")
+    path.write_text("probes: []")
     assert Loader([path], CATALOG, environ={}, overrides=[weak]).load().get(SERVER).listen == "weak"
     path.write_text("server: {listen: file}")
     assert Loader([path], CATALOG, environ={}, overrides=[weak]).load().get(SERVER).listen == "file"
     environ = {"DOGWATCH_SERVER__LISTEN": "environment"}
-    path.write_text("")
+    path.write_text("probes: []")
     assert Loader([path], CATALOG, environ=environ, overrides=[weak]).load().get(SERVER).listen == "environment"
