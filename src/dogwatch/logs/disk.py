@@ -1,0 +1,195 @@
+"""The bounded disk buffer of one sink: blocks in segments, first in, first out. Blocking; used by one thread at a time.
+
+What is in it is as durable as the checkpoint that names its end: the agent syncs before it writes one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from dogwatch.logs.block import Block
+from dogwatch.logs.checkpoint import BufferState
+
+_SEGMENT_BYTES = 16 * 1024 * 1024
+_HEAD = struct.Struct("<III")  # length of the head, length of the data, checksum
+
+
+class _Head(msgspec.Struct, frozen=True, array_like=True):
+    source: str
+    stream: str
+    path: str
+    begin: int
+    end: int
+    count: int
+    starts: tuple[int, ...] | None
+    framed: bool
+
+
+class DiskBuffer:
+    """held_bytes: from the oldest that was not released to the end."""
+
+    def __init__(self, folder: Path, state: BufferState | None, *, segment_bytes: int = _SEGMENT_BYTES) -> None:
+        self._folder = folder
+        self._segment_bytes = segment_bytes
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        state = state or BufferState()
+        self._begin = (state.segment, state.offset)
+        self._end = (state.end_segment, state.end_offset)
+        self._read = self._begin
+        self._fd = -1
+        self._recover()
+
+    def _path(self, segment: int) -> Path:
+        return self._folder / f"{segment:012d}.blocks"
+
+    def _recover(self) -> None:
+        """Cut off what the checkpoint does not know; its sources deliver it again."""
+        for path in self._folder.glob("*.blocks"):
+            number = int(path.stem)
+            if number < self._begin[0] or number > self._end[0]:
+                path.unlink()
+        last = self._path(self._end[0])
+        if last.exists():
+            os.truncate(last, min(self._end[1], last.stat().st_size))
+            self._end = (self._end[0], last.stat().st_size)
+
+    @property
+    def held_bytes(self) -> int:
+        segments = range(self._begin[0], self._end[0])
+        whole = sum(self._path(one).stat().st_size for one in segments if self._path(one).exists())
+        return whole + self._end[1] - self._begin[1]
+
+    @property
+    def empty(self) -> bool:
+        return self._begin == self._end
+
+    def state(self) -> BufferState:
+        return BufferState(
+            segment=self._begin[0], offset=self._begin[1], end_segment=self._end[0], end_offset=self._end[1]
+        )
+
+    def append(self, blocks: Sequence[Block]) -> tuple[int, int]:
+        """Add the blocks of one entry and return the place after them.
+
+        Raises: OSError; then nothing was added.
+        """
+        data = b"".join(map(_pack, blocks))
+        data = struct.pack("<I", len(blocks)) + data
+        segment, offset = self._end
+        if offset >= self._segment_bytes:
+            self._close()
+            segment, offset = segment + 1, 0
+        if self._fd < 0:
+            self._fd = os.open(self._path(segment), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        view, at = memoryview(data), offset
+        while view:
+            written = os.pwrite(self._fd, view, at)
+            view, at = view[written:], at + written
+        self._end = (segment, at)
+        return self._end
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.fsync(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def sync(self) -> None:
+        if self._fd >= 0:
+            os.fsync(self._fd)
+
+    def rewind(self, state: BufferState | None) -> None:
+        """Forget what was appended after a state: it was not accepted."""
+        if state is not None:
+            self._close()
+            self._end = (state.end_segment, state.end_offset)
+
+    def skip_to(self, place: tuple[int, int]) -> None:
+        """Go on reading after a place: what is before is in memory."""
+        self._read = place
+
+    def next(self) -> tuple[list[Block], tuple[int, int]] | None:
+        """Return the next entry's blocks and the place after them; None at the end."""
+        if self._read >= self._end:
+            return None
+        segment, offset = self._read
+        path = self._path(segment)
+        if not path.exists() or (offset >= path.stat().st_size and segment < self._end[0]):
+            self._read = (segment + 1, 0)
+            return self.next()
+        with path.open("rb") as file:
+            file.seek(offset)
+            count = struct.unpack("<I", file.read(4))[0]
+            blocks = [_unpack(*_parts(file.read(_HEAD.size), file)) for _ in range(count)]
+            self._read = (segment, file.tell())
+        return blocks, self._read
+
+    def release(self, place: tuple[int, int]) -> None:
+        """Forget everything before a place."""
+        for segment in range(self._begin[0], place[0]):
+            with contextlib.suppress(FileNotFoundError):
+                self._path(segment).unlink()
+        self._begin = place
+
+    def close(self) -> None:
+        self._close()
+
+
+def _pack(block: Block) -> bytes:
+    data = block.data
+    if block.frame is not None:
+        import io
+
+        file = io.BytesIO()
+        block.frame.write_ipc(file, compression="lz4")
+        data = file.getvalue()
+    head = msgspec.msgpack.encode(
+        _Head(
+            block.source,
+            block.stream,
+            block.path,
+            block.begin,
+            block.end,
+            block.count,
+            block.starts,
+            block.frame is not None,
+        )
+    )
+    return _HEAD.pack(len(head), len(data), zlib.crc32(data, zlib.crc32(head))) + head + data
+
+
+def _parts(packed: bytes, file: object) -> tuple[bytes, bytes, int]:
+    head_bytes, data_bytes, crc = _HEAD.unpack(packed)
+    read = file.read  # type: ignore[attr-defined]
+    return read(head_bytes), read(data_bytes), crc
+
+
+def _unpack(packed: bytes, data: bytes, crc: int) -> Block:
+    if zlib.crc32(data, zlib.crc32(packed)) != crc:
+        raise OSError("a block of the disk buffer is damaged")
+    head = msgspec.msgpack.decode(packed, type=_Head)
+    frame = None
+    if head.framed:
+        import io
+
+        import polars as pl
+
+        frame, data = pl.read_ipc(io.BytesIO(data)), b""
+    return Block(
+        source=head.source,
+        stream=head.stream,
+        path=head.path,
+        begin=head.begin,
+        end=head.end,
+        data=data,
+        count=head.count,
+        starts=head.starts,
+        frame=frame,
+    )

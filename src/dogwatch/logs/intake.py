@@ -1,0 +1,160 @@
+"""The intake of one source: implements source.Intake over the agent's outlets, progress and checkpoint."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import msgspec
+
+from dogwatch.core.clock import Clock
+from dogwatch.logs.block import Block, Position
+from dogwatch.logs.checkpoint import Checkpoint
+from dogwatch.logs.outlet import Outlet
+from dogwatch.logs.progress import Progress
+from dogwatch.logs.route import Routing
+from dogwatch.logs.tail.identity import Saved
+
+T = TypeVar("T")
+
+
+class SourceIntake:
+    """counts: lines, bytes and what the source counts itself."""
+
+    def __init__(
+        self,
+        source: str,
+        outlets: Mapping[str, Outlet],
+        *,
+        routing: Routing,
+        checkpoint: Checkpoint,
+        clock: Clock,
+        save: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        self.source = source
+        self.lanes = routing.lanes(source)
+        self.clock = clock
+        self.progress = Progress()
+        self.counts: Counter[str] = Counter()
+        self.known_generations: Mapping[str, int] = {}
+        self.save = save
+        self._outlets = {lane: outlets[lane] for lane in self.lanes}
+        self._routing = routing
+        self._heavy = routing.changes(source)
+        self._checkpoint = checkpoint
+        self._room = asyncio.Event()
+        self._full: set[str] = set()
+        self._streams: Callable[[], Iterable[Saved]] = tuple
+        self._horizon: Callable[[], float | None] = lambda: None
+        self._threads = ThreadPoolExecutor(1, f"dogwatch-log-{source}")
+        # Positions of what is finished or not described yet; kept as they were until somebody knows better.
+        self._described = False
+        for lane, position in self.cursors().items():
+            self.progress.begin("", lane, position)
+
+    # -- for sources
+
+    def ready(self) -> frozenset[str]:
+        ready = frozenset(lane for lane, outlet in self._outlets.items() if outlet.has_room())
+        self._full = set(self.lanes) - ready
+        if self._full:
+            self._room.clear()
+        return ready
+
+    async def room(self) -> None:
+        await (self._room.wait() if self._full else asyncio.Event().wait())
+
+    def made_room(self) -> None:
+        self._room.set()
+
+    async def put(self, block: Block, lanes: Iterable[str], after: Position | None = None) -> None:
+        wanted = tuple(lanes)
+        tickets = {
+            lane: None if after is None else self.progress.ticket(self._track(block), lane, after) for lane in wanted
+        }
+        self.counts["lines"] += block.count
+        self.counts["bytes"] += len(block.data)
+        if self._heavy:
+            found = await self.thread(lambda: self._routing.apply(block, wanted))
+        else:
+            found = self._routing.apply(block, wanted)
+        if len(wanted) == 1:
+            await self._outlets[wanted[0]].put(found[wanted[0]], tickets[wanted[0]])
+            return
+        # Side by side: one that waits for room does not keep the others from having it.
+        await asyncio.gather(*(self._outlets[lane].put(found[lane], tickets[lane]) for lane in wanted))
+
+    def _track(self, block: Block) -> str:
+        return block.stream if self._described else ""
+
+    def saved(self) -> tuple[Saved, ...]:
+        return tuple(one for one in self._checkpoint.streams if one.source == self.source)
+
+    def horizon_s(self) -> float | None:
+        return self._checkpoint.horizons.get(self.source)
+
+    def generations(self) -> Mapping[str, int]:
+        return self._checkpoint.generations
+
+    def begin(self, stream: str, lane: str, position: Position) -> None:
+        self.progress.begin(stream, lane, position)
+
+    def cursors(self) -> Mapping[str, Position]:
+        return self._checkpoint.cursors.get(self.source, {})
+
+    def accepted(self, stream: str) -> bool:
+        return self.progress.idle(stream, self.lanes)
+
+    def forget(self, stream: str) -> None:
+        self.progress.forget(stream, self.lanes)
+
+    def describe(self, streams: Callable[[], Iterable[Saved]], horizon_s: Callable[[], float | None]) -> None:
+        self._streams, self._horizon, self._described = streams, horizon_s, True
+
+    def note_generations(self, generations: Mapping[str, int]) -> None:
+        self.known_generations = generations
+
+    async def thread(self, call: Callable[[], T]) -> T:
+        future = asyncio.get_running_loop().run_in_executor(self._threads, call)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            # The thread goes on; whoever cleans up must not meet it.
+            await asyncio.wait([future])
+            raise
+
+    def count(self, name: str, amount: int = 1) -> None:
+        self.counts[name] += amount
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # -- for checkpoints
+
+    def streams(self) -> list[Saved]:
+        """Return the streams with what every lane has accepted of them."""
+        if not self._described:
+            return list(self.saved())
+        found = []
+        for one in self._streams():
+            lanes = {lane: self.progress.position(one.stream, lane) or position for lane, position in one.lanes.items()}
+            found.append(msgspec.structs.replace(one, lanes=lanes))
+        return found
+
+    def freeze(self) -> None:
+        """Keep the description of now: the source is about to close what it would be asked about."""
+        if self._described:
+            streams, horizon_s = list(self._streams()), self._horizon()
+            self._streams, self._horizon = (lambda: streams), (lambda: horizon_s)
+
+    def horizon_now(self) -> float | None:
+        return self._horizon() if self._described else self.horizon_s()
+
+    def cursors_now(self) -> dict[str, Position]:
+        if self._described:
+            return {}
+        found = {lane: self.progress.position("", lane) for lane in self.lanes}
+        return {lane: position for lane, position in found.items() if position is not None}

@@ -1,0 +1,318 @@
+"""One sink at run time: what waits for it in memory, then on disk, and the task that writes, retries and accepts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from dogwatch.core.channel import WhenFull
+from dogwatch.errors import PermanentError, TransientError
+from dogwatch.logs.block import Block
+from dogwatch.logs.checkpoint import SinkState
+from dogwatch.logs.disk import DiskBuffer
+from dogwatch.logs.progress import Ticket
+from dogwatch.logs.sink import Sink, Worker
+from dogwatch.logs.tools import SinkTools
+
+_log = logging.getLogger(__name__)
+
+
+class Entry:
+    """What one put brought. place: after it on disk, or None while it is in memory alone."""
+
+    __slots__ = ("blocks", "place", "size", "ticket")
+
+    def __init__(self, blocks: Sequence[Block], ticket: Ticket | None) -> None:
+        self.blocks = blocks
+        self.ticket = ticket
+        self.place: tuple[int, int] | None = None
+        self.size = sum(block.size for block in blocks) + 256
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """memory_bytes, disk_bytes: of waiting blocks. batch_bytes, wait_s: when a batch is written."""
+
+    memory_bytes: int
+    disk_bytes: int
+    batch_bytes: int
+    wait_s: float
+    when_full: WhenFull
+
+
+class Outlet:
+    """While memory suffices, a block is accepted when the sink has it. Once it does not, everything that waits goes to
+    disk, in order, and is accepted when it is there, until the disk is empty again.
+
+    counts: records written, dropped, dead, and retries.
+    """
+
+    def __init__(
+        self, name: str, sink: Sink, limits: Limits, tools: SinkTools, disk: DiskBuffer | None, state: SinkState | None
+    ) -> None:
+        self.name = name
+        self.counts: Counter[str] = Counter()
+        self.state = state
+        self.disk_state = disk.state() if disk else None
+        self.failing = ""
+        self.room_made: Callable[[], None] = lambda: None
+        self._sink = sink
+        self._limits = limits
+        self._tools = tools
+        self._disk = disk
+        self._queue: deque[Entry] = deque()
+        self._bytes = 0
+        self._on_disk = disk is not None and not disk.empty
+        self._lock = asyncio.Lock()
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self._worker: Worker | None = None
+        # Entries at the head that are being written: they are never dropped.
+        self._writing = 0
+        self._draining = False
+        tools.committed = self._commit
+
+    # -- putting
+
+    def has_room(self) -> bool:
+        if self._limits.when_full is not WhenFull.BLOCK:
+            return True
+        return not self._memory_full() or self._disk_room()
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._bytes + (self._disk.held_bytes if self._disk is not None and self._on_disk else 0)
+
+    def _memory_full(self) -> bool:
+        return self._on_disk or self._bytes >= self._limits.memory_bytes
+
+    def _disk_room(self) -> bool:
+        return self._disk is not None and self._disk.held_bytes < self._limits.disk_bytes
+
+    async def put(self, blocks: Sequence[Block], ticket: Ticket | None) -> None:
+        """Take what one read brought; waits for room where nothing may be dropped.
+
+        With a ticket it does not wait: a source that can go back asks for room before it reads, so that it never has to
+        wait for one lane while others have room; what it read in one turn is taken.
+        """
+        entry = Entry([block for block in blocks if block.rows], ticket)
+        while True:
+            async with self._lock:
+                if await self._take(entry):
+                    self._arrived.set()
+                    return
+                self._room.clear()
+            await self._room.wait()
+
+    async def _take(self, entry: Entry) -> bool:
+        if not self._memory_full():
+            self._queue.append(entry)
+            self._bytes += entry.size
+            return True
+        blocks, over = self._limits.when_full is WhenFull.BLOCK, entry.ticket is not None
+        if (self._disk_room() or (blocks and over and self._on_disk)) and await self._to_disk(entry):
+            return True
+        if blocks:
+            if over and not self._on_disk:
+                self._queue.append(entry)
+                self._bytes += entry.size
+                return True
+            return False
+        oldest = self._limits.when_full is WhenFull.DROP_OLDEST and not self._on_disk
+        if oldest and len(self._queue) > self._writing:
+            dropped = self._queue[self._writing]
+            del self._queue[self._writing]
+            self._bytes -= dropped.size
+            self._drop(dropped)
+            self._queue.append(entry)
+            self._bytes += entry.size
+        else:
+            self._drop(entry)
+        return True
+
+    def _drop(self, entry: Entry) -> None:
+        self.counts["dropped"] += sum(block.rows for block in entry.blocks)
+        if entry.ticket is not None:
+            entry.ticket.accept()
+
+    async def _to_disk(self, entry: Entry) -> bool:
+        disk = self._disk
+        assert disk is not None
+        entries = [entry] if self._on_disk else [*self._queue, entry]
+        try:
+            places = await self._tools.thread(lambda: [disk.append(one.blocks) for one in entries])
+        except asyncio.CancelledError:
+            disk.rewind(self.disk_state)
+            raise
+        except OSError as error:
+            disk.rewind(self.disk_state)
+            self._fail(f"cannot buffer on disk: {error}")
+            return False
+        if not self._on_disk:
+            # What is in memory stays there to be written; the disk is read from behind it.
+            for one, place in zip(self._queue, places, strict=False):
+                one.place = place
+            disk.skip_to(places[-2] if len(places) > 1 else (disk.state().segment, disk.state().offset))
+            self._on_disk = True
+        self.disk_state = disk.state()
+        for one in entries:
+            if one.ticket is not None:
+                one.ticket.accept()
+        return True
+
+    # -- writing
+
+    async def run(self) -> None:
+        """Write until cancelled, or until all is written after `drain`."""
+        try:
+            while True:
+                batch = await self._batch()
+                if batch is None:
+                    return
+                await self._write(batch)
+        finally:
+            if self._worker is not None:
+                worker, self._worker = self._worker, None
+                await worker.close()
+
+    def drain(self) -> None:
+        """Nothing more will come: `run` returns when what waits is written."""
+        self._draining = True
+        self._arrived.set()
+
+    async def _batch(self) -> list[Entry] | None:
+        while not self._queue:
+            async with self._lock:
+                if self._on_disk and await self._load():
+                    break
+            if self._queue:
+                break
+            if self._draining and not self._on_disk:
+                return None
+            self._arrived.clear()
+            await self._arrived.wait()
+        if self._bytes < self._limits.batch_bytes and self._limits.wait_s and not (self._draining or self._on_disk):
+            await self._gather()
+        batch: list[Entry] = []
+        size = 0
+        for entry in self._queue:
+            if batch and size + entry.size > self._limits.batch_bytes:
+                break
+            batch.append(entry)
+            size += entry.size
+        self._writing = len(batch)
+        return batch
+
+    async def _gather(self) -> None:
+        """Wait a moment for more, so that many small reads become one request."""
+        try:
+            async with asyncio.timeout(self._limits.wait_s):
+                while self._bytes < self._limits.batch_bytes and not self._draining:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        except TimeoutError:
+            pass
+
+    async def _load(self) -> bool:
+        """Bring the next entries from disk to memory; where there are none, the disk is done with."""
+        disk = self._disk
+        assert disk is not None
+        try:
+            found = await self._tools.thread(disk.next)
+        except OSError as error:
+            self._fail(f"its disk buffer cannot be read, the rest of it is lost: {error}")
+            self.counts["buffer_lost"] += 1
+            found = None
+            disk.skip_to((disk.state().end_segment, disk.state().end_offset))
+        if found is None:
+            state = disk.state()
+            disk.release((state.end_segment, state.end_offset))
+            self.disk_state = disk.state()
+            self._on_disk = False
+            self._made_room()
+            return False
+        entry = Entry(found[0], None)
+        entry.place = found[1]
+        self._queue.append(entry)
+        self._bytes += entry.size
+        return True
+
+    async def _write(self, batch: list[Entry]) -> None:
+        blocks = [block for entry in batch for block in entry.blocks]
+        attempt = 0
+        while blocks:
+            attempt += 1
+            try:
+                if self._worker is None:
+                    self._worker = await self._sink.open(self._tools, self.state)
+                await self._worker.write(blocks)
+                self.failing = ""
+                break
+            except PermanentError as error:
+                await self._bury(blocks, str(error))
+                break
+            except (TransientError, OSError) as error:
+                self._fail(str(error))
+                self.counts["retries"] += 1
+                wanted_s = error.retry_after_s if isinstance(error, TransientError) else None
+                await self._tools.pause(attempt, wanted_s)
+        await self._settle(batch, sum(block.rows for block in blocks))
+
+    async def _settle(self, batch: list[Entry], rows: int) -> None:
+        async with self._lock:
+            # In one step, without waiting: a checkpoint sees the sink's state and the positions of the same instant.
+            if self._worker is not None:
+                self.state = self._worker.state() or self.state
+            place = None
+            for entry in batch:
+                self._queue.popleft()
+                self._bytes -= entry.size
+                if entry.place is not None:
+                    place = entry.place
+                elif entry.ticket is not None:
+                    entry.ticket.accept()
+            self._writing = 0
+            self.counts["written"] += rows
+            if place is not None and self._disk is not None:
+                self._disk.release(place)
+                self.disk_state = self._disk.state()
+            self._made_room()
+
+    def _made_room(self) -> None:
+        self._room.set()
+        self.room_made()
+
+    async def _bury(self, blocks: Sequence[Block], reason: str) -> None:
+        from dogwatch.logs.records import records
+
+        self._fail(reason)
+        found = await self._tools.thread(lambda: [one for block in blocks for one in records(block)])
+        await self._tools.dead(found, reason)
+
+    def _fail(self, message: str) -> None:
+        if message != self.failing:
+            _log.warning("sink %s: %s", self.name, message)
+        self.failing = message
+
+    def _commit(self, state: SinkState) -> None:
+        self.state = state
+
+    # -- for checkpoints
+
+    def sync(self) -> None:
+        """Make durable what the checkpoint is about to speak of. Blocking."""
+        if self._worker is not None:
+            self._worker.sync()
+        if self._disk is not None:
+            self._disk.sync()
+
+    async def park(self) -> None:
+        """Put what nobody can deliver again on disk, as far as there is room; called at the end."""
+        async with self._lock:
+            if self._disk is not None and not self._on_disk and self._queue:
+                await self._to_disk(Entry((), None))
+        if self._disk is not None:
+            self._disk.close()

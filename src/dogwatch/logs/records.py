@@ -1,0 +1,44 @@
+"""Records as mappings and as JSON lines, for sinks that do not take blocks as they are."""
+
+from __future__ import annotations
+
+import msgspec
+
+from dogwatch.logs.block import Block
+
+_ENCODER = msgspec.json.Encoder()
+
+
+def text(line: bytes) -> str:
+    """Return a line as text; what is not UTF-8 in it becomes U+FFFD, and a carriage return at its end goes."""
+    return line.removesuffix(b"\r").decode("utf-8", "replace")
+
+
+def records(block: Block) -> list[dict[str, object]]:
+    """Return each record with `id`, `source` and `file`, and `message` or what transforms made of it."""
+    ids = block.ids()
+    if block.frame is None:
+        source, path = block.source, block.path
+        return [
+            {"id": one, "source": source, "file": path, "message": text(line)}
+            for one, line in zip(ids, block.lines(), strict=True)
+        ]
+    frame = block.frame.select([name for name in block.frame.columns if not name.startswith("@")])
+    return [
+        {"id": one, "source": block.source, "file": block.path, **{k: v for k, v in row.items() if v is not None}}
+        for one, row in zip(ids, frame.iter_rows(named=True), strict=True)
+    ]
+
+
+def json_lines(block: Block) -> bytes:
+    """Return the block's records as JSON, each on a line."""
+    if block.frame is not None:
+        from dogwatch.logs.frames import to_json_lines
+
+        return to_json_lines(block)
+    return _ENCODER.encode_lines(records(block))
+
+
+def plain_lines(block: Block) -> bytes:
+    """Return lines as they were read; JSON where transforms made columns of them."""
+    return block.data if block.frame is None else json_lines(block)

@@ -1,0 +1,73 @@
+"""Rotated files that were compressed before they were read to their end."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import lzma
+from typing import IO, Any
+
+from dogwatch.errors import PermanentError
+
+SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
+_SKIP_BYTES = 1024 * 1024
+
+
+class Packed:
+    """Reads a compressed file forwards; going back begins anew."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._stream: IO[bytes] | Any = _open(path)
+        self._at = 0
+        self._size: int | None = None
+
+    def pread(self, size: int, offset: int) -> bytes:
+        try:
+            if offset < self._at:
+                self.close()
+                self._stream, self._at = _open(self._path), 0
+            while self._at < offset:
+                skipped = len(self._stream.read(min(_SKIP_BYTES, offset - self._at)))
+                if not skipped:
+                    return b""
+                self._at += skipped
+            data: bytes = self._stream.read(size)
+        except (EOFError, OSError, ValueError, lzma.LZMAError, _zstd_errors()) as error:
+            raise PermanentError(f"{self._path} cannot be unpacked: {error}") from None
+        self._at += len(data)
+        return data
+
+    def size(self) -> int:
+        """Return its unpacked length, which needs one pass over it."""
+        if self._size is None:
+            at = self._at
+            while data := self.pread(_SKIP_BYTES, at):
+                at += len(data)
+            self._size = at
+        return self._size
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.close()
+
+
+def _zstd_errors() -> type[Exception]:
+    try:
+        import zstandard
+    except ImportError:
+        return OSError
+    return zstandard.ZstdError
+
+
+def _open(path: str) -> Any:
+    if path.endswith(".gz"):
+        return gzip.open(path, "rb")
+    if path.endswith(".bz2"):
+        return bz2.open(path, "rb")
+    if path.endswith(".xz"):
+        return lzma.open(path, "rb")
+    import zstandard
+
+    return zstandard.open(path, "rb")

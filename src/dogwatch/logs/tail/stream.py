@@ -1,0 +1,181 @@
+"""One file that is followed: its identity and, for each lane, how far it was read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from dogwatch.logs.block import Position
+from dogwatch.logs.tail.identity import TAIL_BYTES, Identity, Plain, Readable, Saved
+from dogwatch.logs.tail.lines import Text
+
+
+class Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """Whole lines that were read for some lanes. after: where to go on once they have been accepted."""
+
+    stream: str
+    path: str
+    lanes: tuple[str, ...]
+    begin: int
+    data: bytes
+    starts: tuple[int, ...] | None
+    after: Position
+    cut_bytes: int = 0
+
+
+class Reach(msgspec.Struct):
+    """How far a lane has read. scanned: of a line longer than a block, how far it is known to have no end."""
+
+    offset: int = 0
+    tail: bytes = b""
+    scanned: int = 0
+
+
+class Rewritten(Exception):
+    """What was before the place to go on is not there any more: truncated, or written anew."""
+
+
+class Stream:
+    """A file under its identity. It is read by one thread at a time.
+
+    grown_s: when it last grew or was found gone, on the monotonic clock. gone: its name belongs to another file, or to
+    none. ended: its last line has been handed out although it has no newline.
+    """
+
+    def __init__(self, name: str, identity: Identity, path: str, file: Readable, lanes: dict[str, Reach]) -> None:
+        self.name = name
+        self.identity = identity
+        self.path = path
+        self.file = file
+        self.lanes = lanes
+        self.seen_bytes = 0
+        self.grown_s = 0.0
+        self.gone = False
+        self.ended = False
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return (self.identity.device, self.identity.inode)
+
+    @property
+    def packed(self) -> bool:
+        return not isinstance(self.file, Plain)
+
+    def read_to_end(self) -> bool:
+        """Return whether every lane has read all that there is; only then may the file be closed."""
+        return all(reach.offset >= self.seen_bytes for reach in self.lanes.values())
+
+    def saved(self, source: str) -> Saved:
+        """Return how far it was read, whether or not anybody has accepted it."""
+        lanes = {lane: Position(reach.offset, reach.tail.hex()) for lane, reach in self.lanes.items()}
+        return Saved(source=source, stream=self.name, identity=self.identity, path=self.path, lanes=lanes)
+
+    def look(self, now_s: float) -> None:
+        """Take note of its size. Raises: Rewritten if it is shorter than what was read."""
+        if self.packed:
+            return
+        size = self.file.size()
+        if size != self.seen_bytes:
+            self.grown_s, self.ended = now_s, False
+        self.seen_bytes = size
+        if any(reach.offset > size for reach in self.lanes.values()):
+            raise Rewritten
+
+    def read(self, lanes: Iterable[str], text: Text, block_bytes: int, line_bytes: int) -> Piece | None:
+        """Return the next whole lines for lanes that stand at the same place, or None if there are none.
+
+        Raises: Rewritten.
+        """
+        ready = tuple(lanes)
+        reach = self.lanes[ready[0]]
+        begin = reach.offset
+        if reach.scanned:
+            return self._long(ready, text, block_bytes, line_bytes)
+        data = self.file.pread(block_bytes, begin)
+        length = text.last(data)
+        # Looked at after the read: what was there then had not been rewritten before it.
+        self._prove(reach)
+        if not length:
+            if len(data) >= block_bytes:
+                for lane in ready:
+                    self.lanes[lane].scanned = begin + len(data) // text.width * text.width
+                return self._long(ready, text, block_bytes, line_bytes)
+            return None
+        if length != len(data):
+            data = data[:length]
+        keep = len(data)
+        if line_bytes < keep:
+            data = _only_short(data, text, line_bytes)
+            keep = line_bytes if text.first(data) > line_bytes else len(data)
+        return self._piece(ready, text, data, keep)
+
+    def rest(self, lane: str, text: Text, line_bytes: int) -> Piece | None:
+        """Return the last line of a file that will not grow any more, which has no newline."""
+        reach = self.lanes[lane]
+        data = self.file.pread(line_bytes, reach.offset)
+        self._prove(reach)
+        size = max(self.seen_bytes, reach.offset + len(data))
+        if not data:
+            return None
+        return self._advance((lane,), text, data, size)
+
+    def _prove(self, reach: Reach) -> None:
+        if reach.tail and not self.packed:
+            tail = self.file.pread(len(reach.tail), reach.offset - len(reach.tail))
+            if tail != reach.tail:
+                raise Rewritten
+
+    def _piece(self, lanes: tuple[str, ...], text: Text, data: bytes, keep: int) -> Piece:
+        return self._advance(lanes, text, data[:keep], self.lanes[lanes[0]].offset + len(data), raw=data)
+
+    def _long(self, lanes: tuple[str, ...], text: Text, block_bytes: int, line_bytes: int) -> Piece | None:
+        """Look for the end of a line that fills whole blocks; hand out its beginning once the end is there."""
+        reach = self.lanes[lanes[0]]
+        # The lanes move together or not at all: what was scanned for one holds for all at this place.
+        data = self.file.pread(block_bytes, reach.scanned)
+        found = text.first(data)
+        self._prove(reach)
+        if not found:
+            scanned = reach.scanned + len(data) // text.width * text.width
+            for lane in lanes:
+                self.lanes[lane].scanned = scanned
+            return None
+        end = reach.scanned + found
+        head = self.file.pread(min(line_bytes, end - reach.offset - text.width), reach.offset)
+        return self._advance(lanes, text, head, end)
+
+    def _advance(self, lanes: tuple[str, ...], text: Text, data: bytes, end: int, *, raw: bytes | None = None) -> Piece:
+        begin = self.lanes[lanes[0]].offset
+        whole = raw if raw is not None else data if begin + len(data) == end else b""
+        tail = whole[-TAIL_BYTES:] if len(whole) >= TAIL_BYTES else b""
+        if not tail and not self.packed:
+            start = max(0, end - TAIL_BYTES)
+            tail = self.file.pread(min(end, self.seen_bytes or end) - start, start)
+        cut = text.cut(data, begin, end)
+        for lane in lanes:
+            reach = self.lanes[lane]
+            reach.offset, reach.tail, reach.scanned = end, tail, 0
+        return Piece(
+            stream=self.name,
+            path=self.path,
+            lanes=lanes,
+            begin=begin,
+            data=cut.data,
+            starts=cut.starts,
+            after=Position(end, tail.hex()),
+            cut_bytes=max(0, end - begin - len(data) - text.width),
+        )
+
+
+def _only_short(data: bytes, text: Text, line_bytes: int) -> bytes:
+    """Return the lines before the first that is too long, or that line alone."""
+    at = 0
+    while at < len(data):
+        # A newline within reach: the last of the window, so that most windows hold many lines.
+        window = text.last(data[at : at + line_bytes])
+        if not window:
+            end = text.first(data, at)
+            return data[:at] if at else data[:end]
+        at += window
+    return data
