@@ -182,9 +182,8 @@ class Follower:
 
     def _add(self, stream: Stream, now_s: float) -> Stream:
         stream.grown_s = now_s
-        if stream.packed:
-            stream.seen_bytes = stream.file.size()
-            stream.gone = True
+        stream.seen_bytes = stream.file.size()
+        stream.gone = stream.packed
         self.streams[stream.name] = stream
         self._order.append(stream.name)
         return stream
@@ -249,8 +248,9 @@ class Follower:
         for stream in self.streams.values():
             if (stream.identity.length, stream.identity.crc) != (identity.length, identity.crc):
                 continue
-            if stream.saved("").reaches(file):
-                return True
+            if stream.file.size() < stream.seen_bytes:
+                # Truncated, and not noticed yet: the next sweep goes on in the copy.
+                return stream.saved("").reaches(file)
             head = file.pread(_COPY_BYTES, 0)
             if stream.file.pread(len(head), 0) == head:
                 return True
@@ -336,10 +336,11 @@ class Follower:
         for one in sorted(copies, key=lambda found: -found.modified_s):
             if self._by_place(one.place) is not None:
                 continue
-            file = self._open(one)
+            fresh = self.horizon_s is None or one.modified_s >= self.horizon_s - 1.0
+            file = self._open(one) if fresh else None
             if file is None:
                 continue
-            if any(position.offset for position in saved.lanes.values()) and saved.reaches(file):
+            if saved.reaches(file):
                 stream = self._adopt(saved, one.path, file, now_s)
                 stream.identity = msgspec.structs.replace(saved.identity, device=one.device, inode=one.inode)
                 stream.gone = True

@@ -76,11 +76,11 @@ class Stream:
         if self.packed:
             return
         size = self.file.size()
+        if size < self.seen_bytes or any(reach.offset > size for reach in self.lanes.values()):
+            raise Rewritten
         if size != self.seen_bytes:
             self.grown_s, self.ended = now_s, False
         self.seen_bytes = size
-        if any(reach.offset > size for reach in self.lanes.values()):
-            raise Rewritten
 
     def read(self, lanes: Iterable[str], text: Text, block_bytes: int, line_bytes: int) -> Piece | None:
         """Return the next whole lines for lanes that stand at the same place, or None if there are none.
@@ -121,7 +121,11 @@ class Stream:
         return self._advance((lane,), text, data, size)
 
     def _prove(self, reach: Reach) -> None:
-        if reach.tail and not self.packed:
+        if self.packed:
+            return
+        if not reach.offset and not self.identity.same_beginning(self.file):
+            raise Rewritten
+        if reach.tail:
             tail = self.file.pread(len(reach.tail), reach.offset - len(reach.tail))
             if tail != reach.tail:
                 raise Rewritten

@@ -1,0 +1,308 @@
+"""Any interleaving of writes, rotations, truncations, crashes and reads: every line, in order, whole, none invented."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dogwatch.logs.block import Block, Position, record_id
+from dogwatch.logs.progress import Progress
+from dogwatch.logs.tail.finding import Finder
+from dogwatch.logs.tail.follower import Follow, Follower
+from dogwatch.logs.tail.identity import Saved
+
+LANE = "out"
+
+
+class World:
+    """A folder with one log that is rotated, and what a follower delivered of it."""
+
+    def __init__(self, folder: Path, *, same_first_line: bool) -> None:
+        self.folder = folder
+        self.path = folder / "app.log"
+        self.same_first_line = same_first_line
+        self.number = 0
+        self.written: list[bytes] = []
+        self.pending = b""
+        self.delivered: list[tuple[str, bytes]] = []
+        self.now_s = 0.0
+        self.crashes = 0
+        self.saved: list[Saved] = []
+        self.horizon_s: float | None = None
+        self.generations: dict[str, int] = {}
+        self.follower: Follower | None = None
+        self.progress = Progress()
+        self.path.touch()
+        self.start()
+        self.search()
+        self.checkpoint()
+
+    # -- the agent
+
+    def start(self) -> None:
+        follow = Follow(
+            source="s", lanes=(LANE,), start="beginning", block_bytes=200, line_bytes=150, quiet_s=5, keep_s=60
+        )
+        self.follower = Follower(
+            follow,
+            Finder([str(self.path)]),
+            self.saved,
+            horizon_s=self.horizon_s,
+            generations=self.generations,
+        )
+        self.progress = Progress()
+
+    def note(self) -> None:
+        assert self.follower is not None
+        for name, stream in self.follower.streams.items():
+            reach = stream.lanes[LANE]
+            self.progress.begin(name, LANE, Position(reach.offset, reach.tail.hex()))
+        if self.follower.must_save:
+            self.follower.must_save = False
+            self.checkpoint()
+
+    def sweep(self) -> bool:
+        if self.follower is None:
+            return False
+        self.note()
+        pieces = self.follower.sweep(frozenset([LANE]), self.now_s)
+        self.note()
+        for piece in pieces:
+            block = Block(
+                source="s",
+                stream=piece.stream,
+                path=piece.path,
+                begin=piece.begin,
+                end=piece.after.offset,
+                data=piece.data,
+                count=0,
+                starts=piece.starts,
+            )
+            self.delivered += zip(block.ids(), block.lines(), strict=True)
+            self.progress.ticket(piece.stream, LANE, piece.after).accept()
+        return bool(pieces)
+
+    def search(self) -> None:
+        if self.follower is not None:
+            self.follower.retire(self.now_s, lambda _stream: True)
+            self.follower.search(self.now_s, time.time())
+            self.note()
+
+    def checkpoint(self) -> None:
+        if self.follower is None:
+            return
+        streams = [*(one.saved("s") for one in self.follower.streams.values()), *self.follower.parked()]
+        self.saved = [
+            Saved(
+                source="s",
+                stream=one.stream,
+                identity=one.identity,
+                path=one.path,
+                lanes={LANE: self.progress.position(one.stream, LANE) or one.lanes[LANE]},
+            )
+            for one in streams
+        ]
+        self.horizon_s = self.follower.horizon_s
+        self.generations = dict(self.follower.generations)
+
+    def crash(self) -> None:
+        if self.follower is not None:
+            self.follower.close()
+            self.follower = None
+            self.crashes += 1
+
+    def restart(self) -> None:
+        if self.follower is None:
+            self.start()
+            self.search()
+
+    def drain(self) -> None:
+        self.restart()
+        for _ in range(6):
+            while self.sweep():
+                pass
+            self.search()
+        self.now_s += 10
+        while self.sweep():
+            pass
+
+    # -- the writer
+
+    def _line(self) -> bytes:
+        self.number += 1
+        return b"line %d %s" % (self.number, b"x" * (self.number * 7 % 90))
+
+    def write(self, count: int) -> None:
+        data = self.pending
+        self.pending = b""
+        for _ in range(count):
+            if self.same_first_line and not data and self.path.stat().st_size == 0:
+                self.written.append(b"# header")
+                data += b"# header\n"
+            line = self._line()
+            self.written.append(line)
+            data += line + b"\n"
+        with self.path.open("ab") as file:
+            file.write(data)
+
+    def write_torn(self) -> None:
+        """Write the first half of a line; the next write brings the rest."""
+        if self.pending:
+            return
+        line = self._line() + b"\n"
+        with self.path.open("ab") as file:
+            file.write(line[:5])
+        self.pending = line[5:]
+        self.written.append(line[:-1])
+
+    def _finish_line(self) -> None:
+        if self.pending:
+            with self.path.open("ab") as file:
+                file.write(self.pending)
+            self.pending = b""
+
+    def _shift(self) -> None:
+        for number in range(30, 0, -1):
+            for suffix in ("", ".gz"):
+                old = self.folder / f"app.log.{number}{suffix}"
+                if old.exists():
+                    old.rename(self.folder / f"app.log.{number + 1}{suffix}")
+
+    def rename(self) -> None:
+        self._finish_line()
+        self._shift()
+        self.path.rename(self.folder / "app.log.1")
+        self.path.touch()
+
+    def copy_truncate(self) -> None:
+        self._finish_line()
+        self._shift()
+        shutil.copyfile(self.path, self.folder / "app.log.1")
+        os.truncate(self.path, 0)
+
+    def compress(self) -> None:
+        """Compress the second newest rotated file, as `delaycompress` does, if a checkpoint knows it.
+
+        What was made, rotated and compressed between two searches nobody can tell from what was read long ago.
+        """
+        old = self.folder / "app.log.2"
+        if old.exists() and old.stat().st_ino in {one.identity.inode for one in self.saved}:
+            packed = self.folder / "app.log.2.gz"
+            packed.write_bytes(gzip.compress(old.read_bytes()))
+            old.unlink()
+
+    def late(self) -> None:
+        """A writer that still has the renamed file open."""
+        old = self.folder / "app.log.1"
+        if old.exists():
+            line = self._line()
+            self.written.append(line)
+            with old.open("ab") as file:
+                file.write(line + b"\n")
+
+    def pass_time(self) -> None:
+        self.now_s += 20
+
+
+STEPS = {
+    "write": lambda world: world.write(3),
+    "write much": lambda world: world.write(12),
+    "torn": World.write_torn,
+    "rename": World.rename,
+    "compress": World.compress,
+    "sweep": World.sweep,
+    "search": World.search,
+    "checkpoint": World.checkpoint,
+    "crash": World.crash,
+    "restart": World.restart,
+    "time": World.pass_time,
+}
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def judge(world: World) -> None:
+    world._finish_line()
+    world.drain()
+    assert world.follower is not None
+    counts = dict(world.follower.counts)
+    world.follower.close()
+    found = [line for _id, line in world.delivered]
+    numbered = [line for line in world.written if line != b"# header"]
+    assert set(found) <= set(world.written), "a line that nobody wrote"
+    assert set(found) >= set(numbered), f"lines were lost: {sorted(set(numbered) - set(found))[:3]} {counts}"
+    ids: dict[str, bytes] = {}
+    for one, line in world.delivered:
+        assert ids.setdefault(one, line) == line, "one id for two records"
+        assert one.endswith(f"{zlib.crc32(line):08x}")
+    if not world.crashes:
+        assert len(ids) == len(world.delivered), "duplicates without a crash"
+    by_line: dict[bytes, set[str]] = {}
+    for one, line in world.delivered:
+        by_line.setdefault(line, set()).add(one)
+    assert all(len(known) == 1 for line, known in by_line.items() if line != b"# header"), "two ids for one record"
+    per_file: dict[str, list[int]] = {}
+    for one in ids:
+        stream, offset, _crc = one.rsplit(":", 2)
+        per_file.setdefault(stream, []).append(int(offset))
+    assert all(offsets == sorted(offsets) for offsets in per_file.values()), "out of order"
+
+
+def run(steps: list[str], more: dict[str, object], *, same_first_line: bool) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        world = World(Path(name), same_first_line=same_first_line)
+        table = {**STEPS, **more}
+        for step in steps:
+            table[step](world)
+        judge(world)
+
+
+@settings(max_examples=150)
+@given(st.lists(st.sampled_from(sorted(STEPS)), max_size=40))
+def test_rotation_by_rename_loses_nothing(steps: list[str]) -> None:
+    run(steps, {}, same_first_line=False)
+
+
+@settings(max_examples=100)
+@given(st.lists(st.sampled_from(sorted({*STEPS, "copy_truncate"} - {"compress"})), max_size=40))
+def test_copy_truncate_between_writes_loses_nothing(steps: list[str]) -> None:
+    run(steps, {"copy_truncate": World.copy_truncate}, same_first_line=False)
+
+
+@settings(max_examples=100)
+@given(st.lists(st.sampled_from(sorted(STEPS)), max_size=40))
+def test_files_that_begin_alike_are_told_apart(steps: list[str]) -> None:
+    run(steps, {}, same_first_line=True)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.sampled_from(sorted({*STEPS, "late"} - {"compress"})), max_size=40))
+def test_late_lines_of_a_renamed_file_are_read(steps: list[str]) -> None:
+    run(steps, {"late": World.late}, same_first_line=False)
+
+
+def test_the_judge_sees_a_lost_line(folder: Path) -> None:
+    world = World(folder, same_first_line=False)
+    world.write(2)
+    world.written.append(b"never written")
+    with pytest.raises(AssertionError, match="lines were lost"):
+        judge(world)
+
+
+def test_an_id_is_made_of_stream_offset_and_checksum() -> None:
+    block = Block(source="s", stream="a", path="p", begin=10, end=15, data=b"x\nyz\n", count=2)
+    assert block.ids() == [record_id("a", 10, zlib.crc32(b"x")), record_id("a", 12, zlib.crc32(b"yz"))]
