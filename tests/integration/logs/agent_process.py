@@ -1,4 +1,4 @@
-"""A log agent in a process of its own, to be killed: `agent_process.py SPEC FOLDER`, the spec is a configuration file."""
+"""A log agent in a process of its own, to be killed: `agent_process.py CONFIGURATION FOLDER`."""
 
 from __future__ import annotations
 

@@ -74,6 +74,7 @@ class _File:
         self._encode = json_lines if options.format == "json" else plain_lines
         self._fd = -1
         self._state = SinkState()
+        self._in_checkpoint = False
 
     def recover(self, state: SinkState | None) -> None:
         """Open the file, and cut off what was written after the checkpoint: it is delivered again."""
@@ -82,9 +83,11 @@ class _File:
         if state is None or not state.inode or state.path != self._options.path:
             return
         now = os.fstat(self._fd)
-        if (now.st_dev, now.st_ino) == (state.device, state.inode) and now.st_size > state.length:
-            os.ftruncate(self._fd, state.length)
-            self._note(state.length)
+        if (now.st_dev, now.st_ino) == (state.device, state.inode):
+            self._in_checkpoint = True
+            if now.st_size > state.length:
+                os.ftruncate(self._fd, state.length)
+                self._note(state.length)
 
     def _open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -101,7 +104,10 @@ class _File:
             # whenever the crash comes, the checkpoint speaks of the file that has this name.
             await self._tools.commit(self._state)
             await self._tools.thread(self._rotate)
+            self._in_checkpoint = False
+        if not self._in_checkpoint:
             await self._tools.commit(self._state)
+            self._in_checkpoint = True
         length = await self._tools.thread(lambda: self._append(blocks))
         self._note(length)
 

@@ -65,7 +65,7 @@ class Follower:
         self._unborn: set[tuple[int, int]] = set()
         self._ignored: dict[tuple[int, int], float] = {}
         self._order: deque[str] = deque()
-        # A generation above the first must be on disk before a record carries it.
+        # A stream's name must be on disk before a record carries it: only so is it found again in a copy.
         self.must_save = False
         self._denied: set[str] = set()
         self._finished: list[str] = []
@@ -260,7 +260,7 @@ class Follower:
         key = identity.key()
         generation = self.generations.pop(key, -1) + 1
         self.generations[key] = generation
-        self.must_save = self.must_save or generation > 0
+        self.must_save = True
         at = _last_line(file, self._text) if skip else Position()
         lanes = {lane: Reach(at.offset, bytes.fromhex(at.token)) for lane in self._follow.lanes}
         self.counts["files"] += 1

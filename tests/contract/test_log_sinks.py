@@ -1,0 +1,223 @@
+"""Every sink over one suite: blocks in, records out, refusals tried again, and what is never taken kept."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.receiver import Received, receiving
+
+from dogwatch.core.component import Component
+from dogwatch.errors import PermanentError, TransientError
+from dogwatch.logs.block import Block
+from dogwatch.logs.sink import Sink, Worker
+from dogwatch.logs.sinks import SINKS
+from dogwatch.logs.sinks.elasticsearch import ElasticsearchSink
+from dogwatch.logs.sinks.file import FileSink
+from dogwatch.logs.sinks.http import HttpSink
+from dogwatch.logs.sinks.loki import LokiSink
+from dogwatch.logs.tools import SinkTools
+
+HTTP: dict[str, type[Component]] = {"http": HttpSink, "loki": LokiSink, "elasticsearch": ElasticsearchSink}
+
+
+def block(*lines: bytes, begin: int = 0) -> Block:
+    data = b"".join(line + b"\n" for line in lines)
+    return Block(
+        source="app", stream="s.0", path="/l/a.log", begin=begin, end=begin + len(data), data=data, count=len(lines)
+    )
+
+
+class Waits:
+    """Stands for sleeping."""
+
+    def __init__(self) -> None:
+        self.waited_s: list[float] = []
+
+    async def sleep(self, wait_s: float) -> None:
+        self.waited_s.append(wait_s)
+
+
+def tools(folder: Path, waits: Waits | None = None) -> SinkTools:
+    async def save() -> None:
+        pass
+
+    waits = waits or Waits()
+    return SinkTools("out", folder, save=save, sleep=waits.sleep, draw=lambda: 1.0)
+
+
+def messages(request: Received) -> list[str]:
+    """Return the lines that a request brought, whatever the protocol."""
+    body = gzip.decompress(request.body) if request.headers.get("content-encoding") == "gzip" else request.body
+    if request.path.endswith("/push"):
+        return [value[1] for stream in json.loads(body)["streams"] for value in stream["values"]]
+    found = [json.loads(line) for line in body.splitlines()]
+    return [one["message"] for one in found if "message" in one]
+
+
+async def written(sink: Sink, kit: SinkTools, *blocks: Block) -> Worker:
+    worker = await sink.open(kit, None)
+    await worker.write(blocks)
+    return worker
+
+
+def test_every_kind_is_in_this_suite() -> None:
+    assert set(SINKS.kinds()) == {*HTTP, "file", "stdout"}
+
+
+@pytest.mark.parametrize("kind", HTTP)
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+async def test_records_arrive_in_order(kind: str, compression: str, tmp_path: Path) -> None:
+    def answer(_request: Received) -> tuple[int, dict[str, str]]:
+        return 200, {}
+
+    async with receiving(answer=answer) as receiver:
+        kit = tools(tmp_path)
+        sink = HTTP[kind](url=receiver.url, compression=compression)  # type: ignore[call-arg]
+        assert isinstance(sink, Sink)
+        worker = await sink.open(kit, None)
+        try:
+            if kind == "elasticsearch":
+                # The receiver's "ok" is no bulk answer, and must not be taken for one.
+                with pytest.raises(TransientError, match="bulk answer"):
+                    await worker.write([block(b"one", b"two\r"), block(b"\xff3", begin=20)])
+            else:
+                await worker.write([block(b"one", b"two\r"), block(b"\xff3", begin=20)])
+            assert messages(receiver.requests[0]) == ["one", "two", "�3"]
+        finally:
+            await kit.close()
+
+
+@pytest.mark.parametrize("kind", HTTP)
+@pytest.mark.parametrize(("status", "error"), [(429, TransientError), (503, TransientError), (400, PermanentError)])
+async def test_refusals_are_told_apart(kind: str, status: int, error: type[Exception], tmp_path: Path) -> None:
+    async with receiving(answer=lambda _request: (status, {"Retry-After": "7"})) as receiver:
+        kit = tools(tmp_path)
+        try:
+            with pytest.raises(error) as caught:
+                await written(HTTP[kind](url=receiver.url), kit, block(b"one"))  # type: ignore[call-arg,arg-type]
+        finally:
+            await kit.close()
+        if isinstance(caught.value, TransientError):
+            assert caught.value.retry_after_s == 7
+
+
+class Bulk:
+    """Answers bulk requests item by item, as Elasticsearch does."""
+
+    def __init__(self, judge: Callable[[str, int], int]) -> None:
+        self.judge = judge
+        self.batches: list[list[str]] = []
+
+    def body(self, request: Received) -> bytes:
+        body = gzip.decompress(request.body) if "content-encoding" in request.headers else request.body
+        lines = [json.loads(line) for line in body.splitlines()]
+        assert [set(line) for line in lines[::2]] == [{"create"}] * (len(lines) // 2)
+        found = [line["message"] for line in lines[1::2]]
+        self.batches.append(found)
+        statuses = [self.judge(message, len(self.batches)) for message in found]
+        items = [
+            {"create": {"status": status, "error": {"type": "t", "reason": "r"}} if status >= 300 else {"status": 201}}
+            for status in statuses
+        ]
+        return json.dumps({"errors": any(status >= 300 for status in statuses), "items": items}).encode()
+
+
+async def test_bulk_items_are_judged_one_by_one(tmp_path: Path) -> None:
+    def judge(message: str, attempt: int) -> int:
+        busy = 429 if attempt == 1 else 503 if attempt == 2 else 201
+        return {"bad": 400, "busy": busy, "known": 409}.get(message, 201)
+
+    bulk = Bulk(judge)
+    waits = Waits()
+    kit = tools(tmp_path, waits)
+
+    class Answering:
+        async def post(self, body: bytes) -> object:
+            class Answer:
+                pass
+
+            answer = Answer()
+            answer.body = bulk.body(Received("/", {}, body))  # type: ignore[attr-defined]
+            return answer
+
+        pack = staticmethod(lambda data: data)
+
+    worker = await ElasticsearchSink(url="http://localhost:1").open(kit, None)
+    worker._delivery = Answering()  # type: ignore[attr-defined]
+    try:
+        await worker.write([block(b"good", b"bad", b"busy", b"known")])
+    finally:
+        await kit.close()
+    assert bulk.batches == [["good", "bad", "busy", "known"], ["busy"], ["busy"]]
+    assert waits.waited_s == [0.5, 1.0]
+    letters = [json.loads(line) for line in (tmp_path / "dead" / "out.ndjson").read_text().splitlines()]
+    assert [one["record"]["message"] for one in letters] == ["bad"]
+    assert letters[0]["reason"] == "400 t: r"
+    assert kit.dead_count == 1
+
+
+async def test_loki_is_given_labels_rising_times_and_ids(tmp_path: Path) -> None:
+    async with receiving(answer=lambda _request: (204, {})) as receiver:
+        kit = tools(tmp_path)
+        sink = LokiSink(url=receiver.url, compression="none", labels={"env": "test"}, tenant="team")
+        try:
+            await written(sink, kit, block(b"one", b"two"))
+        finally:
+            await kit.close()
+        request = receiver.requests[0]
+    assert request.path == "/loki/api/v1/push"
+    assert request.headers["x-scope-orgid"] == "team"
+    streams = json.loads(request.body)["streams"]
+    assert [one["stream"] for one in streams] == [{"source": "app", "file": "/l/a.log", "env": "test"}]
+    times = [int(value[0]) for value in streams[0]["values"]]
+    assert times == sorted(set(times))
+    assert [value[2] for value in streams[0]["values"]] == [{"id": one} for one in block(b"one", b"two").ids()]
+
+
+async def test_a_file_is_cut_to_what_the_checkpoint_knows(tmp_path: Path) -> None:
+    sink = FileSink(path=str(tmp_path / "out.log"))
+    kit = tools(tmp_path)
+    worker = await written(sink, kit, block(b"one"))
+    state = worker.state()
+    await worker.write([block(b"two", begin=4)])
+    await worker.close()
+    again = await sink.open(kit, state)
+    await again.write([block(b"two", begin=4)])
+    await again.close()
+    await kit.close()
+    assert (tmp_path / "out.log").read_bytes() == b"one\ntwo\n"
+
+
+async def test_a_file_of_somebody_else_is_never_cut(tmp_path: Path) -> None:
+    path = tmp_path / "out.log"
+    sink = FileSink(path=str(path))
+    kit = tools(tmp_path)
+    worker = await written(sink, kit, block(b"one"))
+    state = worker.state()
+    await worker.close()
+    path.rename(tmp_path / "moved")
+    path.write_bytes(b"not ours, and longer\n")
+    again = await sink.open(kit, state)
+    await again.write([block(b"two")])
+    await again.close()
+    await kit.close()
+    assert path.read_bytes() == b"not ours, and longer\ntwo\n"
+
+
+async def test_files_are_rotated_and_old_ones_removed(tmp_path: Path) -> None:
+    sink = FileSink(path=str(tmp_path / "out.log"), rotate=10, keep=2)
+    kit = tools(tmp_path)
+    worker = await sink.open(kit, None)
+    for number in range(8):
+        await worker.write([block(b"line %d" % number)])
+    await worker.close()
+    await kit.close()
+    assert {one.name: one.read_bytes() for one in tmp_path.glob("out.log*")} == {  # noqa: ASYNC240
+        "out.log": b"line 6\nline 7\n",
+        "out.log.1": b"line 4\nline 5\n",
+        "out.log.2": b"line 2\nline 3\n",
+    }
