@@ -44,6 +44,7 @@ from dogwatch.fleet.section import FLEET
 from dogwatch.hosts.hosts import Hosts, Spawn
 from dogwatch.hosts.section import HOST
 from dogwatch.hosts.view import HostsView
+from dogwatch.logs.section import LOGS
 from dogwatch.notify.action import NotifyAction
 from dogwatch.notify.notify import Notify
 from dogwatch.notify.section import NOTIFY
@@ -93,6 +94,7 @@ SECTIONS: tuple[Section[Any], ...] = (
     RULES,
     INCIDENTS,
     MAINTENANCE,
+    LOGS,
     ENGINE,
     STORE,
     DATABASE,

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "incident": ("dogwatch.cli.incident", "incident", "List incidents, acknowledge, silence, comment, resolve."),
     "rule": ("dogwatch.cli.rule", "rule", "List and check rules; try them on recorded history."),
     "worker": ("dogwatch.cli.worker", "worker", "List and drain workers; run one on this machine."),
+    "logs": ("dogwatch.cli.logs", "logs", "Check, try and run the log agent."),
     "config": ("dogwatch.cli.up", "config", "Check the configuration, show it, print its schema."),
     "reload": ("dogwatch.cli.reload", "reload", "Reload the configuration, see how reloads ended."),
     "database": ("dogwatch.cli.database", "database", "Move the state to another database."),

@@ -68,6 +68,7 @@ class Agent:
         self._saver: asyncio.Task[None] | None = None
         self._saving = asyncio.Lock()
         self._save_failed = ""
+        self._started = False
 
     async def start(self) -> None:
         """Take the folder, read the checkpoint, and begin.
@@ -83,6 +84,7 @@ class Agent:
         except BaseException:
             self._release_folder()
             raise
+        self._started = True
         loop = asyncio.get_running_loop()
         self._writers = [loop.create_task(one.run(), name=f"log sink {one.name}") for one in self._outlets.values()]
         for source in self._spec.sources:
@@ -157,6 +159,8 @@ class Agent:
     async def save(self) -> None:
         """Write what is accepted now, with everything it speaks of made durable first."""
         async with self._saving:
+            if not self._started:
+                return  # what could not begin knows nothing, and must not overwrite what is known
             checkpoint = self.snapshot()
             outlets = list(self._outlets.values())
             try:
@@ -211,7 +215,8 @@ class Agent:
 
     async def finished(self) -> None:
         """Wait until every source has ended by itself."""
-        await asyncio.wait(self._sources)
+        if self._sources:
+            await asyncio.wait(self._sources)
 
     async def stop(self) -> None:
         """End the sources, let sinks write what waits for `grace`, keep the rest on disk, write the checkpoint."""
@@ -226,8 +231,7 @@ class Agent:
             await _cancel([self._saver])
         for outlet in self._outlets.values():
             await outlet.park()
-        if self._outlets:
-            await self.save()
+        await self.save()
         for tools in self._tools.values():
             await tools.close()
         for intake in self._intakes.values():

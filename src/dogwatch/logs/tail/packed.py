@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import bz2
 import contextlib
-import gzip
-import lzma
 from typing import IO, Any
 
 from dogwatch.errors import PermanentError
@@ -24,6 +21,7 @@ class Packed:
         self._size: int | None = None
 
     def pread(self, size: int, offset: int) -> bytes:
+        broken = _errors(self._path)
         try:
             if offset < self._at:
                 self.close()
@@ -34,7 +32,7 @@ class Packed:
                     return b""
                 self._at += skipped
             data: bytes = self._stream.read(size)
-        except (EOFError, OSError, ValueError, lzma.LZMAError, _zstd_errors()) as error:
+        except broken as error:
             raise PermanentError(f"{self._path} cannot be unpacked: {error}") from None
         self._at += len(data)
         return data
@@ -53,20 +51,35 @@ class Packed:
             self._stream.close()
 
 
-def _zstd_errors() -> type[Exception]:
-    try:
+def _errors(path: str) -> tuple[type[Exception], ...]:
+    if path.endswith(".xz"):
+        import lzma
+
+        return (EOFError, OSError, lzma.LZMAError)
+    if path.endswith(".gz"):
+        import zlib
+
+        return (EOFError, OSError, zlib.error)
+    if path.endswith(".zst"):
         import zstandard
-    except ImportError:
-        return OSError
-    return zstandard.ZstdError
+
+        return (EOFError, OSError, zstandard.ZstdError)
+    return (EOFError, OSError)
 
 
 def _open(path: str) -> Any:
+    """Open it. The libraries are loaded when such a file is met: they stay off everybody's start."""
     if path.endswith(".gz"):
+        import gzip
+
         return gzip.open(path, "rb")
     if path.endswith(".bz2"):
+        import bz2
+
         return bz2.open(path, "rb")
     if path.endswith(".xz"):
+        import lzma
+
         return lzma.open(path, "rb")
     import zstandard
 

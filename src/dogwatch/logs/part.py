@@ -1,0 +1,105 @@
+"""The log agent as a part of the daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from dogwatch.config.part import Configuration, Prepared
+from dogwatch.core.metrics import Family, series
+from dogwatch.logs.agent import Agent, SinkStatus, SourceStatus
+from dogwatch.logs.section import LOGS, LogsSpec
+
+
+class LogsPart:
+    """Runs the `logs:` section. A reload that changes it ends the old agent and starts the new from its checkpoint.
+
+    folder: where its state is, unless the section says so.
+    """
+
+    name = "logs"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.spec = LogsSpec()
+        self.agent: Agent | None = None
+
+    def prepare(self, configuration: Configuration) -> Prepared:
+        return _PreparedLogs(self, configuration.get(LOGS))
+
+    def build(self, spec: LogsSpec) -> Agent | None:
+        return Agent(spec, Path(spec.folder) if spec.folder else self._folder) if spec.sources else None
+
+    async def stop(self) -> None:
+        agent, self.agent = self.agent, None
+        if agent is not None:
+            await agent.stop()
+
+    def status(self) -> tuple[list[SourceStatus], list[SinkStatus]]:
+        """Return how every source and every sink does."""
+        return ([], []) if self.agent is None else self.agent.status()
+
+    def metrics(self) -> Iterator[Family]:
+        """Yield what the exposition shows of the agent."""
+        sources, sinks = self.status()
+        name = "dogwatch_logs_source_events_total"
+        yield Family(
+            name,
+            "counter",
+            "What log sources counted: lines, bytes, files, truncated, recovered, lost_bytes, cut_bytes, vanished.",
+            [
+                (series(name, {"source": one.name, "event": event}), float(value))
+                for one in sources
+                for event, value in one.counts.items()
+            ],
+        )
+        for field, kind, text in _SINK_METRICS:
+            name = f"dogwatch_logs_sink_{field}" + ("_total" if kind == "counter" else "")
+            yield Family(
+                name, kind, text, [(series(name, {"sink": one.name}), float(getattr(one, field))) for one in sinks]
+            )
+
+
+_SINK_METRICS = (
+    ("written", "counter", "Records that a log sink accepted."),
+    ("dropped", "counter", "Records lost to a full buffer of a log sink."),
+    ("dead", "counter", "Records that a log sink will never take, kept as dead letters."),
+    ("retries", "counter", "Writes of a log sink that failed and were tried again."),
+    ("waiting_bytes", "gauge", "What waits for a log sink, in memory and on disk."),
+)
+
+
+class _PreparedLogs:
+    """The folder can be had by one agent only: the old one ends before the new one begins.
+
+    It ends in `start`, because only there a failure can be reported; `discard` starts the old configuration again.
+    """
+
+    def __init__(self, part: LogsPart, spec: LogsSpec) -> None:
+        self._part = part
+        self._spec = spec
+        self._changed = spec != part.spec
+        self._agent = part.build(spec) if self._changed else part.agent
+
+    async def start(self) -> None:
+        if not self._changed:
+            return
+        await self._part.stop()
+        if self._agent is not None:
+            await self._agent.start()
+
+    def swap(self) -> None:
+        self._part.spec, self._part.agent = self._spec, self._agent
+
+    async def finish(self) -> None:
+        """Nothing: the old one has ended."""
+
+    async def discard(self) -> None:
+        if not self._changed:
+            return
+        if self._agent is not None:
+            await self._agent.stop()
+        old = self._part.build(self._part.spec)
+        if old is not None and self._part.agent is None:
+            await old.start()
+            self._part.agent = old

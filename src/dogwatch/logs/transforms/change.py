@@ -1,0 +1,192 @@
+"""The transforms that change columns and choose records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from msgspec import Meta
+
+from dogwatch.logs.transform import Step, Transform
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Faults = Iterable[tuple[tuple[str | int, ...], str, str]]
+Detector = Literal["email", "ipv4", "card", "bearer", "jwt", "aws_key", "private_key"]
+DETECTORS: Mapping[str, str] = {
+    "email": r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+",
+    "ipv4": r"\b(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)\b",
+    "card": r"\b(?:4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|3[47]\d{2}|6\d{3})[ -]?\d{4}[ -]?\d{4}[ -]?\d{3,4}\b",
+    "bearer": r"(?i:\bbearer\s+)[A-Za-z0-9._~+/=-]{8,}",
+    "jwt": r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]*",
+    "aws_key": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
+    "private_key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
+}
+
+
+def _reserved(names: Iterable[str], path: str) -> Faults:
+    for name in names:
+        if name.startswith("@") or not name:
+            yield (path,), f"'{name}' cannot be a column of yours", ""
+
+
+class SetTransform(Transform, frozen=True, kw_only=True):
+    """Sets columns to fixed values. fields: name → value."""
+
+    kind: ClassVar[str] = "set"
+    short: ClassVar[str] = "fields"
+    fields: Mapping[str, str | int | float | bool]
+
+    def faults(self) -> Faults:
+        return _reserved(self.fields, "fields")
+
+    def open(self) -> Step:
+        return _Set(self.fields)
+
+
+class _Set:
+    def __init__(self, fields: Mapping[str, object]) -> None:
+        self._fields = fields
+        self.counts: dict[str, int] = {}
+
+    def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
+        import polars as pl
+
+        return frame.with_columns(pl.lit(value).alias(name) for name, value in self._fields.items())
+
+
+class RenameTransform(Transform, frozen=True, kw_only=True):
+    """Renames columns; one that is not there is left alone, one that has the new name already is replaced.
+
+    fields: old name → new name.
+    """
+
+    kind: ClassVar[str] = "rename"
+    short: ClassVar[str] = "fields"
+    fields: Mapping[str, str]
+
+    def faults(self) -> Faults:
+        yield from _reserved([*self.fields, *self.fields.values()], "fields")
+        if len(set(self.fields.values())) < len(self.fields):
+            yield ("fields",), "gives two columns one name", ""
+
+    def open(self) -> Step:
+        return _Rename(self.fields)
+
+
+class _Rename:
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self._fields = fields
+        self.counts: dict[str, int] = {}
+
+    def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
+        there = {old: new for old, new in self._fields.items() if old in frame.columns}
+        replaced = [new for new in there.values() if new in frame.columns and new not in there]
+        return frame.drop(replaced).rename(there)
+
+
+class RemoveTransform(Transform, frozen=True, kw_only=True):
+    """Removes columns. fields: their names; one that is not there is no mistake."""
+
+    kind: ClassVar[str] = "remove"
+    short: ClassVar[str] = "fields"
+    fields: tuple[str, ...]
+
+    def faults(self) -> Faults:
+        return _reserved(self.fields, "fields")
+
+    def open(self) -> Step:
+        return _Remove(self.fields)
+
+
+class _Remove:
+    def __init__(self, fields: tuple[str, ...]) -> None:
+        self._fields = fields
+        self.counts: dict[str, int] = {}
+
+    def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.drop(self._fields, strict=False)
+
+
+class RedactTransform(Transform, frozen=True, kw_only=True):
+    """Blots out what must not leave the machine, in all text columns or some.
+
+    detectors: email, ipv4, card, bearer, jwt, aws_key, private_key. patterns: further regular expressions. fields:
+    which columns; empty for all that are text. mask: what stands there instead; default ***.
+    """
+
+    kind: ClassVar[str] = "redact"
+    short: ClassVar[str] = "detectors"
+    detectors: tuple[Detector, ...] = ()
+    patterns: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
+    mask: str = "***"
+
+    def faults(self) -> Faults:
+        import re2
+
+        if not self.detectors and not self.patterns:
+            yield ("detectors",), "nothing to redact", f"known: {', '.join(DETECTORS)}"
+        for at, pattern in enumerate(self.patterns):
+            try:
+                re2.compile(pattern)
+            except re2.error as error:
+                yield ("patterns", at), f"is not a pattern: {error}", ""
+
+    def open(self) -> Step:
+        return _Redact(self)
+
+
+class _Redact:
+    def __init__(self, options: RedactTransform) -> None:
+        self._patterns = [*(DETECTORS[name] for name in options.detectors), *options.patterns]
+        self._fields = options.fields
+        # In a replacement a dollar sign names a group.
+        self._mask = options.mask.replace("$", "$$")
+        self.counts: dict[str, int] = {}
+
+    def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
+        import polars as pl
+
+        names = [
+            name
+            for name, dtype in frame.schema.items()
+            if dtype == pl.String and not name.startswith("@") and (not self._fields or name in self._fields)
+        ]
+        changed = []
+        for name in names:
+            column = pl.col(name)
+            for pattern in self._patterns:
+                column = column.str.replace_all(pattern, self._mask)
+            changed.append(column.alias(name))
+        return frame.with_columns(changed)
+
+
+class SampleTransform(Transform, frozen=True, kw_only=True):
+    """Keeps a share of the records, chosen by their content and place: the same ones on every delivery.
+
+    share: how many, `10%`.
+    """
+
+    kind: ClassVar[str] = "sample"
+    short: ClassVar[str] = "share"
+    share: Annotated[float, Meta(ge=0, le=1, extra={"unit": "share"})]
+
+    def open(self) -> Step:
+        return _Sample(self.share)
+
+
+class _Sample:
+    def __init__(self, share: float) -> None:
+        self._below = round(share * 10_000)
+        self.counts = {"dropped": 0}
+
+    def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
+        import polars as pl
+
+        # Checksum and offset mixed: lines that are all alike are sampled, too.
+        mixed = pl.col("@crc").cast(pl.UInt64) + pl.col("@offset") * 2_654_435_761 % 4_294_967_291
+        kept = frame.filter(mixed % 10_000 < self._below)
+        self.counts["dropped"] += frame.height - kept.height
+        return kept

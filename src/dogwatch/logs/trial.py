@@ -1,0 +1,51 @@
+"""What transforms would do to some lines: `logs test`."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator
+
+import msgspec
+
+from dogwatch.logs.block import Block
+from dogwatch.logs.section import LogsSpec
+from dogwatch.logs.sources.file import FileSource
+
+
+def source_of(spec: LogsSpec, name: str) -> str | None:
+    """Return the source that has this name, or follows this file."""
+    for one in spec.sources:
+        if one.name == name:
+            return name
+    for one in spec.sources:
+        patterns = one.source.paths if isinstance(one.source, FileSource) else ()
+        if any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
+            return one.name
+    return None
+
+
+def trial(spec: LogsSpec, source: str, data: bytes) -> Iterator[str]:
+    """Yield lines for people: each line, and what it is after each step of each route from the source."""
+    from dogwatch.logs.frames import to_frame
+
+    for number, route in enumerate(spec.effective_routes()):
+        if source not in route.from_:
+            continue
+        yield f"route {number + 1}, to {', '.join(route.to)}"
+        steps = [(transform.kind, transform.open()) for transform in route.do]
+        at = 0
+        for line in data.splitlines():
+            block = Block(
+                source=source, stream="test", path="-", begin=at, end=at + len(line) + 1, data=line + b"\n", count=1
+            )
+            at = block.end
+            yield f"  {line.decode('utf-8', 'replace')}"
+            frame = to_frame(block)
+            for kind, step in steps:
+                frame = step.apply(frame)
+                if not frame.height:
+                    yield f"    {kind}: dropped"
+                    break
+                row = frame.row(0, named=True)
+                shown = {name: value for name, value in row.items() if not name.startswith("@") and value is not None}
+                yield f"    {kind}: {msgspec.json.encode(shown, enc_hook=str).decode()}"

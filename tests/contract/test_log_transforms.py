@@ -1,0 +1,155 @@
+"""Every transform: lines in, records out; ids stay with their records."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import pytest
+
+from dogwatch.logs.block import Block
+from dogwatch.logs.frames import through
+from dogwatch.logs.records import json_lines, records
+from dogwatch.logs.transform import Step, Transform
+from dogwatch.logs.transforms import TRANSFORMS
+from dogwatch.logs.transforms.change import (
+    RedactTransform,
+    RemoveTransform,
+    RenameTransform,
+    SampleTransform,
+    SetTransform,
+)
+from dogwatch.logs.transforms.parse import JsonTransform, NginxTransform, RegexTransform, TimestampTransform
+from dogwatch.logs.transforms.where import WhereTransform
+
+JSON = JsonTransform()
+
+
+def block(*lines: str) -> Block:
+    data = "".join(line + "\n" for line in lines).encode()
+    return Block(source="s", stream="f", path="/p", begin=7, end=7 + len(data), data=data, count=len(lines))
+
+
+def after(lines: list[str], *transforms: Transform) -> list[dict[str, Any]]:
+    done = through(block(*lines), [one.open() for one in transforms])
+    return [{k: v for k, v in one.items() if k not in ("id", "source", "file")} for one in records(done)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _polars() -> None:
+    """The library's own runtime begins with the first block and lasts as long as the process."""
+    after(['{"a": 1}'], JSON)
+
+
+CASES: list[tuple[str, list[str], tuple[Transform, ...], list[dict[str, Any]]]] = [
+    ("json", ['{"a": 1}', '{"b": "x"}'], (JSON,), [{"a": 1}, {"b": "x"}]),
+    ("json", ['{"a": 1}', "no json", "[1]"], (JSON,), [{"a": 1}, {"message": "no json"}, {"message": "[1]"}]),
+    (
+        "regex",
+        ["a=1", "nothing"],
+        (RegexTransform(pattern="^(?P<k>[a-z])=(?P<v>[0-9])"),),
+        [{"k": "a", "v": "1"}, {"message": "nothing"}],
+    ),
+    (
+        "nginx",
+        ['10.0.0.1 - bob [21/Nov/2026:07:00:00 +0000] "GET /x HTTP/1.1" 404 12 "-" "curl"'],
+        (NginxTransform(), RemoveTransform(fields=("time_local", "protocol", "http_referer"))),
+        [
+            {
+                "remote_addr": "10.0.0.1",
+                "remote_user": "bob",
+                "method": "GET",
+                "path": "/x",
+                "status": 404,
+                "body_bytes_sent": 12,
+                "http_user_agent": "curl",
+            }
+        ],
+    ),
+    (
+        "timestamp",
+        ['{"t": "21/Nov/2026:07:00:00 +0100"}'],
+        (JSON, TimestampTransform(field="t", format="%d/%b/%Y:%H:%M:%S %z", to="t")),
+        [{"t": "2026-11-21T06:00:00.000000Z"}],
+    ),
+    (
+        "timestamp",
+        ['{"t": "2026-07-01T07:00:00.5"}', '{"t": "2026-07-01T07:00:00Z"}'],
+        (JSON, TimestampTransform(field="t", zone="Europe/Berlin", to="t")),
+        [{"t": "2026-07-01T05:00:00.500000Z"}, {"t": "2026-07-01T07:00:00.000000Z"}],
+    ),
+    ("where", ['{"n": 1}', '{"n": 5}'], (JSON, WhereTransform(condition="n > 2")), [{"n": 5}]),
+    ("set", ["x"], (SetTransform(fields={"env": "test", "n": 1}),), [{"message": "x", "env": "test", "n": 1}]),
+    ("rename", ["x"], (RenameTransform(fields={"message": "text", "none": "y"}),), [{"text": "x"}]),
+    ("remove", ['{"a": 1, "b": 2}'], (JSON, RemoveTransform(fields=("a", "none"))), [{"b": 2}]),
+    (
+        "redact",
+        ["mail bob@example.org from 10.1.2.3, Authorization: Bearer abcdefgh12345"],
+        (RedactTransform(detectors=("email", "ipv4", "bearer"), mask="$1"),),
+        [{"message": "mail $1 from $1, Authorization: $1"}],
+    ),
+    ("sample", ["x"], (SampleTransform(share=1.0),), [{"message": "x"}]),
+]
+
+
+@pytest.mark.parametrize(("kind", "lines", "transforms", "expected"), CASES)
+def test_examples(
+    kind: str, lines: list[str], transforms: tuple[Transform, ...], expected: list[dict[str, Any]]
+) -> None:
+    assert kind in {one.kind for one in transforms}
+    assert after(lines, *transforms) == expected
+
+
+def test_every_kind_has_an_example() -> None:
+    assert {kind for kind, *_rest in CASES} == set(TRANSFORMS.kinds())
+
+
+CONDITIONS = [
+    'level != "debug"',
+    'level == "error" || n >= 3',
+    'level in ["info", "warn"]',
+    '!(n < 2) && level.startsWith("i")',
+    'level.contains("r")',
+    'level.matches("^(warn|info)$")',
+]
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_columns_judge_as_rows_do(condition: str) -> None:
+    lines = [f'{{"level": "{level}", "n": {n}}}' for level in ("debug", "info", "warn", "error") for n in range(4)]
+    step: Any = WhereTransform(condition=condition).open()
+    kept = through(block(*lines), [JSON.open(), step])
+    assert step.counts["row_by_row"] == 0
+    rows = [row for row in through(block(*lines), [JSON.open()]).frame.iter_rows(named=True) if step._one(row)]  # type: ignore[union-attr]
+    assert [one["level"] for one in records(kept)] == [row["level"] for row in rows]
+    assert 0 < len(rows) < 16
+
+
+def test_what_cannot_be_judged_is_kept_and_counted() -> None:
+    step: Step = WhereTransform(condition='level == "error"').open()
+    kept = through(block('{"level": "error"}', '{"other": 1}', '{"level": "info"}'), [JSON.open(), step])
+    assert kept.rows == 2
+    assert step.counts == {"dropped": 1, "unjudged": 1, "row_by_row": 0}
+
+
+def test_beyond_columns_it_goes_row_by_row() -> None:
+    step: Step = WhereTransform(condition="size(message) > 2").open()
+    assert records(through(block("a", "abc"), [step]))[0]["message"] == "abc"
+    assert step.counts["row_by_row"] == 2
+
+
+def test_ids_stay_with_their_records() -> None:
+    line = b'{"n": 3}'
+    lines = block('{"n": 1}', '{"n": 2}', '{"n": 3}')
+    ids = lines.ids()
+    kept = through(lines, [JSON.open(), WhereTransform(condition="n != 2").open()])
+    assert [one["id"] for one in records(kept)] == [ids[0], ids[2]]
+    assert ids[2] == f"f:25:{zlib.crc32(line):08x}"
+    assert json_lines(kept).count(b"\n") == 2
+
+
+def test_a_sample_is_the_same_every_time_and_about_its_share() -> None:
+    lines = block(*("all alike" for _ in range(4000)))
+    first = through(lines, [SampleTransform(share=0.25).open()])
+    assert first.ids() == through(lines, [SampleTransform(share=0.25).open()]).ids()
+    assert 800 < first.rows < 1200
