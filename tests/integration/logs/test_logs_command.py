@@ -12,6 +12,7 @@ import pytest
 from dogwatch.config.load import Loader
 from dogwatch.config.section import Section
 from dogwatch.errors import Conflict
+from dogwatch.logs import frames  # loads polars, which sets a variable of the process once
 from dogwatch.logs.agent import Agent
 from dogwatch.logs.part import LogsPart
 from dogwatch.logs.section import LOGS, LogsSpec
@@ -95,6 +96,7 @@ class Given:
 
 @pytest.mark.allow_leak("fd:anon_inode:*", reason="the runtime of polars lasts as long as the process")
 async def test_the_part_follows_the_configuration(tmp_path: Path) -> None:
+    assert frames.OFFSET
     part = LogsPart(tmp_path / "state")
     source = tmp_path / "in.log"
     source.write_text('{"level": "info", "n": 1}\n')
