@@ -109,8 +109,11 @@ async def test_the_part_follows_the_configuration(tmp_path: Path) -> None:
         await prepared.finish()
 
     async def until(path: Path, count: int) -> None:
+        def ready() -> bool:
+            return path.exists() and path.read_text().count("\n") >= count
+
         async with asyncio.timeout(10):
-            while not path.exists() or path.read_text().count("\n") < count:  # noqa: ASYNC110  # noqa: ASYNC240
+            while not ready():  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
     await put("one.log")
