@@ -284,7 +284,7 @@ def test_copy_truncate_between_writes_loses_nothing(steps: list[str]) -> None:
 
 
 @settings(max_examples=100)
-@given(st.lists(st.sampled_from(sorted(STEPS)), max_size=40))
+@given(st.lists(st.sampled_from(sorted(set(STEPS) - {"compress"})), max_size=40))
 def test_files_that_begin_alike_are_told_apart(steps: list[str]) -> None:
     run(steps, {}, same_first_line=True)
 
