@@ -46,6 +46,7 @@ from dogwatch.fleet.section import FLEET
 from dogwatch.hosts.hosts import Hosts, Spawn
 from dogwatch.hosts.section import HOST
 from dogwatch.hosts.view import HostsView
+from dogwatch.logs.part import LogsPart
 from dogwatch.logs.section import LOGS
 from dogwatch.notify.action import NotifyAction
 from dogwatch.notify.notify import Notify
@@ -180,6 +181,7 @@ class App:
         self.blackbox = Blackbox(env=env, registry=PROBES)
         self.notify = Notify(database, clock=clock, spawn=spawn, jobs=JOBS)
         self.fleet = FleetPart()
+        self.logs = LogsPart(state_path(store_path).parent / "logs")
         self.engine = EnginePart(
             Surroundings(
                 database=database,
@@ -218,6 +220,7 @@ class App:
             self.schedules,
             self.hooks,
             self.self_watch,
+            self.logs,
             self.hosts,
             self.blackbox,
             self.incidents,
@@ -272,6 +275,7 @@ class App:
         yield from self.notify.metrics()
         yield from self.hooks.metrics()
         yield from self.incidents.metrics()
+        yield from self.logs.metrics()
         yield from self.self_watch.metrics()
         yield from reload.families()
         yield Family(
