@@ -163,6 +163,8 @@ def _readable(tx: Tx, setting: Setting, definitions: Definitions, digest: str) -
             else:
                 why = f"a worker that can carry it out; {error}"
                 tx.run("UPDATE runs SET waiting_for = :why WHERE run_id = :run_id", why=why, run_id=row[0])
+        if not setting.alone:
+            definitions.leave(digest)
         return False
     return True
 

@@ -28,7 +28,7 @@ class Definitions:
         self._digests: dict[int, tuple[JobSpec, str, str]] = {}
         self._specs: dict[str, JobSpec] = {}
         self._marked: dict[str, float] = {}
-        # Those that this program cannot read.
+        # Those that this program cannot read, and whose runs it leaves to others.
         self.foreign: frozenset[str] = frozenset()
 
     def digest(self, spec: JobSpec) -> str:
@@ -69,6 +69,10 @@ class Definitions:
             self._marked.clear()
         self._marked[digest] = now_s
 
+    def leave(self, digest: str) -> None:
+        """Leave its runs to other workers from now on."""
+        self.foreign = frozenset({*self.foreign, digest} if len(self.foreign) < _MOST else {digest})
+
     def get(self, tx: Tx, digest: str) -> JobSpec:
         """Raises: PermanentError where this program cannot read it."""
         spec = self._specs.get(digest)
@@ -76,11 +80,7 @@ class Definitions:
             row = first_of(tx, "SELECT body FROM definitions WHERE digest = :digest", digest=digest)
             if row is None:
                 raise PermanentError(f"the run's definition {digest} is gone")
-            try:
-                spec = self._decoder.decode(str(row[0]).encode())
-            except PermanentError:
-                self.foreign = frozenset({*self.foreign, digest} if len(self.foreign) < _MOST else {digest})
-                raise
+            spec = self._decoder.decode(str(row[0]).encode())
             if len(self._specs) >= _MOST:
                 self._specs.clear()
             self._specs[digest] = spec
