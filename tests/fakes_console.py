@@ -304,11 +304,12 @@ def furnish_settings(program: FakeProgram) -> None:
     """Give the program a configuration of 500 settings and a newest look at itself."""
     rows = [
         Row(path="server.listen", value=":8080", origin="dogwatch.yaml:3"),
+        Row(path="schedules[0].parameters.token", value="hunter22", origin="dogwatch.yaml:9"),
         Row(path="server.grace", value="10s", origin="default"),
         Row(path="database.url", value="***", origin="environment DATABASE_URL"),
         Row(path="probes[0].name", value=EVIL, origin="probes/evil.yaml:1"),
         Row(path="probes[0].labels", value={EVIL: ["x" * 900]}, origin="probes/evil.yaml:2"),
-        *(Row(path=f"probes[{at}].every", value="15s", origin=f"probes/many.yaml:{at}") for at in range(1, 496)),
+        *(Row(path=f"probes[{at}].every", value="15s", origin=f"probes/many.yaml:{at}") for at in range(1, 495)),
     ]
     program.services.settings = lambda: rows
     sample = Sample(

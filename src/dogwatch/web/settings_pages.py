@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -13,7 +13,8 @@ import msgspec
 from litestar import Response, get
 from litestar.params import QueryParameter
 
-from dogwatch.config.show import Row
+from dogwatch.config.nodes import format_path
+from dogwatch.config.show import MASK, Row
 from dogwatch.diagnose import fds, tasks
 from dogwatch.web import view
 from dogwatch.web.context import Ctx, WebContext
@@ -94,6 +95,36 @@ def matching(rows: Sequence[Row], q: str, *, written: bool) -> list[Row]:
     return [row for row in rows if (not written or row.origin != "default") and matches(row)]
 
 
+def secret_paths(ctx: WebContext) -> frozenset[str]:
+    """Return where schedules give jobs what only the job says is secret. Of a job that is not seen: all of it."""
+    schedules = ctx.services.schedules
+    if schedules is None:
+        return frozenset()
+    jobs = {job.name: job for job in ctx.services.runs.jobs()} if ctx.may("job") else {}
+    found: set[str] = set()
+    for index, name in enumerate(schedules.names()):
+        spec = schedules.spec(name)
+        known = jobs[spec.job].parameters if spec.job in jobs else {}
+        found.update(
+            format_path(("schedules", index, "parameters", key))
+            for key in spec.parameters
+            if key not in known or known[key].secret
+        )
+    return frozenset(found)
+
+
+def masked(rows: Sequence[Row], paths: Set[str]) -> list[Row]:
+    """Return the settings with the values at these paths, and below them, masked."""
+
+    def hides(path: str) -> bool:
+        return path in paths or any(path.startswith((f"{one}.", f"{one}[")) for one in paths)
+
+    return [
+        msgspec.structs.replace(row, value=MASK) if row.path.startswith("schedules[") and hides(row.path) else row
+        for row in rows
+    ]
+
+
 def _sections(rows: Sequence[Row]) -> Mapping[str, int]:
     return Counter(row.path.partition(".")[0].partition("[")[0] for row in rows if row.origin != "default")
 
@@ -101,10 +132,10 @@ def _sections(rows: Sequence[Row]) -> Mapping[str, int]:
 @get("/settings/configuration", opt=may("program"), include_in_schema=False)
 async def configuration_page(ctx: Ctx, q: Text = "", every: Every = False, start: Start = 0) -> Response[bytes]:
     """Show the configuration in force. Thousands of probes are ten thousands of settings: beside the loop."""
-    settings = ctx.services.settings
+    settings, secret = ctx.services.settings, secret_paths(ctx)
 
     def work() -> tuple[list[Row], list[Row]]:
-        rows = list(settings()) if settings is not None else []
+        rows = masked(settings(), secret) if settings is not None else []
         return rows, matching(rows, q, written=not every)
 
     rows, found = await asyncio.to_thread(work)

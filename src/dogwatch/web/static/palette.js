@@ -124,6 +124,9 @@ function open() {
 
 export function startPalette() {
   if ("anonymous" in document.body.dataset) return;
+  // Where the pages do not fit side by side, the one that is open is in sight.
+  const here = document.querySelector(".places [aria-current]");
+  if (here) here.closest("ul").scrollLeft = here.offsetLeft - 60;
   let chord = 0;
   document.addEventListener("keydown", (event) => {
     if ((event.ctrlKey || event.metaKey) && !event.altKey && event.key.toLowerCase() === "k") {
