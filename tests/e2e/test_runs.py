@@ -386,7 +386,7 @@ def test_an_id_that_two_runs_begin_with_is_refused(daemon: Daemon) -> None:
 
 def test_check_and_plan_need_no_daemon(tmp_path: Path) -> None:
     good = Daemon(tmp_path, config(tmp_path))
-    assert good.run("job", "check", "-c", str(good.config)).stdout == "ok: 6 jobs, 14 steps\n"
+    assert good.run("job", "check", "-c", str(good.config)).stdout == "ok: 7 jobs, 15 steps\n"
     planned = good.run("job", "plan", "hello", "-p", "name=ada", "-c", str(good.config), "--json")
     assert planned.returncode == 0, planned.stderr
     plan = json.loads(planned.stdout)
@@ -458,7 +458,7 @@ def test_jobs_that_a_reload_brings(tmp_path: Path) -> None:
     with running(tmp_path, "engine: {slots: 2}\n") as daemon:
         assert daemon.get("/api/v1/workers") == []
         daemon.config.write_text(config(tmp_path))
-        wait_until(lambda: daemon.get("/api/v1/jobs")["total"] == 6, what="the reload")
+        wait_until(lambda: daemon.get("/api/v1/jobs")["total"] == 7, what="the reload")
         ended = daemon.run("job", "run", "hello", "--wait")
         assert ended.returncode == 0, ended.stderr
         daemon.config.write_text(config(tmp_path) + "engine: {slots: 3, labels: {zone: a}}\n")

@@ -15,7 +15,7 @@ def literal(host: str) -> Address | None:
     """Return the address if the host is one (IPv6 without brackets), None if it is a name."""
     try:
         socket.inet_pton(socket.AF_INET, host)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in it
         pass
     else:
         return socket.AF_INET, host
@@ -23,7 +23,7 @@ def literal(host: str) -> Address | None:
         return None
     try:
         socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in it
         return None
     return socket.AF_INET6, host
 
