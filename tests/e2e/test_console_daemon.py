@@ -91,7 +91,7 @@ async def test_first_minute_comes_to_life_without_a_reload(browser: Browser, tmp
                 await expect(page.locator('.row[data-target="later"]')).to_have_attribute("data-status", "down")
                 await expect(page.locator(".wrong")).to_contain_text("connection refused")
                 await expect(page.locator(".verdict h1")).to_have_text("1 down")
-                await expect(page.locator(".row[data-status='up']")).to_have_count(41, timeout=15_000)
+                await expect(page.locator(".row[data-status='up']")).to_have_count(41, timeout=45_000)
                 await expect(page.locator(".chips")).to_contain_text("41 up")
 
 
