@@ -10,6 +10,10 @@ from dogwatch.engine.values import Run, RunState, StepRun, StepState
 
 # The icon and colour of each state of runs, steps, workers, schedules, fires, deliveries and messages.
 ICONS = {
+    "open": "down",
+    "acknowledged": "waiting",
+    "resolved": "up",
+    "merged": "skipped",
     "succeeded": "up",
     "failed": "down",
     "scheduled": "pending",

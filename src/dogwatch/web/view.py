@@ -15,6 +15,7 @@ from dogwatch.core.units import format_duration, format_size
 from dogwatch.core.values import Status
 from dogwatch.hosts.view import CollectorView
 from dogwatch.probes.view import TargetView
+from dogwatch.rules.incident import RANK, Incident
 from dogwatch.store.protocol import Availability
 from dogwatch.web import bars, listing
 from dogwatch.web.assets import Assets
@@ -94,6 +95,8 @@ class Now(msgspec.Struct, frozen=True, kw_only=True):
     store_trouble: str
     findings: Sequence[FindingText]
     collectors: Sequence[tuple[str, CollectorView]]
+    incidents: Sequence[Incident] = ()
+    incidents_more: int = 0
 
     @property
     def verdict(self) -> tuple[str, str, str]:
@@ -194,7 +197,10 @@ def now(ctx: WebContext) -> Now:
     wrong = listing.troubled(views)
     history = services.reload.history()
     failed = history[0] if history and history[0].outcome == "failed" else None
+    opened = open_incidents(ctx)
     return Now(
+        incidents=opened[:_WRONG_SHOWN],
+        incidents_more=max(0, len(opened) - _WRONG_SHOWN),
         counts=listing.counts(views),
         total=len(views),
         unknown=sum(one.status == "pending" and one.kind != "heartbeat" for one in views),
@@ -205,6 +211,15 @@ def now(ctx: WebContext) -> Now:
         findings=[finding_text(one) for one in services.findings()],
         collectors=[(host.name, one) for host in services.hosts.hosts() for one in host.collectors if not one.ok],
     )
+
+
+def open_incidents(ctx: WebContext) -> list[Incident]:
+    """Return the incidents that are seen and not over: those that nobody has taken first, the worst of them first."""
+    if ctx.services.incidents is None or not ctx.may("incident"):
+        return []
+    sees = ctx.rights.filter("incident")
+    found = [one for one in ctx.services.incidents.state.incidents.values() if sees(one.labels)]
+    return sorted(found, key=lambda one: (bool(one.acked_by), -RANK[one.severity], -one.number))
 
 
 def finding_text(finding: Mapping[str, object]) -> FindingText:
