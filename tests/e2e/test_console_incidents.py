@@ -153,7 +153,7 @@ async def test_what_may_not_be_seen_is_nowhere(browser: Browser, tmp_path: Path)
         await web.user("ann", "shop")
         context, page = await _logged_in(browser, web, "ann")
         heard: list[str] = []
-        await page.expose_function("heard", lambda text: heard.append(text))
+        await page.expose_function("heard", lambda text: heard.append(text))  # noqa: PLW0108 Playwright marks what it is given
         await page.evaluate(
             "() => { const s = new EventSource('/api/v1/events');"
             "for (const t of ['incident', 'result', 'transition', 'run'])"

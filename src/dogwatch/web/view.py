@@ -21,7 +21,7 @@ from dogwatch.web import bars, listing
 from dogwatch.web.assets import Assets
 from dogwatch.web.badges import percent
 from dogwatch.web.context import AVAILABILITY_PERIODS, WebContext
-from dogwatch.web.language import LANGUAGES, SOURCE, Words, words
+from dogwatch.web.language import LANGUAGES, SOURCE, Phrase, Words, words
 from dogwatch.web.marking import SayingEnvironment
 from dogwatch.web.run_view import icon_of
 
@@ -30,11 +30,11 @@ _ROWS_AT_FIRST = 120
 _GROUPS_SHOWN = 100
 _WRONG_SHOWN = 12
 _PHASES = (
-    ("resolve", "Resolve"),
-    ("connect", "Connect"),
+    ("resolve", Phrase("Resolve")),
+    ("connect", Phrase("Connect")),
     ("tls", "TLS"),
-    ("first_byte", "First byte"),
-    ("transfer", "Transfer"),
+    ("first_byte", Phrase("First byte")),
+    ("transfer", Phrase("Transfer")),
 )
 
 
@@ -103,16 +103,16 @@ class Now(msgspec.Struct, frozen=True, kw_only=True):
         """Return the whole in a tone, a status for the icon, and a few words."""
         up, down, degraded = (self.counts[status] for status in ("up", "down", "degraded"))
         if down:
-            return "bad", "down", f"{count(down)} down"
+            return "bad", "down", Phrase("{0} down", count(down))
         if degraded:
-            return "warn", "degraded", f"{count(degraded)} degraded"
+            return "warn", "degraded", Phrase("{0} degraded", count(degraded))
         # A few new ones among many that are well do not make the whole unknown.
         if self.unknown and self.unknown * 10 >= up:
-            done = f": {count(up)} of {count(up + self.unknown)} are well" if up else " are under way"
-            return "wait", "pending", f"First checks{done}"
+            done = Phrase("First checks: {0} of {1} are well", count(up), count(up + self.unknown))
+            return "wait", "pending", done if up else Phrase("First checks are under way")
         if up:
-            return "good", "up", "All is well"
-        return "wait", "pending", "Nothing is known yet"
+            return "good", "up", Phrase("All is well")
+        return "wait", "pending", Phrase("Nothing is known yet")
 
 
 class FindingText(msgspec.Struct, frozen=True, kw_only=True):
@@ -293,7 +293,7 @@ def _templates(assets: Assets, spoken: Words) -> jinja2.Environment:
         query=lambda text: urlencode({"q": text}, errors="replace"),
         utc=_utc,
         word=lambda status: Status(status).word,
-        said=spoken.word,
+        said=spoken.said,
         number=count,
         key=key,
         state_icon=lambda state: icon_of(str(state)),
@@ -304,7 +304,7 @@ def _templates(assets: Assets, spoken: Words) -> jinja2.Environment:
 def watched(one: Availability) -> str:
     """Return how much of a period is known, where that is less than nearly all of it; or ""."""
     known_s = one.up_s + one.degraded_s + one.down_s
-    return "" if known_s >= 0.9 * (one.until_s - one.since_s) else f"in {format_duration(known_s)} watched"
+    return "" if known_s >= 0.9 * (one.until_s - one.since_s) else Phrase("in {0} watched", format_duration(known_s))
 
 
 def _latency(seconds: float | None) -> str:
