@@ -182,9 +182,10 @@ class Worker:
     def draining(self) -> bool:
         return self._draining
 
-    def drain(self) -> None:
-        """Take no new run; those that it has go on."""
-        self._draining = True
+    def drain(self, on: bool = True) -> None:
+        """Take no new run; those that it has go on. on=False: take runs again."""
+        self._draining = on or self._stop.is_set()
+        self._claim_now.set()
 
     def stop(self) -> None:
         """Let run() end: no new run or step, what runs may finish within the grace, then all is given back."""
