@@ -101,7 +101,8 @@ def _cancel(tx: Tx, setting: Setting, held: Held, actor: Actor, reason: str) -> 
         end(tx, setting, held, RunState.CANCELLED, f"{why}; nothing was cleaned up: no worker can carry it out")
         return shown(tx, run.run_id)
     tx.run(
-        "UPDATE runs SET cancel = CASE WHEN cancel = '' THEN :why ELSE cancel END, paused = 0, stirred = 1, "
+        "UPDATE runs SET cancel = CASE WHEN cancel = '' THEN :why ELSE cancel END, stirred = 1, "
+        "reason = CASE WHEN paused = 1 THEN '' ELSE reason END, paused = 0, "
         "state = 'running', ready = CASE WHEN worker = '' THEN 1 ELSE ready END, wake_s = NULL WHERE run_id = :run_id",
         why=why,
         run_id=run.run_id,
