@@ -274,7 +274,8 @@ async def test_everything_that_changes_a_run_is_in_the_audit_trail(database: Dat
     await runs.pause(claimed.run.run_id, ALICE, reason="wait")
     await runs.resume(claimed.run.run_id, BOB)
     await runs.cancel(claimed.run.run_id, ALICE)
-    await runs.drain("w1", ALICE)
+    assert (await runs.drain("w1", ALICE)).state == "draining"
+    assert (await runs.drain("w1", ALICE, on=False)).state == "active"
     events = await database.read(_events)
     assert [(event["verb"], event["subject"]["noun"]) for event in events] == [
         ("run", "job"),
@@ -282,6 +283,7 @@ async def test_everything_that_changes_a_run_is_in_the_audit_trail(database: Dat
         ("resume", "run"),
         ("cancel", "run"),
         ("drain", "worker"),
+        ("resume", "worker"),
     ]
     assert "hunter2" not in json.dumps(events)
 

@@ -98,8 +98,8 @@ class Runs(Protocol):
 
     async def workers(self) -> Sequence[Worker]: ...
 
-    async def drain(self, worker_id: str, actor: Actor) -> Worker:
-        """Let it take no new run."""
+    async def drain(self, worker_id: str, actor: Actor, *, on: bool = True) -> Worker:
+        """Let it take no new run, or take runs again."""
         ...
 
     def metrics(self) -> Iterable[Family]: ...

@@ -270,8 +270,8 @@ class RunBook:
     async def workers(self) -> Sequence[Worker]:
         return await self._database.read(workers.listing)
 
-    async def drain(self, worker_id: str, actor: Actor) -> Worker:
-        return await self._write(lambda tx: workers.drain(tx, worker_id, actor))
+    async def drain(self, worker_id: str, actor: Actor, *, on: bool = True) -> Worker:
+        return await self._write(lambda tx: workers.drain(tx, worker_id, actor, on=on))
 
     # -- Ledger ------------------------------------------------------------------------------------------------------
 
