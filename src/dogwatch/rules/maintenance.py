@@ -19,8 +19,9 @@ from dogwatch.engine.schedules.timing import Windows
 class MaintenanceSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A time in which work is expected: `cron` with `duration`, or `from` and `to`.
 
-    targets: names with * and ?; none for all. match: labels that they carry; none for all. cron: when it begins.
-    duration: how long it lasts then. to: its end, written alike. time_zone: of all these. reason: why.
+    name: by which it is known. targets: names with * and ?; none for all. match: labels that they carry; none for all.
+    cron: when it begins. duration: how long it lasts then. to: its end, written alike. time_zone: of all these. reason:
+    why.
     """
 
     name: str
