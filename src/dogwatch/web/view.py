@@ -20,6 +20,8 @@ from dogwatch.web import bars, listing
 from dogwatch.web.assets import Assets
 from dogwatch.web.badges import percent
 from dogwatch.web.context import AVAILABILITY_PERIODS, WebContext
+from dogwatch.web.language import LANGUAGES, SOURCE, Words, words
+from dogwatch.web.marking import SayingEnvironment
 from dogwatch.web.run_view import icon_of
 
 GROUP_ROWS = 50
@@ -241,9 +243,19 @@ def phase_parts(view: TargetView) -> list[tuple[str, str, float, float]]:
     return [(name, title, one, one / total) for name, title, one in seconds if one > 0]
 
 
-def page_templates(assets: Assets) -> jinja2.Environment:
-    """Return the templates, compiled now and not under somebody's request."""
-    environment = jinja2.Environment(
+def page_templates(assets: Assets) -> Mapping[str, jinja2.Environment]:
+    """Return the templates of each language. Those of the first are compiled now and not under somebody's request;
+    of another language each when it is first needed, because most programs never need it.
+    """
+    found = {language: _templates(assets, words(language)) for language in LANGUAGES}
+    for name in found[SOURCE].list_templates():
+        found[SOURCE].get_template(name)
+    return found
+
+
+def _templates(assets: Assets, spoken: Words) -> jinja2.Environment:
+    environment = SayingEnvironment(
+        find=None if spoken.language == SOURCE else spoken.find,
         loader=jinja2.PackageLoader("dogwatch.web", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -251,7 +263,9 @@ def page_templates(assets: Assets) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(asset=assets.url, Status=Status)
+    environment.globals.update(
+        asset=assets.url, Status=Status, say=spoken.say, lang=spoken.tag, languages=LANGUAGES, language=spoken.language
+    )
     environment.filters.update(
         duration=lambda seconds: "–" if seconds is None else format_duration(seconds),
         latency=_latency,
@@ -264,12 +278,11 @@ def page_templates(assets: Assets) -> jinja2.Environment:
         query=lambda text: urlencode({"q": text}, errors="replace"),
         utc=_utc,
         word=lambda status: Status(status).word,
+        said=spoken.word,
         number=count,
         key=key,
         state_icon=lambda state: icon_of(str(state)),
     )
-    for name in environment.list_templates():
-        environment.get_template(name)
     return environment
 
 

@@ -2,6 +2,7 @@
 // catches up before it calls itself live.
 import { push } from "./bars.js";
 import { duration } from "./times.js";
+import { t } from "./words.js";
 
 const SILENCE_MS = 25_000; // two and a half of the server's beats
 const FEW = 250; // up to this many targets the stream carries all results, above only those on screen
@@ -53,7 +54,7 @@ function soon(id) {
 function headline() {
   const verdict = document.querySelector(".verdict");
   const down = Number(verdict?.dataset.down ?? 0);
-  if (verdict) document.title = document.title.replace(/^(\(\d+ down\) )?/, down ? `(${down} down) ` : "");
+  if (verdict) document.title = document.title.replace(/^(\([^)]*\d[^)]*\) )?/, down ? `(${t("{0} down", down)}) ` : "");
   const word = down ? "-down" : Number(verdict?.dataset.degraded ?? 0) ? "-degraded" : "";
   const icon = document.getElementById("icon");
   icon.href = icon.href.replace(/icon[a-z-]*\.svg$/, `icon${word}.svg`);
@@ -158,7 +159,7 @@ function connect() {
     drawn = "";
     if (broken) catchUp();
     broken = false;
-    say("live", "Live");
+    say("live", t("Live"));
   };
   source.onerror = again;
   source.addEventListener("bye", again);
@@ -183,7 +184,7 @@ function again() {
   source.close();
   broken = true;
   attempts += 1;
-  say("waiting", "Reconnecting");
+  say("waiting", t("Reconnecting"));
   clearTimeout(retryTimer);
   retryTimer = setTimeout(connect, 200 + Math.random() * Math.min(30_000, 500 * 2 ** attempts));
 }
@@ -218,7 +219,7 @@ export function startLive() {
   requestAnimationFrame(() => setTimeout(connect, 50));
   setInterval(() => {
     if (source && !broken && Date.now() - lastHeard > SILENCE_MS) {
-      say("stale", "Stale: nothing heard");
+      say("stale", t("Stale: nothing heard"));
       again();
     }
   }, 5000);
