@@ -17,6 +17,7 @@ from dogwatch.engine.schedules.records import fire_text
 from dogwatch.engine.schedules.scheduler import Scheduler
 from dogwatch.engine.schedules.service import Schedules
 from dogwatch.engine.schedules.spec import ScheduleSpec
+from dogwatch.engine.schedules.timing import Once
 from dogwatch.errors import NotFound, UsageError
 
 T0 = 1_800_000_000.0  # a full minute
@@ -390,3 +391,19 @@ async def test_upcoming_and_paused_by_the_configuration(world: World) -> None:
     await world.settled(scheduler)
     await world.pass_s(60)
     assert await world.started() == [key(120)]
+
+
+async def test_a_freeze_made_and_ended_while_it_runs(world: World) -> None:
+    scheduler = await world.scheduler(spec())
+    await world.pass_s(61)
+    assert await world.started() == [key(60)]
+    freeze = Once(T0 + 90, T0 + 600)
+    scheduler.freeze(lambda name: [freeze] if name == "backup" else [])
+    await world.pass_s(120)
+    assert await world.started() == [key(60)]
+    assert (await world.service(scheduler).show("backup")).reason.startswith("frozen by maintenance")
+    # Ended early: what it left out stays left out, what follows fires.
+    ended = Once(T0 + 90, T0 + 190)
+    scheduler.freeze(lambda name: [ended])
+    await world.pass_s(60)
+    assert await world.started() == [key(60), key(240)]
