@@ -25,6 +25,7 @@ from dogwatch.store.protocol import (
     Availability,
     Failure,
     Ping,
+    Planned,
     Point,
     ResultRow,
     SeriesPoints,
@@ -413,7 +414,9 @@ class FakeStore:
         ]
         return sorted(found, key=lambda one: -one.time_s)[:limit]
 
-    async def availability(self, targets: Sequence[str], *, since_s: float, until_s: float) -> Sequence[Availability]:
+    async def availability(
+        self, targets: Sequence[str], *, since_s: float, until_s: float, planned: Planned | None = None
+    ) -> Sequence[Availability]:
         return [self._available(name, since_s, until_s) for name in targets]
 
     def _available(self, name: str, since_s: float, until_s: float) -> Availability:

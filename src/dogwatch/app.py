@@ -64,6 +64,8 @@ from dogwatch.probes.watch import Watch
 from dogwatch.rules.escalation import incidents_section
 from dogwatch.rules.maintenance import MAINTENANCE
 from dogwatch.rules.part import Around, Incidents
+from dogwatch.rules.planned.part import MaintenancePart
+from dogwatch.rules.planned.tables import maintenance_tables
 from dogwatch.rules.spec import rules_section
 from dogwatch.rules.tables import incident_tables
 from dogwatch.store.database import Database, Tables
@@ -108,7 +110,15 @@ SECTIONS: tuple[Section[Any], ...] = (
 
 def state_tables() -> tuple[Tables, ...]:
     """Return the tables of every layer that has any in the state database."""
-    return (access_tables(), engine_tables(), schedule_tables(), notify_tables(), webhook_tables(), incident_tables())
+    return (
+        access_tables(),
+        engine_tables(),
+        schedule_tables(),
+        notify_tables(),
+        webhook_tables(),
+        incident_tables(),
+        maintenance_tables(),
+    )
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +157,7 @@ class Services(msgspec.Struct, kw_only=True):
     outbox: Outbox | None = None
     schedules: Schedules | None = None
     incidents: Incidents | None = None
+    maintenance: MaintenancePart | None = None
     # The configuration in force, value by value, secrets masked; to be called beside the loop. The newest look of the
     # self-watch at this process.
     settings: Callable[[], Sequence[Row]] | None = None
@@ -196,6 +207,8 @@ class App:
         )
         self.schedules = Scheduler(database, self.engine.runs, clock=clock, section=SCHEDULES, spawn=spawn)
         self.hooks = Hooks(database, self.engine.runs, clock=clock, spawn=spawn, jobs=JOBS)
+        self.maintenance = MaintenancePart(database, store, clock=clock, spawn=spawn)
+        self.maintenance.on_change(lambda calendar: self.schedules.freeze(calendar.frozen))
         self.incidents = Incidents(
             Around(
                 database=database,
@@ -207,6 +220,7 @@ class App:
                 targets=self.watch.targets,
                 rules=RULES,
                 incidents=INCIDENTS,
+                calendar=lambda: self.maintenance.calendar,
             )
         )
         # In the order in which they start; they stop the other way round.
@@ -217,6 +231,7 @@ class App:
             self.notify,
             self.fleet,
             self.engine,
+            self.maintenance,
             self.schedules,
             self.hooks,
             self.self_watch,
@@ -258,6 +273,7 @@ class App:
             hooks=self.hooks,
             outbox=self.notify,
             incidents=self.incidents,
+            maintenance=self.maintenance,
             settings=lambda: rows(reload.current) if reload.current is not None else (),
             sample=self.self_watch.newest,
         )

@@ -82,7 +82,7 @@ class EnginePart:
         self._wanted = asyncio.Event()
         self._moved = asyncio.Event()
         self._deaf: Callable[[], None] | None = None
-        self._stopping = False
+        self._stopping = self._draining = False
         # However long engine.grace is, whoever stops the program waits no longer than this.
         self.most_grace_s = float("inf")
 
@@ -119,6 +119,13 @@ class EnginePart:
         self._retire()
         if self._work is not None:
             await asyncio.wait([self._work])
+
+    def drain(self, *, on: bool) -> int:
+        """Take no new run, or take runs again. Return how many this process still has."""
+        self._draining = on
+        if self._worker is not None:
+            self._worker.drain(on)
+        return self.busy
 
     def plan(self, request: StartRun) -> JobPlan:
         """Return what a start would do. Raises: NotFound, UsageError."""
@@ -221,6 +228,8 @@ class EnginePart:
                 ),
             )
             self._say("")
+            if self._draining:
+                worker.drain()
             await worker.run()
         finally:
             await launcher.close()

@@ -32,6 +32,16 @@ class Runs(Protocol):
         """
         ...
 
+    async def start_adhoc(self, spec: JobSpec, request: StartRun) -> Started:
+        """Start a run of a job that no configuration has: a command over the fleet, a plan to apply. It is on disk with
+        its definition, and so is rerun, resumed and shown as any other.
+
+        spec: its name is none that a configured job can have (`fleet:run`); its secrets are secret parameters. Text
+        that is no template has `{{` written as `\\{{`.
+        Raises: as start.
+        """
+        ...
+
     def starter(self, request: StartRun) -> Starter:
         """Validate now, and return what starts the run inside a transaction of the caller: a fire or a delivery and
         its run are on disk together, or neither is.
@@ -98,8 +108,8 @@ class Runs(Protocol):
 
     async def workers(self) -> Sequence[Worker]: ...
 
-    async def drain(self, worker_id: str, actor: Actor) -> Worker:
-        """Let it take no new run."""
+    async def drain(self, worker_id: str, actor: Actor, *, on: bool = True) -> Worker:
+        """Let it take no new run, or take runs again."""
         ...
 
     def metrics(self) -> Iterable[Family]: ...

@@ -108,6 +108,11 @@ class RunBook:
     async def start(self, request: StartRun) -> Started:
         return await self._write(self.starter(request))
 
+    async def start_adhoc(self, spec: JobSpec, request: StartRun) -> Started:
+        means = self._means
+        intent = intents.intent_of(spec, request, means.check, means.render, means.sealer)
+        return await self._write(lambda tx: self._opener.open(tx, intent))
+
     def starter(self, request: StartRun) -> Starter:
         spec = self._job(request.job)
         means = self._means
@@ -270,8 +275,8 @@ class RunBook:
     async def workers(self) -> Sequence[Worker]:
         return await self._database.read(workers.listing)
 
-    async def drain(self, worker_id: str, actor: Actor) -> Worker:
-        return await self._write(lambda tx: workers.drain(tx, worker_id, actor))
+    async def drain(self, worker_id: str, actor: Actor, *, on: bool = True) -> Worker:
+        return await self._write(lambda tx: workers.drain(tx, worker_id, actor, on=on))
 
     # -- Ledger ------------------------------------------------------------------------------------------------------
 

@@ -59,6 +59,10 @@ class HostFailed(DogwatchError):
         self.state = state
 
 
+class NotBegun(HostFailed):
+    """The connection turned out to be gone before anything of the command was begun: another may carry it."""
+
+
 class Become(msgspec.Struct, frozen=True, kw_only=True):
     """Runs a command as another user. password: it goes through a prompt, nowhere else; None for none."""
 
@@ -97,6 +101,11 @@ Output = Callable[[str, bytes], None]
 
 class Connection(abc.ABC):
     """An open way to one host. It is used by one command at a time, and may be used again."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether another command can be tried on it."""
+        return True
 
     @abc.abstractmethod
     async def run(self, command: RemoteCommand, output: Output | None = None) -> Ended:

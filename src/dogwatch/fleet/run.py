@@ -11,19 +11,10 @@ import msgspec
 
 from dogwatch.core.units import format_duration
 from dogwatch.fleet.connection import OUTPUT_BYTES, Connection, Ended, HostFailed, RemoteCommand, State
-from dogwatch.fleet.connections.local import DockerConnection, LocalConnection
 from dogwatch.fleet.login import Login
+from dogwatch.fleet.pool import Dialer, reach
 from dogwatch.fleet.results import HostResult
 from dogwatch.fleet.rollout import Rollout, Verdict, cut_batches, judge
-
-
-class Dialer(Protocol):
-    """Opens connections; `connections.ssh.SshDialer` is one."""
-
-    async def open(self, login: Login) -> Connection: ...
-
-    async def close(self) -> None: ...
-
 
 # What is done on each host in place of the order's command: given its name, how it is reached and the open connection.
 Work = Callable[[str, Login, Connection], Awaitable[Ended]]
@@ -175,7 +166,7 @@ class FleetRun:
         login = self._logins[host]
         if isinstance(login, HostFailed):
             raise login
-        connection = await self._open(login)
+        connection = await reach(login, self._dialer)
         phase.connected_s = self._now_s()
         phase.ran = True
         try:
@@ -194,13 +185,6 @@ class FleetRun:
                 limit_bytes=self.order.limit_bytes,
             )
         )
-
-    async def _open(self, login: Login) -> Connection:
-        if login.connection == "local":
-            return LocalConnection()
-        if login.connection == "docker":
-            return DockerConnection(login.address or login.host, user=login.user or "")
-        return await self._dialer.open(login)
 
     def _not_started(self, host: str) -> HostResult:
         return HostResult(host=host, state=State.NOT_STARTED, message=self.reason)

@@ -44,12 +44,12 @@ class Startup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class ProbeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One target: the check is written as one key naming its kind, `http: {url: …}`.
 
-    every: fixed rate. timeout: of one try. failures: in a row until it is down, default 3; window: N of M instead.
-    successes: in a row until it is up again, default 2; both are 1 for a heartbeat, whose verdict is sure.
-    degraded_after: slow successes in a row until it is degraded.
-    jitter: each attempt starts up to this much later, at random. keep_body: how much of a failing answer is kept.
-    labels: names and values for selecting and for metrics. group: under which heading it is shown. depends_on: names of
-    targets without which it cannot be well. paused: watched, but not asked.
+    name: by which it is known, and its history kept. every: fixed rate. timeout: of one try. failures: in a row until
+    it is down, default 3; window: N of M instead. successes: in a row until it is up again, default 2; both are 1 for a
+    heartbeat, whose verdict is sure. degraded_after: slow successes in a row until it is degraded. jitter: each attempt
+    starts up to this much later, at random. keep_body: how much of a failing answer is kept. labels: names and values
+    for selecting and for metrics. group: under which heading it is shown. depends_on: names of targets without which it
+    cannot be well. paused: watched, but not asked.
     """
 
     name: str

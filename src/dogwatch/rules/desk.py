@@ -200,7 +200,7 @@ class _Step:
         over: dict[str, str] = {}
         for key, tracked in counting:
             alert = tracked.alert
-            found = next((one.spec.name for one in self.on if one.takes(alert.targets, alert.labels)), "")
+            found = next((one.spec.name for one in self.on if one.takes(alert.targets, alert.labels, alert.rule)), "")
             if found:
                 muted[key] = found
                 over.update(dict.fromkeys(alert.targets, found))
@@ -360,7 +360,7 @@ class _Step:
             if silence.until_s > self.now_s and silence.takes(incident):
                 return f"silenced by {silence.by}" + (f": {silence.reason}" if silence.reason else "")
         for window in self.on:
-            if window.takes((incident.root,), incident.labels):
+            if window.takes((incident.root,), incident.labels, incident.rule):
                 return f"maintenance: {window.spec.name}"
         return ""
 

@@ -53,7 +53,9 @@ _HELD_EVERY_S = 60.0
 
 
 class Around(msgspec.Struct, frozen=True, kw_only=True):
-    """What the part is given. targets: what is watched now. enqueue: puts a message in the outbox."""
+    """What the part is given. targets: what is watched now. enqueue: puts a message in the outbox. calendar: of all
+    maintenance; None for that of the configuration alone.
+    """
 
     database: Database
     clock: Clock
@@ -64,6 +66,7 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
     targets: Callable[[], Iterable[Known]]
     rules: Section[list[RuleSpec]]
     incidents: Section[IncidentOptions]
+    calendar: Callable[[], Calendar] | None = None
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,6 +166,9 @@ class Incidents:
         """
         if self._stale or self._version is None:
             await self._begin()
+        calendar = self._calendar()
+        if calendar.windows != self._setting.calendar.windows:
+            self._setting = msgspec.structs.replace(self._setting, calendar=calendar)
         now_s = self._around.clock.now_s()
         events: Sequence[Event] = self._heard.take() if self._heard is not None else ()
         self._moments += moments(self.watcher, self._sight.signals(events), now_s)
@@ -210,9 +216,7 @@ class Incidents:
         self._sight = Sight(around.targets())
         self.state, self._version, self._held = kept.state, kept.version, kept.held
         wanted = self.wanted
-        self._setting = Setting(
-            policy=wanted.policy, topology=Topology(self._sight.nodes), calendar=Calendar(wanted.windows)
-        )
+        self._setting = Setting(policy=wanted.policy, topology=Topology(self._sight.nodes), calendar=self._calendar())
         before, self._stale = self.watcher, False
         names = {rule.name for rule in wanted.rules}
         self.watcher = Watcher(wanted.rules)
@@ -233,6 +237,9 @@ class Incidents:
             target for key, alert in self.watcher.out.items() if key[0] in of_hosts for target in alert.targets
         }
         await self._fill()
+
+    def _calendar(self) -> Calendar:
+        return self._around.calendar() if self._around.calendar is not None else Calendar(self.wanted.windows)
 
     async def _fill(self) -> None:
         now_s, watcher = self._around.clock.now_s(), self.watcher
@@ -322,9 +329,7 @@ class Incidents:
             sight = Sight(self._around.targets())
             sight.hosts = set(self._sight.hosts)
             rules = tuple(map(compile_rule, specs)) if specs is not None else self.wanted.rules
-            setting = Setting(
-                policy=self.wanted.policy, topology=Topology(sight.nodes), calendar=Calendar(self.wanted.windows)
-            )
+            setting = Setting(policy=self.wanted.policy, topology=Topology(sight.nodes), calendar=self._calendar())
             signals = await history(self._around.store, sight, since_s=now_s - since_s, until_s=now_s)
             # Minutes of computing must not hold the event loop. It shares nothing with what runs live.
             return await asyncio.to_thread(rehearse, setting, rules, signals, until_s=now_s, nodes=sight.nodes)

@@ -25,15 +25,15 @@ DOWN_RULE = "target-down"
 class RuleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One rule: while `when` holds for a target, an incident is open.
 
-    when: a CEL condition over the newest values of a target, and over time: `avg(host.cpu_ratio, "5m") > 0.9`.
-    for: how long it must hold. targets: names with * and ?, of the targets that it looks at; none for all that have
-    its values. match: labels that they carry. by: labels; targets of the same values are one, with one incident.
-    at_least: how many of them must hold, for a quorum: a number, or a share such as 50%. resolve: the condition that
-    ends it; default: that `when` no longer holds. keep_firing: how long it goes on after it ended. missing: what
-    targets without values mean: keep what was, or clear it. severity: info, warning, error or critical. labels: of
-    its incidents, beside those of the target. summary: one line for people; default: the condition with its values.
-    notify: names of destinations; default: those of `incidents`. escalation: the name of one of `incidents`. enabled:
-    false keeps a rule without effect.
+    name: by which its incidents are known. when: a CEL condition over the newest values of a target, and over time:
+    `avg(host.cpu_ratio, "5m") > 0.9`. for: how long it must hold. targets: names with * and ?, of the targets that it
+    looks at; none for all that have its values. match: labels that they carry. by: labels; targets of the same values
+    are one, with one incident. at_least: how many of them must hold, for a quorum: a number, or a share such as 50%.
+    resolve: the condition that ends it; default: that `when` no longer holds. keep_firing: how long it goes on after it
+    ended. missing: what targets without values mean: keep what was, or clear it. severity: info, warning, error or
+    critical. labels: of its incidents, beside those of the target. summary: one line for people; default: the condition
+    with its values. notify: names of destinations; default: those of `incidents`. escalation: the name of one of
+    `incidents`. enabled: false keeps a rule without effect.
     """
 
     name: str

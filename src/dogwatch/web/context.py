@@ -173,15 +173,22 @@ class WebContext:
         missing = [name for name in names if name not in found]
         if missing:
             until_s = self.services.clock.now_s()
-            for one in await self.services.store.availability(
-                missing, since_s=until_s - PERIODS_S[period], until_s=until_s
-            ):
+            for one in await self.available(missing, since_s=until_s - PERIODS_S[period], until_s=until_s):
                 found[one.target] = one
                 kept[(one.target, period)] = (now_s, one)
                 kept.move_to_end((one.target, period))
             while len(kept) > _AVAILABILITY_KEPT:
                 kept.popitem(last=False)
         return found
+
+    async def available(self, names: Sequence[str], *, since_s: float, until_s: float) -> Sequence[Availability]:
+        """Return each target's availability; planned work counts for nobody where this program knows of any."""
+        services = self.services
+        if services.maintenance is None:
+            return await services.store.availability(names, since_s=since_s, until_s=until_s)
+        labels = {view.name: view.labels for view in services.watch.targets()}
+        targets = {name: labels.get(name, {}) for name in names}
+        return await services.maintenance.availability(targets, since_s=since_s, until_s=until_s)
 
 
 # Handlers name this parameter `ctx`; the application provides it.

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from dogwatch.logs.block import Position
-from dogwatch.logs.tail.identity import TAIL_BYTES, Identity, Plain, Readable, Saved
+from dogwatch.logs.tail.identity import TAIL_BYTES, Identity, Mark, Plain, Readable, Saved, mark
 from dogwatch.logs.tail.lines import Text
 
 
@@ -39,8 +39,8 @@ class Rewritten(Exception):
 class Stream:
     """A file under its identity. It is read by one thread at a time.
 
-    grown_s: when it last grew or was found gone, on the monotonic clock. gone: its name belongs to another file, or to
-    none. ended: its last line has been handed out although it has no newline.
+    mark: what was seen of it. grown_s: when it last grew or was found gone, on the monotonic clock. gone: its name
+    belongs to another file, or to none. ended: its last line has been handed out although it has no newline.
     """
 
     def __init__(self, name: str, identity: Identity, path: str, file: Readable, lanes: dict[str, Reach]) -> None:
@@ -53,6 +53,9 @@ class Stream:
         self.grown_s = 0.0
         self.gone = False
         self.ended = False
+        self.mark = Mark()
+        # How much of the mark a checkpoint has.
+        self.noted_bytes = 0
 
     @property
     def place(self) -> tuple[int, int]:
@@ -69,7 +72,17 @@ class Stream:
     def saved(self, source: str) -> Saved:
         """Return how far it was read, whether or not anybody has accepted it."""
         lanes = {lane: Position(reach.offset, reach.tail.hex()) for lane, reach in self.lanes.items()}
-        return Saved(source=source, stream=self.name, identity=self.identity, path=self.path, lanes=lanes)
+        return Saved(
+            source=source, stream=self.name, identity=self.identity, path=self.path, lanes=lanes, mark=self.mark
+        )
+
+    def remark(self) -> None:
+        """Take down what is seen of it, for the next checkpoint."""
+        if self.packed:
+            most = max(self.lanes.values(), key=lambda one: one.offset)
+            self.mark = msgspec.structs.replace(self.mark, size=most.offset, tail=most.tail.hex())
+        elif self.mark.size != self.seen_bytes:
+            self.mark = mark(self.file, self.seen_bytes)
 
     def look(self, now_s: float) -> None:
         """Take note of its size. Raises: Rewritten if it is shorter than what was read."""
@@ -153,7 +166,10 @@ class Stream:
         begin = self.lanes[lanes[0]].offset
         whole = raw if raw is not None else data if begin + len(data) == end else b""
         tail = whole[-TAIL_BYTES:] if len(whole) >= TAIL_BYTES else b""
-        if not tail and not self.packed:
+        if not tail and self.packed:
+            # Going back in what is compressed would begin anew.
+            tail = (self.lanes[lanes[0]].tail + whole)[-TAIL_BYTES:] if whole else b""
+        elif not tail:
             start = max(0, end - TAIL_BYTES)
             tail = self.file.pread(min(end, self.seen_bytes or end) - start, start)
         cut = text.cut(data, begin, end)

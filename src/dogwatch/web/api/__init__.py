@@ -10,6 +10,7 @@ from dogwatch.web.api.hooks import HOOK_API_HANDLERS
 from dogwatch.web.api.hosts import HOST_HANDLERS
 from dogwatch.web.api.incidents import INCIDENT_HANDLERS
 from dogwatch.web.api.jobs import JOB_HANDLERS
+from dogwatch.web.api.maintenance import MAINTENANCE_HANDLERS
 from dogwatch.web.api.notify import NOTIFY_HANDLERS
 from dogwatch.web.api.program import PROGRAM_HANDLERS
 from dogwatch.web.api.runs import RUN_HANDLERS
@@ -28,5 +29,6 @@ HANDLERS = (
     *HOOK_API_HANDLERS,
     *NOTIFY_HANDLERS,
     *INCIDENT_HANDLERS,
+    *MAINTENANCE_HANDLERS,
     *ACCESS_HANDLERS,
 )
