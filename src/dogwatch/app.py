@@ -68,6 +68,10 @@ from dogwatch.rules.planned.part import MaintenancePart
 from dogwatch.rules.planned.tables import maintenance_tables
 from dogwatch.rules.spec import rules_section
 from dogwatch.rules.tables import incident_tables
+from dogwatch.status.part import Around as StatusAround
+from dogwatch.status.part import StatusPart
+from dogwatch.status.section import STATUS_PAGE
+from dogwatch.status.tables import status_tables
 from dogwatch.store.database import Database, Tables
 from dogwatch.store.limits import STORE
 from dogwatch.store.part import StorePart
@@ -99,6 +103,7 @@ SECTIONS: tuple[Section[Any], ...] = (
     RULES,
     INCIDENTS,
     MAINTENANCE,
+    STATUS_PAGE,
     LOGS,
     ENGINE,
     STORE,
@@ -118,6 +123,7 @@ def state_tables() -> tuple[Tables, ...]:
         webhook_tables(),
         incident_tables(),
         maintenance_tables(),
+        status_tables(),
     )
 
 
@@ -158,6 +164,7 @@ class Services(msgspec.Struct, kw_only=True):
     schedules: Schedules | None = None
     incidents: Incidents | None = None
     maintenance: MaintenancePart | None = None
+    status: StatusPart | None = None
     # The configuration in force, value by value, secrets masked; to be called beside the loop. The newest look of the
     # self-watch at this process.
     settings: Callable[[], Sequence[Row]] | None = None
@@ -223,6 +230,19 @@ class App:
                 calendar=lambda: self.maintenance.calendar,
             )
         )
+        self.status = StatusPart(
+            StatusAround(
+                database=database,
+                clock=clock,
+                bus=bus,
+                spawn=spawn,
+                enqueue=self.notify.enqueue,
+                targets=self.watch.targets,
+                incidents=self.incidents,
+                maintenance=self.maintenance,
+                destinations=NOTIFY,
+            )
+        )
         # In the order in which they start; they stop the other way round.
         self.parts: tuple[Part, ...] = (
             StorePart(store, store_path),
@@ -239,6 +259,7 @@ class App:
             self.hosts,
             self.blackbox,
             self.incidents,
+            self.status,
             self.watch,
         )
         self._register_gauges()
@@ -274,6 +295,7 @@ class App:
             outbox=self.notify,
             incidents=self.incidents,
             maintenance=self.maintenance,
+            status=self.status,
             settings=lambda: rows(reload.current) if reload.current is not None else (),
             sample=self.self_watch.newest,
         )
