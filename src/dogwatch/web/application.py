@@ -28,6 +28,7 @@ from dogwatch.web.exposition import EXPOSITION_HANDLERS
 from dogwatch.web.guard import Guard, Receive, Scope, Send
 from dogwatch.web.hook_pages import HOOKS
 from dogwatch.web.hooks import HOOK_HANDLERS
+from dogwatch.web.incident_pages import INCIDENTS
 from dogwatch.web.language import COOKIE, choose, words
 from dogwatch.web.login import LOGIN_HANDLERS
 from dogwatch.web.meter import Meter
@@ -43,7 +44,7 @@ from dogwatch.web.view import page_templates
 
 log = logging.getLogger(__name__)
 # Every feature that has pages, in the order of the navigation.
-PAGES: tuple[Pages, ...] = (OVERVIEW, RUNS, SCHEDULES, HOOKS, ACCESS, SETTINGS, PALETTE)
+PAGES: tuple[Pages, ...] = (OVERVIEW, INCIDENTS, RUNS, SCHEDULES, HOOKS, ACCESS, SETTINGS, PALETTE)
 # What programs ask for is never answered with a page, even in a browser.
 _PROGRAMS = ("/api/", "/ping/", "/hooks/", "/badge", "/group-badge", "/metrics", "/probe", "/static/")
 
