@@ -97,16 +97,16 @@ class Intake:
         if reason and (not reason.isascii() or len(reason) > _WORD):
             reason = clean(reason, _WORD)
             row = msgspec.structs.replace(row, reason=reason)
-        packed = tail.rows.pack(row)
-        if tail.ends_before(packed[0]):
+        time_ms = round(row.time_s * 1000)
+        if tail.ends_before(time_ms):
             self.result_seals.append(tail.cut())
-            packed = tail.rows.pack(row)  # words are numbered in each piece
-        tail.rows.add(packed)
+        record = tail.rows.pack(row)
+        tail.rows.add(record, time_ms)
         self._last.result_seq = seq = self._last.result_seq + 1
         tail.note(seq, now_s)
         waiting["results"] += 1
-        journal = self._results.rows
-        journal.append((tail.owner_id, packed, reason))
+        journal = self._results
+        journal.add(tail.owner_id, record, reason)
         if len(journal) >= _JOURNAL_ROWS:
             self._turn_results()
 
