@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 import msgspec
@@ -86,6 +86,10 @@ class Intake:
             return False
         self.waiting[table] += 1
         return True
+
+    def results(self, rows: Sequence[ResultRow], now_s: float) -> None:
+        for row in rows:
+            self.result(row, now_s)
 
     def result(self, row: ResultRow, now_s: float) -> None:
         tail = self.targets.get(row.target) or self._new_target(row.target, now_s)
