@@ -304,6 +304,10 @@ class FakeStore:
     def add_result(self, row: ResultRow) -> None:
         self.added.append(row)
 
+    def add_results(self, rows: Sequence[ResultRow]) -> None:
+        for row in rows:
+            self.add_result(row)
+
     def add_failure(self, failure: Failure) -> None:
         self.added.append(failure)
 

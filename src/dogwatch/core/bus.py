@@ -50,7 +50,7 @@ class Bus:
 
     def wanted(self, topic: str) -> bool:
         """Return whether anyone listens, so that a hot path need not build an event for nobody."""
-        return self._topics[topic] > 0
+        return self._topics.get(topic, 0) > 0
 
     def publish(self, event: Event) -> None:
         self.published += 1

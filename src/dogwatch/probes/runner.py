@@ -182,6 +182,7 @@ class Runner:
         """Take the attempts that ended well in one turn of the engine: most change nothing, and are written down."""
         now_s, monotonic_s = self.clock.now_s(), self.clock.monotonic_s()
         watched = self.bus.wanted("result")
+        rows: list[ResultRow] = []
         for lane in lanes:
             target: Target = lane.owner
             if target.flying is not lane or not lane.fresh:
@@ -195,13 +196,14 @@ class Runner:
                 target.running = False
                 self.running -= 1
                 target.note(now_s, monotonic_s)
-                self.store.add_result(
+                rows.append(
                     ResultRow(
-                        target.name, now_s, True, _UP, lane.duration_s, 0.0, lane.connect_s, 0.0, lane.first_byte_s
+                        target.spec.name, now_s, True, _UP, lane.duration_s, 0.0, lane.connect_s, 0.0, lane.first_byte_s
                     )
                 )
             except Exception:
                 log.exception("probe %s: the attempt's end failed", target.name)
+        self.store.add_results(rows)
         if self._queue:
             self._let_in()
 

@@ -53,6 +53,10 @@ class MemoryStore:
     def add_result(self, row: ResultRow) -> None:
         self._results.setdefault(row.target, deque(maxlen=self._rows)).append(quantise(row))
 
+    def add_results(self, rows: Sequence[ResultRow]) -> None:
+        for row in rows:
+            self.add_result(row)
+
     def add_failure(self, failure: Failure) -> None:
         kept = self._failures.setdefault(failure.target, deque(maxlen=self._limits.failures_per_target))
         kept.append(failure)

@@ -136,6 +136,10 @@ class Store(Protocol):
 
     def add_result(self, row: ResultRow) -> None: ...
 
+    def add_results(self, rows: Sequence[ResultRow]) -> None:
+        """Keep what ended together."""
+        ...
+
     def add_failure(self, failure: Failure) -> None: ...
 
     def add_samples(self, host: str, time_s: float, samples: Iterable[tuple[str, float]]) -> None:

@@ -120,6 +120,9 @@ class SqliteStore:
     def add_result(self, row: ResultRow) -> None:
         self._intake.result(row, self._clock.monotonic_s())
 
+    def add_results(self, rows: Sequence[ResultRow]) -> None:
+        self._intake.results(rows, self._clock.monotonic_s())
+
     def add_failure(self, failure: Failure) -> None:
         self._intake.failure(failure)
 
