@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from dogwatch.logs.block import Block
@@ -28,6 +30,13 @@ def records(block: Block) -> list[dict[str, object]]:
         {"id": one, "source": block.source, "file": block.path, **{k: v for k, v in row.items() if v is not None}}
         for one, row in zip(ids, frame.iter_rows(named=True), strict=True)
     ]
+
+
+def each(block: Block, *, json: bool) -> Iterator[tuple[dict[str, object], bytes]]:
+    """Yield each record and its bytes, for sinks that send them one by one: JSON, or the line as it was read."""
+    plain = block.lines() if block.frame is None and not json else None
+    for at, record in enumerate(records(block)):
+        yield record, _ENCODER.encode(record) if plain is None else plain[at]
 
 
 def json_lines(block: Block) -> bytes:
