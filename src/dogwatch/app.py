@@ -43,6 +43,7 @@ from dogwatch.errors import UsageError
 from dogwatch.fleet.action import SshAction
 from dogwatch.fleet.part import FleetPart
 from dogwatch.fleet.section import FLEET
+from dogwatch.fleet.shell import FleetShell
 from dogwatch.hosts.hosts import Hosts, Spawn
 from dogwatch.hosts.section import HOST
 from dogwatch.hosts.view import HostsView
@@ -66,6 +67,15 @@ from dogwatch.rules.maintenance import MAINTENANCE
 from dogwatch.rules.part import Around, Incidents
 from dogwatch.rules.planned.part import MaintenancePart
 from dogwatch.rules.planned.tables import maintenance_tables
+from dogwatch.rules.remedy.acting import Acting
+from dogwatch.rules.remedy.checks import across
+from dogwatch.rules.remedy.compile import of_probes, of_rules, of_services
+from dogwatch.rules.remedy.doing import Doings, Sections
+from dogwatch.rules.remedy.evidence import EvidenceAction, Keeper, Shell
+from dogwatch.rules.remedy.keeping import EvidenceKeeper
+from dogwatch.rules.remedy.services import services_section
+from dogwatch.rules.remedy.spec import REMEDIATION
+from dogwatch.rules.remedy.tables import remedy_tables
 from dogwatch.rules.spec import rules_section
 from dogwatch.rules.tables import incident_tables
 from dogwatch.store.database import Database, Tables
@@ -79,13 +89,21 @@ from dogwatch.webhooks.section import HOOKS
 from dogwatch.webhooks.tables import webhook_tables
 from dogwatch.webhooks.view import HooksView
 
-PROBES_SECTION = probes_section(PROBES)
 # Every kind of action there is, the engine's own and the features'.
-ACTIONS: Registry[Action] = Registry("action", *ENGINE_ACTIONS, NotifyAction, SshAction)
+ACTIONS: Registry[Action] = Registry("action", *ENGINE_ACTIONS, NotifyAction, SshAction, EvidenceAction)
 JOBS = jobs_section(ACTIONS)
+
+
+def _by_ssh(host: str, script: str) -> Action:
+    return SshAction(run=script, targets=host)
+
+
+PROBES_SECTION = probes_section(PROBES, ACTIONS, across(of_probes, JOBS))
 SCHEDULES = schedules_section(JOBS, parameter_mistakes)
 INCIDENTS = incidents_section(NOTIFY)
-RULES = rules_section(NOTIFY, INCIDENTS)
+RULES = rules_section(NOTIFY, INCIDENTS, ACTIONS, across(of_rules, JOBS))
+SERVICES = services_section(ACTIONS, PROBES_SECTION, across(lambda specs: of_services(specs, _by_ssh), JOBS))
+DOING = Sections(rules=RULES, probes=PROBES_SECTION, services=SERVICES, ssh=_by_ssh)
 # What the features offer to the configuration; the daemon adds its own.
 SECTIONS: tuple[Section[Any], ...] = (
     PROBES_SECTION,
@@ -98,6 +116,8 @@ SECTIONS: tuple[Section[Any], ...] = (
     NOTIFY,
     RULES,
     INCIDENTS,
+    SERVICES,
+    REMEDIATION,
     MAINTENANCE,
     LOGS,
     ENGINE,
@@ -118,6 +138,7 @@ def state_tables() -> tuple[Tables, ...]:
         webhook_tables(),
         incident_tables(),
         maintenance_tables(),
+        remedy_tables(),
     )
 
 
@@ -201,8 +222,14 @@ class App:
                 actions=ACTIONS,
                 jobs=JOBS,
                 folder=state_path(store_path).parent,
-                services={Outbox: self.notify, FleetPart: self.fleet},
+                services={
+                    Outbox: self.notify,
+                    FleetPart: self.fleet,
+                    Shell: FleetShell(self.fleet),
+                    Keeper: EvidenceKeeper(database),
+                },
                 is_in=access.is_in,
+                more=DOING.jobs,
             )
         )
         self.schedules = Scheduler(database, self.engine.runs, clock=clock, section=SCHEDULES, spawn=spawn)
@@ -221,6 +248,7 @@ class App:
                 rules=RULES,
                 incidents=INCIDENTS,
                 calendar=lambda: self.maintenance.calendar,
+                remedy=Doings(DOING, Acting(database, self.engine.runs)),
             )
         )
         # In the order in which they start; they stop the other way round.
@@ -380,8 +408,9 @@ class WorkerProgram:
                 actions=ACTIONS,
                 jobs=JOBS,
                 folder=folder,
-                services={Outbox: notify},
+                services={Outbox: notify, Keeper: EvidenceKeeper(database)},
                 eager=True,
+                more=DOING.jobs,
             )
         )
         self.parts: tuple[Part, ...] = (DatabasePart(configuration.get(DATABASE)), notify, self.engine)
