@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def test_no_two_modules_have_one_name() -> None:
-    found = Counter(path.name for path in Path(__file__).parents[1].rglob("*.py") if path.name != "__init__.py")
-    assert [name for name, count in found.items() if count > 1 and name != "conftest.py"] == []
+    found = Counter(path.name for path in Path(__file__).parents[1].rglob("*.py") if path.name.startswith("test_"))
+    assert [name for name, count in found.items() if count > 1] == []

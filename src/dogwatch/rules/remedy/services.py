@@ -67,8 +67,8 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Something that starts, is ready and lives: its probes say so, and what is done when they do not.
 
-    name: by which it is known. unit: of systemd. container: of Docker or Podman. process: one that something else starts
-    again. restart: what
+    name: by which it is known. unit: of systemd. container: of Docker or Podman. process: one that something else
+    starts again. restart: what
     restarts it instead; a service that is only a URL needs it. ssh: a host of the fleet on which all that is done.
     startup, readiness, liveness: the probes. mode: plan, approve or auto; default: plan. budget, remedy: the bounds,
     as of rules.
