@@ -34,6 +34,7 @@ from dogwatch.rules.incident import Decisions, Incident, Note, Order, Silence, S
 from dogwatch.rules.maintenance import MAINTENANCE, Calendar, Maintenance, build_maintenance
 from dogwatch.rules.records import Change, Done, Enqueue
 from dogwatch.rules.remedy.doing import Doing, Doings
+from dogwatch.rules.remedy.explain import Explanation, explanation, kept
 from dogwatch.rules.remedy.values import NONE, Result
 from dogwatch.rules.sight import TOPICS, Known, Sight, history
 from dogwatch.rules.spec import Rule, RuleSpec, compile_rule
@@ -351,6 +352,11 @@ class Incidents:
 
     async def timeline(self, number: int) -> Sequence[Note]:
         return await self._around.database.read(lambda tx: records.timeline(tx, number))
+
+    async def explain(self, number: int) -> Explanation:
+        """Return why it happened. Raises: NotFound."""
+        found = await self._around.database.read(lambda tx: kept(tx, number))
+        return explanation(found, self._setting, self.state)
 
     async def order(self, number: int, verb: str, actor: Actor, *, text: str = "") -> Incident:
         """Carry out ack, unack, comment or resolve, and return the incident. Raises: NotFound, Conflict."""
