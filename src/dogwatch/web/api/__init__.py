@@ -6,6 +6,7 @@ Belongs here: shapes and addresses. Does not: what a value means or whether some
 from __future__ import annotations
 
 from dogwatch.web.api.access import ACCESS_HANDLERS
+from dogwatch.web.api.fleet import FLEET_HANDLERS
 from dogwatch.web.api.hooks import HOOK_API_HANDLERS
 from dogwatch.web.api.hosts import HOST_HANDLERS
 from dogwatch.web.api.incidents import INCIDENT_HANDLERS
@@ -21,6 +22,7 @@ from dogwatch.web.api.workers import WORKER_HANDLERS
 HANDLERS = (
     *TARGET_HANDLERS,
     *HOST_HANDLERS,
+    *FLEET_HANDLERS,
     *JOB_HANDLERS,
     *RUN_HANDLERS,
     *WORKER_HANDLERS,
