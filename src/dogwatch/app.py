@@ -41,6 +41,7 @@ from dogwatch.engine.tables import engine_tables
 from dogwatch.engine.values import StartRun
 from dogwatch.errors import UsageError
 from dogwatch.fleet.action import SshAction
+from dogwatch.fleet.book.tables import fleet_tables
 from dogwatch.fleet.part import FleetPart
 from dogwatch.fleet.section import FLEET
 from dogwatch.fleet.shell import FleetShell
@@ -139,6 +140,7 @@ def state_tables() -> tuple[Tables, ...]:
         incident_tables(),
         maintenance_tables(),
         remedy_tables(),
+        fleet_tables(),
     )
 
 
@@ -179,6 +181,7 @@ class Services(msgspec.Struct, kw_only=True):
     schedules: Schedules | None = None
     incidents: Incidents | None = None
     maintenance: MaintenancePart | None = None
+    fleet: FleetPart | None = None
     # The configuration in force, value by value, secrets masked; to be called beside the loop. The newest look of the
     # self-watch at this process.
     settings: Callable[[], Sequence[Row]] | None = None
@@ -212,7 +215,7 @@ class App:
         self.self_watch = SelfWatch(clock=clock, bus=bus)
         self.blackbox = Blackbox(env=env, registry=PROBES)
         self.notify = Notify(database, clock=clock, spawn=spawn, jobs=JOBS)
-        self.fleet = FleetPart()
+        self.fleet = FleetPart(database=database)
         self.logs = LogsPart(state_path(store_path).parent / "logs")
         self.engine = EnginePart(
             Surroundings(
@@ -302,6 +305,7 @@ class App:
             outbox=self.notify,
             incidents=self.incidents,
             maintenance=self.maintenance,
+            fleet=self.fleet,
             settings=lambda: rows(reload.current) if reload.current is not None else (),
             sample=self.self_watch.newest,
         )
@@ -319,6 +323,7 @@ class App:
         yield from self.notify.metrics()
         yield from self.hooks.metrics()
         yield from self.incidents.metrics()
+        yield from self.fleet.metrics()
         yield from self.logs.metrics()
         yield from self.self_watch.metrics()
         yield from reload.families()
@@ -400,6 +405,7 @@ class WorkerProgram:
         self.database = database
         # Messages are sent by the daemons; here they are only put in.
         notify = Notify(database, clock=clock, spawn=spawn, sends=False)
+        fleet = FleetPart(database=database)
         self.engine = EnginePart(
             Surroundings(
                 database=database,
@@ -408,12 +414,12 @@ class WorkerProgram:
                 actions=ACTIONS,
                 jobs=JOBS,
                 folder=folder,
-                services={Outbox: notify, Keeper: EvidenceKeeper(database)},
+                services={Outbox: notify, Keeper: EvidenceKeeper(database), FleetPart: fleet},
                 eager=True,
                 more=DOING.jobs,
             )
         )
-        self.parts: tuple[Part, ...] = (DatabasePart(configuration.get(DATABASE)), notify, self.engine)
+        self.parts: tuple[Part, ...] = (DatabasePart(configuration.get(DATABASE)), notify, fleet, self.engine)
 
     async def stop(self) -> None:
         for part in reversed(self.parts):
