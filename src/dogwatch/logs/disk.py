@@ -30,6 +30,7 @@ class _Head(msgspec.Struct, frozen=True, array_like=True):
     count: int
     starts: tuple[int, ...] | None
     framed: bool
+    joined: bool = False
 
 
 class DiskBuffer:
@@ -160,6 +161,7 @@ def _pack(block: Block) -> bytes:
             block.count,
             block.starts,
             block.frame is not None,
+            block.joined,
         )
     )
     return _HEAD.pack(len(head), len(data), zlib.crc32(data, zlib.crc32(head))) + head + data
@@ -192,4 +194,5 @@ def _unpack(packed: bytes, data: bytes, crc: int) -> Block:
         count=head.count,
         starts=head.starts,
         frame=frame,
+        joined=head.joined,
     )
