@@ -79,6 +79,10 @@ from dogwatch.rules.remedy.spec import REMEDIATION
 from dogwatch.rules.remedy.tables import remedy_tables
 from dogwatch.rules.spec import rules_section
 from dogwatch.rules.tables import incident_tables
+from dogwatch.status.part import Around as StatusAround
+from dogwatch.status.part import StatusPart
+from dogwatch.status.section import STATUS_PAGE
+from dogwatch.status.tables import status_tables
 from dogwatch.store.database import Database, Tables
 from dogwatch.store.limits import STORE
 from dogwatch.store.part import StorePart
@@ -120,6 +124,7 @@ SECTIONS: tuple[Section[Any], ...] = (
     SERVICES,
     REMEDIATION,
     MAINTENANCE,
+    STATUS_PAGE,
     LOGS,
     ENGINE,
     STORE,
@@ -141,6 +146,7 @@ def state_tables() -> tuple[Tables, ...]:
         maintenance_tables(),
         remedy_tables(),
         fleet_tables(),
+        status_tables(),
     )
 
 
@@ -182,6 +188,7 @@ class Services(msgspec.Struct, kw_only=True):
     incidents: Incidents | None = None
     maintenance: MaintenancePart | None = None
     fleet: FleetPart | None = None
+    status: StatusPart | None = None
     # The configuration in force, value by value, secrets masked; to be called beside the loop. The newest look of the
     # self-watch at this process.
     settings: Callable[[], Sequence[Row]] | None = None
@@ -254,6 +261,19 @@ class App:
                 remedy=Doings(DOING, Acting(database, self.engine.runs)),
             )
         )
+        self.status = StatusPart(
+            StatusAround(
+                database=database,
+                clock=clock,
+                bus=bus,
+                spawn=spawn,
+                enqueue=self.notify.enqueue,
+                targets=self.watch.targets,
+                incidents=self.incidents,
+                maintenance=self.maintenance,
+                destinations=NOTIFY,
+            )
+        )
         # In the order in which they start; they stop the other way round.
         self.parts: tuple[Part, ...] = (
             StorePart(store, store_path),
@@ -270,6 +290,7 @@ class App:
             self.hosts,
             self.blackbox,
             self.incidents,
+            self.status,
             self.watch,
         )
         self._register_gauges()
@@ -306,6 +327,7 @@ class App:
             incidents=self.incidents,
             maintenance=self.maintenance,
             fleet=self.fleet,
+            status=self.status,
             settings=lambda: rows(reload.current) if reload.current is not None else (),
             sample=self.self_watch.newest,
         )

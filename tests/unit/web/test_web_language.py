@@ -13,7 +13,7 @@ import pytest
 from dogwatch.core.values import Status
 from dogwatch.engine.values import RunState, StepState
 from dogwatch.rules.incident import RANK
-from dogwatch.web import application
+from dogwatch.web import application, measured
 from dogwatch.web.bundle import said
 from dogwatch.web.incident_pages import STATES
 from dogwatch.web.language import LANGUAGES, SOURCE, Phrase, Words, choose, words
@@ -30,6 +30,8 @@ VOCABULARY = {
     *RANK,
     *STATES,
     *ICONS,
+    *measured._LABELS.values(),
+    "Network in", "Network out", "Disk read", "Disk write", "yes", "no",
     *(place.title for pages in application.PAGES for place in pages.places),
     # Of timelines and of the audit trail.
     "opened", "joined", "left", "fired", "ended", "muted", "heard", "told", "acked", "unacked", "comment", "flapping",
@@ -56,6 +58,8 @@ def shown_by_templates() -> set[str]:
     environment.globals.update(plain.globals)
     for name in environment.list_templates():
         environment.get_template(name)
+    for file in (WEB / "templates").glob("*.html"):
+        found.update(re.findall(r'\bsay\("([^"]+)"', file.read_text()))
     return found
 
 
