@@ -29,6 +29,7 @@ from dogwatch.store.protocol import (
     Point,
     ResultRow,
     SeriesPoints,
+    Successes,
     TargetState,
 )
 from tests.fakes_runs import FakeRuns
@@ -304,8 +305,8 @@ class FakeStore:
     def add_result(self, row: ResultRow) -> None:
         self.added.append(row)
 
-    def add_results(self, rows: Sequence[ResultRow]) -> None:
-        for row in rows:
+    def add_successes(self, ended: Successes) -> None:
+        for row in ended.rows():
             self.add_result(row)
 
     def add_failure(self, failure: Failure) -> None:

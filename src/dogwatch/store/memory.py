@@ -20,6 +20,7 @@ from dogwatch.store.protocol import (
     Point,
     ResultRow,
     SeriesPoints,
+    Successes,
     TargetState,
 )
 from dogwatch.store.read import Period
@@ -53,8 +54,8 @@ class MemoryStore:
     def add_result(self, row: ResultRow) -> None:
         self._results.setdefault(row.target, deque(maxlen=self._rows)).append(quantise(row))
 
-    def add_results(self, rows: Sequence[ResultRow]) -> None:
-        for row in rows:
+    def add_successes(self, ended: Successes) -> None:
+        for row in ended.rows():
             self.add_result(row)
 
     def add_failure(self, failure: Failure) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -28,6 +28,34 @@ class ResultRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     first_byte_s: float = 0.0
     transfer_s: float = 0.0
     reason: str = ""
+
+
+class Successes:
+    """Attempts that ended well together, as columns: of each the target's name and what it took, in seconds.
+
+    time_s: wall clock of all. status: of all their targets. Phases that are not here did not happen.
+    """
+
+    __slots__ = ("connects_s", "durations_s", "first_bytes_s", "status", "targets", "time_s")
+
+    def __init__(self, time_s: float, status: int) -> None:
+        self.time_s = time_s
+        self.status = status
+        self.targets: list[str] = []
+        self.durations_s: list[float] = []
+        self.connects_s: list[float] = []
+        self.first_bytes_s: list[float] = []
+
+    def add(self, target: str, duration_s: float, connect_s: float, first_byte_s: float) -> None:
+        self.targets.append(target)
+        self.durations_s.append(duration_s)
+        self.connects_s.append(connect_s)
+        self.first_bytes_s.append(first_byte_s)
+
+    def rows(self) -> Iterator[ResultRow]:
+        columns = zip(self.targets, self.durations_s, self.connects_s, self.first_bytes_s, strict=True)
+        for target, duration_s, connect_s, first_byte_s in columns:
+            yield ResultRow(target, self.time_s, True, self.status, duration_s, 0.0, connect_s, 0.0, first_byte_s)
 
 
 class TargetState(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,8 +164,8 @@ class Store(Protocol):
 
     def add_result(self, row: ResultRow) -> None: ...
 
-    def add_results(self, rows: Sequence[ResultRow]) -> None:
-        """Keep what ended together."""
+    def add_successes(self, ended: Successes) -> None:
+        """Keep what ended together: the same as `add_result` of each."""
         ...
 
     def add_failure(self, failure: Failure) -> None: ...

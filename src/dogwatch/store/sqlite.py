@@ -32,6 +32,7 @@ from dogwatch.store.protocol import (
     Point,
     ResultRow,
     SeriesPoints,
+    Successes,
     TargetState,
 )
 from dogwatch.store.read import Period
@@ -120,8 +121,8 @@ class SqliteStore:
     def add_result(self, row: ResultRow) -> None:
         self._intake.result(row, self._clock.monotonic_s())
 
-    def add_results(self, rows: Sequence[ResultRow]) -> None:
-        self._intake.results(rows, self._clock.monotonic_s())
+    def add_successes(self, ended: Successes) -> None:
+        self._intake.successes(ended, self._clock.monotonic_s())
 
     def add_failure(self, failure: Failure) -> None:
         self._intake.failure(failure)
