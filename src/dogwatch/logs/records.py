@@ -16,14 +16,24 @@ def text(line: bytes) -> str:
 
 def records(block: Block) -> list[dict[str, object]]:
     """Return each record with `id`, `source` and `file`, and `message` or what transforms made of it."""
+    if (encoded := block.encoded) is not None:
+        return list(encoded.mappings())
     ids = block.ids()
-    if block.frame is None:
+    rows = block.plain_rows
+    if rows is not None:
+        source, path = block.source, block.path
+        return [
+            {**one, "id": name, "source": source, "file": path} for name, one in zip(ids, rows.mappings(), strict=True)
+        ]
+    if block.made is None:
         source, path = block.source, block.path
         return [
             {"id": one, "source": source, "file": path, "message": text(line)}
             for one, line in zip(ids, block.lines(), strict=True)
         ]
-    frame = block.frame.select([name for name in block.frame.columns if not name.startswith("@")])
+    frame = block.frame
+    assert frame is not None
+    frame = frame.select([name for name in frame.columns if not name.startswith("@")])
     return [
         {"id": one, "source": block.source, "file": block.path, **{k: v for k, v in row.items() if v is not None}}
         for one, row in zip(ids, frame.iter_rows(named=True), strict=True)
@@ -32,7 +42,12 @@ def records(block: Block) -> list[dict[str, object]]:
 
 def json_lines(block: Block) -> bytes:
     """Return the block's records as JSON, each on a line."""
-    if block.frame is not None:
+    rows = block.plain_rows
+    if rows is not None:
+        return rows.json_lines(block)
+    if (encoded := block.encoded) is not None:
+        return encoded.data
+    if block.made is not None:
         from dogwatch.logs.frames import to_json_lines
 
         return to_json_lines(block)
@@ -41,4 +56,4 @@ def json_lines(block: Block) -> bytes:
 
 def plain_lines(block: Block) -> bytes:
     """Return lines as they were read; JSON where transforms made columns of them."""
-    return block.data if block.frame is None else json_lines(block)
+    return block.data if block.made is None else json_lines(block)
