@@ -74,6 +74,10 @@ class CountingStore:
         self.rows += 1
         self.failed += not row.success
 
+    def add_results(self, rows: Any) -> None:
+        for row in rows:
+            self.add_result(row)
+
     def add_failure(self, failure: Any) -> None:
         """Counted with the row."""
 

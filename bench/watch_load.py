@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import dogwatch.probes.runner
 from dogwatch.core.bus import Bus
 from dogwatch.core.clock import SystemClock
 from dogwatch.core.component import Registry
+from dogwatch.daemon.heap import SettledHeap
 from dogwatch.probes.engine import Engine, EngineOptions
 from dogwatch.probes.env import new_env
 from dogwatch.probes.kinds import PROBES
@@ -56,15 +58,20 @@ class CountingStore:
 
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
-        self._add_result = store.add_result
+        self._add_results = store.add_results
         self.ended = 0
         self.failed = 0
         self.on_result: Any = None
 
     def add_result(self, row: ResultRow) -> None:
-        self._add_result(row)
-        self.failed += not row.success
-        self.ended += 1
+        self.add_results([row])
+
+    def add_results(self, rows: Sequence[ResultRow]) -> None:
+        self._add_results(rows)
+        self.ended += len(rows)
+        for row in rows:
+            if not row.success:
+                self.failed += 1
         self.on_result()
 
     def __getattr__(self, name: str) -> Any:
@@ -163,4 +170,5 @@ async def watch_load(probe: HttpProbe, workers: int, tls: str = "auto") -> Watch
     await load.run(count * WARM_UP_ROUNDS, workers)
     await watch.drain()
     watch.stopping = False
+    await SettledHeap().finish()  # as the daemon does once a configuration is in force
     return load

@@ -25,6 +25,7 @@ from dogwatch.store.protocol import (
     Availability,
     Failure,
     Ping,
+    Planned,
     Point,
     ResultRow,
     SeriesPoints,
@@ -303,6 +304,10 @@ class FakeStore:
     def add_result(self, row: ResultRow) -> None:
         self.added.append(row)
 
+    def add_results(self, rows: Sequence[ResultRow]) -> None:
+        for row in rows:
+            self.add_result(row)
+
     def add_failure(self, failure: Failure) -> None:
         self.added.append(failure)
 
@@ -413,7 +418,9 @@ class FakeStore:
         ]
         return sorted(found, key=lambda one: -one.time_s)[:limit]
 
-    async def availability(self, targets: Sequence[str], *, since_s: float, until_s: float) -> Sequence[Availability]:
+    async def availability(
+        self, targets: Sequence[str], *, since_s: float, until_s: float, planned: Planned | None = None
+    ) -> Sequence[Availability]:
         return [self._available(name, since_s, until_s) for name in targets]
 
     def _available(self, name: str, since_s: float, until_s: float) -> Availability:

@@ -17,6 +17,7 @@ from dogwatch.engine.schedules.records import fire_text
 from dogwatch.engine.schedules.scheduler import Scheduler
 from dogwatch.engine.schedules.service import Schedules
 from dogwatch.engine.schedules.spec import ScheduleSpec
+from dogwatch.engine.schedules.timing import Once
 from dogwatch.errors import NotFound, UsageError
 
 T0 = 1_800_000_000.0  # a full minute
@@ -306,6 +307,25 @@ async def test_the_clock_jumps_back(world: World, caplog: pytest.LogCaptureFixtu
     assert key(120) in begun
 
 
+@pytest.mark.parametrize(("misfire", "made_up"), [("skip", 0), ("latest", 1), ("all", 100)])
+async def test_the_clock_jumps_by_days_over_a_restart(world: World, misfire: str, made_up: int) -> None:
+    first = await world.scheduler(spec(misfire=misfire))
+    await world.stop(first)
+    world.clock.jump(3 * 86400)
+    second = await world.scheduler(spec(misfire=misfire))
+    last = [key(3 * 86400 - 60 * n) for n in reversed(range(100))]
+    # What is due this second is no misfire.
+    begun = last[-max(1, made_up) :]
+    assert await world.started() == begun
+    await world.stop(second)
+    # The jump was a mistake, and is taken back while nobody looks.
+    world.clock.jump(-2 * 86400)
+    third = await world.scheduler(spec(misfire=misfire))
+    await world.pass_s(3600)
+    assert await world.started() == begun
+    assert (await world.service(third).show("backup")).state == "behind"
+
+
 async def test_a_person_starts_it_now(world: World) -> None:
     scheduler = await world.scheduler(spec(parameters={"target": "/var"}), spec("broken"))
     service = world.service(scheduler)
@@ -371,3 +391,19 @@ async def test_upcoming_and_paused_by_the_configuration(world: World) -> None:
     await world.settled(scheduler)
     await world.pass_s(60)
     assert await world.started() == [key(120)]
+
+
+async def test_a_freeze_made_and_ended_while_it_runs(world: World) -> None:
+    scheduler = await world.scheduler(spec())
+    await world.pass_s(61)
+    assert await world.started() == [key(60)]
+    freeze = Once(T0 + 90, T0 + 600)
+    scheduler.freeze(lambda name: [freeze] if name == "backup" else [])
+    await world.pass_s(120)
+    assert await world.started() == [key(60)]
+    assert (await world.service(scheduler).show("backup")).reason.startswith("frozen by maintenance")
+    # Ended early: what it left out stays left out, what follows fires.
+    ended = Once(T0 + 90, T0 + 190)
+    scheduler.freeze(lambda name: [ended])
+    await world.pass_s(60)
+    assert await world.started() == [key(60), key(240)]

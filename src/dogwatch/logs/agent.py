@@ -21,7 +21,7 @@ from dogwatch.logs.disk import DiskBuffer
 from dogwatch.logs.intake import SourceIntake
 from dogwatch.logs.outlet import Limits, Outlet
 from dogwatch.logs.route import Routing
-from dogwatch.logs.section import LogsSpec, SinkSpec
+from dogwatch.logs.section import Batch, LogsSpec, SinkSpec
 from dogwatch.logs.source import Source
 from dogwatch.logs.tools import SinkTools
 
@@ -130,11 +130,14 @@ class Agent:
         # Without a bound for it, what an earlier configuration left on disk is still sent.
         if one.buffer.disk or (state is not None and not state.empty):
             disk = DiskBuffer(self._folder / "buffers" / one.name, state)
+        batch = one.batch
+        if one.sink.batch_bytes and batch == Batch():
+            batch = Batch(size=one.sink.batch_bytes, wait=one.sink.batch_wait_s)
         limits = Limits(
             memory_bytes=one.buffer.memory,
             disk_bytes=one.buffer.disk,
-            batch_bytes=one.batch.size,
-            wait_s=one.batch.wait,
+            batch_bytes=batch.size,
+            wait_s=batch.wait,
             when_full=WhenFull(one.buffer.when_full),
         )
         return Outlet(one.name, one.sink, limits, tools, disk, self._checkpoint.sinks.get(one.name))

@@ -38,6 +38,7 @@ class _Head(msgspec.Struct, frozen=True, array_like=True):
     starts: tuple[int, ...] | None
     # 0 for lines; 1 for columns, 2 for rows, 3 for JSON lines.
     framed: int
+    joined: bool = False
 
 
 class DiskBuffer:
@@ -172,6 +173,7 @@ def _pack(block: Block) -> bytes:
             block.count if block.encoded is None else block.rows,
             block.starts,
             _ROWS if rows is not None else _ENCODED if block.encoded is not None else int(block.made is not None),
+            block.joined,
         )
     )
     return _HEAD.pack(len(head), len(data), zlib.crc32(data, zlib.crc32(head))) + head + data
@@ -212,4 +214,5 @@ def _unpack(packed: bytes, data: bytes, crc: int) -> Block:
         count=head.count,
         starts=head.starts,
         made=made,
+        joined=head.joined,
     )

@@ -9,8 +9,10 @@ import msgspec
 import polars as pl
 
 from dogwatch.logs.block import Block
+from dogwatch.logs.multiline import INNER
 from dogwatch.logs.rows import ABSENT, Encoded, Rows, from_mappings
 
+_INNER = INNER.decode()
 OFFSET, CRC = "@offset", "@crc"
 
 
@@ -23,6 +25,8 @@ def to_frame(block: Block) -> pl.DataFrame:
         messages.pop()
     except UnicodeDecodeError:
         messages = [line.decode("utf-8", "replace") for line in lines]
+    if block.joined:
+        messages = [text.replace(_INNER, "\n") for text in messages]
     return pl.DataFrame(
         {
             "message": pl.Series(messages, dtype=pl.String).str.strip_suffix("\r"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from dogwatch.logs.block import Block
+from dogwatch.logs.multiline import INNER
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -29,7 +32,7 @@ def records(block: Block) -> list[dict[str, object]]:
         source, path = block.source, block.path
         return [
             {"id": one, "source": source, "file": path, "message": text(line)}
-            for one, line in zip(ids, block.lines(), strict=True)
+            for one, line in zip(ids, _whole(block), strict=True)
         ]
     frame = block.frame
     assert frame is not None
@@ -38,6 +41,18 @@ def records(block: Block) -> list[dict[str, object]]:
         {"id": one, "source": block.source, "file": block.path, **{k: v for k, v in row.items() if v is not None}}
         for one, row in zip(ids, frame.iter_rows(named=True), strict=True)
     ]
+
+
+def _whole(block: Block) -> list[bytes]:
+    """Return lines, with their inner newlines where some stand for several."""
+    return [line.replace(INNER, b"\n") for line in block.lines()] if block.joined else block.lines()
+
+
+def each(block: Block, *, json: bool) -> Iterator[tuple[dict[str, object], bytes]]:
+    """Yield each record and its bytes, for sinks that send them one by one: JSON, or the line as it was read."""
+    plain = _whole(block) if block.made is None and not json else None
+    for at, record in enumerate(records(block)):
+        yield record, _ENCODER.encode(record) if plain is None else plain[at]
 
 
 def json_lines(block: Block) -> bytes:
@@ -56,4 +71,6 @@ def json_lines(block: Block) -> bytes:
 
 def plain_lines(block: Block) -> bytes:
     """Return lines as they were read; JSON where transforms made columns of them."""
-    return block.data if block.made is None else json_lines(block)
+    if block.made is not None:
+        return json_lines(block)
+    return block.data.replace(INNER, b"\n") if block.joined else block.data

@@ -41,7 +41,7 @@ class LatenessHistogram:
         self.sum_s = 0.0
 
     def observe(self, seconds: float) -> None:
-        self._counts[bisect.bisect_left(_BOUNDS_S, seconds)] += 1
+        self._counts[bisect.bisect_left(_BOUNDS_S, seconds) if seconds > _BOUNDS_S[0] else 0] += 1
         self.count += 1
         self.sum_s += seconds
 

@@ -49,7 +49,8 @@ class Schedule(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, int, T]] = []
+        # Time, the entry's number (which no other has, so that targets are never compared), target.
+        self._heap: list[tuple[float, int, T]] = []
         self._turns = 0
         self.stalls = 0
         self.stalled_s = 0.0
@@ -62,7 +63,7 @@ class Schedule(Generic[T]):
         self._turns += 1
         target.turn = self._turns
         target.due_s = due_s
-        heapq.heappush(self._heap, (due_s, self._turns, self._turns, target))
+        heapq.heappush(self._heap, (due_s, self._turns, target))
 
     def remove(self, target: T) -> None:
         """Forget a target; its entry is dropped when its time comes."""
@@ -74,7 +75,7 @@ class Schedule(Generic[T]):
     def next_s(self) -> float | None:
         """Return when the next entry is due, in the schedule's time; None while there is none."""
         heap = self._heap
-        while heap and heap[0][2] != heap[0][3].turn:
+        while heap and heap[0][1] != heap[0][2].turn:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
@@ -88,7 +89,9 @@ class Schedule(Generic[T]):
             self.stalls += 1
             self.stalled_s += behind_s
         now_s = self.time_s(monotonic_s)
-        while (following := self.next_s()) is not None and following <= now_s:
-            target = heapq.heappop(self._heap)[3]
-            target.turn = 0
-            yield target, now_s - following
+        heap = self._heap
+        while heap and heap[0][0] <= now_s:
+            following, turn, target = heapq.heappop(heap)
+            if turn == target.turn:
+                target.turn = 0
+                yield target, now_s - following

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated
 
@@ -13,19 +14,26 @@ from dogwatch.config.section import Fault, Section
 from dogwatch.core.units import Seconds
 from dogwatch.engine.schedules.plan import Faulty, Zones, build_plan, shared_zones
 from dogwatch.engine.schedules.spec import Blackout, ScheduleSpec
-from dogwatch.engine.schedules.timing import Windows
+from dogwatch.engine.schedules.timing import Stretch, Window, Windows
+
+# Further ahead nobody looks for the next time that a window is on.
+_AHEAD_S = 2 * 366 * 86_400.0
 
 
 class MaintenanceSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A time in which work is expected: `cron` with `duration`, or `from` and `to`.
 
-    targets: names with * and ?; none for all. match: labels that they carry; none for all. cron: when it begins.
-    duration: how long it lasts then. to: its end, written alike. time_zone: of all these. reason: why.
+    name: by which it is known. targets: names with * and ? of probes and hosts; none for all, unless it is over
+    schedules alone. match: labels that they carry; none for all. rules: names with * and ?, of the rules whose alerts
+    it keeps quiet; none for all. schedules: names with * and ?, of schedules that are frozen: no fire starts. cron:
+    when it begins. duration: how long it lasts then. to: its end, written alike. time_zone: of all these. reason: why.
     """
 
     name: str
     targets: tuple[str, ...] = ()
     match: Mapping[str, str] = {}
+    rules: tuple[str, ...] = ()
+    schedules: tuple[str, ...] = ()
     cron: str = ""
     duration: Seconds | None = None
     from_: Annotated[
@@ -37,23 +45,56 @@ class MaintenanceSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class Maintenance(msgspec.Struct, frozen=True, kw_only=True):
-    """A window ready to be asked."""
+    """A window ready to be asked. window_id: of one that a person made. until_s: where it was ended early."""
 
     spec: MaintenanceSpec
     windows: Windows
+    window_id: str = ""
+    since_s: float = -math.inf
+    until_s: float = math.inf
 
     def end(self, now_s: float) -> float | None:
         """Return when it ends, where it is on."""
-        return self.windows.end(now_s)
+        if not self.since_s <= now_s < self.until_s:
+            return None
+        end_s = self.windows.end(now_s)
+        return min(end_s, self.until_s) if end_s is not None else None
 
-    def takes(self, targets: Sequence[str], labels: Mapping[str, str]) -> bool:
-        """Return whether it is over all of these targets."""
+    def stretches(self, since_s: float, until_s: float) -> Iterator[Stretch]:
+        """Return when it is on in a time, cut to it; they may overlap."""
+        for begin, end in self.windows.stretches(max(since_s, self.since_s), min(until_s, self.until_s)):
+            if begin < end:
+                yield begin, end
+
+    def following(self, now_s: float) -> Stretch | None:
+        """Return when it is on now or next."""
+        found = next(iter(self.stretches(now_s, min(self.until_s, now_s + _AHEAD_S))), None)
+        if found is None:
+            return None
+        end_s = self.end(found[0])
+        return found[0], end_s if end_s is not None else found[1]
+
+    def over(self, target: str, labels: Mapping[str, str]) -> bool:
+        """Return whether time in it does not count for a target: a window over single rules leaves the time alone."""
+        return not self.spec.rules and self.takes((target,), labels)
+
+    def takes(self, targets: Sequence[str], labels: Mapping[str, str], rule: str = "") -> bool:
+        """Return whether it is over all of these targets. rule: that found something about them."""
         spec = self.spec
+        if spec.schedules and not (spec.targets or spec.match or spec.rules):
+            return False
         if any(labels.get(key) != value for key, value in spec.match.items()):
             return False
-        return not spec.targets or all(
-            any(fnmatch.fnmatchcase(target, pattern) for pattern in spec.targets) for target in targets
-        )
+        if spec.rules and not _any_of(rule, spec.rules):
+            return False
+        return not spec.targets or all(_any_of(target, spec.targets) for target in targets)
+
+    def freezes(self, schedule: str) -> bool:
+        return _any_of(schedule, self.spec.schedules)
+
+
+def _any_of(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 class Calendar:
@@ -65,6 +106,44 @@ class Calendar:
     def on(self, now_s: float) -> tuple[Maintenance, ...]:
         """Return the windows that are on now."""
         return tuple(one for one in self.windows if one.end(now_s) is not None)
+
+    def changes(self, since_s: float, until_s: float) -> list[float]:
+        """Return when windows begin and end, in order."""
+        found = {moment for one in self.windows for pair in one.stretches(since_s, until_s) for moment in pair}
+        return sorted(found)
+
+    def planned(
+        self, targets: Mapping[str, Mapping[str, str]], *, since_s: float, until_s: float
+    ) -> dict[str, list[Stretch]]:
+        """Return by target the stretches in which work was planned. targets: name → labels."""
+        found: dict[str, list[Stretch]] = {}
+        for one in self.windows:
+            taken = [name for name, labels in targets.items() if one.over(name, labels)]
+            if not taken:
+                continue
+            stretches = list(one.stretches(since_s, until_s))
+            for name in taken:
+                found.setdefault(name, []).extend(stretches)
+        return found
+
+    def frozen(self, schedule: str) -> list[Window]:
+        """Return the windows in which a schedule does not fire."""
+        return [Cut(one) for one in self.windows if one.freezes(schedule)]
+
+
+class Cut:
+    """A window as schedules take it. Implements engine.schedules.timing.Window."""
+
+    __slots__ = ("_one",)
+
+    def __init__(self, one: Maintenance) -> None:
+        self._one = one
+
+    def end(self, seconds: float) -> float | None:
+        return self._one.end(seconds)
+
+    def stretch(self, seconds: float) -> Stretch | None:
+        return self._one.following(seconds)
 
 
 def build_maintenance(spec: MaintenanceSpec, zones: Zones) -> Maintenance:

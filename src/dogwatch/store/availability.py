@@ -23,6 +23,24 @@ def union(stretches: Sequence[Stretch], *, since_s: float, until_s: float) -> li
     return out
 
 
+def outside(stretches: Sequence[Stretch], cut: Sequence[Stretch]) -> list[Stretch]:
+    """Return what of the stretches lies outside of others; both as union() returns them."""
+    out: list[Stretch] = []
+    for start, end in stretches:
+        at = start
+        for begin, close in cut:
+            if close <= at:
+                continue
+            if begin >= end:
+                break
+            if begin > at:
+                out.append((at, begin))
+            at = max(at, close)
+        if at < end:
+            out.append((at, end))
+    return out
+
+
 def _phases(
     initial: Status, transitions: Sequence[Transition], since_s: float, until_s: float
 ) -> list[tuple[float, float, Status]]:
@@ -43,8 +61,11 @@ def account(
     *,
     since_s: float,
     until_s: float,
+    planned: Sequence[Stretch] = (),
 ) -> Availability:
     """Return the time in each status.
+
+    planned: stretches of planned work; time in them is maintenance, whatever the status was.
 
     initial: the status at since_s. transitions: those with since_s < time <= until_s, oldest first. alive: as
     union() returns them. Pending time, and time in which Dogwatch did not run, is unknown. incidents: stretches of
@@ -52,6 +73,9 @@ def account(
     """
     spent = dict.fromkeys(Status, 0.0)
     phases = _phases(initial, transitions, since_s, until_s)
+    whole = alive
+    if planned:
+        alive = outside(alive, union(planned, since_s=since_s, until_s=until_s))
     position = 0
     for begin, end, status in phases:
         while position < len(alive) and alive[position][1] <= begin:
@@ -60,6 +84,7 @@ def account(
         while at < len(alive) and alive[at][0] < end:
             spent[status] += min(end, alive[at][1]) - max(begin, alive[at][0])
             at += 1
+    spent[Status.MAINTENANCE] += sum(end - start for start, end in whole) - sum(end - start for start, end in alive)
     known = sum(spent.values()) - spent[Status.PENDING]
     good = spent[Status.UP] + spent[Status.DEGRADED]
     judged = good + spent[Status.DOWN]

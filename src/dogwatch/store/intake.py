@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 import msgspec
@@ -87,6 +87,10 @@ class Intake:
         self.waiting[table] += 1
         return True
 
+    def results(self, rows: Sequence[ResultRow], now_s: float) -> None:
+        for row in rows:
+            self.result(row, now_s)
+
     def result(self, row: ResultRow, now_s: float) -> None:
         tail = self.targets.get(row.target) or self._new_target(row.target, now_s)
         waiting = self.waiting
@@ -97,16 +101,16 @@ class Intake:
         if reason and (not reason.isascii() or len(reason) > _WORD):
             reason = clean(reason, _WORD)
             row = msgspec.structs.replace(row, reason=reason)
-        packed = tail.rows.pack(row)
-        if tail.ends_before(packed[0]):
+        time_ms = round(row.time_s * 1000)
+        if tail.ends_before(time_ms):
             self.result_seals.append(tail.cut())
-            packed = tail.rows.pack(row)  # words are numbered in each piece
-        tail.rows.add(packed)
+        record = tail.rows.pack(row)
+        tail.rows.add(record, time_ms)
         self._last.result_seq = seq = self._last.result_seq + 1
         tail.note(seq, now_s)
         waiting["results"] += 1
-        journal = self._results.rows
-        journal.append((tail.owner_id, packed, reason))
+        journal = self._results
+        journal.add(tail.owner_id, record, reason)
         if len(journal) >= _JOURNAL_ROWS:
             self._turn_results()
 

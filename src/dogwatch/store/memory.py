@@ -16,6 +16,7 @@ from dogwatch.store.protocol import (
     Availability,
     Failure,
     Ping,
+    Planned,
     Point,
     ResultRow,
     SeriesPoints,
@@ -51,6 +52,10 @@ class MemoryStore:
 
     def add_result(self, row: ResultRow) -> None:
         self._results.setdefault(row.target, deque(maxlen=self._rows)).append(quantise(row))
+
+    def add_results(self, rows: Sequence[ResultRow]) -> None:
+        for row in rows:
+            self.add_result(row)
 
     def add_failure(self, failure: Failure) -> None:
         kept = self._failures.setdefault(failure.target, deque(maxlen=self._limits.failures_per_target))
@@ -105,7 +110,9 @@ class MemoryStore:
             : max(0, limit)
         ]
 
-    async def availability(self, targets: Sequence[str], *, since_s: float, until_s: float) -> Sequence[Availability]:
+    async def availability(
+        self, targets: Sequence[str], *, since_s: float, until_s: float, planned: Planned | None = None
+    ) -> Sequence[Availability]:
         alive = [(max(self._born_s, since_s), min(self._clock.now_s(), until_s))]
         out = []
         for target in targets:
@@ -114,7 +121,8 @@ class MemoryStore:
             after = [one for one in known if one.time_s > since_s]
             initial = before[-1].after if before else after[0].before if after else Status.PENDING
             within = [one for one in after if one.time_s <= until_s]
-            out.append(account(target, initial, within, alive, since_s=since_s, until_s=until_s))
+            work = (planned or {}).get(target, ())
+            out.append(account(target, initial, within, alive, since_s=since_s, until_s=until_s, planned=work))
         return out
 
     async def series(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -101,6 +101,10 @@ class Availability(msgspec.Struct, frozen=True, kw_only=True):
     incidents: int
 
 
+# Target → stretches of planned work, (begin, end).
+Planned = Mapping[str, Sequence[tuple[float, float]]]
+
+
 class Ping(msgspec.Struct, frozen=True, kw_only=True):
     """One call of a heartbeat URL. signal: success, start, fail, exit or log. body: bounded.
 
@@ -131,6 +135,10 @@ class Store(Protocol):
         ...
 
     def add_result(self, row: ResultRow) -> None: ...
+
+    def add_results(self, rows: Sequence[ResultRow]) -> None:
+        """Keep what ended together."""
+        ...
 
     def add_failure(self, failure: Failure) -> None: ...
 
@@ -180,8 +188,10 @@ class Store(Protocol):
         ...
 
     async def availability(
-        self, targets: Sequence[str], *, since_s: float, until_s: float
-    ) -> Sequence[Availability]: ...
+        self, targets: Sequence[str], *, since_s: float, until_s: float, planned: Planned | None = None
+    ) -> Sequence[Availability]:
+        """Return the time in each status. planned: stretches of planned work by target, which count as maintenance."""
+        ...
 
     async def series(
         self, host: str, names: Sequence[str], *, since_s: float, until_s: float, points: int

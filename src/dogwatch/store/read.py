@@ -24,7 +24,7 @@ from dogwatch.store.buckets import (
     width_s,
 )
 from dogwatch.store.columns import ResultColumns, SampleColumns
-from dogwatch.store.protocol import Availability, Failure, Ping, Point, ResultRow, TargetState
+from dogwatch.store.protocol import Availability, Failure, Ping, Planned, Point, ResultRow, TargetState
 from dogwatch.store.tails import Piece
 from dogwatch.store.write import RESULT_BUCKET, SAMPLE_BUCKET, read_bucket
 
@@ -256,15 +256,25 @@ def transitions(connection: sqlite3.Connection, target: str | None, since_s: flo
 
 
 def availability(
-    connection: sqlite3.Connection, targets: Sequence[str], alive: Sequence[Stretch], since_s: float, until_s: float
+    connection: sqlite3.Connection,
+    targets: Sequence[str],
+    alive: Sequence[Stretch],
+    since_s: float,
+    until_s: float,
+    planned: Planned,
 ) -> list[Availability]:
     ran = connection.execute("SELECT since_s, until_s FROM alive WHERE until_s > ? AND since_s < ?", (since_s, until_s))
     stretches = union([*ran.fetchall(), *alive], since_s=since_s, until_s=until_s)
-    return [_account(connection, target, stretches, since_s, until_s) for target in targets]
+    return [_account(connection, target, stretches, since_s, until_s, planned.get(target, ())) for target in targets]
 
 
 def _account(
-    connection: sqlite3.Connection, target: str, stretches: Sequence[Stretch], since_s: float, until_s: float
+    connection: sqlite3.Connection,
+    target: str,
+    stretches: Sequence[Stretch],
+    since_s: float,
+    until_s: float,
+    planned: Sequence[Stretch],
 ) -> Availability:
     within = [
         _transition(row)
@@ -272,7 +282,8 @@ def _account(
             _TRANSITION + "target = ? AND time_s > ? AND time_s <= ? ORDER BY time_s, id", (target, since_s, until_s)
         )
     ]
-    return account(target, _status_at(connection, target, since_s), within, stretches, since_s=since_s, until_s=until_s)
+    initial = _status_at(connection, target, since_s)
+    return account(target, initial, within, stretches, since_s=since_s, until_s=until_s, planned=planned)
 
 
 def _status_at(connection: sqlite3.Connection, target: str, time_s: float) -> Status:

@@ -28,6 +28,7 @@ from dogwatch.store.protocol import (
     Availability,
     Failure,
     Ping,
+    Planned,
     Point,
     ResultRow,
     SeriesPoints,
@@ -118,6 +119,9 @@ class SqliteStore:
 
     def add_result(self, row: ResultRow) -> None:
         self._intake.result(row, self._clock.monotonic_s())
+
+    def add_results(self, rows: Sequence[ResultRow]) -> None:
+        self._intake.results(rows, self._clock.monotonic_s())
 
     def add_failure(self, failure: Failure) -> None:
         self._intake.failure(failure)
@@ -335,9 +339,12 @@ class SqliteStore:
     ) -> Sequence[Transition]:
         return await self._readers.run(read.transitions, target, since_s, max(0, limit))
 
-    async def availability(self, targets: Sequence[str], *, since_s: float, until_s: float) -> Sequence[Availability]:
+    async def availability(
+        self, targets: Sequence[str], *, since_s: float, until_s: float, planned: Planned | None = None
+    ) -> Sequence[Availability]:
         _, alive_s, now_s = self._alive_now(self._clock.monotonic_s())
-        return await self._readers.run(read.availability, targets, [(alive_s, now_s)], since_s, until_s)
+        alive = [(alive_s, now_s)]
+        return await self._readers.run(read.availability, targets, alive, since_s, until_s, planned or {})
 
     async def series(
         self, host: str, names: Sequence[str], *, since_s: float, until_s: float, points: int

@@ -23,6 +23,7 @@ from dogwatch.probes.view import TargetView
 from dogwatch.store.protocol import Availability, SeriesPoints
 from dogwatch.web.assets import Assets
 from dogwatch.web.contributions import Place
+from dogwatch.web.language import SOURCE, Words, words
 from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
 from dogwatch.web.sight import event_filter, seen_services
@@ -63,7 +64,7 @@ class WebContext:
         services: Services,
         options: WebOptions,
         assets: Assets,
-        templates: jinja2.Environment,
+        templates: Mapping[str, jinja2.Environment],
         meter: Meter,
         places: Sequence[Place] = (),
     ) -> None:
@@ -75,6 +76,9 @@ class WebContext:
         self.meter = meter
         self.streams = Streams(options.streams)
         self.identity: Identity = anonymous()
+        # As the viewer wants pages: in a language, and in "light", "dark" or, "", as their system has it.
+        self.words: Words = words(SOURCE)
+        self.theme = ""
         # Of this request, for the guard to record.
         self.refusals: list[tuple[str, str, dict[str, str]]] = []
         self._whole = services
@@ -169,15 +173,22 @@ class WebContext:
         missing = [name for name in names if name not in found]
         if missing:
             until_s = self.services.clock.now_s()
-            for one in await self.services.store.availability(
-                missing, since_s=until_s - PERIODS_S[period], until_s=until_s
-            ):
+            for one in await self.available(missing, since_s=until_s - PERIODS_S[period], until_s=until_s):
                 found[one.target] = one
                 kept[(one.target, period)] = (now_s, one)
                 kept.move_to_end((one.target, period))
             while len(kept) > _AVAILABILITY_KEPT:
                 kept.popitem(last=False)
         return found
+
+    async def available(self, names: Sequence[str], *, since_s: float, until_s: float) -> Sequence[Availability]:
+        """Return each target's availability; planned work counts for nobody where this program knows of any."""
+        services = self.services
+        if services.maintenance is None:
+            return await services.store.availability(names, since_s=since_s, until_s=until_s)
+        labels = {view.name: view.labels for view in services.watch.targets()}
+        targets = {name: labels.get(name, {}) for name in names}
+        return await services.maintenance.availability(targets, since_s=since_s, until_s=until_s)
 
 
 # Handlers name this parameter `ctx`; the application provides it.

@@ -47,6 +47,9 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _QUERY_LIMIT = 16 * 1024
 # The most that an endpoint may allow itself (webhooks/section.py).
 _HOOK_LIMIT = 64 * 1024 * 1024
+# What is still read of a body that is refused, and how long a caller has to notice.
+_DROPPED, _LINGER_S = 256 * 1024, 1.0
+_TOO_LARGE = 413
 _PACK_FROM = 1024
 _PACK_SLICE = 128 * 1024
 _PACKED_TYPES = (b"text/", b"application/json", b"application/problem+json", b"application/openmetrics", b"image/svg")
@@ -69,7 +72,7 @@ class Guard:
         if scope["type"] != "http":
             return
         headers = dict(scope["headers"])
-        answer = _Answer(send, scope, headers, self._meter)
+        answer = _Answer(send, receive, scope, headers, self._meter)
         method, started_s = scope["method"], asyncio.get_running_loop().time()
         try:
             await self._answer(scope, receive, headers, answer)
@@ -202,8 +205,9 @@ class _Answer:
     status: of what was sent; 499 while nothing was, because the caller left.
     """
 
-    def __init__(self, send: Send, scope: Scope, headers: dict[bytes, bytes], meter: Meter) -> None:
+    def __init__(self, send: Send, receive: Receive, scope: Scope, headers: dict[bytes, bytes], meter: Meter) -> None:
         self._send = send
+        self._receive = receive
         self._meter = meter
         self.route = route(scope["path"])
         self.status = 499
@@ -225,7 +229,27 @@ class _Answer:
         if self._head:
             message = {**message, "body": b""}
         self._meter.sent(self.route, len(message.get("body", b"")))
+        if self.status == _TOO_LARGE and not message.get("more_body", False):
+            await self._send({**message, "more_body": True})
+            await self._linger()
+            message = {"type": "http.response.body", "body": b""}
         await self._send(message)
+
+    async def _linger(self) -> None:
+        """Give the caller time to see the answer: closing while its body is on the way would reset the connection, and
+        the answer with it. A little is read and dropped; of more, nothing, and the system holds the sender back.
+        """
+        left = _DROPPED
+        try:
+            async with asyncio.timeout(_LINGER_S):
+                while left > 0:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                        return
+                    left -= len(message.get("body", b""))
+                await asyncio.sleep(_LINGER_S)
+        except TimeoutError:
+            return
 
     async def _prepare(self, start: Message, message: Message) -> Message:
         headers = [(name.lower(), value) for name, value in start.get("headers", ())]

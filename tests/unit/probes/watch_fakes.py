@@ -89,6 +89,10 @@ class MemoryStore:
     def add_result(self, row: ResultRow) -> None:
         self.rows.append(row)
 
+    def add_results(self, rows: Sequence[ResultRow]) -> None:
+        for row in rows:
+            self.add_result(row)
+
     def add_failure(self, failure: Failure) -> None:
         self.kept_failures.append(failure)
 

@@ -50,11 +50,9 @@ def upcoming(plan: Plan, after_s: float) -> Iterator[Fire]:
     windows = 0
     while (fire_s := plan.timing.after(cursor_s)) is not None and fire_s <= plan.end_s:
         due_s = fire_s + plan.jitter_s(fire_s)
-        end_s = None
-        if plan.blackout is not None:
-            # What the jitter moves into a window is in it, too.
-            end_s = plan.blackout.end(fire_s)
-            end_s = plan.blackout.end(due_s) if end_s is None else end_s
+        # What the jitter moves into a window is in it, too.
+        end_s = plan.held(fire_s)
+        end_s = plan.held(due_s) if end_s is None else end_s
         if end_s is None:
             # Where the jitter would let one overtake another, the later waits.
             last_due_s = max(last_due_s, due_s)

@@ -32,7 +32,10 @@ Zones = Callable[[str], Zone]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A schedule ready to be asked. start_s, end_s: no fire before and after. digest: identity of when it fires."""
+    """A schedule ready to be asked. start_s, end_s: no fire before and after. digest: identity of when it fires.
+
+    freeze: windows of maintenance in which it does not fire; they come and go while it runs.
+    """
 
     spec: ScheduleSpec
     timing: Timing
@@ -40,6 +43,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     start_s: float
     end_s: float
     digest: str
+    freeze: Windows | None = None
+
+    def held(self, seconds: float) -> float | None:
+        """Return until when no fire starts, where that is so at a time."""
+        ends = [one.end(seconds) for one in (self.blackout, self.freeze) if one is not None]
+        return max((end for end in ends if end is not None), default=None)
 
     def jitter_s(self, fire_s: float) -> float:
         """Return how much later a fire starts: the same for whoever asks."""

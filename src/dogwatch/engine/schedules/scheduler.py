@@ -31,6 +31,7 @@ from dogwatch.engine.schedules.plan import Faulty, Plan, build_plan, shared_zone
 from dogwatch.engine.schedules.records import Claim, Claimed, Missed, Record, fire_text, run_key
 from dogwatch.engine.schedules.section import SCHEDULES
 from dogwatch.engine.schedules.spec import ScheduleSpec
+from dogwatch.engine.schedules.timing import Window, Windows
 from dogwatch.engine.values import StartRun, Trigger
 from dogwatch.errors import ConfigError, Conflict, DogwatchError, Problem, TransientError
 from dogwatch.store.database import Database
@@ -146,6 +147,7 @@ class Scheduler:
         self.entries: dict[str, Entry] = {}
         self.counts = Counts()
         self.trouble = ""
+        self._windows: Callable[[str], Sequence[Window]] = lambda _name: ()
         self._heap: list[tuple[float, int, Entry]] = []
         self._turns = 0
         self._wake = asyncio.Event()
@@ -167,7 +169,7 @@ class Scheduler:
         entries = {}
         for name, plan in plans.items():
             old = self.entries.get(name)
-            entries[name] = old if old is not None and old.plan is plan else Entry(plan)
+            entries[name] = old if old is not None and old.plan is plan else Entry(self._frozen(plan))
         for name, entry in self.entries.items():
             if entries.get(name) is not entry:
                 self._unplan(entry)
@@ -177,6 +179,22 @@ class Scheduler:
         if self._task is None:
             self._deaf = self._database.listen(records.TOPIC, self._noticed)
             self._task = self._spawn("schedules", self._run())
+
+    def freeze(self, windows: Callable[[str], Sequence[Window]]) -> None:
+        """Heed windows of maintenance, by name of the schedule, from now on; called anew whenever they change."""
+        self._windows = windows
+        for entry in self.entries.values():
+            plan = self._frozen(entry.plan)
+            if (plan.freeze is None) is (entry.plan.freeze is None) and plan.freeze is None:
+                continue
+            entry.plan = plan
+            if entry.record is not None:
+                self._plan(entry)
+        self._wake.set()
+
+    def _frozen(self, plan: Plan) -> Plan:
+        windows = self._windows(plan.spec.name)
+        return msgspec.structs.replace(plan, freeze=Windows(windows) if windows else None)
 
     async def stop(self) -> None:
         task, self._task = self._task, None

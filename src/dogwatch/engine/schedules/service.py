@@ -236,8 +236,9 @@ class Schedules:
             return "behind", f"the clock was set back; what the next {format_duration(behind_s)} hold has fired"
         if not next_fires(entry.plan, record.cursor_s, 1):
             return "ended", "it fires no more"
-        held_s = entry.plan.blackout.end(now_s) if entry.plan.blackout is not None else None
+        held_s = entry.plan.held(now_s)
         if held_s is not None:
             until = "" if held_s == math.inf else f" for another {format_duration(held_s - now_s)}"
-            return "active", f"in a blackout window{until}"
+            frozen = entry.plan.freeze is not None and entry.plan.freeze.end(now_s) is not None
+            return "active", f"{'frozen by maintenance' if frozen else 'in a blackout window'}{until}"
         return "active", ""

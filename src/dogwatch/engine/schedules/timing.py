@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from typing import Protocol
 
 from dogwatch.engine.schedules.dates import Day, instant_at
 from dogwatch.engine.schedules.zone import LAST_S, Zone
+
+Stretch = tuple[float, float]
 
 
 class Timing(Protocol):
@@ -92,6 +94,10 @@ class Window(Protocol):
         """Return when the stretch that holds a time ends; None where none does. The end itself is outside."""
         ...
 
+    def stretch(self, seconds: float) -> Stretch | None:
+        """Return the first stretch that ends after a time, (begin, end); it may have begun before."""
+        ...
+
 
 class Stretches:
     """Windows that begin by a timing and last for a time."""
@@ -105,6 +111,10 @@ class Stretches:
         begin = self._begins.after(seconds - self._lasts_s)
         return begin + self._lasts_s if begin is not None and begin <= seconds else None
 
+    def stretch(self, seconds: float) -> Stretch | None:
+        begin = self._begins.after(seconds - self._lasts_s)
+        return (begin, begin + self._lasts_s) if begin is not None else None
+
 
 class Once:
     """One window."""
@@ -116,6 +126,9 @@ class Once:
 
     def end(self, seconds: float) -> float | None:
         return self._end_s if self._begin_s <= seconds < self._end_s else None
+
+    def stretch(self, seconds: float) -> Stretch | None:
+        return (self._begin_s, self._end_s) if seconds < self._end_s else None
 
 
 class Daily:
@@ -133,6 +146,17 @@ class Daily:
             end = instant_at(last, self._end, self._zone)
             if instant_at(day, self._begin, self._zone) <= seconds < end:
                 return end
+        return None
+
+    def stretch(self, seconds: float) -> Stretch | None:
+        today = self._zone.local(math.floor(seconds)).date()
+        # Where the wall skips one, the next day has one.
+        for days in range(-1, 4):
+            day = today + timedelta(days=days)
+            last = day if self._end > self._begin else day + timedelta(days=1)
+            begin, end = instant_at(day, self._begin, self._zone), instant_at(last, self._end, self._zone)
+            if begin < end and seconds < end:
+                return begin, end
         return None
 
 
@@ -153,3 +177,14 @@ class Windows:
                 return found
             found = seconds = max(ends)
         return math.inf
+
+    def stretches(self, since_s: float, until_s: float, *, bound: int = 100_000) -> Iterator[Stretch]:
+        """Return every stretch that overlaps a time, window by window, cut to it; they may overlap. bound: of each."""
+        for window in self._windows:
+            at = since_s
+            for _ in range(bound):
+                found = window.stretch(at)
+                if found is None or found[0] >= until_s:
+                    break
+                yield max(found[0], since_s), min(found[1], until_s)
+                at = found[1]

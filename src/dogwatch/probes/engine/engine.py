@@ -99,6 +99,7 @@ class Engine:
         self._events_total = 0
         self._tls: TlsContexts | None = None
         self._at_close: list[Callable[[], None]] = []
+        self._after: list[Callable[[], None]] = []
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -171,6 +172,14 @@ class Engine:
             self.refused_total += 1
             return False
         self._waiting.append(job)
+        return True
+
+    def enter(self) -> bool:
+        """Take a slot now; False if there is none, or others wait for one."""
+        if self._waiting or self.active >= self.limit:
+            return False
+        self.active += 1
+        self.started_total += 1
         return True
 
     def leave(self) -> None:
@@ -251,6 +260,17 @@ class Engine:
             self._closing.clear()
         if self._waiting:
             self._admit_waiting()
+        if self._after:
+            after, self._after = self._after, []
+            for call in after:
+                call()
+
+    def after_turn(self, call: Callable[[], None]) -> None:
+        """Call something once the turn under way is over; soon, if there is none. It never raises."""
+        if self._turning:
+            self._after.append(call)
+        else:
+            self.loop.call_soon(call)
 
     # -- deadlines ----------------------------------------------------------------------------------------------
 

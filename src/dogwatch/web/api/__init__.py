@@ -6,10 +6,13 @@ Belongs here: shapes and addresses. Does not: what a value means or whether some
 from __future__ import annotations
 
 from dogwatch.web.api.access import ACCESS_HANDLERS
+from dogwatch.web.api.explain import EXPLAIN_HANDLERS
+from dogwatch.web.api.fleet import FLEET_HANDLERS
 from dogwatch.web.api.hooks import HOOK_API_HANDLERS
 from dogwatch.web.api.hosts import HOST_HANDLERS
 from dogwatch.web.api.incidents import INCIDENT_HANDLERS
 from dogwatch.web.api.jobs import JOB_HANDLERS
+from dogwatch.web.api.maintenance import MAINTENANCE_HANDLERS
 from dogwatch.web.api.notify import NOTIFY_HANDLERS
 from dogwatch.web.api.program import PROGRAM_HANDLERS
 from dogwatch.web.api.runs import RUN_HANDLERS
@@ -20,6 +23,7 @@ from dogwatch.web.api.workers import WORKER_HANDLERS
 HANDLERS = (
     *TARGET_HANDLERS,
     *HOST_HANDLERS,
+    *FLEET_HANDLERS,
     *JOB_HANDLERS,
     *RUN_HANDLERS,
     *WORKER_HANDLERS,
@@ -28,5 +32,7 @@ HANDLERS = (
     *HOOK_API_HANDLERS,
     *NOTIFY_HANDLERS,
     *INCIDENT_HANDLERS,
+    *MAINTENANCE_HANDLERS,
+    *EXPLAIN_HANDLERS,
     *ACCESS_HANDLERS,
 )

@@ -9,6 +9,7 @@ function valuesOf(form) {
     if (LISTS.has(name)) (values[name] ??= []).push(text);
     else if (name === "days") values.expires_after_s = text ? Number(text) * 86400 : null;
     else if (name === "labels") values.labels = Object.fromEntries(text.split(/[\s,]+/).filter(Boolean).map((pair) => pair.split("=", 2)));
+    else if (name === "number") values.number = Number(text);
     else values[name] = text;
   }
   for (const list of LISTS) if (form.querySelector(`[name="${list}"]`)) values[list] ??= [];
