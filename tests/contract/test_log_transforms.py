@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from dogwatch.logs.block import Block
-from dogwatch.logs.frames import through
 from dogwatch.logs.records import json_lines, records
+from dogwatch.logs.steps import through
 from dogwatch.logs.transform import Step, Transform
 from dogwatch.logs.transforms import TRANSFORMS
 from dogwatch.logs.transforms.change import (
@@ -38,7 +38,7 @@ def after(lines: list[str], *transforms: Transform) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module", autouse=True)
 def _polars() -> None:
     """The library's own runtime begins with the first block and lasts as long as the process."""
-    after(['{"a": 1}'], JSON)
+    after(["a"], RegexTransform(pattern="(?P<a>a)"), TimestampTransform(field="a"))
 
 
 CASES: list[tuple[str, list[str], tuple[Transform, ...], list[dict[str, Any]]]] = [
@@ -120,7 +120,7 @@ def test_columns_judge_as_rows_do(condition: str) -> None:
     step: Any = WhereTransform(condition=condition).open()
     kept = through(block(*lines), [JSON.open(), step])
     assert step.counts["row_by_row"] == 0
-    rows = [row for row in through(block(*lines), [JSON.open()]).frame.iter_rows(named=True) if step._one(row)]  # type: ignore[union-attr]
+    rows: list[Any] = [row for row in records(through(block(*lines), [JSON.open()])) if step._one(row)]
     assert [one["level"] for one in records(kept)] == [row["level"] for row in rows]
     assert 0 < len(rows) < 16
 
