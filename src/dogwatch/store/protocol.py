@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from dogwatch.core.metrics import Family
 from dogwatch.core.values import Status, Transition
+
+if TYPE_CHECKING:  # they hold columns, which are made of the rows below
+    from dogwatch.store.raw import RawResults, RawSamples
 
 
 class ResultRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -225,6 +228,24 @@ class Store(Protocol):
         self, host: str, names: Sequence[str], *, since_s: float, until_s: float, points: int
     ) -> Sequence[SeriesPoints]:
         """Return history of every series whose metric name is in `names` (all label sets of it)."""
+        ...
+
+    async def raw_results(self, targets: Sequence[str], *, since_s: float, until_s: float) -> Sequence[RawResults]:
+        """Return all that is kept of these targets in a time, undecoded; nothing of those that are not known."""
+        ...
+
+    async def raw_samples(
+        self, host: str, names: Sequence[str], *, since_s: float, until_s: float
+    ) -> Sequence[RawSamples]:
+        """Return all that is kept of the series of these metrics in a time, undecoded."""
+        ...
+
+    async def alive(self, *, since_s: float, until_s: float) -> Sequence[tuple[float, float]]:
+        """Return the stretches of a time in which Dogwatch ran, cut to it."""
+        ...
+
+    async def oldest_raw_s(self) -> float | None:
+        """Return when the oldest raw result was taken that is still kept; None where there is none."""
         ...
 
     async def pings(self, target: str, *, limit: int) -> Sequence[Ping]: ...
