@@ -147,7 +147,7 @@ class MemoryStore:
             columns = ResultColumns()
             for row in self._results.get(name, ()):
                 if since_s <= row.time_s < until_s:
-                    columns.add(columns.pack(row))
+                    columns.add(columns.pack(row), milliseconds(row.time_s))
             changes = [one for one in self._transitions if one.target == name and since_s <= one.time_s < until_s]
             out.append(RawResults(target=name, fresh=[columns] if len(columns) else [], transitions=changes))
         return out
