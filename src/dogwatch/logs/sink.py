@@ -76,6 +76,10 @@ class Sink(Component, frozen=True, kw_only=True):
         Raises: TransientError, OSError; it is tried again.
         """
 
+    def takes_json(self) -> bool:
+        """Return whether it wants nothing of changed records but their JSON lines."""
+        return False
+
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
         """Find what types cannot say: (path below the options, message, hint). No I/O."""
         return ()

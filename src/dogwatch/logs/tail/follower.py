@@ -33,7 +33,7 @@ class Follow(msgspec.Struct, frozen=True, kw_only=True):
     lanes: tuple[str, ...]
     start: str = "end"
     encoding: str = ""
-    block_bytes: int = 1024 * 1024
+    block_bytes: int = 512 * 1024
     line_bytes: int = 256 * 1024
     turn_bytes: int = 4 * 1024 * 1024
     quiet_s: float = 5.0

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 Faults = Iterable[tuple[tuple[str | int, ...], str, str]]
 
 
-def with_columns(frame: pl.DataFrame, rows: Sequence[dict[str, object] | None], field: str, *, keep: bool) -> pl.DataFrame:
+def with_columns(
+    frame: pl.DataFrame, rows: Sequence[dict[str, object] | None], field: str, *, keep: bool
+) -> pl.DataFrame:
     """Return the frame with columns of what was read of each row; None where it could not be. Unless it is kept, the
     field is emptied where it was read.
     """
@@ -119,7 +121,7 @@ class ApacheTransform(Transform, frozen=True, kw_only=True):
 _REQUEST = (
     r"(?P<remote_addr>\S+) (?P<ident>\S+) (?P<remote_user>\S+) \[(?P<time_local>[^\]]+)\] "
     r'"(?:(?P<method>[A-Z]+) (?P<path>\S+)(?: (?P<protocol>[^"]+))?|(?P<request>(?:[^"\\]|\\.)*))" '
-    r'(?P<status>\d{3}) (?P<body_bytes_sent>\d+|-)'
+    r"(?P<status>\d{3}) (?P<body_bytes_sent>\d+|-)"
     r'(?: "(?P<http_referer>(?:[^"\\]|\\.)*)" "(?P<http_user_agent>(?:[^"\\]|\\.)*)")?'
 )
 _APACHE = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
@@ -22,8 +21,8 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 
 
 class TraceTransform(Transform, frozen=True, kw_only=True):
-    """Fills `trace_id` and `span_id`: from columns that tracing libraries name so (traceId, otelTraceID, dd.trace_id and
-    others), from a `traceparent` column, or from the text. Zeros alone are no id.
+    """Fills `trace_id` and `span_id`: from columns that tracing libraries name so (traceId, otelTraceID, dd.trace_id
+    and others), from a `traceparent` column, or from the text. Zeros alone are no id.
 
     field: the text in which a traceparent or `trace_id=…` is looked for; "" for none; default message.
     """
