@@ -29,6 +29,7 @@ from dogwatch.store.protocol import (
     Point,
     ResultRow,
     SeriesPoints,
+    Successes,
     TargetState,
 )
 from tests.fakes_runs import FakeRuns
@@ -303,6 +304,10 @@ class FakeStore:
 
     def add_result(self, row: ResultRow) -> None:
         self.added.append(row)
+
+    def add_successes(self, ended: Successes) -> None:
+        for row in ended.rows():
+            self.add_result(row)
 
     def add_failure(self, failure: Failure) -> None:
         self.added.append(failure)

@@ -28,8 +28,8 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
 
     source: its name in the configuration. stream: the identity of what was read; with the offset and a checksum of the
     line it makes a record's id. path: for people. begin, end: offsets in the stream. starts: the offset of each line,
-    or None where a line's offset is `begin` and its place in `data`. count: lines. joined: whether a line stands for
-    several, with multiline.INNER in place of their newlines. made: what transforms made of it;
+    or None where a line's offset is `begin` and its place in `data`. count: lines. joined: whether
+    a line stands for several, with multiline.INNER in place of their newlines. made: what transforms made of it;
     then `data` holds nothing.
     """
 

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from dogwatch.logs.block import Block, record_id
+from dogwatch.logs.multiline import INNER
 
 OWN = ("id", "source", "file")
 MAX_NAMES = 500
@@ -195,8 +196,11 @@ class Unread:
     """A block before anything was made of it: lines."""
 
     def __init__(self, block: Block) -> None:
-        self.data = block.data
+        # Where lines stand for several, they are read as they were; their ids are of what stands in the block.
+        self.joined = block.joined
+        self.data = block.data.replace(INNER, b"\n") if block.joined else block.data
         self.lines = block.lines()
+        self.whole = [line.replace(INNER, b"\n") for line in self.lines] if block.joined else self.lines
         self.offsets = (
             list(block.starts)
             if block.starts is not None
@@ -204,17 +208,22 @@ class Unread:
             else list(map(add, accumulate(map(len, self.lines[:-1]), initial=block.begin), count()))
         )
 
+    def texts(self) -> list[str]:
+        """Return the lines as text; what is not UTF-8 becomes U+FFFD, and a carriage return at an end goes."""
+        if self.joined or b"\r" in self.data:
+            return [_text(line) for line in self.whole]
+        try:
+            texts = self.data.decode().split("\n")
+        except UnicodeDecodeError:
+            return [_text(line) for line in self.whole]
+        texts.pop()
+        return texts
+
     def messages(self, book: Book) -> Rows:
         """Return records that have a message and nothing else."""
         shape = book.shape
         attribute = shape.attributes["message"]
-        try:
-            texts = self.data.decode().split("\n")
-            texts.pop()
-            if "\r" in self.data.decode():
-                texts = [text.removesuffix("\r") for text in texts]
-        except UnicodeDecodeError:
-            texts = [_text(line) for line in self.lines]
+        texts = self.texts()
         items = [shape.type() for _ in texts]
         for one, text in zip(items, texts, strict=True):
             setattr(one, attribute, text)
@@ -229,11 +238,11 @@ def read_json(unread: Unread, book: Book, *, keep: bool) -> tuple[Rows, int]:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         items = []
     if len(items) != len(unread.lines):
-        items, bad = _one_by_one(unread.lines, book)
+        items, bad = _one_by_one(unread.whole, book)
     rows = Rows(book.shape, items, unread.offsets, unread.lines)
     message = book.shape.attributes["message"]
     if keep:
-        for one, line in zip(items, unread.lines, strict=True):
+        for one, line in zip(items, unread.whole, strict=True):
             setattr(one, message, _text(line))
     for at, text in bad.items():
         setattr(items[at], message, text)

@@ -22,8 +22,7 @@ class Steps:
 
     def apply(self, block: Block) -> Block:
         """Return the block as the steps leave it."""
-        # Rows know nothing of lines that stand for several.
-        if block.made is None and (block.joined or not self._by_rows):
+        if block.made is None and not self._by_rows:
             return self._columns(block, 0)
         made: Rows | Unread = Unread(block)
         if (rows := block.plain_rows) is not None:

@@ -28,8 +28,10 @@ from dogwatch.web.exposition import EXPOSITION_HANDLERS
 from dogwatch.web.guard import Guard, Receive, Scope, Send
 from dogwatch.web.hook_pages import HOOKS
 from dogwatch.web.hooks import HOOK_HANDLERS
+from dogwatch.web.incident_pages import INCIDENTS
 from dogwatch.web.language import COOKIE, choose, words
 from dogwatch.web.login import LOGIN_HANDLERS
+from dogwatch.web.maintenance_pages import MAINTENANCE
 from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
 from dogwatch.web.pages import OVERVIEW, problem_page
@@ -39,11 +41,12 @@ from dogwatch.web.pings import PING_HANDLERS
 from dogwatch.web.run_pages import RUNS
 from dogwatch.web.schedule_pages import SCHEDULES
 from dogwatch.web.settings_pages import SETTINGS
+from dogwatch.web.status_pages import STATUS
 from dogwatch.web.view import page_templates
 
 log = logging.getLogger(__name__)
 # Every feature that has pages, in the order of the navigation.
-PAGES: tuple[Pages, ...] = (OVERVIEW, RUNS, SCHEDULES, HOOKS, ACCESS, SETTINGS, PALETTE)
+PAGES: tuple[Pages, ...] = (OVERVIEW, INCIDENTS, MAINTENANCE, RUNS, SCHEDULES, HOOKS, ACCESS, SETTINGS, PALETTE, STATUS)
 # What programs ask for is never answered with a page, even in a browser.
 _PROGRAMS = ("/api/", "/ping/", "/hooks/", "/badge", "/group-badge", "/metrics", "/probe", "/static/")
 

@@ -8,7 +8,7 @@ English plural's "s"), and may change their order.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 
@@ -20,6 +20,25 @@ LANGUAGES: Mapping[str, str] = {"en": "English", "zh": "中文"}
 TAGS: Mapping[str, str] = {"en": "en", "zh": "zh-Hans"}
 COOKIE = "dogwatch_language"
 _PLACE = re.compile(r"\{(\d+)\}")
+
+
+class Phrase(str):
+    """A text with values, in English as a string, for code that does not know yet who reads it. `said` of a template
+    says it in the reader's language.
+    """
+
+    __slots__ = ("text", "values")
+    text: str
+    values: tuple[object, ...]
+
+    def __new__(cls, text: str, *values: object) -> Phrase:
+        phrase = super().__new__(cls, _filled(text, values))
+        phrase.text, phrase.values = text, values
+        return phrase
+
+
+def _filled(text: str, values: Sequence[object]) -> str:
+    return _PLACE.sub(lambda place: str(values[int(place[1])]), text) if values else text
 
 
 class Words:
@@ -43,7 +62,13 @@ class Words:
 
     def say(self, text: str, *values: object) -> str:
         """Return a text with its values."""
-        return _PLACE.sub(lambda place: str(values[int(place[1])]), self.find(text)) if values else self.find(text)
+        return _filled(self.find(text), [self.said(value) for value in values])
+
+    def said(self, value: object) -> object:
+        """Return a phrase in this language, a word of a fixed vocabulary, too; anything else as it is."""
+        if isinstance(value, Phrase):
+            return self.say(value.text, *value.values)
+        return self.word(value) if isinstance(value, str) else value
 
     def word(self, text: object) -> str:
         """Return a word of a fixed vocabulary (a state, a severity); what is none of it stays as it is."""

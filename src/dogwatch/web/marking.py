@@ -31,6 +31,8 @@ _LETTER = re.compile(r"[A-Za-z]{2}")
 _PLACE = re.compile(r"\{(\d+)\}|</?(\d+)>")
 _CODE = re.compile(r"[\w./:*&;-]*")
 _MARK = "shown_"
+# Endings that only English has.
+_PLURALS = frozenset({"s", "es", "ies"})
 
 
 class _Item(msgspec.Struct, frozen=True):
@@ -118,13 +120,15 @@ def _balanced(run: list[_Item]) -> list[list[_Item]]:
             else:
                 loose.add(at)
     loose.update(open_at)
-    parts: list[list[_Item]] = [[]]
-    for at, item in enumerate(run):
-        if at in loose:
-            parts += [[_Item("end", item.raw, item.name)], []]
-        else:
-            parts[-1].append(item)
-    return parts
+    if not loose:
+        return [run]
+    parts: list[list[_Item]] = []
+    start = 0
+    for at in sorted(loose):
+        # A loose tag may stand inside a pair, whose halves are then apart.
+        parts += [*_balanced(run[start:at]), [_Item("end", run[at].raw, run[at].name)]]
+        start = at + 1
+    return [*parts, *_balanced(run[start:])]
 
 
 def _pairs(run: list[_Item]) -> dict[int, int]:
@@ -205,6 +209,9 @@ def _mark(raw: str) -> str:
 def _said(run: list[_Item], find: Find) -> str:
     out = []
     for part in _balanced(run):
+        if len(part) == 1 and part[0].kind == "end":
+            out.append(part[0].raw)
+            continue
         before, core, after = _strip(part)
         out += [item.raw for item in before]
         message = _Message([_attributed(item, find) for item in core])
@@ -281,7 +288,9 @@ def _wrapped(item: _Item, find: Find) -> _Item:
 
 def _reads(text: str, *, argument: bool) -> bool:
     key = argument and _CODE.fullmatch(text) is not None and text.islower()
-    return bool(_LETTER.search(text)) and not key and not text.startswith(("/", "<", "#", "http"))
+    return (
+        bool(_LETTER.search(text)) and not key and text not in _PLURALS and not text.startswith(("/", "<", "#", "http"))
+    )
 
 
 def _texts(node: nodes.Node, *, argument: bool = False) -> Iterator[nodes.Const]:

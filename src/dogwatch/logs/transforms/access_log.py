@@ -25,7 +25,7 @@ _MATCH = re.compile(
     re.ASCII,
 ).match
 # What \S does not take, and cutting at spaces would.
-_ODD = "\t\r\x0b\x0c"
+_ODD = (b"\t", b"\r", b"\x0b", b"\x0c")
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"))
 Fields = tuple[str, str, str, str, str, str, int, int | None, str | None, str | None]
 
@@ -72,9 +72,8 @@ class AccessLog:
         order = [name for name in shape.names if name in _NAMES]
         if self._keep or tuple(order) != _NAMES:
             return self.apply_rows(unread.messages(book), book)
-        text = unread.data.decode("utf-8", "replace")
-        lines = text.split("\n")
-        lines.pop()
+        lines = unread.texts()
+        text = unread.data
         if any(odd in text for odd in _ODD):
             found: Iterable[Fields | None] = map(by_pattern, lines)
         else:
@@ -85,7 +84,7 @@ class AccessLog:
         items: list[Any] = [make(*before, *one) if one else one for one in found]
         if None in items:
             self.counts["unread"] += items.count(None)
-            items = [one or make(**{message: line.removesuffix("\r")}) for one, line in zip(items, lines, strict=True)]
+            items = [one or make(**{message: line}) for one, line in zip(items, lines, strict=True)]
         return Rows(shape, items, unread.offsets, unread.lines)
 
 

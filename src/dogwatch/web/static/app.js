@@ -10,6 +10,7 @@ import { startTheme } from "./switch.js";
 import { startTimes } from "./times.js";
 import { startActions } from "./actions.js";
 import { startAccess } from "./access.js";
+import { startIncidents } from "./incidents.js";
 
 startTheme();
 startTimes();
@@ -20,5 +21,6 @@ startActions();
 startRuns();
 startStart();
 startAccess();
+startIncidents();
 startPalette();
 startLive();

@@ -25,11 +25,12 @@ export function ago(seconds) {
 export function span(since) {
   let rest = Math.max(0, Math.round(Date.now() / 1000 - since));
   const parts = [];
-  for (const [size, unit, form] of [[86400, "d", t("{0} d")], [3600, "h", t("{0} h")], [60, "min", t("{0} min")], [1, "s", t("{0} s")]]) {
+  const units = [[86400, (n) => t("{0} d", n)], [3600, (n) => t("{0} h", n)], [60, (n) => t("{0} min", n)], [1, (n) => t("{0} s", n)]];
+  for (const [size, form] of units) {
     const count = Math.floor(rest / size);
     rest -= count * size;
-    if (count) parts.push(form.replace("{0}", count));
-    if (parts.length === 2 || (parts.length && unit === "min")) break;
+    if (count) parts.push(form(count));
+    if (parts.length === 2 || (parts.length && size === 60)) break;
   }
   return parts.join(" ") || t("{0} s", 0);
 }
