@@ -41,8 +41,10 @@ from dogwatch.engine.tables import engine_tables
 from dogwatch.engine.values import StartRun
 from dogwatch.errors import UsageError
 from dogwatch.fleet.action import SshAction
+from dogwatch.fleet.book.tables import fleet_tables
 from dogwatch.fleet.part import FleetPart
 from dogwatch.fleet.section import FLEET
+from dogwatch.fleet.shell import FleetShell
 from dogwatch.hosts.hosts import Hosts, Spawn
 from dogwatch.hosts.section import HOST
 from dogwatch.hosts.view import HostsView
@@ -69,6 +71,15 @@ from dogwatch.rules.maintenance import MAINTENANCE
 from dogwatch.rules.part import Around, Incidents
 from dogwatch.rules.planned.part import MaintenancePart
 from dogwatch.rules.planned.tables import maintenance_tables
+from dogwatch.rules.remedy.acting import Acting
+from dogwatch.rules.remedy.checks import across
+from dogwatch.rules.remedy.compile import of_probes, of_rules, of_services
+from dogwatch.rules.remedy.doing import Doings, Sections
+from dogwatch.rules.remedy.evidence import EvidenceAction, Keeper, Shell
+from dogwatch.rules.remedy.keeping import EvidenceKeeper
+from dogwatch.rules.remedy.services import services_section
+from dogwatch.rules.remedy.spec import REMEDIATION
+from dogwatch.rules.remedy.tables import remedy_tables
 from dogwatch.rules.spec import rules_section
 from dogwatch.rules.tables import incident_tables
 from dogwatch.status.part import Around as StatusAround
@@ -86,13 +97,22 @@ from dogwatch.webhooks.section import HOOKS
 from dogwatch.webhooks.tables import webhook_tables
 from dogwatch.webhooks.view import HooksView
 
-PROBES_SECTION = probes_section(PROBES)
 # Every kind of action there is, the engine's own and the features'.
+ACTIONS: Registry[Action] = Registry("action", *ENGINE_ACTIONS, NotifyAction, SshAction, EvidenceAction)
 ACTIONS: Registry[Action] = Registry("action", *ENGINE_ACTIONS, NotifyAction, ReportAction, SshAction)
 JOBS = jobs_section(ACTIONS)
+
+
+def _by_ssh(host: str, script: str) -> Action:
+    return SshAction(run=script, targets=host)
+
+
+PROBES_SECTION = probes_section(PROBES, ACTIONS, across(of_probes, JOBS))
 SCHEDULES = schedules_section(JOBS, parameter_mistakes)
 INCIDENTS = incidents_section(NOTIFY)
-RULES = rules_section(NOTIFY, INCIDENTS)
+RULES = rules_section(NOTIFY, INCIDENTS, ACTIONS, across(of_rules, JOBS))
+SERVICES = services_section(ACTIONS, PROBES_SECTION, across(lambda specs: of_services(specs, _by_ssh), JOBS))
+DOING = Sections(rules=RULES, probes=PROBES_SECTION, services=SERVICES, ssh=_by_ssh)
 # What the features offer to the configuration; the daemon adds its own.
 SECTIONS: tuple[Section[Any], ...] = (
     PROBES_SECTION,
@@ -105,6 +125,8 @@ SECTIONS: tuple[Section[Any], ...] = (
     NOTIFY,
     RULES,
     INCIDENTS,
+    SERVICES,
+    REMEDIATION,
     MAINTENANCE,
     STATUS_PAGE,
     LOGS,
@@ -126,6 +148,8 @@ def state_tables() -> tuple[Tables, ...]:
         webhook_tables(),
         incident_tables(),
         maintenance_tables(),
+        remedy_tables(),
+        fleet_tables(),
         status_tables(),
     )
 
@@ -167,6 +191,7 @@ class Services(msgspec.Struct, kw_only=True):
     schedules: Schedules | None = None
     incidents: Incidents | None = None
     maintenance: MaintenancePart | None = None
+    fleet: FleetPart | None = None
     status: StatusPart | None = None
     reports: Reports | None = None
     # The configuration in force, value by value, secrets masked; to be called beside the loop. The newest look of the
@@ -202,7 +227,7 @@ class App:
         self.self_watch = SelfWatch(clock=clock, bus=bus)
         self.blackbox = Blackbox(env=env, registry=PROBES)
         self.notify = Notify(database, clock=clock, spawn=spawn, jobs=JOBS)
-        self.fleet = FleetPart()
+        self.fleet = FleetPart(database=database)
         self.logs = LogsPart(state_path(store_path).parent / "logs")
         self.reports = Reports(lambda: self._sources())  # noqa: PLW0108 of parts that are built below
         self.engine = EnginePart(
@@ -213,8 +238,15 @@ class App:
                 actions=ACTIONS,
                 jobs=JOBS,
                 folder=state_path(store_path).parent,
+                services={
+                    Outbox: self.notify,
+                    FleetPart: self.fleet,
+                    Shell: FleetShell(self.fleet),
+                    Keeper: EvidenceKeeper(database),
+                },
                 services={Outbox: self.notify, FleetPart: self.fleet, Reports: self.reports},
                 is_in=access.is_in,
+                more=DOING.jobs,
             )
         )
         self.schedules = Scheduler(database, self.engine.runs, clock=clock, section=SCHEDULES, spawn=spawn)
@@ -233,6 +265,7 @@ class App:
                 rules=RULES,
                 incidents=INCIDENTS,
                 calendar=lambda: self.maintenance.calendar,
+                remedy=Doings(DOING, Acting(database, self.engine.runs)),
             )
         )
         self.status = StatusPart(
@@ -300,6 +333,7 @@ class App:
             outbox=self.notify,
             incidents=self.incidents,
             maintenance=self.maintenance,
+            fleet=self.fleet,
             status=self.status,
             reports=self.reports,
             settings=lambda: rows(reload.current) if reload.current is not None else (),
@@ -341,6 +375,7 @@ class App:
         yield from self.notify.metrics()
         yield from self.hooks.metrics()
         yield from self.incidents.metrics()
+        yield from self.fleet.metrics()
         yield from self.logs.metrics()
         yield from self.self_watch.metrics()
         yield from reload.families()
@@ -422,6 +457,7 @@ class WorkerProgram:
         self.database = database
         # Messages are sent by the daemons; here they are only put in.
         notify = Notify(database, clock=clock, spawn=spawn, sends=False)
+        fleet = FleetPart(database=database)
         self.engine = EnginePart(
             Surroundings(
                 database=database,
@@ -430,11 +466,12 @@ class WorkerProgram:
                 actions=ACTIONS,
                 jobs=JOBS,
                 folder=folder,
-                services={Outbox: notify},
+                services={Outbox: notify, Keeper: EvidenceKeeper(database), FleetPart: fleet},
                 eager=True,
+                more=DOING.jobs,
             )
         )
-        self.parts: tuple[Part, ...] = (DatabasePart(configuration.get(DATABASE)), notify, self.engine)
+        self.parts: tuple[Part, ...] = (DatabasePart(configuration.get(DATABASE)), notify, fleet, self.engine)
 
     async def stop(self) -> None:
         for part in reversed(self.parts):

@@ -17,6 +17,7 @@ from dogwatch.core.clock import ManualClock
 from dogwatch.core.metrics import render as render_metrics
 from dogwatch.engine.book.retention import Keeping
 from dogwatch.engine.ledger import Advance, Claimed, StepRow
+from dogwatch.engine.port import AGAIN
 from dogwatch.engine.runs import RunBook
 from dogwatch.engine.spec import Parameter, StepSpec
 from dogwatch.engine.tables import engine_tables
@@ -211,7 +212,8 @@ async def test_rerun_of_what_failed_keeps_what_succeeded(database: Database) -> 
     again = await runs.rerun(claimed.run.run_id, BOB, failed_only=True, key="again")
     assert not (await runs.rerun(claimed.run.run_id, BOB, failed_only=True, key="again")).created
     assert (again.run.rerun_of, again.run.attempt, again.run.actor) == (claimed.run.run_id, 2, BOB)
-    assert (again.run.parameters, again.run.labels) == ({"env": "prod"}, {"a": "b"})
+    # The label tells steps over hosts that only the rest is theirs.
+    assert (again.run.parameters, again.run.labels) == ({"env": "prod"}, {"a": "b", AGAIN: "unfinished"})
     (second,) = await runs.claim("w1", 1)
     assert second.definition == spec
     assert {row.name: (row.outputs, row.item) for row in second.steps} == {

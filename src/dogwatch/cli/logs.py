@@ -121,8 +121,13 @@ def run(paths: tuple[str, ...], folder: str | None) -> int:
     if not spec.sources:
         raise UsageError("the configuration has no log sources", hint="'logs:' with sources and sinks adds some")
     where = Path(folder or spec.folder or Path(default_data_dir(dict(os.environ))) / "logs")
+    import gc
+
     import uvloop
 
+    # What is loaded by now lives as long as the process; blocks are not worth looking through again and again.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
     return uvloop.run(_run(spec, where))
 
 

@@ -12,6 +12,8 @@ from dogwatch.engine.values import Chunk, Json, Page, Run, RunFilter, Started, S
 from dogwatch.store.database import Tx
 
 Starter = Callable[[Tx], Started]
+# The label of a rerun that says what steps repeat of their hosts; without it all.
+AGAIN = "dogwatch/again"
 
 
 class Runs(Protocol):
@@ -73,10 +75,14 @@ class Runs(Protocol):
         """Raises: Conflict for a run that is not paused."""
         ...
 
-    async def rerun(self, run_id: str, actor: Actor, *, failed_only: bool = False, key: str = "") -> Started:
+    async def rerun(
+        self, run_id: str, actor: Actor, *, failed_only: bool = False, key: str = "", again: str = ""
+    ) -> Started:
         """Start it again as a new run with the same parameters and definition.
 
-        failed_only: steps that succeeded keep their outputs and are not repeated.
+        failed_only: steps that succeeded keep their outputs and are not repeated. again: what steps over many things
+        (hosts) are to repeat of these, in the label AGAIN: `unfinished` (all that did not succeed; the default with
+        failed_only), `failed`, `rest` (what had no turn).
         Raises: Conflict for a run that has not ended, or has nothing to repeat.
         """
         ...

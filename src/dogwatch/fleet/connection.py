@@ -13,7 +13,7 @@ import msgspec
 from dogwatch.errors import DogwatchError
 
 OUTPUT_BYTES = 256 * 1024
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class State(enum.StrEnum):
@@ -195,7 +195,7 @@ def compose(script: str, env: Mapping[str, str]) -> str:
     """Return the script with its environment, for /bin/sh. Raises: HostFailed for a name that is none."""
     lines = []
     for name, value in env.items():
-        if not _VARIABLE.fullmatch(name):
+        if not VARIABLE.fullmatch(name):
             raise HostFailed(State.MISCONFIGURED, f"'{name}' cannot be the name of an environment variable")
         lines.append(f"export {name}={shlex.quote(value)}; ")
     if "\0" in script or any("\0" in value for value in env.values()):

@@ -21,7 +21,7 @@ from dogwatch.logs.disk import DiskBuffer
 from dogwatch.logs.intake import SourceIntake
 from dogwatch.logs.outlet import Limits, Outlet
 from dogwatch.logs.route import Routing
-from dogwatch.logs.section import LogsSpec, SinkSpec
+from dogwatch.logs.section import Batch, LogsSpec, SinkSpec
 from dogwatch.logs.source import Source
 from dogwatch.logs.tools import SinkTools
 
@@ -130,11 +130,14 @@ class Agent:
         # Without a bound for it, what an earlier configuration left on disk is still sent.
         if one.buffer.disk or (state is not None and not state.empty):
             disk = DiskBuffer(self._folder / "buffers" / one.name, state)
+        batch = one.batch
+        if one.sink.batch_bytes and batch == Batch():
+            batch = Batch(size=one.sink.batch_bytes, wait=one.sink.batch_wait_s)
         limits = Limits(
             memory_bytes=one.buffer.memory,
             disk_bytes=one.buffer.disk,
-            batch_bytes=one.batch.size,
-            wait_s=one.batch.wait,
+            batch_bytes=batch.size,
+            wait_s=batch.wait,
             when_full=WhenFull(one.buffer.when_full),
         )
         return Outlet(one.name, one.sink, limits, tools, disk, self._checkpoint.sinks.get(one.name))
@@ -156,11 +159,11 @@ class Agent:
 
     # -- checkpoints
 
-    async def save(self) -> None:
-        """Write what is accepted now, with everything it speaks of made durable first."""
+    async def save(self) -> bool:
+        """Write what is accepted now, with everything it speaks of made durable first; return whether it is on disk."""
         async with self._saving:
             if not self._started:
-                return  # what could not begin knows nothing, and must not overwrite what is known
+                return False  # what could not begin knows nothing, and must not overwrite what is known
             checkpoint = self.snapshot()
             outlets = list(self._outlets.values())
             try:
@@ -170,6 +173,7 @@ class Agent:
                 if not self._save_failed:
                     _log.error("cannot write the checkpoint: %s", error)
                 self._save_failed = str(error)
+        return not self._save_failed
 
     def _write(self, checkpoint: Checkpoint, outlets: list[Outlet]) -> None:
         for outlet in outlets:
@@ -246,7 +250,7 @@ class Agent:
 
     def status(self) -> tuple[list[SourceStatus], list[SinkStatus]]:
         sources = [
-            SourceStatus(name=name, counts=dict(intake.counts), failing=self._failed.get(name, ""))
+            SourceStatus(name=name, counts=dict(intake.counts), failing=self._failed.get(name) or intake.failing)
             for name, intake in self._intakes.items()
         ]
         sinks = [

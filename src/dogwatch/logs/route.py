@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+import msgspec
+
 from dogwatch.logs.block import Block
+from dogwatch.logs.records import json_lines
+from dogwatch.logs.rows import Encoded
 from dogwatch.logs.section import LogsSpec, Route
+from dogwatch.logs.steps import Steps
 from dogwatch.logs.transform import Step
 
 
@@ -17,13 +22,20 @@ class Path:
         self.sources = frozenset(route.from_)
         self.sinks = frozenset(route.to)
         self.steps: tuple[Step, ...] = tuple(transform.open() for transform in route.do)
+        self._compiled = Steps(self.steps)
 
     def apply(self, block: Block) -> Block:
-        if not self.steps:
-            return block
-        from dogwatch.logs.frames import through
+        return self._compiled.apply(block) if self.steps else block
 
-        return through(block, self.steps)
+    def encoded(self, block: Block) -> Block:
+        """Do the same for sinks that want nothing but JSON lines.
+
+        They are made here and now: when the sink writes, the records would long have left the processor's cache.
+        """
+        changed = self.apply(block)
+        if changed.plain_rows is None:
+            return changed
+        return msgspec.structs.replace(changed, made=Encoded(json_lines(changed), changed.rows))
 
 
 class Routing:
@@ -31,6 +43,7 @@ class Routing:
 
     def __init__(self, spec: LogsSpec) -> None:
         self._paths = tuple(Path(route) for route in spec.effective_routes())
+        self._takes_json = frozenset(one.name for one in spec.sinks if one.sink.takes_json())
         self._order = tuple(one.name for one in spec.sinks)
 
     def lanes(self, source: str) -> tuple[str, ...]:
@@ -47,7 +60,7 @@ class Routing:
         for path in self._paths:
             wanted = [lane for lane in found if lane in path.sinks]
             if block.source in path.sources and wanted:
-                changed = path.apply(block)
+                changed = path.encoded(block) if self._takes_json.issuperset(wanted) else path.apply(block)
                 for lane in wanted:
                     found[lane].append(changed)
         return found

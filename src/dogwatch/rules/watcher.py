@@ -23,7 +23,9 @@ _MOST_TICKS = 100
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule that holds. rule, group: what it is of. targets: that it is about. since_s: of the condition."""
+    """A rule that holds. rule, group: what it is of. targets: that it is about. since_s: of the condition. version: of
+    the rule's text.
+    """
 
     rule: str
     group: str
@@ -35,10 +37,18 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     summary: str = ""
     notify: tuple[str, ...] = ()
     escalation: str = ""
+    version: str = ""
 
     @property
     def key(self) -> Key:
         return (self.rule, self.group)
+
+
+class Became(msgspec.Struct, frozen=True, kw_only=True):
+    """A target that somebody waits for was well."""
+
+    time_s: float
+    target: str
 
 
 class AlertEdge(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,12 +60,15 @@ class AlertEdge(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Watcher:
-    """Keeps the rules' states. held: of rules by (name, group); down: probes that are down, by target."""
+    """Keeps the rules' states. held: of rules by (name, group); out: the alerts that are out, by the same; awaited:
+    targets of which it tells each time that they are well.
+    """
 
     def __init__(self, rules: Sequence[Rule], *, down_severity: Severity = "error") -> None:
         self.gauge = Gauge(rules)
         self.held: dict[Key, Held] = {}
         self.out: dict[Key, Alert] = {}
+        self.awaited: frozenset[str] = frozenset()
         self._down_severity = down_severity
         # Of grouped rules: what each member last said.
         self._members: dict[Key, dict[str, Answer]] = {}
@@ -69,10 +82,12 @@ class Watcher:
                 members = self._members.setdefault((rule.name, rule.group(target, labels)), {})
                 members.setdefault(target, Answer(Truth.UNKNOWN))
 
-    def take(self, signal: Signal) -> Iterator[AlertEdge]:
+    def take(self, signal: Signal) -> Iterator[AlertEdge | Became]:
         """Take a signal and return what begins and ends by it."""
         seen = self.gauge.take(signal)
         yield from self._thresholds(signal)
+        if signal.target in self.awaited and signal.values.get("probe.status") in ("up", "degraded"):
+            yield Became(time_s=signal.time_s, target=signal.target)
         for rule in seen.rules:
             yield from self._ask(rule, seen, signal.time_s)
 
@@ -96,6 +111,14 @@ class Watcher:
             self._ticked_s = first
             yield first
             first += TICK_S
+
+    def settle(self, now_s: float) -> None:
+        """Take what all members of groups say at a time for what they said last; nothing follows from it."""
+        for seen in self.gauge.seen.values():
+            for rule in seen.rules:
+                if rule.spec.by:
+                    members = self._members.setdefault((rule.name, rule.group(seen.target, seen.labels)), {})
+                    members[seen.target] = self.gauge.answer(rule, seen, now_s, firing=False)
 
     def forget(self, keep: Sequence[Key], now_s: float) -> Iterator[AlertEdge]:
         """End the alerts of targets and rules that are no more. keep: (source, target) of those that are."""
@@ -127,7 +150,7 @@ class Watcher:
         else:
             self.held[key] = after
         if edge is Edge.FIRED and after is not None:
-            alert = _alert(rule, key, seen, targets, answer, after)
+            alert = alert_of(rule, key, seen.labels, targets, answer, after)
             self.out[key] = alert
             yield AlertEdge(time_s=now_s, fired=True, alert=alert)
         elif edge is Edge.RESOLVED and key in self.out:
@@ -144,19 +167,32 @@ class Watcher:
         key = (DOWN_RULE, signal.target)
         if status == "down" and key not in self.out:
             reason = str(signal.values.get("probe.reason") or "")
-            self.out[key] = alert = Alert(
-                rule=DOWN_RULE,
-                group=signal.target,
-                targets=(signal.target,),
-                since_s=signal.time_s,
-                severity=self._down_severity,
-                labels=dict(signal.labels),
-                reason=reason,
-                summary=f"{signal.target} is down" + (f": {reason}" if reason else ""),
+            self.out[key] = alert = down_alert(
+                signal.target, signal.time_s, signal.labels, reason, severity=self._down_severity
             )
             yield AlertEdge(time_s=signal.time_s, fired=True, alert=alert)
-        elif status in ("up", "degraded", "paused") and key in self.out:
+        elif status in UP_AGAIN and key in self.out:
             yield self._end(key, signal.time_s)
+
+
+# What ends the alert of a probe's threshold. Maintenance and pending say nothing of the target.
+UP_AGAIN = ("up", "degraded", "paused")
+
+
+def down_alert(
+    target: str, time_s: float, labels: Mapping[str, str], reason: str, *, severity: Severity = "error"
+) -> Alert:
+    """Return the alert of a probe whose threshold says that its target is down."""
+    return Alert(
+        rule=DOWN_RULE,
+        group=target,
+        targets=(target,),
+        since_s=time_s,
+        severity=severity,
+        labels=dict(labels),
+        reason=reason,
+        summary=f"{target} is down" + (f": {reason}" if reason else ""),
+    )
 
 
 def _together(rule: Rule, members: Mapping[str, Answer]) -> tuple[Answer, tuple[str, ...]]:
@@ -173,10 +209,13 @@ def _together(rule: Rule, members: Mapping[str, Answer]) -> tuple[Answer, tuple[
     return Answer(Truth.NO), tuple(yes)
 
 
-def _alert(rule: Rule, key: Key, seen: Seen, targets: tuple[str, ...], answer: Answer, held: Held) -> Alert:
+def alert_of(
+    rule: Rule, key: Key, labels: Mapping[str, str], targets: tuple[str, ...], answer: Answer, held: Held
+) -> Alert:
+    """Return the alert of a rule that holds. labels: of the target that it was asked of last."""
     spec = rule.spec
-    own = {name: seen.labels.get(name, "") for name in spec.by} if spec.by else dict(seen.labels)
-    about = key[1] if spec.by else seen.target
+    own = {name: labels.get(name, "") for name in spec.by} if spec.by else dict(labels)
+    about = key[1]
     return Alert(
         rule=spec.name,
         group=key[1],
@@ -188,4 +227,5 @@ def _alert(rule: Rule, key: Key, seen: Seen, targets: tuple[str, ...], answer: A
         summary=spec.summary or f"{spec.name}: {about}",
         notify=spec.notify,
         escalation=spec.escalation,
+        version=rule.version,
     )

@@ -120,6 +120,8 @@ class SshDialer:
 
     def __init__(self, options: SshOptions) -> None:
         self._options = options
+        # It tells each connection and each channel: thousands of lines that say nothing to anybody.
+        asyncssh.set_log_level("ERROR")
         given = _CONFIGS if options.configs is None else options.configs
         self._configs = [str(path) for text in given if (path := Path(text).expanduser()).is_file()]
         self._known: dict[tuple[str, ...], Any] = {}

@@ -11,6 +11,7 @@ import msgspec
 
 from dogwatch.errors import PermanentError
 from dogwatch.logs.block import Position
+from dogwatch.logs.multiline import Multiline
 from dogwatch.logs.tail.finding import Finder, Found
 from dogwatch.logs.tail.identity import MARK_BYTES, Identity, Plain, Readable, Saved, identify, mark
 from dogwatch.logs.tail.lines import Text
@@ -32,11 +33,12 @@ class Follow(msgspec.Struct, frozen=True, kw_only=True):
     lanes: tuple[str, ...]
     start: str = "end"
     encoding: str = ""
-    block_bytes: int = 1024 * 1024
+    block_bytes: int = 512 * 1024
     line_bytes: int = 256 * 1024
     turn_bytes: int = 4 * 1024 * 1024
     quiet_s: float = 5.0
     keep_s: float = 300.0
+    multiline: Multiline | None = None
 
 
 class Follower:
@@ -59,6 +61,7 @@ class Follower:
         self._follow = follow
         self._finder = finder
         self._text = Text(follow.encoding)
+        self._joiner = follow.multiline.joiner() if follow.multiline is not None else None
         self.streams: dict[str, Stream] = {}
         self.generations: dict[str, int] = dict(generations or {})
         self.horizon_s = horizon_s
@@ -356,7 +359,8 @@ class Follower:
                     groups.setdefault((reach.offset, reach.scanned), []).append(lane)
             pieces = []
             for lanes in groups.values():
-                piece = stream.read(lanes, self._text, self._follow.block_bytes, self._follow.line_bytes)
+                follow = self._follow
+                piece = stream.read(lanes, self._text, follow.block_bytes, follow.line_bytes, self._joiner, now_s)
                 if piece is not None:
                     pieces.append(piece)
             if not pieces and groups and stream.gone and now_s - stream.grown_s >= self._follow.quiet_s:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from dogwatch.logs.block import Position
+from dogwatch.logs.multiline import Joined, Joiner
 from dogwatch.logs.tail.identity import TAIL_BYTES, Identity, Mark, Plain, Readable, Saved, mark
 from dogwatch.logs.tail.lines import Text
 
@@ -22,6 +23,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     starts: tuple[int, ...] | None
     after: Position
     cut_bytes: int = 0
+    joined: bool = False
 
 
 class Reach(msgspec.Struct):
@@ -95,9 +97,18 @@ class Stream:
             self.grown_s, self.ended = now_s, False
         self.seen_bytes = size
 
-    def read(self, lanes: Iterable[str], text: Text, block_bytes: int, line_bytes: int) -> Piece | None:
+    def read(
+        self,
+        lanes: Iterable[str],
+        text: Text,
+        block_bytes: int,
+        line_bytes: int,
+        joiner: Joiner | None = None,
+        now_s: float = 0.0,
+    ) -> Piece | None:
         """Return the next whole lines for lanes that stand at the same place, or None if there are none.
 
+        joiner: joins them to records; what may go on stays in the file until nothing came for its time.
         Raises: Rewritten.
         """
         ready = tuple(lanes)
@@ -107,6 +118,7 @@ class Stream:
             return self._long(ready, text, block_bytes, line_bytes)
         data = self.file.pread(block_bytes, begin)
         length = text.last(data)
+        full = len(data) >= block_bytes
         # Looked at after the read: what was there then had not been rewritten before it.
         self._prove(reach)
         if not length:
@@ -121,7 +133,23 @@ class Stream:
         if line_bytes < keep:
             data = _only_short(data, text, line_bytes)
             keep = line_bytes if text.first(data) > line_bytes else len(data)
-        return self._piece(ready, text, data, keep)
+        if joiner is None or keep != len(data):
+            return self._piece(ready, text, data, keep)
+        # Where a line follows that is too long for a record, nothing goes on.
+        ended = len(data) < length
+        if begin + len(data) >= self.seen_bytes:
+            ended = now_s - self.grown_s >= joiner.timeout_s
+        return self._records(ready, text, joiner.join(data, whole=ended), data) or (
+            self._records(ready, text, joiner.join(data, whole=True), data) if full else None
+        )
+
+    def _records(self, lanes: tuple[str, ...], text: Text, found: Joined, data: bytes) -> Piece | None:
+        if not found.used:
+            return None
+        begin = self.lanes[lanes[0]].offset
+        piece = self._piece(lanes, text, data[: found.used], found.used)
+        starts = tuple(begin + at for at in found.starts)
+        return msgspec.structs.replace(piece, data=found.data, starts=starts, joined=found.joined)
 
     def rest(self, lane: str, text: Text, line_bytes: int) -> Piece | None:
         """Return the last line of a file that will not grow any more, which has no newline."""

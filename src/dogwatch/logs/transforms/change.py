@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import repeat
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
+from dogwatch.logs.rows import ABSENT, OWN, Book, Rows
 from dogwatch.logs.transform import Step, Transform
+from dogwatch.logs.transforms.blot import EMAIL, Blot, blot_out
 
 if TYPE_CHECKING:
     import polars as pl
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 Faults = Iterable[tuple[tuple[str | int, ...], str, str]]
 Detector = Literal["email", "ipv4", "card", "bearer", "jwt", "aws_key", "private_key"]
 DETECTORS: Mapping[str, str] = {
-    "email": r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+",
+    "email": EMAIL,
     "ipv4": r"\b(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)\b",
     "card": r"\b(?:4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|3[47]\d{2}|6\d{3})[ -]?\d{4}[ -]?\d{4}[ -]?\d{3,4}\b",
     "bearer": r"(?i:\bbearer\s+)[A-Za-z0-9._~+/=-]{8,}",
@@ -46,9 +49,18 @@ class SetTransform(Transform, frozen=True, kw_only=True):
 
 
 class _Set:
+    reads_lines = False
+
     def __init__(self, fields: Mapping[str, object]) -> None:
         self._fields = fields
+        self.writes = tuple(fields)
         self.counts: dict[str, int] = {}
+
+    def apply_rows(self, rows: Rows, book: Book) -> Rows:  # noqa: ARG002
+        for name, value in self._fields.items():
+            if name not in OWN:
+                rows.put(name, repeat(value))
+        return rows
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         import polars as pl
@@ -76,9 +88,23 @@ class RenameTransform(Transform, frozen=True, kw_only=True):
 
 
 class _Rename:
+    reads_lines = False
+
     def __init__(self, fields: Mapping[str, str]) -> None:
         self._fields = fields
+        self.writes = tuple(fields.values())
         self.counts: dict[str, int] = {}
+
+    def apply_rows(self, rows: Rows, book: Book) -> Rows:  # noqa: ARG002
+        columns = {new: column for old, new in self._fields.items() if (column := rows.column(old)) is not None}
+        there = {new for new, column in columns.items() if any(value is not ABSENT for value in column)}
+        for old, new in self._fields.items():
+            if new in there and old in rows.shape.attributes:
+                rows.put(old, repeat(ABSENT))
+        for new in there:
+            if new not in OWN:
+                rows.put(new, columns[new])
+        return rows
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         there = {old: new for old, new in self._fields.items() if old in frame.columns}
@@ -101,9 +127,18 @@ class RemoveTransform(Transform, frozen=True, kw_only=True):
 
 
 class _Remove:
+    reads_lines = False
+    writes = ()
+
     def __init__(self, fields: tuple[str, ...]) -> None:
         self._fields = fields
         self.counts: dict[str, int] = {}
+
+    def apply_rows(self, rows: Rows, book: Book) -> Rows:  # noqa: ARG002
+        for name in self._fields:
+            if name in rows.shape.attributes:
+                rows.put(name, repeat(ABSENT))
+        return rows
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         return frame.drop(self._fields, strict=False)
@@ -139,7 +174,12 @@ class RedactTransform(Transform, frozen=True, kw_only=True):
 
 
 class _Redact:
+    reads_lines = False
+    writes = ()
+
     def __init__(self, options: RedactTransform) -> None:
+        self._mask_text = options.mask
+        self._blots: list[Blot] | None = None
         self._patterns = [*(DETECTORS[name] for name in options.detectors), *options.patterns]
         self._fields = options.fields
         # In a replacement a dollar sign names a group.
@@ -162,6 +202,14 @@ class _Redact:
             changed.append(column.alias(name))
         return frame.with_columns(changed)
 
+    def apply_rows(self, rows: Rows, book: Book) -> Rows:  # noqa: ARG002
+        if self._blots is None:
+            self._blots = [Blot(pattern, self._mask_text) for pattern in self._patterns]
+        for name in self._fields or rows.shape.names:
+            if (column := rows.column(name)) is not None and (changed := blot_out(column, self._blots)) is not None:
+                rows.put(name, changed)
+        return rows
+
 
 class SampleTransform(Transform, frozen=True, kw_only=True):
     """Keeps a share of the records, chosen by their content and place: the same ones on every delivery.
@@ -178,9 +226,18 @@ class SampleTransform(Transform, frozen=True, kw_only=True):
 
 
 class _Sample:
+    reads_lines = False
+    writes = ()
+
     def __init__(self, share: float) -> None:
         self._below = round(share * 10_000)
         self.counts = {"dropped": 0}
+
+    def apply_rows(self, rows: Rows, book: Book) -> Rows:  # noqa: ARG002
+        mixed = zip(rows.crcs, rows.offsets, strict=True)
+        kept = rows.keep([(crc + at * 2_654_435_761 % 4_294_967_291) % 10_000 < self._below for crc, at in mixed])
+        self.counts["dropped"] += len(rows) - len(kept)
+        return kept
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         import polars as pl

@@ -6,6 +6,8 @@ Belongs here: shapes and addresses. Does not: what a value means or whether some
 from __future__ import annotations
 
 from dogwatch.web.api.access import ACCESS_HANDLERS
+from dogwatch.web.api.explain import EXPLAIN_HANDLERS
+from dogwatch.web.api.fleet import FLEET_HANDLERS
 from dogwatch.web.api.hooks import HOOK_API_HANDLERS
 from dogwatch.web.api.hosts import HOST_HANDLERS
 from dogwatch.web.api.incidents import INCIDENT_HANDLERS
@@ -22,6 +24,7 @@ from dogwatch.web.api.workers import WORKER_HANDLERS
 HANDLERS = (
     *TARGET_HANDLERS,
     *HOST_HANDLERS,
+    *FLEET_HANDLERS,
     *JOB_HANDLERS,
     *RUN_HANDLERS,
     *WORKER_HANDLERS,
@@ -31,6 +34,7 @@ HANDLERS = (
     *NOTIFY_HANDLERS,
     *INCIDENT_HANDLERS,
     *MAINTENANCE_HANDLERS,
+    *EXPLAIN_HANDLERS,
     *REPORT_HANDLERS,
     *ACCESS_HANDLERS,
 )
