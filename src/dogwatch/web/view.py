@@ -27,6 +27,9 @@ from dogwatch.web.run_view import icon_of
 
 GROUP_ROWS = 50
 _ROWS_AT_FIRST = 120
+# Of a watch of thousands the first page is a way in, not a list.
+_ROWS_OF_MANY = 60
+_MANY = 5000
 _GROUPS_SHOWN = 100
 _WRONG_SHOWN = 12
 _PHASES = (
@@ -158,10 +161,11 @@ async def rows(ctx: WebContext, views: Sequence[TargetView], slots: int = 0) -> 
 
 async def board(ctx: WebContext, wanted: listing.Filter, q: str, start: int) -> Board:
     """Return the groups with rows for the first of them; further rows are fetched when they are asked for."""
-    views = ctx.targets()
+    summary = ctx.summary()
+    views: Sequence[TargetView] = summary.views
     matching = [one for one in views if wanted.matches(one)] if wanted else views
-    groups = listing.grouped(matching)
-    left = _ROWS_AT_FIRST
+    groups = listing.grouped(matching) if wanted else list(summary.groups.values())
+    left = _ROWS_OF_MANY if len(matching) >= _MANY else _ROWS_AT_FIRST
     plan: list[tuple[listing.Group, Sequence[TargetView], str]] = []
     for group in groups[start : start + _GROUPS_SHOWN]:
         chosen, cursor = listing.page(group.views, cursor="", limit=min(GROUP_ROWS, left)) if left > 0 else ((), "")
@@ -193,17 +197,17 @@ async def board(ctx: WebContext, wanted: listing.Filter, q: str, start: int) -> 
 
 def now(ctx: WebContext) -> Now:
     services = ctx.services
-    views = ctx.targets()
-    wrong = listing.troubled(views)
+    summary = ctx.summary()
+    wrong = summary.wrong
     history = services.reload.history()
     failed = history[0] if history and history[0].outcome == "failed" else None
     opened = open_incidents(ctx)
     return Now(
         incidents=opened[:_WRONG_SHOWN],
         incidents_more=max(0, len(opened) - _WRONG_SHOWN),
-        counts=listing.counts(views),
-        total=len(views),
-        unknown=sum(one.status == "pending" and one.kind != "heartbeat" for one in views),
+        counts=summary.counts,
+        total=len(summary.views),
+        unknown=summary.unknown,
         wrong=wrong[:_WRONG_SHOWN],
         wrong_more=max(0, len(wrong) - _WRONG_SHOWN),
         reload=failed,
