@@ -98,8 +98,7 @@ from dogwatch.webhooks.tables import webhook_tables
 from dogwatch.webhooks.view import HooksView
 
 # Every kind of action there is, the engine's own and the features'.
-ACTIONS: Registry[Action] = Registry("action", *ENGINE_ACTIONS, NotifyAction, SshAction, EvidenceAction)
-ACTIONS: Registry[Action] = Registry("action", *ENGINE_ACTIONS, NotifyAction, ReportAction, SshAction)
+ACTIONS: Registry[Action] = Registry("action", *ENGINE_ACTIONS, NotifyAction, ReportAction, SshAction, EvidenceAction)
 JOBS = jobs_section(ACTIONS)
 
 
@@ -243,8 +242,8 @@ class App:
                     FleetPart: self.fleet,
                     Shell: FleetShell(self.fleet),
                     Keeper: EvidenceKeeper(database),
+                    Reports: self.reports,
                 },
-                services={Outbox: self.notify, FleetPart: self.fleet, Reports: self.reports},
                 is_in=access.is_in,
                 more=DOING.jobs,
             )
