@@ -32,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "explain": ("dogwatch.cli.explain", "explain", "Say why an incident or a run happened, and what was not done."),
     "rule": ("dogwatch.cli.rule", "rule", "List and check rules; try them on recorded history."),
     "worker": ("dogwatch.cli.worker", "worker", "List and drain workers; run one on this machine."),
-    "logs": ("dogwatch.cli.logs", "logs", "Check, try and run the log agent."),
+    "logs": ("dogwatch.cli.logs", "logs", "Check, try and run the log agent; search its store."),
     "config": ("dogwatch.cli.up", "config", "Check the configuration, show it, print its schema."),
     "reload": ("dogwatch.cli.reload", "reload", "Reload the configuration, see how reloads ended."),
     "database": ("dogwatch.cli.database", "database", "Move the state to another database."),
