@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "report": ("dogwatch.cli.report", "report", "Report availability, and what needs a person."),
     "rule": ("dogwatch.cli.rule", "rule", "List and check rules; try them on recorded history."),
     "worker": ("dogwatch.cli.worker", "worker", "List and drain workers; run one on this machine."),
-    "logs": ("dogwatch.cli.logs", "logs", "Check, try and run the log agent."),
+    "logs": ("dogwatch.cli.logs", "logs", "Check, try and run the log agent; search its store."),
     "config": ("dogwatch.cli.up", "config", "Check the configuration, show it, print its schema."),
     "reload": ("dogwatch.cli.reload", "reload", "Reload the configuration, see how reloads ended."),
     "database": ("dogwatch.cli.database", "database", "Move the state to another database."),
