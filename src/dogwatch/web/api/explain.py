@@ -122,13 +122,13 @@ async def explain(
 ) -> ExplanationOut:
     text = subject.removeprefix("#")
     if text.isascii() and text.isdecimal() and len(text) <= 15:
-        return await _incident(ctx, int(text), None)
+        return await explained_incident(ctx, int(text), None)
     run = await ctx.services.runs.show(subject)
     if not ctx.rights.filter("run")(run.labels):
         raise NotFound(f"no run '{subject}'")
     number = await _number_of(ctx, run)
     if number:
-        return await _incident(ctx, number, run)
+        return await explained_incident(ctx, number, run)
     return _of_run(run)
 
 
@@ -144,7 +144,8 @@ async def _number_of(ctx: WebContext, run: Run) -> int | None:
     return found
 
 
-async def _incident(ctx: WebContext, number: int, run: Run | None) -> ExplanationOut:
+async def explained_incident(ctx: WebContext, number: int, run: Run | None = None) -> ExplanationOut:
+    """Return why an incident happened, as far as the one who asks may see. Raises: NotFound, NotAllowed."""
     incidents, _ = await _found(ctx, number)
     found = await incidents.explain(number)
     sees = ctx.rights.filter("incident")

@@ -9,6 +9,7 @@ import { startStart } from "./start.js";
 import { startTheme } from "./switch.js";
 import { startTimes } from "./times.js";
 import { startActions } from "./actions.js";
+import { startReload } from "./reload.js";
 import { startAccess } from "./access.js";
 import { startIncidents } from "./incidents.js";
 
@@ -24,4 +25,5 @@ startAccess();
 startIncidents();
 startPalette();
 startLive();
+startReload();
 document.addEventListener("click", (event) => { if (event.target.closest?.("[data-print]")) window.print(); });
