@@ -227,6 +227,8 @@ class App:
         self.blackbox = Blackbox(env=env, registry=PROBES)
         self.notify = Notify(database, clock=clock, spawn=spawn, jobs=JOBS)
         self.fleet = FleetPart(database=database)
+        # Probes of the kind `remote` look at hosts through it.
+        env.extra["shell"] = shell = FleetShell(self.fleet)
         self.logs = LogsPart(state_path(store_path).parent / "logs")
         self.reports = Reports(lambda: self._sources())  # noqa: PLW0108 of parts that are built below
         self.engine = EnginePart(
@@ -240,7 +242,7 @@ class App:
                 services={
                     Outbox: self.notify,
                     FleetPart: self.fleet,
-                    Shell: FleetShell(self.fleet),
+                    Shell: shell,
                     Keeper: EvidenceKeeper(database),
                     Reports: self.reports,
                 },
