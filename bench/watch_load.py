@@ -27,8 +27,9 @@ from dogwatch.probes.probe import Probe
 from dogwatch.probes.spec import ProbeSpec, probes_section
 from dogwatch.probes.watch import Watch
 from dogwatch.store.limits import StoreLimits
-from dogwatch.store.protocol import ResultRow, Successes
+from dogwatch.store.protocol import ResultRow
 from dogwatch.store.sqlite import SqliteStore, open_store
+from dogwatch.store.successes import Successes
 
 # What the Go reference looks for, too.
 EXPECT = """status == 200 && body.matches('"status":\\\\s*"ok"')"""

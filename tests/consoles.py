@@ -49,6 +49,8 @@ PAGES = (
     "/rules",
     "/maintenance",
     "/status",
+    "/reports/availability",
+    "/reports/daily",
     "/jobs",
     "/jobs/deploy",
     "/runs",

@@ -29,9 +29,10 @@ from dogwatch.store.protocol import (
     Point,
     ResultRow,
     SeriesPoints,
-    Successes,
     TargetState,
+    rows_of,
 )
+from dogwatch.store.successes import Successes
 from tests.fakes_runs import FakeRuns
 
 # name, kind, address, group, status, typical seconds, message
@@ -306,7 +307,7 @@ class FakeStore:
         self.added.append(row)
 
     def add_successes(self, ended: Successes) -> None:
-        for row in ended.rows():
+        for row in rows_of(ended):
             self.add_result(row)
 
     def add_failure(self, failure: Failure) -> None:

@@ -16,9 +16,11 @@ from dogwatch.probes.lane import Landing, Lane
 from dogwatch.probes.lateness import LatenessHistogram
 from dogwatch.probes.probe import Done, ProbeResult
 from dogwatch.probes.schedule import STALL_S, Schedule, first_two_s
-from dogwatch.probes.target import ResultSeen, Target
+from dogwatch.probes.target import Target
+from dogwatch.probes.view import ResultSeen
 from dogwatch.rules.thresholds import Seen, State
-from dogwatch.store.protocol import Store, Successes, TargetState
+from dogwatch.store.protocol import Store, TargetState
+from dogwatch.store.successes import Successes
 
 log = logging.getLogger(__name__)
 # Timers closer together than this are served by one turn: it bounds turns a second, and lateness barely notices.

@@ -18,6 +18,7 @@ from typing import Self
 
 import msgspec
 
+from dogwatch.store.blockheader import BlockHeader
 from dogwatch.store.protocol import ResultRow
 
 # Fields of a result as integers: ms, flags, word, then six durations in microseconds; and the same as a record.
@@ -34,14 +35,8 @@ _MAX_WORDS = 60_000
 FAST, SMALL = 1, 6
 
 
-class _Header(msgspec.Struct, frozen=True, array_like=True):
-    version: int
-    count: int
-    words: list[str]
-
-
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[_Header, bytes]).decode
+_decode = msgspec.msgpack.Decoder(tuple[BlockHeader, bytes]).decode
 
 
 def milliseconds(time_s: float) -> int:
@@ -106,7 +101,7 @@ def _deltas(times: array[int]) -> array[int]:
 
 
 def _seal(codes_columns: Sequence[array[int] | array[float]], words: list[str], level: int) -> bytes:
-    header = _Header(1, len(codes_columns[0]), words)
+    header = BlockHeader(1, len(codes_columns[0]), words)
     return _encode((header, zlib.compress(_planes(codes_columns), level)))
 
 
@@ -144,7 +139,7 @@ def _seal_records(records: bytes | bytearray, more: Sequence[array[int]], words:
     column.frombytes(times)
     rest = b"".join(raw[plane::RECORD_BYTES] for plane in range(8, RECORD_BYTES))
     planes = _planes([_deltas(column)]) + rest + _planes(more)
-    return _encode((_Header(1, count, words), zlib.compress(planes, level)))
+    return _encode((BlockHeader(1, count, words), zlib.compress(planes, level)))
 
 
 def _open(data: bytes, codes: str) -> tuple[list[array[int]], list[str]]:

@@ -20,7 +20,8 @@ from dogwatch.store.columns import (
     success_record,
 )
 from dogwatch.store.limits import StoreLimits
-from dogwatch.store.protocol import Failure, Ping, ResultRow, Successes, TargetState
+from dogwatch.store.protocol import Failure, Ping, ResultRow, TargetState, rows_of
+from dogwatch.store.successes import Successes
 from dogwatch.store.tails import Tail, overdue
 from dogwatch.store.text import clean
 
@@ -39,21 +40,30 @@ _SWEEP = 200
 _IDLE_S = 7200.0
 
 
-class Loaded(msgspec.Struct):
+class Loaded:
     """What the file had when it was opened. Numbers are the last that were used."""
 
-    targets: dict[str, Tail[ResultColumns]]
-    series: dict[str, dict[str, Tail[SampleColumns]]]
-    target_id: int = 0
-    series_id: int = 0
-    result_seq: int = 0
-    sample_seq: int = 0
-    transition_id: int = 0
-    failure_id: int = 0
-    ping_id: int = 0
-    alive_id: int = 0
-    alive_s: float | None = None
-    pieces: int = 0
+    __slots__ = (
+        "alive_id",
+        "alive_s",
+        "failure_id",
+        "pieces",
+        "ping_id",
+        "result_seq",
+        "sample_seq",
+        "series",
+        "series_id",
+        "target_id",
+        "targets",
+        "transition_id",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.targets: dict[str, Tail[ResultColumns]] = {}
+        self.series: dict[str, dict[str, Tail[SampleColumns]]] = {}
+        self.target_id = self.series_id = self.result_seq = self.sample_seq = 0
+        self.transition_id = self.failure_id = self.ping_id = self.alive_id = self.pieces = 0
+        self.alive_s: float | None = None
 
 
 class Intake:
@@ -101,7 +111,7 @@ class Intake:
         first_bytes_s = ended.first_bytes_s
         room = self.limits.buffer_rows - self.waiting["results"]
         if len(names) > room or len(self._results) + len(names) >= _JOURNAL_ROWS:
-            for row in ended.rows():
+            for row in rows_of(ended):
                 self.result(row, now_s)
             return
         time_ms, flags = round(ended.time_s * 1000), flags_of(ended.status, success=True)

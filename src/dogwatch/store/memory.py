@@ -20,11 +20,12 @@ from dogwatch.store.protocol import (
     Point,
     ResultRow,
     SeriesPoints,
-    Successes,
     TargetState,
+    rows_of,
 )
 from dogwatch.store.raw import RawResults, RawSamples
 from dogwatch.store.read import Period
+from dogwatch.store.successes import Successes
 
 _SEVERITY = (Status.PENDING, Status.PAUSED, Status.MAINTENANCE, Status.UP, Status.DEGRADED, Status.DOWN)
 
@@ -56,7 +57,7 @@ class MemoryStore:
         self._results.setdefault(row.target, deque(maxlen=self._rows)).append(quantise(row))
 
     def add_successes(self, ended: Successes) -> None:
-        for row in ended.rows():
+        for row in rows_of(ended):
             self.add_result(row)
 
     def add_failure(self, failure: Failure) -> None:
@@ -147,7 +148,7 @@ class MemoryStore:
             columns = ResultColumns()
             for row in self._results.get(name, ()):
                 if since_s <= row.time_s < until_s:
-                    columns.add(columns.pack(row))
+                    columns.add(columns.pack(row), milliseconds(row.time_s))
             changes = [one for one in self._transitions if one.target == name and since_s <= one.time_s < until_s]
             out.append(RawResults(target=name, fresh=[columns] if len(columns) else [], transitions=changes))
         return out

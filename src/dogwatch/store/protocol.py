@@ -9,6 +9,7 @@ import msgspec
 
 from dogwatch.core.metrics import Family
 from dogwatch.core.values import Status, Transition
+from dogwatch.store.successes import Successes
 
 if TYPE_CHECKING:  # they hold columns, which are made of the rows below
     from dogwatch.store.raw import RawResults, RawSamples
@@ -33,32 +34,11 @@ class ResultRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     reason: str = ""
 
 
-class Successes:
-    """Attempts that ended well together, as columns: of each the target's name and what it took, in seconds.
-
-    time_s: wall clock of all. status: of all their targets. Phases that are not here did not happen.
-    """
-
-    __slots__ = ("connects_s", "durations_s", "first_bytes_s", "status", "targets", "time_s")
-
-    def __init__(self, time_s: float, status: int) -> None:
-        self.time_s = time_s
-        self.status = status
-        self.targets: list[str] = []
-        self.durations_s: list[float] = []
-        self.connects_s: list[float] = []
-        self.first_bytes_s: list[float] = []
-
-    def add(self, target: str, duration_s: float, connect_s: float, first_byte_s: float) -> None:
-        self.targets.append(target)
-        self.durations_s.append(duration_s)
-        self.connects_s.append(connect_s)
-        self.first_bytes_s.append(first_byte_s)
-
-    def rows(self) -> Iterator[ResultRow]:
-        columns = zip(self.targets, self.durations_s, self.connects_s, self.first_bytes_s, strict=True)
-        for target, duration_s, connect_s, first_byte_s in columns:
-            yield ResultRow(target, self.time_s, True, self.status, duration_s, 0.0, connect_s, 0.0, first_byte_s)
+def rows_of(ended: Successes) -> Iterator[ResultRow]:
+    """Yield the rows that columns stand for."""
+    columns = zip(ended.targets, ended.durations_s, ended.connects_s, ended.first_bytes_s, strict=True)
+    for target, duration_s, connect_s, first_byte_s in columns:
+        yield ResultRow(target, ended.time_s, True, ended.status, duration_s, 0.0, connect_s, 0.0, first_byte_s)
 
 
 class TargetState(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,12 +32,12 @@ from dogwatch.store.protocol import (
     Point,
     ResultRow,
     SeriesPoints,
-    Successes,
     TargetState,
 )
 from dogwatch.store.raw import RawResults, RawSamples
 from dogwatch.store.read import Period
 from dogwatch.store.steady import SteadyTime
+from dogwatch.store.successes import Successes
 from dogwatch.store.threads import Readers, WriterThread
 from dogwatch.store.write import write
 

@@ -69,12 +69,12 @@ def shown_by_scripts() -> set[str]:
 
 def shown_by_code() -> Iterator[str]:
     """Yield the first arguments of Phrase("…") and ….say("…")."""
-    for file in WEB.rglob("*.py"):
+    for file in (*WEB.rglob("*.py"), *(WEB.parent / "reports").glob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
                 continue
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if name in ("Phrase", "say") and isinstance(node.args[0].value, str):
+            if name in ("Phrase", "say", "Said") and isinstance(node.args[0].value, str):
                 yield node.args[0].value
 
 

@@ -301,10 +301,11 @@ class HttpLane(Lane):
         attempt.connect_s, attempt.first_byte_s = self.connect_s, self.first_byte_s
         attempt.address, attempt.reused = self._was_at, self._was_reused
         if shape is not None:
-            data, size, keep = self._data, shape.size, attempt.keep
+            data, keep = self._data, attempt.keep
             attempt.head = parse_head(data[: shape.start])
             rest = data[shape.start : shape.start + keep]
-            attempt.body = Body(size, plan.probe.body_limit, False, keep, False, "", None, size, size, rest)
+            attempt.body = Body(shape.size, plan.probe.body_limit, False, keep)
+            attempt.body.took(rest, shape.size)
         if not self.small:
             self._data = b""
         return build(attempt, now_s)
