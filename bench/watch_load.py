@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from dogwatch.probes.watch import Watch
 from dogwatch.store.limits import StoreLimits
 from dogwatch.store.protocol import ResultRow
 from dogwatch.store.sqlite import SqliteStore, open_store
+from dogwatch.store.successes import Successes
 
 # What the Go reference looks for, too.
 EXPECT = """status == 200 && body.matches('"status":\\\\s*"ok"')"""
@@ -58,20 +58,19 @@ class CountingStore:
 
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
-        self._add_results = store.add_results
         self.ended = 0
         self.failed = 0
         self.on_result: Any = None
 
     def add_result(self, row: ResultRow) -> None:
-        self.add_results([row])
+        self._store.add_result(row)
+        self.failed += not row.success
+        self.ended += 1
+        self.on_result()
 
-    def add_results(self, rows: Sequence[ResultRow]) -> None:
-        self._add_results(rows)
-        self.ended += len(rows)
-        for row in rows:
-            if not row.success:
-                self.failed += 1
+    def add_successes(self, ended: Successes) -> None:
+        self._store.add_successes(ended)
+        self.ended += len(ended.targets)
         self.on_result()
 
     def __getattr__(self, name: str) -> Any:

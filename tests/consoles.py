@@ -17,9 +17,15 @@ from dogwatch.access.options import AccessOptions
 from dogwatch.access.service import Access
 from dogwatch.access.tables import access_tables
 from dogwatch.core.clock import SystemClock
+from dogwatch.notify.section import NOTIFY
 from dogwatch.notify.tables import notify_tables
+from dogwatch.rules.planned.part import MaintenancePart, once
+from dogwatch.rules.planned.tables import maintenance_tables
 from dogwatch.rules.spec import RuleSpec
 from dogwatch.rules.tables import incident_tables
+from dogwatch.status.part import Around, StatusPart
+from dogwatch.status.section import StatusGroup, StatusOptions, Subscriptions
+from dogwatch.status.tables import status_tables
 from dogwatch.store.state_sqlite import open_sqlite
 from tests.access import CHEAP, LOCAL, PASSWORD
 from tests.fakes import FakeProgram
@@ -41,6 +47,10 @@ PAGES = (
     "/incidents?state=all",
     "/incidents/1",
     "/rules",
+    "/maintenance",
+    "/status",
+    "/reports/availability",
+    "/reports/daily",
     "/jobs",
     "/jobs/deploy",
     "/runs",
@@ -59,6 +69,21 @@ PAGES = (
     "/audit",
 )
 SLOW = RuleSpec(name="slow-checkout", when='avg(probe.duration_s, "1m") > 1', for_=20.0, labels={"team": "shop"})
+
+
+PUBLIC = StatusOptions(
+    title="Shop status",
+    url="https://status.example",
+    groups=(
+        StatusGroup(title="Shop", targets=("shop",), groups=("web",), names={"shop": "Web shop"}),
+        StatusGroup(title="Data", targets=("db-1",), text="Where orders are kept."),
+    ),
+    subscriptions=Subscriptions(email="mail", webhook="hooks"),
+)
+
+
+def _never_spawned(_name: str, coroutine: Any) -> Any:
+    raise AssertionError("nothing of this runs by itself here")
 
 
 class Console:
@@ -84,10 +109,15 @@ async def _turn(watched: Watched, program: FakeProgram) -> None:
 
 @asynccontextmanager
 async def console(
-    folder: Path, options: AccessOptions | None = None, program: FakeProgram | None = None, **changes: Any
+    folder: Path,
+    options: AccessOptions | None = None,
+    program: FakeProgram | None = None,
+    *,
+    public: StatusOptions | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Console]:
     clock = SystemClock()
-    tables = (access_tables(), notify_tables(), incident_tables())
+    tables = (access_tables(), notify_tables(), incident_tables(), maintenance_tables(), status_tables())
     database = await open_sqlite(folder / "state.db", tables, clock)
     access = Access(database, folder, clock, msgspec.structs.replace(options or AccessOptions(), password=CHEAP))
     await access.open()
@@ -104,6 +134,25 @@ async def console(
     furnish_traffic(program)
     program.services.access, program.services.database = access, database
     program.services.incidents = watched.part
+    program.services.maintenance = maintenance = MaintenancePart(
+        database, program.store, clock=clock, spawn=_never_spawned
+    )
+    program.services.status = StatusPart(
+        Around(
+            database=database,
+            clock=clock,
+            bus=program.bus,
+            spawn=_never_spawned,
+            enqueue=watched.enqueue,
+            targets=program.watch.targets,
+            incidents=watched.part,
+            maintenance=maintenance,
+            destinations=NOTIFY,
+        )
+    )
+    program.services.status.options = PUBLIC if public is None else public
+    window = once("switch", time.time() + 3600, time.time() + 7200, targets=("shop",), reason="status: new switches")
+    await maintenance.add(window, LOCAL)
     try:
         await watched.pass_time(30, db=0.1, shop=0.1, mail=0.1)
         await watched.pass_time(30, db=-1, shop=-1, mail=-1)
@@ -121,7 +170,10 @@ async def console(
 
 
 async def live(page: Page) -> None:
-    """Wait until a page hears the server."""
+    """Wait until a page hears the server; what is public does not listen."""
+    if "/status" in page.url:
+        await page.wait_for_load_state("load")
+        return
     await expect(page.locator("#live")).to_have_attribute("data-state", "live")
 
 

@@ -63,6 +63,9 @@ from dogwatch.probes.probe import ProbeEnv
 from dogwatch.probes.spec import probes_section
 from dogwatch.probes.view import WatchView
 from dogwatch.probes.watch import Watch
+from dogwatch.reports.action import ReportAction
+from dogwatch.reports.inspection import Sources
+from dogwatch.reports.part import Reports, changes_in
 from dogwatch.rules.escalation import incidents_section
 from dogwatch.rules.maintenance import MAINTENANCE
 from dogwatch.rules.part import Around, Incidents
@@ -79,10 +82,14 @@ from dogwatch.rules.remedy.spec import REMEDIATION
 from dogwatch.rules.remedy.tables import remedy_tables
 from dogwatch.rules.spec import rules_section
 from dogwatch.rules.tables import incident_tables
+from dogwatch.status.part import Around as StatusAround
+from dogwatch.status.part import StatusPart
+from dogwatch.status.section import STATUS_PAGE
+from dogwatch.status.tables import status_tables
 from dogwatch.store.database import Database, Tables
 from dogwatch.store.limits import STORE
 from dogwatch.store.part import StorePart
-from dogwatch.store.protocol import Store
+from dogwatch.store.protocol import Availability, Store
 from dogwatch.store.sqlite import SqliteStore, open_store
 from dogwatch.store.state import DATABASE, DatabaseOptions, DatabasePart, open_database, state_path
 from dogwatch.webhooks.hooks import Hooks
@@ -91,7 +98,7 @@ from dogwatch.webhooks.tables import webhook_tables
 from dogwatch.webhooks.view import HooksView
 
 # Every kind of action there is, the engine's own and the features'.
-ACTIONS: Registry[Action] = Registry("action", *ENGINE_ACTIONS, NotifyAction, SshAction, EvidenceAction)
+ACTIONS: Registry[Action] = Registry("action", *ENGINE_ACTIONS, NotifyAction, ReportAction, SshAction, EvidenceAction)
 JOBS = jobs_section(ACTIONS)
 
 
@@ -120,6 +127,7 @@ SECTIONS: tuple[Section[Any], ...] = (
     SERVICES,
     REMEDIATION,
     MAINTENANCE,
+    STATUS_PAGE,
     LOGS,
     ENGINE,
     STORE,
@@ -141,6 +149,7 @@ def state_tables() -> tuple[Tables, ...]:
         maintenance_tables(),
         remedy_tables(),
         fleet_tables(),
+        status_tables(),
     )
 
 
@@ -182,6 +191,8 @@ class Services(msgspec.Struct, kw_only=True):
     incidents: Incidents | None = None
     maintenance: MaintenancePart | None = None
     fleet: FleetPart | None = None
+    status: StatusPart | None = None
+    reports: Reports | None = None
     # The configuration in force, value by value, secrets masked; to be called beside the loop. The newest look of the
     # self-watch at this process.
     settings: Callable[[], Sequence[Row]] | None = None
@@ -217,6 +228,7 @@ class App:
         self.notify = Notify(database, clock=clock, spawn=spawn, jobs=JOBS)
         self.fleet = FleetPart(database=database)
         self.logs = LogsPart(state_path(store_path).parent / "logs")
+        self.reports = Reports(lambda: self._sources())  # noqa: PLW0108 of parts that are built below
         self.engine = EnginePart(
             Surroundings(
                 database=database,
@@ -230,6 +242,7 @@ class App:
                     FleetPart: self.fleet,
                     Shell: FleetShell(self.fleet),
                     Keeper: EvidenceKeeper(database),
+                    Reports: self.reports,
                 },
                 is_in=access.is_in,
                 more=DOING.jobs,
@@ -254,6 +267,19 @@ class App:
                 remedy=Doings(DOING, Acting(database, self.engine.runs)),
             )
         )
+        self.status = StatusPart(
+            StatusAround(
+                database=database,
+                clock=clock,
+                bus=bus,
+                spawn=spawn,
+                enqueue=self.notify.enqueue,
+                targets=self.watch.targets,
+                incidents=self.incidents,
+                maintenance=self.maintenance,
+                destinations=NOTIFY,
+            )
+        )
         # In the order in which they start; they stop the other way round.
         self.parts: tuple[Part, ...] = (
             StorePart(store, store_path),
@@ -270,6 +296,7 @@ class App:
             self.hosts,
             self.blackbox,
             self.incidents,
+            self.status,
             self.watch,
         )
         self._register_gauges()
@@ -306,8 +333,32 @@ class App:
             incidents=self.incidents,
             maintenance=self.maintenance,
             fleet=self.fleet,
+            status=self.status,
+            reports=self.reports,
             settings=lambda: rows(reload.current) if reload.current is not None else (),
             sample=self.self_watch.newest,
+        )
+
+    def _sources(self) -> Sources:
+        """Return what the whole program's reports look at."""
+
+        async def available(names: Sequence[str], since_s: float, until_s: float) -> Sequence[Availability]:
+            labels = {view.name: view.labels for view in self.watch.targets()}
+            targets = {name: labels.get(name, {}) for name in names}
+            return await self.maintenance.availability(targets, since_s=since_s, until_s=until_s)
+
+        return Sources(
+            clock=self.clock,
+            store=self.store,
+            targets=self.watch.targets,
+            hosts=self.hosts.hosts,
+            available=available,
+            incidents=self.incidents,
+            windows=self.maintenance.windows,
+            runs=self.engine.runs,
+            outbox=self.notify,
+            findings=lambda: [msgspec.to_builtins(finding) for finding in self.self_watch.findings()],
+            changes=changes_in(self.database),
         )
 
     def _metrics(self, reload: Reloader) -> Iterable[Family]:

@@ -19,7 +19,16 @@ from dogwatch.logs.transforms.change import (
     SampleTransform,
     SetTransform,
 )
+from dogwatch.logs.transforms.limit import DedupeTransform, RateLimitTransform
 from dogwatch.logs.transforms.parse import JsonTransform, NginxTransform, RegexTransform, TimestampTransform
+from dogwatch.logs.transforms.text import (
+    ApacheTransform,
+    ContainerTransform,
+    CsvTransform,
+    LogfmtTransform,
+    SyslogTransform,
+)
+from dogwatch.logs.transforms.trace import TraceTransform
 from dogwatch.logs.transforms.where import WhereTransform
 
 JSON = JsonTransform()
@@ -28,6 +37,16 @@ JSON = JsonTransform()
 def block(*lines: str) -> Block:
     data = "".join(line + "\n" for line in lines).encode()
     return Block(source="s", stream="f", path="/p", begin=7, end=7 + len(data), data=data, count=len(lines))
+
+
+class _AnyTime:  # noqa: PLW1641
+    """Equal to any RFC 3339 time: of one that names no year, the year is the clock's."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and other.endswith("-11-21T07:00:00.000000Z")
+
+
+ANY_TIME = _AnyTime()
 
 
 def after(lines: list[str], *transforms: Transform) -> list[dict[str, Any]]:
@@ -88,6 +107,118 @@ CASES: list[tuple[str, list[str], tuple[Transform, ...], list[dict[str, Any]]]] 
         (RedactTransform(detectors=("email", "ipv4", "bearer"), mask="$1"),),
         [{"message": "mail $1 from $1, Authorization: $1"}],
     ),
+    (
+        "logfmt",
+        ['level=warn msg="a \\"b\\" \\n c" ok n=3 url=/x?a=b', "nothing here"],
+        (LogfmtTransform(),),
+        [
+            {"level": "warn", "msg": 'a "b" \n c', "ok": "true", "n": "3", "url": "/x?a=b"},
+            {"message": "nothing here"},
+        ],
+    ),
+    (
+        "apache",
+        ['h:80 ::1 - - [21/Nov/2026:07:00:00 +0000] "-" 408 - "-" "a \\"b\\""', "else"],
+        (ApacheTransform(format="vhost"),),
+        [
+            {
+                "vhost": "h:80",
+                "remote_addr": "::1",
+                "time_local": "21/Nov/2026:07:00:00 +0000",
+                "status": 408,
+                "http_user_agent": 'a \\"b\\"',
+            },
+            {"message": "else"},
+        ],
+    ),
+    (
+        "apache",
+        ["[Sat Nov 21 07:00:00.1 2026] [ssl:error] [pid 7:tid 8] [client ::1:9] AH01: no", "else"],
+        (ApacheTransform(format="error"),),
+        [
+            {
+                "time_local": "Sat Nov 21 07:00:00.1 2026",
+                "module": "ssl",
+                "level": "error",
+                "pid": 7,
+                "tid": 8,
+                "client": "::1:9",
+                "message": "AH01: no",
+            },
+            {"message": "else"},
+        ],
+    ),
+    (
+        "syslog",
+        [
+            '<165>1 2026-11-21T08:00:00.003+01:00 h app 7 ID47 [x@1 a="b" c="d\\]"][y@2] \ufeffhello',
+            "<34>Nov 21 07:00:00 h su[9]: failed: x",
+            "<13>bare",
+            "none",
+        ],
+        (SyslogTransform(), RenameTransform(fields={"timestamp": "t"}), WhereTransform(condition="msgid != 'no'")),
+        [
+            {
+                "facility": "local4",
+                "level": "notice",
+                "t": "2026-11-21T07:00:00.003000Z",
+                "host": "h",
+                "app": "app",
+                "pid": "7",
+                "msgid": "ID47",
+                "structured": 'x@1.a="b" x@1.c="d\\]"',
+                "message": "hello",
+            },
+            {
+                "facility": "auth",
+                "level": "crit",
+                "t": ANY_TIME,
+                "host": "h",
+                "app": "su",
+                "pid": "9",
+                "message": "failed: x",
+            },
+            {"facility": "user", "level": "notice", "message": "bare"},
+            {"message": "none"},
+        ],
+    ),
+    (
+        "csv",
+        ['1,"a, ""b""",x', "1,2", '1,"open,x'],
+        (CsvTransform(columns=("n", "text", "")),),
+        [{"n": "1", "text": 'a, "b"'}, {"message": "1,2"}, {"message": '1,"open,x'}],
+    ),
+    (
+        "container",
+        ['{"log":"a\\n","stream":"stdout","time":"2026-11-21T07:00:00Z"}', '{"log":', "else"],
+        (ContainerTransform(),),
+        [
+            {"message": "a", "stream": "stdout", "timestamp": "2026-11-21T07:00:00Z"},
+            {"message": '{"log":'},
+            {"message": "else"},
+        ],
+    ),
+    (
+        "trace",
+        [
+            '{"otelTraceID": "4BF92F3577B34DA6A3CE929D0E0E4736", "spanId": "00f067aa0ba902b7"}',
+            '{"message": "x traceparent=00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}',
+            '{"message": "trace_id=00000000000000000000000000000000 span_id=00f067aa0ba902b7"}',
+        ],
+        (JSON, TraceTransform(), RemoveTransform(fields=("message", "otelTraceID", "spanId"))),
+        [
+            {"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "span_id": "00f067aa0ba902b7"},
+            {"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "span_id": "00f067aa0ba902b7"},
+            {"span_id": "00f067aa0ba902b7"},
+        ],
+    ),
+    (
+        "rate_limit",
+        ['{"k": "a", "n": 1}', '{"k": "a", "n": 2}', '{"k": "a", "n": 3}', '{"k": "b", "n": 4}'],
+        (JSON, RateLimitTransform(rate=0.001, by=("k",), burst=2)),
+        [{"k": "a", "n": 1}, {"k": "a", "n": 2}, {"k": "b", "n": 4}],
+    ),
+    ("dedupe", ["x", "x", "y", "x"], (DedupeTransform(),), [{"message": "x"}, {"message": "y"}]),
     ("sample", ["x"], (SampleTransform(share=1.0),), [{"message": "x"}]),
 ]
 

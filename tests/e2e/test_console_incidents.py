@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,25 @@ async def test_what_may_not_be_seen_is_nowhere(browser: Browser, tmp_path: Path)
         assert [one for one in found if one["kind"] == "incident"] == []
         assert not any('"number"' in one for one in heard)
         await context.close()
+
+
+async def test_maintenance_is_planned_and_ended(page: Page, web: Console) -> None:
+    await page.goto(f"{web.url}/maintenance")
+    await live(page)
+    await page.get_by_label("Name", exact=True).fill("new disks")
+    await page.get_by_label("Targets").fill("db-1, shop*")
+    await page.get_by_label("From now on, for").fill("2h")
+    await page.click("button:text-is('Plan it')")
+    row = page.locator("tr:has-text('new disks')")
+    await expect(row).to_contain_text("db-1, shop*")
+    await expect(row).to_contain_text("ends in 120 min")
+    await row.get_by_role("button").click()
+    await expect(page.locator("dialog")).to_contain_text("people are told")
+    await page.click("dialog button.primary")
+    await expect(row.locator(".st")).to_have_text("over")
+    soon = datetime.now(UTC) + timedelta(days=2)
+    await page.get_by_label("Name", exact=True).fill("tonight")
+    await page.get_by_label("From", exact=True).fill(soon.strftime("%Y-%m-%dT22:00"))
+    await page.get_by_label("To", exact=True).fill(soon.strftime("%Y-%m-%dT23:00"))
+    await page.click("button:text-is('Plan it')")
+    await expect(page.locator("tr:has-text('tonight') .st")).to_have_text("next")

@@ -252,7 +252,7 @@ def test_an_action_happens_once_whenever_the_daemon_is_killed(tmp_path: Path, se
     try:
         daemon.start()
         healthy(daemon)
-        for turn in range(6):
+        for turn in range(5):
             server.kill()
             time.sleep(0.25 + chance.random() * 0.6)
             daemon.stop(signal.SIGKILL)

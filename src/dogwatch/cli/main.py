@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "incident": ("dogwatch.cli.incident", "incident", "List incidents, acknowledge, silence, comment, resolve."),
     "maintenance": ("dogwatch.cli.maintenance", "maintenance", "Plan maintenance windows and freezes, end them."),
     "explain": ("dogwatch.cli.explain", "explain", "Say why an incident or a run happened, and what was not done."),
+    "report": ("dogwatch.cli.report", "report", "Report availability, and what needs a person."),
     "rule": ("dogwatch.cli.rule", "rule", "List and check rules; try them on recorded history."),
     "worker": ("dogwatch.cli.worker", "worker", "List and drain workers; run one on this machine."),
     "logs": ("dogwatch.cli.logs", "logs", "Check, try and run the log agent; search its store."),

@@ -108,15 +108,15 @@ def check(paths: tuple[str, ...], as_json: bool) -> int:
 
 
 def _rehearse(client: Client, since: str, paths: Sequence[str]) -> Any:
-    import msgspec
-
     try:
         since_s = parse_duration(since)
     except ValueError as error:
         raise UsageError(str(error)) from None
     body: dict[str, object] = {"since_s": since_s}
     if paths:
-        body["rules"] = msgspec.to_builtins(_read(paths))
+        from dogwatch.rules.remedy.text import on_wire
+
+        body["rules"] = [on_wire(one) for one in _read(paths)]
     return client.post("/api/v1/rules/backtest", body)
 
 

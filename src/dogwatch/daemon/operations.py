@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from dogwatch import __version__
 from dogwatch.access.service import Access
+from dogwatch.daemon import compiled
 from dogwatch.daemon.admin import Operation, PeerOperation
 from dogwatch.diagnose import fds, heap, profile, tasks, threads
 
@@ -40,7 +41,8 @@ async def _profile(seconds: float = 5.0) -> dict[str, object]:
 
 
 async def _version() -> dict[str, object]:
-    return {"data": {"version": __version__, "pid": os.getpid()}, "text": f"dogwatch {__version__}, pid {os.getpid()}"}
+    data = {"version": __version__, "pid": os.getpid(), "modules": compiled.status()}
+    return {"data": data, "text": f"dogwatch {__version__}, pid {os.getpid()}, {data['modules']}"}
 
 
 def peer_operations(access: Access) -> Mapping[str, PeerOperation]:

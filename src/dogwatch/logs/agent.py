@@ -159,11 +159,11 @@ class Agent:
 
     # -- checkpoints
 
-    async def save(self) -> None:
-        """Write what is accepted now, with everything it speaks of made durable first."""
+    async def save(self) -> bool:
+        """Write what is accepted now, with everything it speaks of made durable first; return whether it is on disk."""
         async with self._saving:
             if not self._started:
-                return  # what could not begin knows nothing, and must not overwrite what is known
+                return False  # what could not begin knows nothing, and must not overwrite what is known
             checkpoint = self.snapshot()
             outlets = list(self._outlets.values())
             try:
@@ -173,6 +173,7 @@ class Agent:
                 if not self._save_failed:
                     _log.error("cannot write the checkpoint: %s", error)
                 self._save_failed = str(error)
+        return not self._save_failed
 
     def _write(self, checkpoint: Checkpoint, outlets: list[Outlet]) -> None:
         for outlet in outlets:
@@ -249,7 +250,7 @@ class Agent:
 
     def status(self) -> tuple[list[SourceStatus], list[SinkStatus]]:
         sources = [
-            SourceStatus(name=name, counts=dict(intake.counts), failing=self._failed.get(name, ""))
+            SourceStatus(name=name, counts=dict(intake.counts), failing=self._failed.get(name) or intake.failing)
             for name, intake in self._intakes.items()
         ]
         sinks = [

@@ -13,7 +13,7 @@ from dogwatch.logs.multiline import INNER
 from dogwatch.logs.rows import ABSENT, Encoded, Rows, from_mappings
 
 _INNER = INNER.decode()
-OFFSET, CRC = "@offset", "@crc"
+OFFSET, CRC, PATH = "@offset", "@crc", "@path"
 
 
 def to_frame(block: Block) -> pl.DataFrame:
@@ -32,6 +32,7 @@ def to_frame(block: Block) -> pl.DataFrame:
             "message": pl.Series(messages, dtype=pl.String).str.strip_suffix("\r"),
             OFFSET: pl.Series(block.offsets(lines), dtype=pl.UInt64),
             CRC: pl.Series([crc32(line) for line in lines], dtype=pl.UInt32),
+            PATH: pl.Series([block.path]).new_from_index(0, len(lines)),
         }
     )
 

@@ -7,25 +7,28 @@ import logging
 import random
 from collections import deque
 from functools import partial
+from typing import Final
 
 from dogwatch.core.bus import Bus
 from dogwatch.core.clock import Clock
 from dogwatch.core.values import Event, Status, Transition
 from dogwatch.probes.lane import Landing, Lane
-from dogwatch.probes.metrics import LatenessHistogram
+from dogwatch.probes.lateness import LatenessHistogram
 from dogwatch.probes.probe import Done, ProbeResult
 from dogwatch.probes.schedule import STALL_S, Schedule, first_two_s
-from dogwatch.probes.target import ResultSeen, Target
+from dogwatch.probes.target import Target
+from dogwatch.probes.view import ResultSeen
 from dogwatch.rules.thresholds import Seen, State
-from dogwatch.store.protocol import ResultRow, Store, TargetState
+from dogwatch.store.protocol import Store, TargetState
+from dogwatch.store.successes import Successes
 
 log = logging.getLogger(__name__)
 # Timers closer together than this are served by one turn: it bounds turns a second, and lateness barely notices.
-TURN_S = 0.002
+TURN_S: Final = 0.002
 STATE_EVERY_S = 10.0
 # A kind that never ends its attempt is given up this long after it should have.
 OVERDUE_S = 5.0
-_UP = int(Status.UP)
+_UP: Final = int(Status.UP)
 
 
 class Runner:
@@ -101,19 +104,20 @@ class Runner:
         """Start everything that is due now. Called by the timer; a test calls it after moving its clock."""
         monotonic_s = self.clock.monotonic_s()
         stalls = self.schedule.stalls
-        for target, lateness_s in self.schedule.due(monotonic_s):
-            self._come(target, lateness_s)
+        now_s = self.schedule.catch_up(monotonic_s)
+        while (target := self.schedule.pop(now_s)) is not None:
+            self._come(target, now_s)
         if self.schedule.stalls != stalls:
             log.warning("the watch was behind by over %g s: every attempt was moved, none is caught up with", STALL_S)
         self.arm()
 
-    def _come(self, target: Target, lateness_s: float) -> None:
+    def _come(self, target: Target, now_s: float) -> None:
         """A target's time has come: plan its next, then start it, let it wait, or skip it."""
         spec = target.spec
         # The grid is kept: jitter and lateness are not carried over from one attempt to the next.
         grid_s = target.due_s - target.jitter_s
         target.jitter_s = random.random() * spec.jitter if spec.jitter else 0.0  # noqa: S311 - spreads load
-        now_s = target.due_s + lateness_s
+        lateness_s = now_s - target.due_s
         following_s = grid_s + spec.every if target.settle_s is None else target.settle_s
         target.settle_s = None
         if following_s <= now_s:
@@ -182,7 +186,7 @@ class Runner:
         """Take the attempts that ended well in one turn of the engine: most change nothing, and are written down."""
         now_s, monotonic_s = self.clock.now_s(), self.clock.monotonic_s()
         watched = self.bus.wanted("result")
-        rows: list[ResultRow] = []
+        ended = Successes(now_s, _UP)
         for lane in lanes:
             target: Target = lane.owner
             if target.flying is not lane or not lane.fresh:
@@ -196,14 +200,11 @@ class Runner:
                 target.running = False
                 self.running -= 1
                 target.note(now_s, monotonic_s)
-                rows.append(
-                    ResultRow(
-                        target.spec.name, now_s, True, _UP, lane.duration_s, 0.0, lane.connect_s, 0.0, lane.first_byte_s
-                    )
-                )
+                ended.add(target.spec.name, lane.duration_s, lane.connect_s, lane.first_byte_s)
             except Exception:
                 log.exception("probe %s: the attempt's end failed", target.name)
-        self.store.add_results(rows)
+        if ended.targets:
+            self.store.add_successes(ended)
         if self._queue:
             self._let_in()
 

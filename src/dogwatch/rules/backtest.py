@@ -11,6 +11,7 @@ from dogwatch.core.values import Signal
 from dogwatch.rules.desk import Setting
 from dogwatch.rules.driver import Moment, decide, moments
 from dogwatch.rules.incident import Decisions, Incident, Note, Notice, State
+from dogwatch.rules.remedy.values import Start
 from dogwatch.rules.spec import Rule
 from dogwatch.rules.topology import Node
 from dogwatch.rules.watcher import Watcher
@@ -29,7 +30,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     """What would have happened. incidents: in the order of their numbers; those at the end may be open still.
 
-    fired: alerts by rule. suppressed: alerts that were told of as a part of another's incident only.
+    fired: alerts by rule. suppressed: alerts that were told of as a part of another's incident only. starts: what
+    would have been done, each taken to end well at once.
     """
 
     since_s: float
@@ -40,6 +42,7 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     notices: Sequence[Told]
     fired: dict[str, int]
     suppressed: int
+    starts: Sequence[Start] = ()
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +85,7 @@ def rehearse(
         notices=kept.notices,
         fired=dict(sorted(kept.fired.items())),
         suppressed=sum(note.kind == "joined" for note in kept.notes),
+        starts=kept.starts,
     )
 
 
@@ -91,11 +95,13 @@ class _Kept:
         self.notes: list[Note] = []
         self.notices: list[Told] = []
         self.fired: Counter[str] = Counter()
+        self.starts: list[Start] = []
 
     def take(self, decisions: Decisions, state: State, now_s: float) -> None:
         for incident in (*state.incidents.values(), *decisions.ended):
             self.incidents[incident.number] = incident
         self.notes += decisions.notes
+        self.starts += decisions.starts
         self.notices += (Told(time_s=now_s, notice=notice) for notice in decisions.notices)
         self.fired.update(note.rule for note in decisions.notes if note.kind in ("opened", "joined"))
 

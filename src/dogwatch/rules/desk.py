@@ -34,13 +34,16 @@ _NOTES_OF_A_KIND = 50
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """What configuration says; it changes with a reload. freeze: windows in which no remedy acts."""
+    """What configuration says; it changes with a reload. freeze: windows in which no remedy acts. rehearsed: no action
+    is made; each is taken to end well at once, and the signals say whether that helped.
+    """
 
     policy: Policy
     topology: Topology
     calendar: Calendar
     remedies: Remedies = NONE
     freeze: Calendar = Calendar()
+    rehearsed: bool = False
 
 
 Input = AlertEdge | Order | Say | Became | Result

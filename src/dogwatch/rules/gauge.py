@@ -42,6 +42,17 @@ class Answer(msgspec.Struct, frozen=True):
 _UNKNOWN = Answer(Truth.UNKNOWN)
 
 
+def judge(when: When, values: Mapping[str, Any]) -> Answer:
+    """Return what a condition says of these values of its variables; those without one are left out."""
+    try:
+        if not when.condition.test(values):
+            return Answer(Truth.NO)
+        return Answer(Truth.YES, when.condition.holds(values)[:_EVIDENCE_CHARS])
+    except ConditionFailure:
+        # A value that is not there, or a number that cannot be divided by: nothing is known.
+        return _UNKNOWN
+
+
 class Gauge:
     """Values of targets, newest and over time, as far as some rule reads them."""
 
@@ -122,14 +133,7 @@ class Gauge:
         return self._ask(rule.when, seen, now_s)
 
     def _ask(self, when: When, seen: Seen, now_s: float) -> Answer:
-        values = self._values(when, seen, now_s)
-        try:
-            if not when.condition.test(values):
-                return Answer(Truth.NO)
-            return Answer(Truth.YES, when.condition.holds(values)[:_EVIDENCE_CHARS])
-        except ConditionFailure:
-            # A value that is not there, or a number that cannot be divided by: nothing is known.
-            return _UNKNOWN
+        return judge(when, self._values(when, seen, now_s))
 
     def _values(self, when: When, seen: Seen, now_s: float) -> dict[str, Any]:
         values: dict[str, Any] = {}

@@ -293,7 +293,13 @@ class Incidents:
         return self._around.calendar() if self._around.calendar is not None else Calendar(self.wanted.windows)
 
     def _setting_of(
-        self, wanted: Wanted, sight: Sight, targets: Sequence[Known], specs: Sequence[RuleSpec] | None = None
+        self,
+        wanted: Wanted,
+        sight: Sight,
+        targets: Sequence[Known],
+        specs: Sequence[RuleSpec] | None = None,
+        *,
+        rehearsed: bool = False,
     ) -> Setting:
         """Return what the deciders work with. specs: rules in place of those in force."""
         return Setting(
@@ -302,6 +308,7 @@ class Incidents:
             calendar=self._calendar(),
             remedies=wanted.doing.remedies(targets, specs) if wanted.doing is not None else NONE,
             freeze=Calendar(wanted.doing.freeze) if wanted.doing is not None else Calendar(),
+            rehearsed=rehearsed,
         )
 
     async def _kept(self) -> records.Kept:
@@ -408,7 +415,7 @@ class Incidents:
             sight = Sight(self._around.targets())
             sight.hosts = set(self._sight.hosts)
             rules = tuple(map(compile_rule, specs)) if specs is not None else self.wanted.rules
-            setting = self._setting_of(self.wanted, sight, list(self._around.targets()), specs)
+            setting = self._setting_of(self.wanted, sight, list(self._around.targets()), specs, rehearsed=True)
             signals = await history(self._around.store, sight, since_s=now_s - since_s, until_s=now_s)
             # Minutes of computing must not hold the event loop. It shares nothing with what runs live.
             return await asyncio.to_thread(rehearse, setting, rules, signals, until_s=now_s, nodes=sight.nodes)

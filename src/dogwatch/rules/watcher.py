@@ -112,6 +112,14 @@ class Watcher:
             yield first
             first += TICK_S
 
+    def settle(self, now_s: float) -> None:
+        """Take what all members of groups say at a time for what they said last; nothing follows from it."""
+        for seen in self.gauge.seen.values():
+            for rule in seen.rules:
+                if rule.spec.by:
+                    members = self._members.setdefault((rule.name, rule.group(seen.target, seen.labels)), {})
+                    members[seen.target] = self.gauge.answer(rule, seen, now_s, firing=False)
+
     def forget(self, keep: Sequence[Key], now_s: float) -> Iterator[AlertEdge]:
         """End the alerts of targets and rules that are no more. keep: (source, target) of those that are."""
         self.gauge.forget(keep)
@@ -142,7 +150,7 @@ class Watcher:
         else:
             self.held[key] = after
         if edge is Edge.FIRED and after is not None:
-            alert = _alert(rule, key, seen, targets, answer, after)
+            alert = alert_of(rule, key, seen.labels, targets, answer, after)
             self.out[key] = alert
             yield AlertEdge(time_s=now_s, fired=True, alert=alert)
         elif edge is Edge.RESOLVED and key in self.out:
@@ -159,19 +167,32 @@ class Watcher:
         key = (DOWN_RULE, signal.target)
         if status == "down" and key not in self.out:
             reason = str(signal.values.get("probe.reason") or "")
-            self.out[key] = alert = Alert(
-                rule=DOWN_RULE,
-                group=signal.target,
-                targets=(signal.target,),
-                since_s=signal.time_s,
-                severity=self._down_severity,
-                labels=dict(signal.labels),
-                reason=reason,
-                summary=f"{signal.target} is down" + (f": {reason}" if reason else ""),
+            self.out[key] = alert = down_alert(
+                signal.target, signal.time_s, signal.labels, reason, severity=self._down_severity
             )
             yield AlertEdge(time_s=signal.time_s, fired=True, alert=alert)
-        elif status in ("up", "degraded", "paused") and key in self.out:
+        elif status in UP_AGAIN and key in self.out:
             yield self._end(key, signal.time_s)
+
+
+# What ends the alert of a probe's threshold. Maintenance and pending say nothing of the target.
+UP_AGAIN = ("up", "degraded", "paused")
+
+
+def down_alert(
+    target: str, time_s: float, labels: Mapping[str, str], reason: str, *, severity: Severity = "error"
+) -> Alert:
+    """Return the alert of a probe whose threshold says that its target is down."""
+    return Alert(
+        rule=DOWN_RULE,
+        group=target,
+        targets=(target,),
+        since_s=time_s,
+        severity=severity,
+        labels=dict(labels),
+        reason=reason,
+        summary=f"{target} is down" + (f": {reason}" if reason else ""),
+    )
 
 
 def _together(rule: Rule, members: Mapping[str, Answer]) -> tuple[Answer, tuple[str, ...]]:
@@ -188,10 +209,13 @@ def _together(rule: Rule, members: Mapping[str, Answer]) -> tuple[Answer, tuple[
     return Answer(Truth.NO), tuple(yes)
 
 
-def _alert(rule: Rule, key: Key, seen: Seen, targets: tuple[str, ...], answer: Answer, held: Held) -> Alert:
+def alert_of(
+    rule: Rule, key: Key, labels: Mapping[str, str], targets: tuple[str, ...], answer: Answer, held: Held
+) -> Alert:
+    """Return the alert of a rule that holds. labels: of the target that it was asked of last."""
     spec = rule.spec
-    own = {name: seen.labels.get(name, "") for name in spec.by} if spec.by else dict(seen.labels)
-    about = key[1] if spec.by else seen.target
+    own = {name: labels.get(name, "") for name in spec.by} if spec.by else dict(labels)
+    about = key[1]
     return Alert(
         rule=spec.name,
         group=key[1],

@@ -69,12 +69,17 @@ class Over(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class When(msgspec.Struct, frozen=True, kw_only=True):
-    """A compiled condition of a rule. newest: variable → name of the value. over: variable → function over time."""
+    """A compiled condition of a rule. newest: variable → name of the value. over: variable → function over time.
+
+    tree: of the condition over these variables; kinds: their CEL types.
+    """
 
     text: str
     condition: Condition
     newest: Mapping[str, str]
     over: Mapping[str, Over]
+    tree: Node
+    kinds: Mapping[str, str]
 
     @property
     def longest_s(self) -> float:
@@ -213,4 +218,6 @@ def compile_when(text: str, names: Mapping[str, str] | None = None) -> When:
     if not reader.newest and not reader.over:
         raise ConditionError("the condition reads nothing that is watched", hint="as in probe.duration_s > 1")
     condition = Condition(text, reader.variables, run, tree, reference=False)
-    return When(text=text, condition=condition, newest=reader.newest, over=reader.over)
+    return When(
+        text=text, condition=condition, newest=reader.newest, over=reader.over, tree=tree, kinds=reader.variables
+    )

@@ -14,9 +14,11 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from operator import sub
+from typing import Self
 
 import msgspec
 
+from dogwatch.store.blockheader import BlockHeader
 from dogwatch.store.protocol import ResultRow
 
 # Fields of a result as integers: ms, flags, word, then six durations in microseconds; and the same as a record.
@@ -33,14 +35,8 @@ _MAX_WORDS = 60_000
 FAST, SMALL = 1, 6
 
 
-class _Header(msgspec.Struct, frozen=True, array_like=True):
-    version: int
-    count: int
-    words: list[str]
-
-
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[_Header, bytes]).decode
+_decode = msgspec.msgpack.Decoder(tuple[BlockHeader, bytes]).decode
 
 
 def milliseconds(time_s: float) -> int:
@@ -52,6 +48,16 @@ def microseconds(duration_s: float) -> int:
     if 0 <= value <= _U32:
         return value
     return 0 if value < 0 else _U32
+
+
+def flags_of(status: int, *, success: bool) -> int:
+    return (status & 0x7F) | (_SUCCESS if success else 0)
+
+
+def success_record(time_ms: int, flags: int, duration_s: float, connect_s: float, first_byte_s: float) -> bytes:
+    """Return the record of an attempt that ended well and had no phases but these."""
+    connect_us = microseconds(connect_s) if connect_s else 0
+    return pack_record(time_ms, flags, 0, microseconds(duration_s), 0, connect_us, 0, microseconds(first_byte_s), 0)
 
 
 def quantise(row: ResultRow) -> ResultRow:
@@ -95,7 +101,7 @@ def _deltas(times: array[int]) -> array[int]:
 
 
 def _seal(codes_columns: Sequence[array[int] | array[float]], words: list[str], level: int) -> bytes:
-    header = _Header(1, len(codes_columns[0]), words)
+    header = BlockHeader(1, len(codes_columns[0]), words)
     return _encode((header, zlib.compress(_planes(codes_columns), level)))
 
 
@@ -133,7 +139,7 @@ def _seal_records(records: bytes | bytearray, more: Sequence[array[int]], words:
     column.frombytes(times)
     rest = b"".join(raw[plane::RECORD_BYTES] for plane in range(8, RECORD_BYTES))
     planes = _planes([_deltas(column)]) + rest + _planes(more)
-    return _encode((_Header(1, count, words), zlib.compress(planes, level)))
+    return _encode((BlockHeader(1, count, words), zlib.compress(planes, level)))
 
 
 def _open(data: bytes, codes: str) -> tuple[list[array[int]], list[str]]:
@@ -141,20 +147,37 @@ def _open(data: bytes, codes: str) -> tuple[list[array[int]], list[str]]:
     return _unplane(zlib.decompress(body), codes, header.count), header.words
 
 
-class ResultColumns:
+class Columns:
+    """Rows of one owner in order of arrival."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def last_ms(self) -> int:
+        """Return the time of the newest row; there must be one."""
+        raise NotImplementedError
+
+    def slice(self, start: int, stop: int) -> Self:
+        """Return a copy of rows start to stop; words are shared, they only grow."""
+        raise NotImplementedError
+
+
+class ResultColumns(Columns):
     """Results of one target in order of arrival.
 
     What is added is kept as records, which costs one call a row; columns are made of them when somebody reads, and a
     block takes its byte planes right out of the records.
     """
 
-    __slots__ = ("_columns", "_records", "last_ms", "words")
+    __slots__ = ("_columns", "_last_ms", "_records", "words")
 
     def __init__(self) -> None:
         # Of these two one may be missing.
         self._records: bytearray | None = bytearray()
         self._columns: list[array[int]] | None = None
-        self.last_ms = 0
+        self._last_ms = 0
         self.words = [""]
 
     def __len__(self) -> int:
@@ -216,7 +239,7 @@ class ResultColumns:
         reason = row.reason
         return pack_record(
             round(row.time_s * 1000),
-            (row.status & 0x7F) | (_SUCCESS if row.success else 0),
+            flags_of(row.status, success=row.success),
             self.word(reason) if reason else 0,
             microseconds(row.duration_s),
             microseconds(resolve_s) if resolve_s else 0,
@@ -233,13 +256,15 @@ class ResultColumns:
             records = self.records
         records += record
         self._columns = None
-        self.last_ms = time_ms
+        self._last_ms = time_ms
 
-    def slice(self, start: int, stop: int) -> ResultColumns:
-        """Return a copy of rows start to stop; words are shared, they only grow."""
-        part = ResultColumns()
-        part._records = self.records[start * RECORD_BYTES : stop * RECORD_BYTES]
-        part.last_ms = self.last_ms
+    def last_ms(self) -> int:
+        return self._last_ms
+
+    def slice(self, start: int, stop: int) -> Self:
+        part = type(self)()
+        part._records = self.records[start * RECORD_BYTES : stop * RECORD_BYTES]  # noqa: SLF001 - one of us
+        part._last_ms = self._last_ms  # noqa: SLF001
         part.words = self.words
         return part
 
@@ -273,12 +298,12 @@ class ResultColumns:
         out = cls()
         columns[0] = array("q", accumulate(columns[0]))
         out._records, out._columns = None, columns
-        out.last_ms = columns[0][-1] if columns[0] else 0
+        out._last_ms = columns[0][-1] if columns[0] else 0
         out.words = words
         return out
 
 
-class SampleColumns:
+class SampleColumns(Columns):
     """Samples of one series in order of arrival."""
 
     __slots__ = ("times", "values")
@@ -290,12 +315,11 @@ class SampleColumns:
     def __len__(self) -> int:
         return len(self.times)
 
-    @property
     def last_ms(self) -> int:
         return self.times[-1]
 
-    def slice(self, start: int, stop: int) -> SampleColumns:
-        part = SampleColumns()
+    def slice(self, start: int, stop: int) -> Self:
+        part = type(self)()
         part.times = self.times[start:stop]
         part.values = self.values[start:stop]
         return part

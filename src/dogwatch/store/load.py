@@ -14,7 +14,7 @@ _GONE: tuple[None, int] = (None, 0)
 
 def load(connection: sqlite3.Connection, now_s: float) -> Loaded:
     """now_s: monotonic."""
-    loaded = Loaded({}, {})
+    loaded = Loaded()
     results: dict[int, tuple[Tail[ResultColumns], int]] = {}
     samples: dict[int, tuple[Tail[SampleColumns], int]] = {}
     for owner_id, name, sealed in connection.execute("SELECT id, name, sealed_seq FROM target"):

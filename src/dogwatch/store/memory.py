@@ -10,7 +10,7 @@ from dogwatch.core.clock import Clock
 from dogwatch.core.metrics import Family
 from dogwatch.core.values import Status, Transition
 from dogwatch.store.availability import account
-from dogwatch.store.columns import milliseconds, quantise
+from dogwatch.store.columns import ResultColumns, SampleColumns, milliseconds, quantise
 from dogwatch.store.limits import StoreLimits
 from dogwatch.store.protocol import (
     Availability,
@@ -21,8 +21,11 @@ from dogwatch.store.protocol import (
     ResultRow,
     SeriesPoints,
     TargetState,
+    rows_of,
 )
+from dogwatch.store.raw import RawResults, RawSamples
 from dogwatch.store.read import Period
+from dogwatch.store.successes import Successes
 
 _SEVERITY = (Status.PENDING, Status.PAUSED, Status.MAINTENANCE, Status.UP, Status.DEGRADED, Status.DOWN)
 
@@ -53,8 +56,8 @@ class MemoryStore:
     def add_result(self, row: ResultRow) -> None:
         self._results.setdefault(row.target, deque(maxlen=self._rows)).append(quantise(row))
 
-    def add_results(self, rows: Sequence[ResultRow]) -> None:
-        for row in rows:
+    def add_successes(self, ended: Successes) -> None:
+        for row in rows_of(ended):
             self.add_result(row)
 
     def add_failure(self, failure: Failure) -> None:
@@ -138,6 +141,39 @@ class MemoryStore:
                 if found:
                     out.append(SeriesPoints(host=host, series=name, points=found))
         return out
+
+    async def raw_results(self, targets: Sequence[str], *, since_s: float, until_s: float) -> Sequence[RawResults]:
+        out = []
+        for name in targets:
+            columns = ResultColumns()
+            for row in self._results.get(name, ()):
+                if since_s <= row.time_s < until_s:
+                    columns.add(columns.pack(row), milliseconds(row.time_s))
+            changes = [one for one in self._transitions if one.target == name and since_s <= one.time_s < until_s]
+            out.append(RawResults(target=name, fresh=[columns] if len(columns) else [], transitions=changes))
+        return out
+
+    async def raw_samples(
+        self, host: str, names: Sequence[str], *, since_s: float, until_s: float
+    ) -> Sequence[RawSamples]:
+        out = []
+        for (owner, name), kept in sorted(self._samples.items()):
+            columns = SampleColumns()
+            if owner == host and name.split("{", 1)[0] in names:
+                for time_s, value in kept:
+                    if since_s <= time_s < until_s:
+                        columns.times.append(milliseconds(time_s))
+                        columns.values.append(value)
+            if len(columns):
+                out.append(RawSamples(series=name, fresh=[columns]))
+        return out
+
+    async def alive(self, *, since_s: float, until_s: float) -> Sequence[tuple[float, float]]:
+        begin, end = max(self._born_s, since_s), min(self._clock.now_s(), until_s)
+        return [(begin, end)] if begin < end else []
+
+    async def oldest_raw_s(self) -> float | None:
+        return min((rows[0].time_s for rows in self._results.values() if rows), default=None)
 
     async def pings(self, target: str, *, limit: int) -> Sequence[Ping]:
         return list(reversed(self._pings.get(target, ())))[: max(0, limit)]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from dogwatch.core.metrics import Family
 from dogwatch.core.values import Status, Transition
+from dogwatch.store.successes import Successes
+
+if TYPE_CHECKING:  # they hold columns, which are made of the rows below
+    from dogwatch.store.raw import RawResults, RawSamples
 
 
 class ResultRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -28,6 +32,13 @@ class ResultRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     first_byte_s: float = 0.0
     transfer_s: float = 0.0
     reason: str = ""
+
+
+def rows_of(ended: Successes) -> Iterator[ResultRow]:
+    """Yield the rows that columns stand for."""
+    columns = zip(ended.targets, ended.durations_s, ended.connects_s, ended.first_bytes_s, strict=True)
+    for target, duration_s, connect_s, first_byte_s in columns:
+        yield ResultRow(target, ended.time_s, True, ended.status, duration_s, 0.0, connect_s, 0.0, first_byte_s)
 
 
 class TargetState(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,8 +147,8 @@ class Store(Protocol):
 
     def add_result(self, row: ResultRow) -> None: ...
 
-    def add_results(self, rows: Sequence[ResultRow]) -> None:
-        """Keep what ended together."""
+    def add_successes(self, ended: Successes) -> None:
+        """Keep what ended together: the same as `add_result` of each."""
         ...
 
     def add_failure(self, failure: Failure) -> None: ...
@@ -197,6 +208,24 @@ class Store(Protocol):
         self, host: str, names: Sequence[str], *, since_s: float, until_s: float, points: int
     ) -> Sequence[SeriesPoints]:
         """Return history of every series whose metric name is in `names` (all label sets of it)."""
+        ...
+
+    async def raw_results(self, targets: Sequence[str], *, since_s: float, until_s: float) -> Sequence[RawResults]:
+        """Return all that is kept of these targets in a time, undecoded; nothing of those that are not known."""
+        ...
+
+    async def raw_samples(
+        self, host: str, names: Sequence[str], *, since_s: float, until_s: float
+    ) -> Sequence[RawSamples]:
+        """Return all that is kept of the series of these metrics in a time, undecoded."""
+        ...
+
+    async def alive(self, *, since_s: float, until_s: float) -> Sequence[tuple[float, float]]:
+        """Return the stretches of a time in which Dogwatch ran, cut to it."""
+        ...
+
+    async def oldest_raw_s(self) -> float | None:
+        """Return when the oldest raw result was taken that is still kept; None where there is none."""
         ...
 
     async def pings(self, target: str, *, limit: int) -> Sequence[Ping]: ...

@@ -16,7 +16,7 @@ from dogwatch.core.clock import Clock
 from dogwatch.core.metrics import Family
 from dogwatch.core.values import Transition
 from dogwatch.errors import StoreLocked, TransientError, UsageError
-from dogwatch.store import files, read
+from dogwatch.store import files, raw, read
 from dogwatch.store.batch import Batch
 from dogwatch.store.housekeeping import Housekeeping
 from dogwatch.store.intake import MAX_DOCUMENT_BYTES, Intake, Loaded, announce
@@ -34,8 +34,10 @@ from dogwatch.store.protocol import (
     SeriesPoints,
     TargetState,
 )
+from dogwatch.store.raw import RawResults, RawSamples
 from dogwatch.store.read import Period
 from dogwatch.store.steady import SteadyTime
+from dogwatch.store.successes import Successes
 from dogwatch.store.threads import Readers, WriterThread
 from dogwatch.store.write import write
 
@@ -120,8 +122,8 @@ class SqliteStore:
     def add_result(self, row: ResultRow) -> None:
         self._intake.result(row, self._clock.monotonic_s())
 
-    def add_results(self, rows: Sequence[ResultRow]) -> None:
-        self._intake.results(rows, self._clock.monotonic_s())
+    def add_successes(self, ended: Successes) -> None:
+        self._intake.successes(ended, self._clock.monotonic_s())
 
     def add_failure(self, failure: Failure) -> None:
         self._intake.failure(failure)
@@ -360,6 +362,29 @@ class SqliteStore:
             return []
         found = await self._readers.run(read.series, wanted, Period.of(since_s, until_s, points))
         return [SeriesPoints(host=host, series=name, points=values) for name, values in found]
+
+    async def raw_results(self, targets: Sequence[str], *, since_s: float, until_s: float) -> Sequence[RawResults]:
+        tails = ((name, self._intake.targets.get(name)) for name in targets)
+        wanted = [(name, tail.owner_id, tail.snapshot()) for name, tail in tails if tail is not None]
+        return await self._readers.run(raw.results, wanted, since_s, until_s) if wanted else []
+
+    async def raw_samples(
+        self, host: str, names: Sequence[str], *, since_s: float, until_s: float
+    ) -> Sequence[RawSamples]:
+        asked, tails = set(names), self._intake.hosts.get(host, {})
+        wanted = [
+            (name, tail.owner_id, tail.snapshot())
+            for name, tail in sorted(tails.items())
+            if name.split("{", 1)[0] in asked
+        ]
+        return await self._readers.run(raw.samples, wanted, since_s, until_s) if wanted else []
+
+    async def alive(self, *, since_s: float, until_s: float) -> Sequence[tuple[float, float]]:
+        _, alive_s, now_s = self._alive_now(self._clock.monotonic_s())
+        return await self._readers.run(raw.alive, (alive_s, now_s), since_s, until_s)
+
+    async def oldest_raw_s(self) -> float | None:
+        return await self._readers.run(raw.oldest_s, "result")
 
     async def pings(self, target: str, *, limit: int) -> Sequence[Ping]:
         return await self._readers.run(read.pings, target, max(0, limit))

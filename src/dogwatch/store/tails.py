@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from dogwatch.store.columns import ResultColumns, SampleColumns
+from dogwatch.store.columns import Columns
 
-C = TypeVar("C", ResultColumns, SampleColumns)
+C = TypeVar("C", bound=Columns)
 
 # A block of one hour at 15 s. Fewer rows deflate worse, more take memory for each target.
 BLOCK_ROWS = 240
@@ -56,7 +56,7 @@ class Tail(Generic[C]):
         count = len(rows)
         if not count:
             return False
-        return count >= self.limit or not -_BACK_MS <= time_ms - rows.last_ms <= _FORWARD_MS
+        return count >= self.limit or not -_BACK_MS <= time_ms - rows.last_ms() <= _FORWARD_MS
 
     def note(self, seq: int, now_s: float) -> None:
         """Take note of a row that was just added."""

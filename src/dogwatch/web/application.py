@@ -31,20 +31,35 @@ from dogwatch.web.hooks import HOOK_HANDLERS
 from dogwatch.web.incident_pages import INCIDENTS
 from dogwatch.web.language import COOKIE, choose, words
 from dogwatch.web.login import LOGIN_HANDLERS
+from dogwatch.web.maintenance_pages import MAINTENANCE
 from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
 from dogwatch.web.pages import OVERVIEW, problem_page
 from dogwatch.web.palette import PALETTE
 from dogwatch.web.permissions import IDENTITY, PUBLIC, REFUSALS, Gate, declared
 from dogwatch.web.pings import PING_HANDLERS
+from dogwatch.web.report_pages import REPORTS
 from dogwatch.web.run_pages import RUNS
 from dogwatch.web.schedule_pages import SCHEDULES
 from dogwatch.web.settings_pages import SETTINGS
+from dogwatch.web.status_pages import STATUS
 from dogwatch.web.view import page_templates
 
 log = logging.getLogger(__name__)
 # Every feature that has pages, in the order of the navigation.
-PAGES: tuple[Pages, ...] = (OVERVIEW, INCIDENTS, RUNS, SCHEDULES, HOOKS, ACCESS, SETTINGS, PALETTE)
+PAGES: tuple[Pages, ...] = (
+    OVERVIEW,
+    INCIDENTS,
+    MAINTENANCE,
+    REPORTS,
+    RUNS,
+    SCHEDULES,
+    HOOKS,
+    ACCESS,
+    SETTINGS,
+    PALETTE,
+    STATUS,
+)
 # What programs ask for is never answered with a page, even in a browser.
 _PROGRAMS = ("/api/", "/ping/", "/hooks/", "/badge", "/group-badge", "/metrics", "/probe", "/static/")
 
@@ -69,6 +84,8 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
     assets = load_assets()
     meter = meter or Meter()
     places = [place for pages in PAGES for place in pages.places]
+    if services.reports is not None:
+        services.reports.base_url = options.external_url
     context = WebContext(services, options, assets, page_templates(assets), meter, places)
 
     def seen(request: Request[Any, Any, Any]) -> WebContext:

@@ -214,7 +214,7 @@ class _Answer:
         self._head = scope["method"] == "HEAD"
         self._secure = scope.get("scheme") == "https"
         self._packs = not self._head and b"gzip" in headers.get(b"accept-encoding", b"")
-        self._embeddable = scope["path"].startswith(("/badge", "/group-badge"))
+        self._embeddable = scope["path"].startswith(("/badge", "/group-badge", "/status/badge"))
         self._start: Message | None = None
 
     async def send(self, message: Message) -> None:

@@ -11,6 +11,9 @@ from dogwatch.web.language import Phrase
 
 # The icon and colour of each state of runs, steps, workers, schedules, fires, deliveries and messages.
 ICONS = {
+    "on": "maintenance",
+    "next": "pending",
+    "over": "skipped",
     "open": "down",
     "acknowledged": "waiting",
     "resolved": "up",

@@ -30,7 +30,7 @@ _ROWS_AT_FIRST = 120
 _GROUPS_SHOWN = 100
 _WRONG_SHOWN = 12
 _PHASES = (
-    ("resolve", Phrase("Resolve")),
+    ("resolve", Phrase("Look up")),
     ("connect", Phrase("Connect")),
     ("tls", "TLS"),
     ("first_byte", Phrase("First byte")),
@@ -288,6 +288,7 @@ def _templates(assets: Assets, spoken: Words) -> jinja2.Environment:
         fullness=lambda ratio: "full" if (ratio or 0) >= 0.95 else "high" if (ratio or 0) >= 0.85 else "fine",
         share=lambda ratio: "–" if ratio is None else f"{ratio * 100:.0f} %",
         percent=lambda one: "–" if one is None or one.ratio is None else percent(one.ratio),
+        ratio=lambda one: spoken.say("no data") if one is None else percent(one),
         segment=segment_of,
         watched=watched,
         query=lambda text: urlencode({"q": text}, errors="replace"),

@@ -25,9 +25,11 @@ from dogwatch.logs.sinks.nats import NatsSink
 from dogwatch.logs.sinks.otlp import OtlpSink
 from dogwatch.logs.sinks.s3 import S3Sink
 from dogwatch.logs.sinks.syslog import SyslogSink
+from dogwatch.logs.steps import through
 from dogwatch.logs.tools import SinkTools
 from dogwatch.logs.transforms.parse import JsonTransform
 
+assert frames.OFFSET
 pytestmark = pytest.mark.allow_leak("fd:anon_inode:*", reason="the runtime of polars lasts as long as the process")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -35,7 +37,7 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 def block(*lines: str, columns: bool = False) -> Block:
     data = "".join(line + "\n" for line in lines).encode()
     found = Block(source="app", stream="s.0", path="/l/a.log", begin=0, end=len(data), data=data, count=len(lines))
-    return frames.through(found, [JsonTransform().open()]) if columns else found
+    return through(found, [JsonTransform().open()]) if columns else found
 
 
 LINES = ("one", "two ✓", "three")
@@ -190,7 +192,7 @@ async def test_clickhouse_takes_rows_and_one_that_does_not_fit_is_apart(clickhou
     lines[3] = '{"n": "no number", "at": "2026-11-21T07:00:00Z"}'
     made = block(*lines)
     sink = ClickhouseSink(url=clickhouse.url, table=table, deduplicate=False)
-    changed = frames.through(made, [JsonTransform().open()])
+    changed = through(made, [JsonTransform().open()])
     await deliver(sink, tmp_path, changed, times=2)
     rows = clickhouse.query(f"SELECT id, n, toUnixTimestamp(at, 'UTC') FROM {table} FINAL ORDER BY n FORMAT TSV")
     ids = made.ids()

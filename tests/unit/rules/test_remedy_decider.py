@@ -354,6 +354,19 @@ def test_what_is_undone_when_all_is_well_is_undone_then() -> None:
     assert room.kinds == ["acting", "acted", "undoing", "undone"]
 
 
+def test_an_incident_that_comes_and_goes_never_uses_a_key_twice() -> None:
+    room = Room(rule(remedy=RemedySpec(cooldown=0.0, backoff=BackoffSpec(base=0.0, reset=0.0))))
+    for _ in range(8):
+        room.down("a")
+        room.wait(5)
+        room.ended()
+        room.up("a")
+        room.wait(5)
+    assert room.state.last < 8, "it is held as one incident"
+    assert len(room.starts) == 8
+    assert len({start.key for start in room.starts}) == 8
+
+
 def test_a_refused_start_is_tried_again_and_not_counted() -> None:
     room = Room(rule(budget=BudgetSpec(max=1)))
     room.down("a")

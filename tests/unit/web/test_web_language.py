@@ -13,7 +13,7 @@ import pytest
 from dogwatch.core.values import Status
 from dogwatch.engine.values import RunState, StepState
 from dogwatch.rules.incident import RANK
-from dogwatch.web import application
+from dogwatch.web import application, measured
 from dogwatch.web.bundle import said
 from dogwatch.web.incident_pages import STATES
 from dogwatch.web.language import LANGUAGES, SOURCE, Phrase, Words, choose, words
@@ -30,6 +30,8 @@ VOCABULARY = {
     *RANK,
     *STATES,
     *ICONS,
+    *measured._LABELS.values(),
+    "Network in", "Network out", "Disk read", "Disk write", "yes", "no",
     *(place.title for pages in application.PAGES for place in pages.places),
     # Of timelines and of the audit trail.
     "opened", "joined", "left", "fired", "ended", "muted", "heard", "told", "acked", "unacked", "comment", "flapping",
@@ -56,6 +58,8 @@ def shown_by_templates() -> set[str]:
     environment.globals.update(plain.globals)
     for name in environment.list_templates():
         environment.get_template(name)
+    for file in (WEB / "templates").glob("*.html"):
+        found.update(re.findall(r'\bsay\("([^"]+)"', file.read_text()))
     return found
 
 
@@ -65,12 +69,12 @@ def shown_by_scripts() -> set[str]:
 
 def shown_by_code() -> Iterator[str]:
     """Yield the first arguments of Phrase("…") and ….say("…")."""
-    for file in WEB.rglob("*.py"):
+    for file in (*WEB.rglob("*.py"), *(WEB.parent / "reports").glob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
                 continue
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if name in ("Phrase", "say") and isinstance(node.args[0].value, str):
+            if name in ("Phrase", "say", "Said") and isinstance(node.args[0].value, str):
                 yield node.args[0].value
 
 

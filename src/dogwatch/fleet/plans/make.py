@@ -25,7 +25,8 @@ from dogwatch.fleet.plans.secrets import sealed
 from dogwatch.fleet.playbook.expand import Expander, Scope, read_secrets, scope_of
 from dogwatch.fleet.playbook.model import Play, Playbook
 from dogwatch.fleet.playbook.templates import Engine
-from dogwatch.fleet.run import Dialer, FleetRun, Order, Watcher
+from dogwatch.fleet.pool import Dialer
+from dogwatch.fleet.run import FleetRun, Order, Watcher
 from dogwatch.fleet.targets import choose
 
 

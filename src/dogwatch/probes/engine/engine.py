@@ -13,13 +13,12 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Protocol
 
-import msgspec
-
 from dogwatch.core.metrics import Family
 from dogwatch.probes.engine.addresses import Address
 from dogwatch.probes.engine.deadlines import BUCKETS_PER_S, NEVER, Deadlines, Expiring
 from dogwatch.probes.engine.dial import Dial, Dialed, SocketOptions
-from dogwatch.probes.engine.resolver import Resolved, Resolver, ResolverFiles
+from dogwatch.probes.engine.options import EngineOptions
+from dogwatch.probes.engine.resolver import Resolved, Resolver
 from dogwatch.probes.engine.tls import TlsContexts, TlsProvider, choose_provider
 
 log = logging.getLogger(__name__)
@@ -55,19 +54,6 @@ class Job(Protocol):
     def start(self) -> None:
         """Begin; called at once or when a slot is free. Never raises."""
         ...
-
-
-class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """limit: attempts at the same time; None takes three quarters of the descriptor limit, at most 8,192.
-
-    queue_limit: attempts that may wait for a slot; more end at once. tls: standard, pyopenssl, or auto (the faster
-    one that is installed). Descriptor limits are read when the engine opens.
-    """
-
-    limit: int | None = None
-    queue_limit: int = 20_000
-    tls: str = "auto"
-    resolver: ResolverFiles = ResolverFiles()
 
 
 class Engine:

@@ -128,11 +128,11 @@ class HttpAttempt(ConnectingAttempt):
                     return
         except BlockingIOError:
             return
-        except Refused as error:
-            self.fail(error.reason, error.message)
+        except Refused as refused:
+            self.fail(refused.reason, refused.message)
             return
-        except TlsFailed as error:
-            self.fail(error.reason, error.message)
+        except TlsFailed as failed:
+            self.fail(failed.reason, failed.message)
             return
         except OSError as error:
             self._lost(error)
@@ -195,7 +195,8 @@ class HttpAttempt(ConnectingAttempt):
         self.head, end = found
         size = len(data) - end
         rest = data[end:] if size <= self.keep else data[end : end + self.keep]
-        self.body = body = Body(size, probe.body_limit, False, self.keep, False, "", None, size, size, rest)
+        self.body = body = Body(size, probe.body_limit, False, self.keep)
+        body.took(rest, size)
         self._complete(body, clean=True)
         return True
 

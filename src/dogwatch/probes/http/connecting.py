@@ -362,8 +362,8 @@ class ConnectingAttempt:
                     return
         except BlockingIOError:
             return
-        except TlsFailed as error:
-            self._tls_failed(error)
+        except TlsFailed as failed:
+            self._tls_failed(failed)
         except OSError as error:
             self.fail("reset" if reason_of(error) == "reset" else "tls", f"TLS handshake: {explain(error)}")
 

@@ -29,6 +29,7 @@ _IPV4, _TCP, _QUICKACK = int(socket.AF_INET), int(socket.IPPROTO_TCP), int(socke
 _FAILED = int(EPOLLERR | EPOLLHUP)
 _ENDING = int(EPOLLERR | EPOLLHUP | EPOLLRDHUP)
 _READ_BYTES = 16 * 1024
+_MORE_BYTES = 128
 # An answer up to here stays with its target, for those who look at it later.
 _SMALL_BYTES = 2048
 # "Sun, 06 Nov 1994 08:49:37 GMT", the one line that differs in nearly every answer.
@@ -44,7 +45,7 @@ class Shape:
     prefix: up to the date, suffix: behind it. total: bytes of the whole answer.
     """
 
-    __slots__ = ("charset", "gap", "head", "prefix", "size", "start", "stays", "suffix", "total")
+    __slots__ = ("charset", "gap", "head", "prefix", "room", "size", "start", "status", "stays", "suffix", "total")
 
     def __init__(self, data: bytes, end: int, head: Head) -> None:
         date = data.find(_DATE, 0, end)
@@ -54,8 +55,11 @@ class Shape:
         else:
             self.prefix, self.suffix, self.gap = data[:end], b"", 0
         self.head = head
+        self.status = head.status
         self.start = end
         self.total = len(data)
+        # Little more than what is expected: it costs less to get than room for everything.
+        self.room = min(_READ_BYTES, self.total + _MORE_BYTES)
         self.size = len(data) - end
         self.stays = stays(head)
         self.charset = charset_of(head.headers)
@@ -68,16 +72,16 @@ class Shape:
             return True
         at = len(self.prefix)
         behind = at + self.gap
-        return data.startswith(self.suffix, behind) and data.find(b"\r", at) == behind and data.find(b"\n", at) > behind
+        return data.startswith(self.suffix, behind) and data.find(b"\n", at) > behind
 
 
 class HttpLane(Lane):
     """One target's attempts over plain HTTP, on a kept connection or a new one to the one address it has."""
 
     __slots__ = (
-        "_address", "_attempt", "_bucket", "_busy", "_connecting", "_data", "_engine", "_general", "_landing",
-        "_launched_s", "_mark_s", "_plan", "_quick", "_reads_body", "_reads_more", "_request", "_reused", "_shape",
-        "_sock", "_spent_s", "_was",
+        "_address", "_attempt", "_bucket", "_busy", "_connecting", "_data", "_ended_s", "_engine", "_found",
+        "_general", "_landing", "_launched_s", "_mark_s", "_plan", "_quick", "_reads_body", "_reads_more",
+        "_request", "_reused", "_shape", "_sock", "_spent_s", "_was_at", "_was_reused",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, plan: HttpPlan, attempt: Attempt, landing: Landing, owner: Any) -> None:
@@ -89,18 +93,21 @@ class HttpLane(Lane):
         self._request = plan.first.request
         self._quick = attempt.wants <= _QUICK
         self._reads_body = "body" in attempt.wants
-        self._reads_more = not attempt.wants <= {"status", "duration_s", "body"}
+        self._reads_more = not attempt.wants <= {"status", "body"}
         self._address: Address | None = None
         self._sock: socket.SocketType | None = None
         self._general: HttpAttempt | None = None
         self._shape: Shape | None = None
         self._data = b""
+        self._found: dict[str, Any] = {}
         self._bucket = 0
         self._busy = self._connecting = self._reused = False
         # Of the attempt under way; what is told of the last one stays as it is until this one has ended.
         self._launched_s = self._mark_s = self._spent_s = 0.0
         # Of the last one: the address, and whether a kept connection was used.
-        self._was: tuple[Address | None, bool, float] = None, False, 0.0
+        self._was_at: Address | None = None
+        self._was_reused = False
+        self._ended_s = 0.0
 
     # -- asking -------------------------------------------------------------------------------------------------
 
@@ -213,14 +220,14 @@ class HttpLane(Lane):
                 self._connected(sock)
             return
         try:
-            data = sock.recv(_READ_BYTES)
+            shape = self._shape
+            data = sock.recv(shape.room if shape is not None else _READ_BYTES)
         except BlockingIOError:
             return
         except OSError as error:
             self._go_on().lost(error)
             return
         now_s = perf_counter()
-        shape = self._shape
         if shape is None or not shape.fits(data):
             shape = self._learn(data)
             if shape is None:
@@ -232,7 +239,7 @@ class HttpLane(Lane):
         self.duration_s = now_s - self._launched_s
         self.first_byte_s = now_s - self._mark_s
         self.connect_s = self._spent_s
-        self._was = self._address, self._reused, now_s
+        self._was_at, self._was_reused, self._ended_s = self._address, self._reused, now_s
         self._land(sock, now_s, keep=shape.stays and not events & _ENDING)
 
     def _learn(self, data: bytes) -> Shape | None:
@@ -277,26 +284,28 @@ class HttpLane(Lane):
         shape = self._shape
         if not self._quick or shape is None:
             return dict(self.result().values)
-        found: dict[str, Any] = {"status": shape.head.status, "duration_s": self.duration_s}
+        found = self._found
+        found["status"] = shape.status
         if self._reads_body:
             found["body"] = decode_text(shape.charset, self._data[shape.start :])
         if self._reads_more:
+            found["duration_s"], found["reused"] = self.duration_s, self._was_reused
             found["http_version"], found["body_bytes"] = shape.head.version, shape.size
-            found["reused"] = self._was[1]
         return found
 
     def result(self) -> ProbeResult:
         shape, plan = self._shape, self._plan
-        address, reused, now_s = self._was
+        now_s = self._ended_s
         attempt = HttpAttempt(self._engine, plan, self._attempt, _nowhere)
         attempt.launched_s = now_s - self.duration_s
         attempt.connect_s, attempt.first_byte_s = self.connect_s, self.first_byte_s
-        attempt.address, attempt.reused = address, reused
+        attempt.address, attempt.reused = self._was_at, self._was_reused
         if shape is not None:
-            data, size, keep = self._data, shape.size, attempt.keep
+            data, keep = self._data, attempt.keep
             attempt.head = parse_head(data[: shape.start])
             rest = data[shape.start : shape.start + keep]
-            attempt.body = Body(size, plan.probe.body_limit, False, keep, False, "", None, size, size, rest)
+            attempt.body = Body(shape.size, plan.probe.body_limit, False, keep)
+            attempt.body.took(rest, shape.size)
         if not self.small:
             self._data = b""
         return build(attempt, now_s)

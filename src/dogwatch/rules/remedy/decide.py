@@ -272,7 +272,14 @@ class _Reaction:
             self._well(key)
             return
         cool_s = self.clock_s + remedy.cooldown_s if remedy is not None and episode.acted else episode.cool_s
-        self.episodes[key] = Episode(attempts=episode.attempts, cool_s=cool_s, well_s=self.clock_s)
+        # An incident that is held because it comes and goes goes on counting: no two of its actions have one key.
+        self.episodes[key] = Episode(
+            number=episode.number,
+            serial=episode.serial,
+            attempts=episode.attempts,
+            cool_s=cool_s,
+            well_s=self.clock_s,
+        )
 
     # Something is wrong.
 
@@ -286,7 +293,7 @@ class _Reaction:
         if incident is None or incident.ended_s is not None or incident.root != named(tracked.alert):
             # It waits for its cause to show, is under maintenance, or is only a symptom.
             return
-        if known is None or known.number != incident.number:
+        if known is None or known.number != incident.number or known.phase == "idle":
             known = self._begin(key, remedy, incident, known)
         if known.phase == "verifying" and self.clock_s >= known.until_s:
             step = remedy.steps[known.step]
@@ -303,7 +310,8 @@ class _Reaction:
         due_s = max(self.clock_s, old.cool_s)
         if attempts and old.well_s is not None:
             due_s = max(due_s, old.well_s + _backoff(remedy, attempts))
-        episode = Episode(number=incident.number, phase="waiting", attempts=attempts, due_s=due_s)
+        serial = old.serial if old.number == incident.number else 0
+        episode = Episode(number=incident.number, phase="waiting", attempts=attempts, serial=serial, due_s=due_s)
         # What is to be taken back goes over to the incident that follows.
         self.episodes[key] = replace(episode, undo=old.undo)
         if due_s > self.clock_s:
@@ -459,6 +467,8 @@ class _Reaction:
         remedy = self.remedies.by_name.get(key[0])
         if remedy is None:
             return True
+        if episode.number in self.scene.incidents:
+            return False  # it may come again in the same incident, whose keys are used up to here
         well_s = self.clock_s - (episode.well_s if episode.well_s is not None else self.clock_s)
         return self.clock_s >= episode.cool_s and (well_s >= remedy.backoff.reset or not episode.attempts)
 

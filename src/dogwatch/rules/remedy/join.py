@@ -8,8 +8,11 @@ import msgspec
 
 from dogwatch.rules.desk import Input, Setting, step
 from dogwatch.rules.incident import Decisions, State
-from dogwatch.rules.remedy.decide import Scene, react, relevant
+from dogwatch.rules.remedy.decide import Acts, Scene, react, relevant
 from dogwatch.rules.remedy.values import Became, Result
+
+# Actions that follow from each other at one time, in a rehearsal.
+_MOST_REHEARSED = 20
 
 
 def worth(setting: Setting, state: State, inputs: Sequence[Input]) -> list[Input]:
@@ -29,15 +32,23 @@ def step_both(setting: Setting, state: State, inputs: Sequence[Input], now_s: fl
     scene = Scene(now_s=now_s, clock_s=state.clock_s, alerts=state.alerts, incidents=state.incidents, frozen=frozen)
     events = [one for one in inputs if isinstance(one, Became | Result)]
     memory, acts = react(setting.remedies, state.remedy, scene, events)
+    every, says = [decisions, _of(acts)], list(acts.says)
+    for _ in range(_MOST_REHEARSED):
+        if not setting.rehearsed or not acts.starts:
+            break
+        ended = [Result(key=start.key, ok=True) for start in acts.starts]
+        memory, acts = react(setting.remedies, memory, scene, ended)
+        every.append(_of(acts))
+        says += acts.says
     state = msgspec.structs.replace(state, remedy=memory)
-    every = [
-        decisions,
-        Decisions(notes=acts.notes, starts=acts.starts, releases=acts.releases, cancels=acts.cancels),
-    ]
-    if acts.says:
-        state, told = step(setting, state, acts.says, now_s)
+    if says:
+        state, told = step(setting, state, says, now_s)
         every.append(told)
     return state, together(every)
+
+
+def _of(acts: Acts) -> Decisions:
+    return Decisions(notes=acts.notes, starts=acts.starts, releases=acts.releases, cancels=acts.cancels)
 
 
 def together(every: Sequence[Decisions]) -> Decisions:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from dogwatch.engine.action import Action
 from dogwatch.engine.book.encode import encode
 from dogwatch.engine.spec import JobSpec, StepSpec
+
+if TYPE_CHECKING:
+    from dogwatch.rules.spec import RuleSpec
 
 
 def text_of(spec: msgspec.Struct) -> str:
@@ -30,6 +33,18 @@ def action_plain(action: Action) -> dict[str, Any]:
     found = msgspec.json.decode(encode(JobSpec(name="", steps=[StepSpec(name="a", action=action)])))
     options = found["steps"][0]["action"]
     return {options.pop("$action"): options}
+
+
+def on_wire(spec: RuleSpec) -> dict[str, Any]:
+    """Return a rule for a rehearsal elsewhere: what its actions do is said in words, and nothing else of them."""
+    out: dict[str, Any] = msgspec.to_builtins(spec)
+    for plain, step in zip(out["do"], spec.do, strict=True):
+        plain["says"] = step.says or step.action.plan().summary[:200]
+        plain["name"] = step.name
+        plain["action"] = {}
+        if plain["undo"] is not None:
+            plain["undo"]["action"] = {}
+    return out
 
 
 def _plain(value: Any) -> Any:

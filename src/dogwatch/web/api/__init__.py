@@ -15,6 +15,7 @@ from dogwatch.web.api.jobs import JOB_HANDLERS
 from dogwatch.web.api.maintenance import MAINTENANCE_HANDLERS
 from dogwatch.web.api.notify import NOTIFY_HANDLERS
 from dogwatch.web.api.program import PROGRAM_HANDLERS
+from dogwatch.web.api.reports import REPORT_HANDLERS
 from dogwatch.web.api.runs import RUN_HANDLERS
 from dogwatch.web.api.schedules import SCHEDULE_HANDLERS
 from dogwatch.web.api.targets import TARGET_HANDLERS
@@ -34,5 +35,6 @@ HANDLERS = (
     *INCIDENT_HANDLERS,
     *MAINTENANCE_HANDLERS,
     *EXPLAIN_HANDLERS,
+    *REPORT_HANDLERS,
     *ACCESS_HANDLERS,
 )

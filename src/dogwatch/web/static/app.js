@@ -24,3 +24,4 @@ startAccess();
 startIncidents();
 startPalette();
 startLive();
+document.addEventListener("click", (event) => { if (event.target.closest?.("[data-print]")) window.print(); });

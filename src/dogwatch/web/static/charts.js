@@ -5,7 +5,7 @@ import { hostSeries } from "./series.js";
 import { clock, duration } from "./times.js";
 import { locale, t } from "./words.js";
 
-const PHASES = [["resolve_s", t("Resolve")], ["connect_s", t("Connect")], ["tls_s", "TLS"], ["first_byte_s", t("First byte")], ["transfer_s", t("Transfer")]];
+const PHASES = [["resolve_s", t("Look up")], ["connect_s", t("Connect")], ["tls_s", "TLS"], ["first_byte_s", t("First byte")], ["transfer_s", t("Transfer")]];
 const RANGES = ["1h", "24h", "7d", "30d"];
 const RANGE_KEY = "dogwatch.range";
 const SPANS_S = { "1h": 3600, "24h": 86400, "7d": 604800, "30d": 2592000 };

@@ -7,9 +7,9 @@ import { t } from "./words.js";
 const SILENCE_MS = 25_000; // two and a half of the server's beats
 const FEW = 250; // up to this many targets the stream carries all results, above only those on screen
 const AT_ONCE = 60;
-const REFRESH_MS = { now: 700, "target-now": 1500, hosts: 5000, "host-now": 5000, "runs-now": 1000, "jobs-now": 1500, "job-now": 1000, "workers-now": 2000, "schedules-now": 2000, "schedule-now": 2000, "webhooks-now": 2000, "deliveries-now": 2000, "outbox-now": 2000, "settings-now": 4000, "incidents-now": 1000, "incident-now": 1000, "silences-now": 2000 };
+const REFRESH_MS = { now: 700, "target-now": 1500, hosts: 5000, "host-now": 5000, "runs-now": 1000, "jobs-now": 1500, "job-now": 1000, "workers-now": 2000, "schedules-now": 2000, "schedule-now": 2000, "webhooks-now": 2000, "deliveries-now": 2000, "outbox-now": 2000, "settings-now": 4000, "incidents-now": 1000, "incident-now": 1000, "silences-now": 2000, "maintenance-now": 2000 };
 const RUNS = ["runs-now", "jobs-now", "job-now", "workers-now", "schedules-now", "schedule-now", "webhooks-now", "deliveries-now", "outbox-now", "settings-now"];
-const INCIDENTS = ["incidents-now", "incident-now", "silences-now"];
+const INCIDENTS = ["incidents-now", "incident-now", "silences-now", "maintenance-now"];
 const RUNS_EVERY_MS = 4000; // not every change of a run is told: other processes work on them, too
 
 let source = null;

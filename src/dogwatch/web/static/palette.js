@@ -2,7 +2,7 @@
 import { t } from "./words.js";
 
 const LETTERS = { "/": "o", "/incidents": "i", "/jobs": "j", "/runs": "r", "/schedules": "s", "/workers": "k", "/webhooks": "w", "/deliveries": "d", "/outbox": "m", "/users": "u", "/audit": "a", "/settings": "p", "/settings/configuration": "c" };
-const BELOW = { "/webhooks": [["/deliveries", t("Deliveries")]], "/settings": [["/settings/configuration", t("Configuration")]] };
+const BELOW = { "/incidents": [["/rules", t("Rules")], ["/maintenance", t("Maintenance")]], "/webhooks": [["/deliveries", t("Deliveries")]], "/settings": [["/settings/configuration", t("Configuration")]] };
 const CHORD_MS = 1200;
 const PAUSE_MS = 120;
 
