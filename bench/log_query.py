@@ -16,6 +16,10 @@ from pathlib import Path
 
 NAME = "log_query"
 _BATCH = 50_000
+_RECORD = (
+    '{"id":"f:%d","source":"shop","file":"/l/a.log","timestamp":"2026-11-%02dT%02d:%02d:%02d.%03dZ","level":"%s",'
+    '"service":"s%d","message":"%s for user%d","ms":%d}'
+)
 _WORDS = ("request", "handled", "cache", "missed", "payment", "accepted", "basket", "opened", "login", "page", "sent")
 
 
@@ -27,8 +31,7 @@ def _batch(number: int, rare: bool) -> bytes:
         if rare and n == begin + 777:
             text += " zanzibar"
         lines.append(
-            '{"id":"f:%d","source":"shop","file":"/l/a.log","timestamp":"2026-11-%02dT%02d:%02d:%02d.%03dZ","level":"%s",'
-            '"service":"s%d","message":"%s for user%d","ms":%d}'
+            _RECORD
             % (
                 n, 1 + n // 3_600_000 % 28, n // 150_000 % 24, n // 2500 % 60, n // 42 % 60, n % 1000,
                 ("info", "debug", "warn", "info", "error")[n % 5], n % 7, text, n % 50_021, n % 977,

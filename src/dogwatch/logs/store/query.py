@@ -74,7 +74,7 @@ class Answer(msgspec.Struct, kw_only=True):
     """records: the oldest first; each with `time_us`. groups: values of the names → count, the most frequent first.
     buckets: begin in microseconds → count. matched: records counted, where something was to be counted. segments,
     skipped: how many there were, and how many of them were not opened. by_row: records that had to be judged one by
-    one, because SQL could not. unreadable: segments that are damaged; what is in them is missing here. took_s: how long it took.
+    one, because SQL could not. unreadable: damaged segments, whose records are missing. took_s: how long it took.
     """
 
     records: list[Record] = []

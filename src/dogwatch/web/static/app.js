@@ -11,6 +11,7 @@ import { startTimes } from "./times.js";
 import { startActions } from "./actions.js";
 import { startAccess } from "./access.js";
 import { startIncidents } from "./incidents.js";
+import { startLogs } from "./logs.js";
 
 startTheme();
 startTimes();
@@ -22,6 +23,7 @@ startRuns();
 startStart();
 startAccess();
 startIncidents();
+startLogs();
 startPalette();
 startLive();
 document.addEventListener("click", (event) => { if (event.target.closest?.("[data-print]")) window.print(); });
