@@ -105,7 +105,7 @@ async def test_accessible_and_within_the_screen(browser: Browser, server: Runnin
         assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
         if folder := os.environ.get("SCREENSHOTS"):
             name = f"logs-{width}-{scheme}-{len(path)}.png"
-            await page.screenshot(path=Path(folder) / name, full_page=True)
+            await page.screenshot(path=Path(folder) / name, full_page=False)
     await context.close()
 
 

@@ -23,7 +23,7 @@ function row(record) {
   box.className = `log fresh ${TONES[String(level).toLowerCase()] ?? ""}`;
   const head = document.createElement("summary");
   const text = message || Object.entries(rest).map(([name, value]) => `${name}=${shown(value)}`).join(" ");
-  head.append(part("when", clock(record.time_s)), " ", part("level", level), " ", part("of", record.source), " ");
+  head.append(part("at", clock(record.time_s)), " ", part("level", level), " ", part("of", record.source), " ");
   head.append(part("text", text));
   const list = document.createElement("dl");
   for (const [name, value] of [...Object.entries(rest), ["file", record.file], ["id", record.id]]) {
