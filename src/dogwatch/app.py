@@ -49,6 +49,7 @@ from dogwatch.hosts.hosts import Hosts, Spawn
 from dogwatch.hosts.section import HOST
 from dogwatch.hosts.view import HostsView
 from dogwatch.logs.part import LogsPart
+from dogwatch.logs.reader import Logs
 from dogwatch.logs.section import LOGS
 from dogwatch.notify.action import NotifyAction
 from dogwatch.notify.notify import Notify
@@ -197,6 +198,8 @@ class Services(msgspec.Struct, kw_only=True):
     # self-watch at this process.
     settings: Callable[[], Sequence[Row]] | None = None
     sample: Callable[[], Sample | None] | None = None
+    # The log store; None where this program has none.
+    logs: Logs | None = None
 
 
 class App:
@@ -339,6 +342,7 @@ class App:
             reports=self.reports,
             settings=lambda: rows(reload.current) if reload.current is not None else (),
             sample=self.self_watch.newest,
+            logs=self.logs.reader,
         )
 
     def _sources(self) -> Sources:

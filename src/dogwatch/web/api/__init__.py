@@ -12,6 +12,7 @@ from dogwatch.web.api.hooks import HOOK_API_HANDLERS
 from dogwatch.web.api.hosts import HOST_HANDLERS
 from dogwatch.web.api.incidents import INCIDENT_HANDLERS
 from dogwatch.web.api.jobs import JOB_HANDLERS
+from dogwatch.web.api.logs import LOG_HANDLERS
 from dogwatch.web.api.maintenance import MAINTENANCE_HANDLERS
 from dogwatch.web.api.notify import NOTIFY_HANDLERS
 from dogwatch.web.api.program import PROGRAM_HANDLERS
@@ -33,6 +34,7 @@ HANDLERS = (
     *HOOK_API_HANDLERS,
     *NOTIFY_HANDLERS,
     *INCIDENT_HANDLERS,
+    *LOG_HANDLERS,
     *MAINTENANCE_HANDLERS,
     *EXPLAIN_HANDLERS,
     *REPORT_HANDLERS,
