@@ -20,7 +20,8 @@ from dogwatch.errors import UsageError
 
 if TYPE_CHECKING:
     from dogwatch.fleet.facts import Facts
-    from dogwatch.fleet.run import Dialer, FleetRun
+    from dogwatch.fleet.pool import Dialer
+    from dogwatch.fleet.run import FleetRun
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")

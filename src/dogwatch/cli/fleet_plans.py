@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from dogwatch.fleet.plans.apply import Applying
     from dogwatch.fleet.plans.make import Making
     from dogwatch.fleet.plans.plan import Plan
-    from dogwatch.fleet.run import Dialer
+    from dogwatch.fleet.pool import Dialer
 
 _VAR = click.option("--var", "variables", multiple=True, metavar="K=V", help="A variable, stronger than all others.")
 

@@ -15,8 +15,9 @@ from dogwatch.fleet.plans.apply import Applier, Done
 from dogwatch.fleet.plans.journal import Journal, Line
 from dogwatch.fleet.plans.make import logins_of
 from dogwatch.fleet.plans.plan import Plan, PlayPlan
+from dogwatch.fleet.pool import Dialer
 from dogwatch.fleet.rollout import Amount, Rollout, cut_batches, judge, parse_amount, parse_batches
-from dogwatch.fleet.run import Dialer, FleetRun, Order, Watcher
+from dogwatch.fleet.run import FleetRun, Order, Watcher
 
 # Asked after each batch but the last, with its hosts: why no further one may be begun, or "".
 Gate = Callable[[PlayPlan, Sequence[str]], Awaitable[str]]
