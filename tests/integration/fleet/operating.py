@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from dogwatch.errors import ConfigError
 from dogwatch.fleet.connection import Connection
 from dogwatch.fleet.connections.local import LocalConnection
 from dogwatch.fleet.login import Login
@@ -95,7 +96,10 @@ class Box:
         self, operations: list[Any], *, handlers: list[Any] | None = None, variables: Mapping[str, Any] | None = None
     ) -> HostPlan:
         text = self.playbook(operations, handlers)
-        playbook = read_playbook("case.yaml", text, self.folder, OPERATIONS, self.engine)
+        try:
+            playbook = read_playbook("case.yaml", text, self.folder, OPERATIONS, self.engine)
+        except ConfigError as error:
+            return HostPlan(host="box", problems=tuple(map(str, error.problems)))
         given = {"root": str(self.root), "host": "box", "groups": [], **(variables or {})}
         scope = Scope(values=Values(given, self.engine), origin={}, secrets={})
         tasks, problems = Expander(playbook, playbook.plays[0], OPERATIONS, self.engine).tasks(scope)
@@ -140,8 +144,9 @@ class Box:
 
 def predicted(plan: HostPlan) -> dict[str, str]:
     """Return what the plan says of every fact when all is done."""
-    # What is decided on the way is not foretold.
-    found = {} if any(item.later for item in plan.items) else dict(plan.facts)
+    # What is decided on the way, or comes with a package or command, is not foretold.
+    loose = any(item.later or getattr(step, "loose", False) for item in plan.items for step in (item.steps or (item,)))
+    found = {} if loose else dict(plan.facts)
     for item in plan.items:
         for step in item.steps:
             found.update(step.effects)

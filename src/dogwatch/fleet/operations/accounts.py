@@ -182,7 +182,7 @@ class UserOperation(Operation, frozen=True, kw_only=True):
     def needs(self, context: Context) -> Sequence[Need[Any]]:  # noqa: ARG002
         return [UserNeed(name=self.name)]
 
-    def decide(self, context: Context, state: State) -> Iterator[AnyStep]:  # noqa: ARG002
+    def decide(self, context: Context, state: State) -> Iterator[AnyStep]:
         need = UserNeed(name=self.name)
         fact = state.get(need)
         if self.state == "absent":
@@ -191,11 +191,11 @@ class UserOperation(Operation, frozen=True, kw_only=True):
                 words = ["userdel", *(["-r"] if self.remove_home else []), self.name]
                 yield Run(title=f"remove the user {self.name}", script=shlex.join(words))
         elif not fact.there:
-            yield from self._add(state, need)
+            yield from self._add(context, state, need)
         else:
             yield from self._change(state, need, fact)
 
-    def _add(self, state: State, need: UserNeed) -> Iterator[AnyStep]:
+    def _add(self, context: Context, state: State, need: UserNeed) -> Iterator[AnyStep]:
         words = ["useradd", "-m" if self.create_home and not self.system else "-M"]
         if self.system:
             words.append("-r")
@@ -217,8 +217,9 @@ class UserOperation(Operation, frozen=True, kw_only=True):
             groups=tuple(sorted(self.groups or ())),
         )
         state.put(need, fact, sure=False)
+        state.loose = state.loose or context.name  # its folder comes with it
         script = f"id -u {self.name} >/dev/null 2>&1 || {shlex.join([*words, self.name])}"
-        yield Run(title=f"make the user {self.name}", diff=told, script=script, undo=f"userdel {self.name}")
+        yield Run(title=f"make the user {self.name}", diff=told, script=script, undo=f"userdel {self.name}", loose=True)
         if self.password is not None or self.locked:
             state.put(need, fact, sure=False)
             yield self._secret(UserFact(there=True))

@@ -8,6 +8,7 @@ import shlex
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -141,9 +142,12 @@ class ArchiveOperation(Operation, frozen=True, kw_only=True):
 def members_of(data: bytes, src: str, strip: int) -> dict[str, Member]:
     """Return the files and links of an archive, by their names. Raises: Refused."""
     try:
-        found = _zipped(data) if zipfile.is_zipfile(io.BytesIO(data)) else _tarred(data)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
-        raise Refused(f"{src} cannot be read as an archive: {error}") from None
+        return _bounded(_zipped(data) if zipfile.is_zipfile(io.BytesIO(data)) else _tarred(data), src, strip)
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+        raise Refused(f"{src} cannot be read as an archive: {str(error).splitlines()[0]}") from None
+
+
+def _bounded(found: Iterable[tuple[str, Member]], src: str, strip: int) -> dict[str, Member]:
     members: dict[str, Member] = {}
     size = 0
     for name, member in found:
