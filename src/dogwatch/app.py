@@ -42,6 +42,7 @@ from dogwatch.engine.values import StartRun
 from dogwatch.errors import UsageError
 from dogwatch.fleet.action import SshAction
 from dogwatch.fleet.part import FleetPart
+from dogwatch.fleet.planned import DriftAction, PlaybookAction
 from dogwatch.fleet.section import FLEET
 from dogwatch.fleet.shell import FleetShell
 from dogwatch.hosts.hosts import Hosts, Spawn
@@ -90,7 +91,9 @@ from dogwatch.webhooks.tables import webhook_tables
 from dogwatch.webhooks.view import HooksView
 
 # Every kind of action there is, the engine's own and the features'.
-ACTIONS: Registry[Action] = Registry("action", *ENGINE_ACTIONS, NotifyAction, SshAction, EvidenceAction)
+ACTIONS: Registry[Action] = Registry(
+    "action", *ENGINE_ACTIONS, NotifyAction, SshAction, PlaybookAction, DriftAction, EvidenceAction
+)
 JOBS = jobs_section(ACTIONS)
 
 
@@ -212,7 +215,7 @@ class App:
         self.self_watch = SelfWatch(clock=clock, bus=bus)
         self.blackbox = Blackbox(env=env, registry=PROBES)
         self.notify = Notify(database, clock=clock, spawn=spawn, jobs=JOBS)
-        self.fleet = FleetPart()
+        self.fleet = FleetPart(plans=state_path(store_path).parent / "plans")
         self.logs = LogsPart(state_path(store_path).parent / "logs")
         self.engine = EnginePart(
             Surroundings(

@@ -16,12 +16,14 @@ class FleetPart:
     """Holds the `fleet:` section in force; the service behind the action kind `ssh`.
 
     base: the folder that relative paths of sources are relative to, where the configuration does not say its own.
+    plans: the folder that plans of steps are kept in; None where this program has none.
     """
 
     name = "fleet"
 
-    def __init__(self, base: Path | None = None) -> None:
+    def __init__(self, base: Path | None = None, *, plans: Path | None = None) -> None:
         self._base = base
+        self.plans = plans
         self._fleet = Fleet()
         self._origin: Origin = no_origin
 
