@@ -2,8 +2,8 @@
 
 Both talk to the same real sshd, in a network namespace in which every 127.x.y.z is a host, 50 at a time; each host has
 a folder of its own. Ansible runs as fast as it can be set to: pipelining, kept connections, no facts, forks 50. Three
-runs are timed: the first, which changes everything, the second, which finds nothing to do, and one after two files on each
-host were changed by hand. Every run is a process of its own, start-up included; ours is two (plan, then apply).
+runs are timed: the first, which changes everything, the second, which finds nothing to do, and one after two files on
+each host were changed by hand. Every run is a process of its own, start-up included; ours is two (plan, then apply).
 """
 
 from __future__ import annotations
