@@ -43,6 +43,7 @@ from dogwatch.errors import UsageError
 from dogwatch.fleet.action import SshAction
 from dogwatch.fleet.book.tables import fleet_tables
 from dogwatch.fleet.part import FleetPart
+from dogwatch.fleet.planned import DriftAction, PlaybookAction
 from dogwatch.fleet.section import FLEET
 from dogwatch.fleet.shell import FleetShell
 from dogwatch.hosts.hosts import Hosts, Spawn
@@ -99,7 +100,9 @@ from dogwatch.webhooks.tables import webhook_tables
 from dogwatch.webhooks.view import HooksView
 
 # Every kind of action there is, the engine's own and the features'.
-ACTIONS: Registry[Action] = Registry("action", *ENGINE_ACTIONS, NotifyAction, ReportAction, SshAction, EvidenceAction)
+ACTIONS: Registry[Action] = Registry(
+    "action", *ENGINE_ACTIONS, NotifyAction, ReportAction, SshAction, PlaybookAction, DriftAction, EvidenceAction
+)
 JOBS = jobs_section(ACTIONS)
 
 
@@ -229,7 +232,7 @@ class App:
         self.self_watch = SelfWatch(clock=clock, bus=bus)
         self.blackbox = Blackbox(env=env, registry=PROBES)
         self.notify = Notify(database, clock=clock, spawn=spawn, jobs=JOBS)
-        self.fleet = FleetPart(database=database)
+        self.fleet = FleetPart(database=database, plans=state_path(store_path).parent / "plans")
         # Probes of the kind `remote` look at hosts through it.
         env.extra["shell"] = shell = FleetShell(self.fleet)
         self.logs = LogsPart(state_path(store_path).parent / "logs")
