@@ -113,13 +113,13 @@ def compile_rule(spec: RuleSpec) -> Rule:
     when = compile_when(spec.when)
     resolve = compile_when(spec.resolve) if spec.resolve is not None else None
     quorum, share = at_least(spec.at_least)
-    whens = (when,) if resolve is None else (when, resolve)
-    names = {path for one in whens for path in one.newest.values()}
+    names = frozenset(when.newest.values())
     own = "probe." if reads(when, "probe.") else "host."
-    alone = all(path.startswith(own) for path in names) and not any(one.over for one in whens)
+    # With a `resolve` of its own, a condition may hold though its alert has ended.
+    alone = resolve is None and not when.over and all(path.startswith(own) for path in names)
     return Rule(
         spec=spec, when=when, resolve=resolve, source="probe" if reads(when, "probe.") else "host",
-        quorum=quorum, share=share, version=version_of(text_of(spec)), plain=frozenset(names) if alone else None,
+        quorum=quorum, share=share, version=version_of(text_of(spec)), plain=names if alone else None,
     )  # fmt: skip
 
 
