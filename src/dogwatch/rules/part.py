@@ -24,7 +24,7 @@ from dogwatch.engine.schedules.plan import shared_zones
 from dogwatch.engine.values import Page
 from dogwatch.errors import Conflict, NotFound, TransientError
 from dogwatch.rules import records
-from dogwatch.rules.backtest import Rehearsal, rehearse
+from dogwatch.rules.backtest import Progress, Rehearsal, Span
 from dogwatch.rules.decider import Held
 from dogwatch.rules.desk import Setting
 from dogwatch.rules.driver import Moment, decide, moments
@@ -317,22 +317,32 @@ class Incidents:
         """Return how many alerts of each rule are out."""
         return Counter(key[0] for key in self.watcher.out)
 
-    async def rehearse(self, *, since_s: float, specs: Sequence[RuleSpec] | None = None) -> Rehearsal:
-        """Return what rules would have done with what was recorded. specs: instead of those in force, checked.
+    async def rehearse(
+        self,
+        *,
+        since_s: float,
+        until_s: float | None = None,
+        specs: Sequence[RuleSpec] | None = None,
+        progress: Progress | None = None,
+    ) -> Rehearsal:
+        """Return what rules would have done with what was recorded. since_s: how far back. until_s: a time, None for
+        now. specs: instead of those in force, checked.
 
-        Raises: Conflict while another one runs.
+        Raises: Conflict while another one runs, UsageError where numpy is missing.
         """
         if self._rehearsing.locked():
             raise Conflict("another backtest is running", hint="try again when it has ended")
         async with self._rehearsing:
-            now_s = self._around.clock.now_s()
+            now_s = self._around.clock.now_s() if until_s is None else until_s
             sight = Sight(self._around.targets())
-            sight.hosts = set(self._sight.hosts)
             rules = tuple(map(compile_rule, specs)) if specs is not None else self.wanted.rules
             setting = Setting(policy=self.wanted.policy, topology=Topology(sight.nodes), calendar=self._calendar())
-            signals = await history(self._around.store, sight, since_s=now_s - since_s, until_s=now_s)
-            # Minutes of computing must not hold the event loop. It shares nothing with what runs live.
-            return await asyncio.to_thread(rehearse, setting, rules, signals, until_s=now_s, nodes=sight.nodes)
+            # What it computes with is heavy, and needed by nothing else.
+            from dogwatch.rules.backtest_store import rehearse_store
+
+            span = Span(since_s=now_s - since_s, until_s=now_s)
+            hosts = sorted(self._sight.hosts)
+            return await rehearse_store(self._around.store, setting, rules, sight.nodes, hosts, span, progress)
 
     async def _ask(self, order: Order, done: Done) -> None:
         answer = asyncio.get_running_loop().create_future()

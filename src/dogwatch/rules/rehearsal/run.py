@@ -21,9 +21,9 @@ from dogwatch.rules.watcher import TICK_S, AlertEdge
 from dogwatch.store.raw import RawResults
 
 # Rows that one chunk may hold, about: it bounds the memory, and what is begun anew for each chunk is cheap beside it.
-CHUNK_ROWS = 6_000_000
+CHUNK_ROWS = 24_000_000
 SMALL_ROWS = 1_500_000
-LONGEST_CHUNK_S = 86_400.0
+LONGEST_CHUNK_S = 4 * 86_400.0
 SHORTEST_CHUNK_S = 900.0
 # Targets that are read together.
 TOGETHER = 32
