@@ -61,6 +61,7 @@ from dogwatch.probes.probe import ProbeEnv
 from dogwatch.probes.spec import probes_section
 from dogwatch.probes.view import WatchView
 from dogwatch.probes.watch import Watch
+from dogwatch.rules.backtest_desk import Backtests
 from dogwatch.rules.escalation import incidents_section
 from dogwatch.rules.maintenance import MAINTENANCE
 from dogwatch.rules.part import Around, Incidents
@@ -158,6 +159,7 @@ class Services(msgspec.Struct, kw_only=True):
     schedules: Schedules | None = None
     incidents: Incidents | None = None
     maintenance: MaintenancePart | None = None
+    backtests: Backtests | None = None
     # The configuration in force, value by value, secrets masked; to be called beside the loop. The newest look of the
     # self-watch at this process.
     settings: Callable[[], Sequence[Row]] | None = None
@@ -223,6 +225,7 @@ class App:
                 calendar=lambda: self.maintenance.calendar,
             )
         )
+        self.backtests = Backtests(self.incidents, clock)
         # In the order in which they start; they stop the other way round.
         self.parts: tuple[Part, ...] = (
             StorePart(store, store_path),
@@ -274,6 +277,7 @@ class App:
             outbox=self.notify,
             incidents=self.incidents,
             maintenance=self.maintenance,
+            backtests=self.backtests,
             settings=lambda: rows(reload.current) if reload.current is not None else (),
             sample=self.self_watch.newest,
         )
@@ -318,6 +322,7 @@ class App:
 
     async def close(self) -> None:
         """Close what the parts shared, the store last."""
+        await self.backtests.close()
         await close_env(self.env)
         await self.database.close()
         await self.store.close()

@@ -132,7 +132,7 @@ def chunks(
     room = SMALL_ROWS if small else CHUNK_ROWS
     length_s = min(LONGEST_CHUNK_S, max(SHORTEST_CHUNK_S, room / max(rows_per_s, 1e-9)))
     length_s = max(TICK_S, length_s // TICK_S * TICK_S)
-    begin_s, last_s = since_s, math.nextafter(until_s, math.inf)
+    begin_s, last_s = since_s, (math.floor(until_s * 1000) + 1) / 1000
     while begin_s < last_s:
         end_s = min((begin_s // length_s + 1) * length_s, last_s)
         yield Chunk(begin_s=begin_s, end_s=end_s, ticks=list(_ticks(begin_s, end_s, alive)))

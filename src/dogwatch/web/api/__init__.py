@@ -6,6 +6,7 @@ Belongs here: shapes and addresses. Does not: what a value means or whether some
 from __future__ import annotations
 
 from dogwatch.web.api.access import ACCESS_HANDLERS
+from dogwatch.web.api.backtests import BACKTEST_HANDLERS
 from dogwatch.web.api.hooks import HOOK_API_HANDLERS
 from dogwatch.web.api.hosts import HOST_HANDLERS
 from dogwatch.web.api.incidents import INCIDENT_HANDLERS
@@ -30,5 +31,6 @@ HANDLERS = (
     *NOTIFY_HANDLERS,
     *INCIDENT_HANDLERS,
     *MAINTENANCE_HANDLERS,
+    *BACKTEST_HANDLERS,
     *ACCESS_HANDLERS,
 )
