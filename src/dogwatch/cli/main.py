@@ -30,6 +30,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "incident": ("dogwatch.cli.incident", "incident", "List incidents, acknowledge, silence, comment, resolve."),
     "maintenance": ("dogwatch.cli.maintenance", "maintenance", "Plan maintenance windows and freezes, end them."),
     "rule": ("dogwatch.cli.rule", "rule", "List and check rules; try them on recorded history."),
+    "backtest": ("dogwatch.cli.backtest", "backtest", "Try rules on recorded history, and compare them."),
+    "signals": ("dogwatch.cli.backtest", "signals", "Keep recorded signals as files, and check them."),
     "worker": ("dogwatch.cli.worker", "worker", "List and drain workers; run one on this machine."),
     "logs": ("dogwatch.cli.logs", "logs", "Check, try and run the log agent."),
     "config": ("dogwatch.cli.up", "config", "Check the configuration, show it, print its schema."),

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -31,6 +31,7 @@ from dogwatch.rules.driver import Moment, decide, moments
 from dogwatch.rules.escalation import IncidentOptions, Policy
 from dogwatch.rules.incident import Decisions, Incident, Note, Order, Silence, State
 from dogwatch.rules.maintenance import MAINTENANCE, Calendar, Maintenance, build_maintenance
+from dogwatch.rules.recording import write as write_recording
 from dogwatch.rules.records import Change, Done, Enqueue
 from dogwatch.rules.sight import TOPICS, Known, Sight, history
 from dogwatch.rules.spec import Rule, RuleSpec, compile_rule
@@ -343,6 +344,14 @@ class Incidents:
             span = Span(since_s=now_s - since_s, until_s=now_s)
             hosts = sorted(self._sight.hosts)
             return await rehearse_store(self._around.store, setting, rules, sight.nodes, hosts, span, progress)
+
+    def record(self, *, since_s: float, until_s: float) -> AsyncIterator[bytes]:
+        """Return what was recorded in a time, as a file of signals."""
+        sight, now_s = Sight(self._around.targets()), self._around.clock.now_s()
+        hosts = sorted(self._sight.hosts)
+        return write_recording(
+            self._around.store, sight.nodes, hosts, since_s=since_s, until_s=min(until_s, now_s), made_s=now_s
+        )
 
     async def _ask(self, order: Order, done: Done) -> None:
         answer = asyncio.get_running_loop().create_future()

@@ -14,7 +14,7 @@ from dogwatch.rules.rehearsal.course import Chunk
 from dogwatch.rules.rehearsal.run import TOGETHER, Run, chunks
 from dogwatch.store.columns import SampleColumns
 from dogwatch.store.protocol import Store
-from dogwatch.store.raw import RawSamples
+from dogwatch.store.raw import RawResults, RawSamples
 
 # How often probes ask, as long as nothing better is known: it only sets how long chunks are.
 _EVERY_S = 15.0
@@ -49,7 +49,10 @@ async def rehearse_history(
     for chunk in chunks(since_s, until_s, alive, rows_per_s=rows_per_s, small=bool(run.rules.plain)):
         for done, part in enumerate(_parts(names)):
             raw = await store.raw_results(part, since_s=chunk.begin_s, until_s=chunk.end_s)
-            await asyncio.to_thread(_timed, progress, run.take, chunk, raw)
+            known = {one.target: one for one in raw}
+            # Time passes also for those of which nothing is kept.
+            every = [known.get(name) or RawResults(target=name) for name in part]
+            await asyncio.to_thread(_timed, progress, run.take, chunk, every)
             passed_s = chunk.begin_s - since_s + (chunk.end_s - chunk.begin_s) * done * TOGETHER / len(names)
             progress.share, progress.signals = passed_s / span_s, run.signals
             if progress.stop:

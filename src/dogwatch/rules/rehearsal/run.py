@@ -135,8 +135,13 @@ def chunks(
     begin_s, last_s = since_s, (math.floor(until_s * 1000) + 1) / 1000
     while begin_s < last_s:
         end_s = min((begin_s // length_s + 1) * length_s, last_s)
-        yield Chunk(begin_s=begin_s, end_s=end_s, ticks=list(_ticks(begin_s, end_s, alive)))
+        yield cut(begin_s, end_s, alive)
         begin_s = end_s
+
+
+def cut(begin_s: float, end_s: float, alive: Sequence[tuple[float, float]]) -> Chunk:
+    """Return a chunk with the ticks in it."""
+    return Chunk(begin_s=begin_s, end_s=end_s, ticks=list(_ticks(begin_s, end_s, alive)))
 
 
 def _ticks(begin_s: float, end_s: float, alive: Sequence[tuple[float, float]]) -> Iterator[float]:

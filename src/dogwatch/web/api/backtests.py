@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Literal
 
 import msgspec
 from litestar import delete, get, post
-from litestar.params import JSONBody, PathParameter
+from litestar.openapi import ResponseSpec
+from litestar.params import JSONBody, PathParameter, QueryParameter
+from litestar.response import Stream
 
 from dogwatch.errors import NotFound, UsageError
 from dogwatch.rules.backtest import Found, Outage, Rehearsal
@@ -165,7 +167,7 @@ def _found_out(found: Sequence[Found]) -> list[FoundOut]:
     ]
 
 
-def _state(one: Backtest) -> BacktestState:
+def state_out(one: Backtest) -> BacktestState:
     difference = one.difference
     return BacktestState(
         backtest_id=one.backtest_id,
@@ -215,7 +217,7 @@ async def start_backtest(ctx: Ctx, data: JSONBody[BacktestStart]) -> BacktestSta
     wanted = Wanted(
         since_s=data.since_s, incident=data.incident, rules=data.rules, against=data.against, outages=data.outages
     )
-    return _state(_backtests(ctx).start(wanted))
+    return state_out(_backtests(ctx).start(wanted))
 
 
 @get(
@@ -225,7 +227,7 @@ async def start_backtest(ctx: Ctx, data: JSONBody[BacktestStart]) -> BacktestSta
     responses=refusals(403, 404, 503),
 )
 async def show_backtest(ctx: Ctx, backtest_id: _Id) -> BacktestState:
-    return _state(_backtests(ctx).show(backtest_id))
+    return state_out(_backtests(ctx).show(backtest_id))
 
 
 @delete(
@@ -239,4 +241,32 @@ async def stop_backtest(ctx: Ctx, backtest_id: _Id) -> None:
     _backtests(ctx).stop(backtest_id)
 
 
-BACKTEST_HANDLERS = (backtest_rules, start_backtest, show_backtest, stop_backtest)
+@get(
+    "/api/v1/signals",
+    opt=may("rule", "run", whole=True),
+    summary="What was recorded, as a file of signals",
+    responses={
+        200: ResponseSpec(bytes, media_type="application/octet-stream", generate_examples=False),
+        **refusals(403, 404, 503),
+    },
+)
+async def export_signals(
+    ctx: Ctx,
+    since_s: Annotated[float, QueryParameter(ge=0, le=1e11, description="From, seconds since 1970")],
+    until_s: Annotated[float, QueryParameter(ge=0, le=1e11, description="To, seconds since 1970")],
+) -> Stream:
+    if until_s <= since_s or until_s - since_s > LONGEST_BACKTEST_S:
+        raise UsageError("the time must be more than nothing and at most 90d")
+    found = incidents_of(ctx).record(since_s=since_s, until_s=until_s)
+    # Before the answer begins: what keeps it from being read can still be said.
+    first = await anext(found, b"")
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield first
+        async for part in found:
+            yield part
+
+    return Stream(parts(), media_type="application/octet-stream")
+
+
+BACKTEST_HANDLERS = (export_signals, backtest_rules, start_backtest, show_backtest, stop_backtest)
