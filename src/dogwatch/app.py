@@ -68,6 +68,7 @@ from dogwatch.probes.watch import Watch
 from dogwatch.reports.action import ReportAction
 from dogwatch.reports.inspection import Sources
 from dogwatch.reports.part import Reports, changes_in
+from dogwatch.rules.backtest_desk import Backtests
 from dogwatch.rules.escalation import incidents_section
 from dogwatch.rules.maintenance import MAINTENANCE
 from dogwatch.rules.part import Around, Incidents
@@ -197,6 +198,7 @@ class Services(msgspec.Struct, kw_only=True):
     fleet: FleetPart | None = None
     status: StatusPart | None = None
     reports: Reports | None = None
+    backtests: Backtests | None = None
     # The configuration in force, value by value, secrets masked; to be called beside the loop. The newest look of the
     # self-watch at this process.
     settings: Callable[[], Sequence[Row]] | None = None
@@ -288,6 +290,7 @@ class App:
                 destinations=NOTIFY,
             )
         )
+        self.backtests = Backtests(self.incidents, clock)
         # In the order in which they start; they stop the other way round.
         self.parts: tuple[Part, ...] = (
             StorePart(store, store_path),
@@ -343,6 +346,7 @@ class App:
             fleet=self.fleet,
             status=self.status,
             reports=self.reports,
+            backtests=self.backtests,
             settings=lambda: rows(reload.current) if reload.current is not None else (),
             sample=self.self_watch.newest,
             logs=self.logs.reader,
@@ -411,6 +415,7 @@ class App:
 
     async def close(self) -> None:
         """Close what the parts shared, the store last."""
+        await self.backtests.close()
         await close_env(self.env)
         await self.database.close()
         await self.store.close()
