@@ -29,6 +29,7 @@ from dogwatch.web.guard import Guard, Receive, Scope, Send
 from dogwatch.web.hook_pages import HOOKS
 from dogwatch.web.hooks import HOOK_HANDLERS
 from dogwatch.web.incident_pages import INCIDENTS
+from dogwatch.web.log_pages import LOGS
 from dogwatch.web.login import LOGIN_HANDLERS
 from dogwatch.web.maintenance_pages import MAINTENANCE
 from dogwatch.web.meter import Meter
@@ -54,6 +55,7 @@ PAGES: tuple[Pages, ...] = (
     RUNS,
     SCHEDULES,
     HOOKS,
+    LOGS,
     ACCESS,
     SETTINGS,
     PALETTE,

@@ -33,7 +33,7 @@ class TlsOptions(msgspec.Struct, frozen=True, kw_only=True):
 class RateOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How much one caller may ask for: a user, a token, a certificate, or an address. More is answered 429.
 
-    max: requests in any `per`. local: whether callers on this machine are limited, too.
+    max: requests in any `per`. per: how long that is. local: whether callers on this machine are limited, too.
     """
 
     max: Count = 3000

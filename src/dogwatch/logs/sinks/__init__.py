@@ -14,12 +14,14 @@ from dogwatch.logs.sinks.nats import NatsSink
 from dogwatch.logs.sinks.otlp import OtlpSink
 from dogwatch.logs.sinks.s3 import S3Sink
 from dogwatch.logs.sinks.stdout import StdoutSink
+from dogwatch.logs.sinks.store import StoreSink
 from dogwatch.logs.sinks.syslog import SyslogSink
 
 SINKS: Registry[Sink] = Registry(
     "log_sink",
     StdoutSink,
     FileSink,
+    StoreSink,
     HttpSink,
     LokiSink,
     ElasticsearchSink,

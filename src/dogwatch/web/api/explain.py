@@ -15,7 +15,7 @@ from dogwatch.errors import NotFound
 from dogwatch.rules.part import Incidents
 from dogwatch.rules.remedy import records
 from dogwatch.rules.remedy.explain import Explanation
-from dogwatch.web.api.incidents import AlertOut, IncidentOut, NoteOut, NumberParam, _found, _note_out, _out
+from dogwatch.web.api.incidents import AlertOut, IncidentOut, NoteOut, NumberParam, _found, _note_out, incident_out
 from dogwatch.web.api.models import refusals
 from dogwatch.web.context import Ctx, WebContext
 from dogwatch.web.permissions import may
@@ -154,7 +154,7 @@ async def explained_incident(ctx: WebContext, number: int, run: Run | None = Non
     shown = {found.incident.root} | {alert.group for alert in alerts}
     actions = [one for one in found.actions if sees(one.start.labels) or one.start.group == found.incident.root]
     return ExplanationOut(
-        incident=_out(found.incident),
+        incident=incident_out(found.incident),
         run=_run_out(run) if run is not None else None,
         because=_because(found, limited=limited),
         alerts=[

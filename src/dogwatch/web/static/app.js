@@ -12,6 +12,7 @@ import { startActions } from "./actions.js";
 import { startReload } from "./reload.js";
 import { startAccess } from "./access.js";
 import { startIncidents } from "./incidents.js";
+import { startLogs } from "./logs.js";
 
 startTheme();
 startTimes();
@@ -23,6 +24,7 @@ startRuns();
 startStart();
 startAccess();
 startIncidents();
+startLogs();
 startPalette();
 startLive();
 startReload();
