@@ -38,6 +38,7 @@ from dogwatch.engine.schedules.service import Schedules
 from dogwatch.engine.schedules.tables import schedule_tables
 from dogwatch.engine.section import ENGINE
 from dogwatch.engine.tables import engine_tables
+from dogwatch.engine.traces import TRACES, TracesPart
 from dogwatch.engine.values import StartRun
 from dogwatch.errors import UsageError
 from dogwatch.fleet.action import SshAction
@@ -131,6 +132,7 @@ SECTIONS: tuple[Section[Any], ...] = (
     STATUS_PAGE,
     LOGS,
     ENGINE,
+    TRACES,
     STORE,
     DATABASE,
     SELF_WATCH,
@@ -251,6 +253,7 @@ class App:
                 more=DOING.jobs,
             )
         )
+        self.traces = TracesPart(self.engine.runs, clock=clock)
         self.schedules = Scheduler(database, self.engine.runs, clock=clock, section=SCHEDULES, spawn=spawn)
         self.hooks = Hooks(database, self.engine.runs, clock=clock, spawn=spawn, jobs=JOBS)
         self.maintenance = MaintenancePart(database, store, clock=clock, spawn=spawn)
@@ -374,6 +377,7 @@ class App:
         yield from self.database.metrics()
         yield from self.access.metrics()
         yield from self.engine.metrics()
+        yield from self.traces.metrics()
         yield from self.schedules.metrics()
         yield from self.notify.metrics()
         yield from self.hooks.metrics()
