@@ -20,12 +20,13 @@ import numpy as np
 
 from dogwatch.core.clock import ManualClock
 from dogwatch.core.values import Status
+from dogwatch.rules.backtest import Progress
 from dogwatch.rules.desk import Setting
 from dogwatch.rules.driver import moments
 from dogwatch.rules.escalation import IncidentOptions, Policy
 from dogwatch.rules.maintenance import Calendar
 from dogwatch.rules.names import probe_signal
-from dogwatch.rules.rehearsal.history import Progress, rehearse_history
+from dogwatch.rules.rehearsal.history import rehearse_history
 from dogwatch.rules.rehearsal.run import Run
 from dogwatch.rules.spec import RuleSpec, compile_rule
 from dogwatch.rules.topology import Node, Topology

@@ -21,6 +21,7 @@ from dogwatch.notify.section import NOTIFY
 from dogwatch.notify.tables import notify_tables
 from dogwatch.rules.planned.part import MaintenancePart, once
 from dogwatch.rules.planned.tables import maintenance_tables
+from dogwatch.rules.remedy.tables import remedy_tables
 from dogwatch.rules.spec import RuleSpec
 from dogwatch.rules.tables import incident_tables
 from dogwatch.status.part import Around, StatusPart
@@ -117,7 +118,14 @@ async def console(
     **changes: Any,
 ) -> AsyncIterator[Console]:
     clock = SystemClock()
-    tables = (access_tables(), notify_tables(), incident_tables(), maintenance_tables(), status_tables())
+    tables = (
+        access_tables(),
+        notify_tables(),
+        incident_tables(),
+        maintenance_tables(),
+        status_tables(),
+        remedy_tables(),
+    )
     database = await open_sqlite(folder / "state.db", tables, clock)
     access = Access(database, folder, clock, msgspec.structs.replace(options or AccessOptions(), password=CHEAP))
     await access.open()

@@ -44,6 +44,7 @@ from dogwatch.errors import UsageError
 from dogwatch.fleet.action import SshAction
 from dogwatch.fleet.book.tables import fleet_tables
 from dogwatch.fleet.part import FleetPart
+from dogwatch.fleet.planned import DriftAction, PlaybookAction
 from dogwatch.fleet.section import FLEET
 from dogwatch.fleet.shell import FleetShell
 from dogwatch.hosts.hosts import Hosts, Spawn
@@ -68,6 +69,7 @@ from dogwatch.probes.watch import Watch
 from dogwatch.reports.action import ReportAction
 from dogwatch.reports.inspection import Sources
 from dogwatch.reports.part import Reports, changes_in
+from dogwatch.rules.backtest_desk import Backtests
 from dogwatch.rules.escalation import incidents_section
 from dogwatch.rules.maintenance import MAINTENANCE
 from dogwatch.rules.part import Around, Incidents
@@ -100,7 +102,9 @@ from dogwatch.webhooks.tables import webhook_tables
 from dogwatch.webhooks.view import HooksView
 
 # Every kind of action there is, the engine's own and the features'.
-ACTIONS: Registry[Action] = Registry("action", *ENGINE_ACTIONS, NotifyAction, ReportAction, SshAction, EvidenceAction)
+ACTIONS: Registry[Action] = Registry(
+    "action", *ENGINE_ACTIONS, NotifyAction, ReportAction, SshAction, PlaybookAction, DriftAction, EvidenceAction
+)
 JOBS = jobs_section(ACTIONS)
 
 
@@ -196,6 +200,7 @@ class Services(msgspec.Struct, kw_only=True):
     fleet: FleetPart | None = None
     status: StatusPart | None = None
     reports: Reports | None = None
+    backtests: Backtests | None = None
     # The configuration in force, value by value, secrets masked; to be called beside the loop. The newest look of the
     # self-watch at this process.
     settings: Callable[[], Sequence[Row]] | None = None
@@ -231,7 +236,9 @@ class App:
         self.self_watch = SelfWatch(clock=clock, bus=bus)
         self.blackbox = Blackbox(env=env, registry=PROBES)
         self.notify = Notify(database, clock=clock, spawn=spawn, jobs=JOBS)
-        self.fleet = FleetPart(database=database)
+        self.fleet = FleetPart(database=database, plans=state_path(store_path).parent / "plans")
+        # Probes of the kind `remote` look at hosts through it.
+        env.extra["shell"] = shell = FleetShell(self.fleet)
         self.logs = LogsPart(state_path(store_path).parent / "logs")
         self.reports = Reports(lambda: self._sources())  # noqa: PLW0108 of parts that are built below
         self.engine = EnginePart(
@@ -245,7 +252,7 @@ class App:
                 services={
                     Outbox: self.notify,
                     FleetPart: self.fleet,
-                    Shell: FleetShell(self.fleet),
+                    Shell: shell,
                     Keeper: EvidenceKeeper(database),
                     Reports: self.reports,
                 },
@@ -286,6 +293,7 @@ class App:
                 destinations=NOTIFY,
             )
         )
+        self.backtests = Backtests(self.incidents, clock)
         # In the order in which they start; they stop the other way round.
         self.parts: tuple[Part, ...] = (
             StorePart(store, store_path),
@@ -341,6 +349,7 @@ class App:
             fleet=self.fleet,
             status=self.status,
             reports=self.reports,
+            backtests=self.backtests,
             settings=lambda: rows(reload.current) if reload.current is not None else (),
             sample=self.self_watch.newest,
             logs=self.logs.reader,
@@ -410,6 +419,7 @@ class App:
 
     async def close(self) -> None:
         """Close what the parts shared, the store last."""
+        await self.backtests.close()
         await close_env(self.env)
         await self.database.close()
         await self.store.close()

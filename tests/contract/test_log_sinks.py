@@ -78,7 +78,7 @@ async def written(sink: Sink, kit: SinkTools, *blocks: Block) -> Worker:
 
 
 def test_every_kind_is_in_this_suite() -> None:
-    assert set(SINKS.kinds()) == {*HTTP, *REAL, "file", "stdout"}
+    assert set(SINKS.kinds()) == {*HTTP, *REAL, "file", "stdout", "store"}
 
 
 @pytest.mark.parametrize("kind", HTTP)

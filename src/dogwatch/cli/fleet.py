@@ -20,6 +20,7 @@ from dogwatch.cli.fleet_common import (
     read_sources,
 )
 from dogwatch.cli.fleet_files import copy, fetch
+from dogwatch.cli.fleet_inspect import inspect
 from dogwatch.cli.fleet_plans import apply_, drift, facts, plan_
 from dogwatch.cli.fleet_runs import runs
 from dogwatch.cli.output import one_line, print_json, print_table
@@ -288,6 +289,7 @@ def _environment(settings: Sequence[str]) -> dict[str, str]:
 
 fleet.add_command(copy)
 fleet.add_command(fetch)
+fleet.add_command(inspect)
 fleet.add_command(runs)
 fleet.add_command(plan_)
 fleet.add_command(apply_)

@@ -36,7 +36,7 @@ _PATHS = ("key", "sudo_password_file", "ssh_config", "known_hosts")
 class Deed(msgspec.Struct, frozen=True, kw_only=True):
     """What is done on each host, as plain data, so that it can be taken up again.
 
-    kind: run, copy or fetch. what: for people. arguments: of copy and fetch. env, input: kept sealed.
+    kind: run, copy, fetch or inspect. what: for people. arguments: of copy and fetch. env, input: kept sealed.
     """
 
     kind: str = "run"
@@ -219,6 +219,10 @@ def work_of(deed: Deed, order: Order) -> Work | None:
     from dogwatch.fleet.files import copying, fetching
 
     given = deed.arguments
+    if deed.kind == "inspect":
+        from dogwatch.fleet.inspecting import inspecting
+
+        return inspecting(deed.script, timeout_s=order.timeout_s)
     if deed.kind == "copy":
         return copying(Path(given["source"]), given["target"], mode=given["mode"], timeout_s=order.timeout_s)
     return fetching(given["path"], Path(given["folder"]), timeout_s=order.timeout_s)
@@ -358,13 +362,20 @@ def tell_batches(what: str, hosts: Sequence[str], rollout: Any, as_json: bool) -
 
 def on_hosts(deed: Deed, options: Mapping[str, Any]) -> int:
     """Carry it out on the hosts that the options choose, tell the results, and return the exit code."""
+    carried = gather_results(deed, options)
+    return 0 if carried is None else finish(carried, options)
+
+
+def gather_results(deed: Deed, options: Mapping[str, Any]) -> Carried | None:
+    """Carry it out on the hosts that the options choose; None where only the batches were to be told."""
     from dogwatch.cli.fleet_common import chosen_hosts, inventory_of
 
     rollout = order_of(deed, options).rollout
     inventory = inventory_of(options["paths"], options["sources"])
     hosts = chosen_hosts(inventory, options["targets"], options["limit"])
     if options["only_check"]:
-        return tell_batches(deed.what, hosts, rollout, options["as_json"])
+        tell_batches(deed.what, hosts, rollout, options["as_json"])
+        return None
     setup = Setup(
         deed=deed,
         options=dict(options),
@@ -376,7 +387,7 @@ def on_hosts(deed: Deed, options: Mapping[str, Any]) -> int:
     async def make(_book: OwnBook) -> Setup:
         return setup
 
-    return finish(carry_out(make), options)
+    return carry_out(make)
 
 
 def go_on(given: str, options: Mapping[str, Any], explicit: Mapping[str, Any], *, failed_only: bool) -> int:

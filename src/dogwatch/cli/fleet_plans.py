@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import time
@@ -71,6 +70,7 @@ def plan_(**options: Any) -> int:
         dogwatch fleet apply site.plan
     """
     from dogwatch.fleet.plans.plan import encoded
+    from dogwatch.fleet.plans.saving import write_whole
 
     making = making_of(options)
     if options["origin"]:
@@ -179,6 +179,7 @@ def _applying(
     """Return what is applied. Raises: Conflict where the journal says that something else must come first."""
     from dogwatch.fleet.operations import OPERATIONS
     from dogwatch.fleet.plans.apply import Applying
+    from dogwatch.fleet.plans.driving import plan_secrets
     from dogwatch.fleet.plans.going import folders_of
     from dogwatch.fleet.plans.journal import unfinished
 
@@ -199,27 +200,12 @@ def _applying(
         salt=plan.salt,
         holder=f"apply {apply_id} of {whoami()}",
         plans={host.host: host for host in plan.hosts},
-        secrets=_secrets(plan, inventory),
+        secrets=plan_secrets(plan, inventory),
         operations=OPERATIONS,
         folders=folders_of(inventory, hosts),
         resume=options["resume"],
         timeout_s=options["timeout"],
     )
-
-
-def _secrets(plan: Plan, inventory: Inventory) -> dict[str, dict[str, str]]:
-    """Return the secrets that stand in each host's plan, read anew."""
-    from dogwatch.fleet.playbook.expand import host_secrets, read_secrets
-
-    found: dict[str, dict[str, str]] = {}
-    for play in plan.plays:
-        if not any(host.secrets for host in play.hosts):
-            continue
-        shared = read_secrets(play.secrets, Path(plan.folder), dict(os.environ))
-        for host in play.hosts:
-            if host.secrets:
-                found[host.host] = {**host_secrets(inventory, host.host), **shared}
-    return found
 
 
 def _only(plan: Plan, inventory: Inventory, targets: tuple[str, ...]) -> frozenset[str] | None:
@@ -391,19 +377,3 @@ def _origin(making: Making, options: Mapping[str, Any]) -> int:
             tell_origin(host, scope, as_json=options["as_json"])
             return 0
     raise NotFound(f"{host} is not among the hosts of {options['playbook']}")
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that only its owner reads, whole or not at all. Raises: UsageError."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise UsageError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from None

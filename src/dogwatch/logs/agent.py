@@ -7,13 +7,14 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from dogwatch.core.channel import WhenFull
 from dogwatch.core.clock import Clock, SystemClock
+from dogwatch.core.metrics import Family
 from dogwatch.errors import Conflict, DogwatchError
 from dogwatch.logs.block import Position
 from dogwatch.logs.checkpoint import GENERATIONS, Checkpoint, CheckpointFile
@@ -69,6 +70,7 @@ class Agent:
         self._saving = asyncio.Lock()
         self._save_failed = ""
         self._started = False
+        self._routing: Routing | None = None
 
     async def start(self) -> None:
         """Take the folder, read the checkpoint, and begin.
@@ -106,7 +108,7 @@ class Agent:
             self._lock_fd = -1
 
     def _open(self) -> None:
-        routing = Routing(self._spec)
+        routing = self._routing = Routing(self._spec)
         for one in self._spec.sinks:
             self._outlets[one.name] = self._outlet(one)
         for source in self._spec.sources:
@@ -247,6 +249,11 @@ class Agent:
             intake.freeze()
 
     # -- looking
+
+    def derived(self) -> Iterator[Family]:
+        """Yield the metrics that transforms make of what passes."""
+        if self._routing is not None:
+            yield from self._routing.families()
 
     def status(self) -> tuple[list[SourceStatus], list[SinkStatus]]:
         sources = [

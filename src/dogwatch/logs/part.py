@@ -59,6 +59,8 @@ class LogsPart:
                 for event, value in one.counts.items()
             ],
         )
+        if self.agent is not None:
+            yield from self.agent.derived()
         for field, kind, text in _SINK_METRICS:
             name = f"dogwatch_logs_sink_{field}" + ("_total" if kind == "counter" else "")
             yield Family(

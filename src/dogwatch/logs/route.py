@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
+from dogwatch.core.metrics import Family
 from dogwatch.logs.block import Block
 from dogwatch.logs.records import json_lines
 from dogwatch.logs.rows import Encoded
 from dogwatch.logs.section import LogsSpec, Route
 from dogwatch.logs.steps import Steps
 from dogwatch.logs.transform import Step
+from dogwatch.logs.transforms.metric import MetricStep
 
 
 class Path:
@@ -64,6 +66,21 @@ class Routing:
                 for lane in wanted:
                     found[lane].append(changed)
         return found
+
+    def families(self) -> Iterator[Family]:
+        """Yield the metrics that steps make; those of one name together, with the first one's help."""
+        found: dict[str, list[Family]] = {}
+        for path in self._paths:
+            for step in path.steps:
+                if isinstance(step, MetricStep):
+                    for one in step.families():
+                        found.setdefault(one.name, []).append(one)
+        for name, several in found.items():
+            lines: Counter[str] = Counter()
+            for family in several:
+                for text, value in family.series:
+                    lines[text] += value  # type: ignore[assignment]
+            yield Family(name, several[0].kind, several[0].help, list(lines.items()))
 
     def counts(self) -> Counter[tuple[int, int, str]]:
         found: Counter[tuple[int, int, str]] = Counter()

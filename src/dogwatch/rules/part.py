@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -25,13 +25,14 @@ from dogwatch.engine.schedules.plan import shared_zones
 from dogwatch.engine.values import Page
 from dogwatch.errors import Conflict, NotFound, TransientError
 from dogwatch.rules import records
-from dogwatch.rules.backtest import Rehearsal, rehearse
+from dogwatch.rules.backtest import Progress, Rehearsal, Span
 from dogwatch.rules.decider import Held
 from dogwatch.rules.desk import Input, Setting
 from dogwatch.rules.driver import Moment, decide, moments
 from dogwatch.rules.escalation import IncidentOptions, Policy
 from dogwatch.rules.incident import Decisions, Incident, Note, Order, Silence, State
 from dogwatch.rules.maintenance import MAINTENANCE, Calendar, Maintenance, build_maintenance
+from dogwatch.rules.recording import write as write_recording
 from dogwatch.rules.records import Change, Done, Enqueue
 from dogwatch.rules.remedy.doing import Doing, Doings
 from dogwatch.rules.remedy.explain import Explanation, explanation, kept
@@ -403,22 +404,40 @@ class Incidents:
         """Return how many alerts of each rule are out."""
         return Counter(key[0] for key in self.watcher.out)
 
-    async def rehearse(self, *, since_s: float, specs: Sequence[RuleSpec] | None = None) -> Rehearsal:
-        """Return what rules would have done with what was recorded. specs: instead of those in force, checked.
+    async def rehearse(
+        self,
+        *,
+        since_s: float,
+        until_s: float | None = None,
+        specs: Sequence[RuleSpec] | None = None,
+        progress: Progress | None = None,
+    ) -> Rehearsal:
+        """Return what rules would have done with what was recorded. since_s: how far back. until_s: a time, None for
+        now. specs: instead of those in force, checked.
 
-        Raises: Conflict while another one runs.
+        Raises: Conflict while another one runs, UsageError where numpy is missing.
         """
         if self._rehearsing.locked():
             raise Conflict("another backtest is running", hint="try again when it has ended")
         async with self._rehearsing:
-            now_s = self._around.clock.now_s()
+            now_s = self._around.clock.now_s() if until_s is None else until_s
             sight = Sight(self._around.targets())
-            sight.hosts = set(self._sight.hosts)
             rules = tuple(map(compile_rule, specs)) if specs is not None else self.wanted.rules
             setting = self._setting_of(self.wanted, sight, list(self._around.targets()), specs, rehearsed=True)
-            signals = await history(self._around.store, sight, since_s=now_s - since_s, until_s=now_s)
-            # Minutes of computing must not hold the event loop. It shares nothing with what runs live.
-            return await asyncio.to_thread(rehearse, setting, rules, signals, until_s=now_s, nodes=sight.nodes)
+            # What it computes with is heavy, and needed by nothing else.
+            from dogwatch.rules.backtest_store import rehearse_store
+
+            span = Span(since_s=now_s - since_s, until_s=now_s)
+            hosts = sorted(self._sight.hosts)
+            return await rehearse_store(self._around.store, setting, rules, sight.nodes, hosts, span, progress)
+
+    def record(self, *, since_s: float, until_s: float) -> AsyncIterator[bytes]:
+        """Return what was recorded in a time, as a file of signals."""
+        sight, now_s = Sight(self._around.targets()), self._around.clock.now_s()
+        hosts = sorted(self._sight.hosts)
+        return write_recording(
+            self._around.store, sight.nodes, hosts, since_s=since_s, until_s=min(until_s, now_s), made_s=now_s
+        )
 
     async def _ask(self, order: Order, done: Done) -> None:
         answer = asyncio.get_running_loop().create_future()

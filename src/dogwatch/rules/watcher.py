@@ -88,8 +88,11 @@ class Watcher:
         yield from self._thresholds(signal)
         if signal.target in self.awaited and signal.values.get("probe.status") in ("up", "degraded"):
             yield Became(time_s=signal.time_s, target=signal.target)
+        changed = seen.changed
         for rule in seen.rules:
-            yield from self._ask(rule, seen, signal.time_s)
+            # A rule that does not hold, and reads nothing that is another value now, says what it said.
+            if rule.plain is None or not rule.plain.isdisjoint(changed) or self._holds(rule, seen):
+                yield from self._ask(rule, seen, signal.time_s)
 
     def tick(self, now_s: float) -> Iterator[AlertEdge]:
         """Let time pass: conditions over time change without a signal, and so does how long they hold."""

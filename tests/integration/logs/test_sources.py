@@ -271,7 +271,7 @@ async def test_exec_ends_with_the_agent(tmp_path: Path) -> None:
         await one.until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().endswith("\n"))
         session = int((tmp_path / "pid").read_text())
         assert os.getsid(session) == session
-    assert not living(session)
+    await one.until(lambda: not living(session), 5)
 
 
 def living(session: int) -> list[str]:

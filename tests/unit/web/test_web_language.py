@@ -35,7 +35,7 @@ VOCABULARY = {
     *(place.title for pages in application.PAGES for place in pages.places),
     # Of timelines and of the audit trail.
     "opened", "joined", "left", "fired", "ended", "muted", "heard", "told", "acked", "unacked", "comment", "flapping",
-    "escalated", "reminder", "done", "refused",
+    "escalated", "reminder", "done", "refused", "declined", "planned", "asked", "spent", "did",
 }  # fmt: skip
 
 

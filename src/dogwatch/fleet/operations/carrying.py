@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from dogwatch.fleet.operations.reading import START
 from dogwatch.fleet.operations.steps import (
     AnyStep,
     Attributes,
@@ -179,7 +180,11 @@ def bootstrap(apply_id: str, size: int, script_size: int, *, folder: str = "") -
 def stage_script(stage: Stage) -> tuple[str, bytes]:
     """Return the script and the bytes that lie before it in the payload."""
     blobs = _Blobs()
-    lines = [f"s=$1; I=$2; U=$3; A={stage.apply_id}; D=$s/applies/$A; B=$D/backup; dirs=", _FUNCTIONS, stage.reads]
+    lines = [
+        f"s=$1; I=$2; U=$3; A={stage.apply_id}; D=$s/applies/$A; B=$D/backup; dirs=",
+        START + _FUNCTIONS,
+        stage.reads,
+    ]
     for at, step in stage.steps:
         lines.append(f"s{at}() {{\n{_rendered(step, at, blobs)}\n}}")
     lines += [
@@ -218,7 +223,7 @@ def journal_script(apply_id: str, folder: str, reads: str) -> str:
 
 def roll_back_script(apply_id: str, holder: str, steps: Sequence[tuple[int, AnyStep]]) -> str:
     """Return the script that takes steps back, the last first. What was changed since is left alone and told."""
-    lines = [f"s=$1; I=$2; U=$3; A={apply_id}; D=$s/applies/$A; B=$D/backup; dirs=", _FUNCTIONS]
+    lines = [f"s=$1; I=$2; U=$3; A={apply_id}; D=$s/applies/$A; B=$D/backup; dirs=", START + _FUNCTIONS]
     lines += [f"u{number}() {{\n{undo_of(step, number)}\n}}" for number, step in steps]
     lines += [
         'trap \'rm -f "$I" "$I.run"\' EXIT; lock 30; mv -f "$I" "$D/in"; mv -f "$I.run" "$D/run"; bad=',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import shlex
+from typing import ClassVar
 
 import msgspec
 
@@ -56,6 +57,7 @@ class PathFact(Fact, frozen=True, kw_only=True):
 class PathNeed(Need[PathFact], frozen=True, kw_only=True, tag="path"):
     """What lies at a path; with its content where that is asked for."""
 
+    prelude: ClassVar[str] = PRELUDE
     path: str
     content: bool = False
 

@@ -11,15 +11,13 @@ from typing import Any, Protocol
 import msgspec
 
 from dogwatch.core.component import Registry
-from dogwatch.errors import DogwatchError, UsageError
+from dogwatch.errors import UsageError
 from dogwatch.fleet.connection import Connection, Ended, HostFailed, State
 from dogwatch.fleet.inventory.inventory import Inventory
 from dogwatch.fleet.login import Login, login_of
 from dogwatch.fleet.operations.operation import Operation
-from dogwatch.fleet.operations.reading import joined
-from dogwatch.fleet.operations.who import WhoNeed
 from dogwatch.fleet.plans.asking import ask
-from dogwatch.fleet.plans.decide import decide_host
+from dogwatch.fleet.plans.decide import decide_host, needs_of
 from dogwatch.fleet.plans.plan import HostPlan, Plan, PlayPlan
 from dogwatch.fleet.plans.secrets import sealed
 from dogwatch.fleet.playbook.expand import Expander, Scope, read_secrets, scope_of
@@ -146,10 +144,8 @@ class _Planner:
         facts = await self._making.facts.of(host, login, connection) if self._play.uses_facts else None
         scope = self.scope(host, facts)
         tasks, problems = self._expander.tasks(scope)
-        try:
-            needs = joined([WhoNeed(), *(need for task in tasks for need in task.operation.needs(task.context))])
-        except DogwatchError as error:
-            problems.append(str(error))
+        needs, more = needs_of(tasks)
+        problems += more
         if problems:
             plan = HostPlan(host=host, problems=tuple(problems), total=len(tasks))
         else:

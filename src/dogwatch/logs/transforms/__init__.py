@@ -12,6 +12,7 @@ from dogwatch.logs.transforms.change import (
     SetTransform,
 )
 from dogwatch.logs.transforms.limit import DedupeTransform, RateLimitTransform
+from dogwatch.logs.transforms.metric import MetricTransform
 from dogwatch.logs.transforms.parse import JsonTransform, NginxTransform, RegexTransform, TimestampTransform
 from dogwatch.logs.transforms.text import (
     ApacheTransform,
@@ -21,6 +22,7 @@ from dogwatch.logs.transforms.text import (
     SyslogTransform,
 )
 from dogwatch.logs.transforms.trace import TraceTransform
+from dogwatch.logs.transforms.wasm import WasmTransform
 from dogwatch.logs.transforms.where import WhereTransform
 
 TRANSFORMS: Registry[Transform] = Registry(
@@ -43,4 +45,6 @@ TRANSFORMS: Registry[Transform] = Registry(
     TraceTransform,
     RateLimitTransform,
     DedupeTransform,
+    MetricTransform,
+    WasmTransform,
 )

@@ -14,14 +14,14 @@ _BETWEEN = "\0"
 class Blot:
     """One pattern and what stands in its place. Patterns run in RE2, in time linear in the text."""
 
-    def __init__(self, pattern: str, mask: str) -> None:
+    def __init__(self, pattern: str, mask: str | Callable[[re.Match[str]], str]) -> None:
         import re2
 
         # Python's own engine is many times faster where nearly every value has one; this pattern is bounded.
         self._needle = "@" if pattern == EMAIL else ""
         compiled = re.compile(pattern) if self._needle else re2.compile(pattern)
         self._search: Callable[[str], object] = compiled.search
-        template = mask.replace("\\", "\\\\")
+        template = mask.replace("\\", "\\\\") if isinstance(mask, str) else mask
         self._sub: Callable[[str], str] = lambda text: compiled.sub(template, text)
         # Values are tried together with a NUL between them, which these patterns do not see beyond.
         self._joins = bool(self._needle) or not re.search(
@@ -87,3 +87,28 @@ def _blotted(value: Any, blots: Sequence[Blot]) -> Any:
     if isinstance(value, dict):
         return {key: _blotted(one, blots) for key, one in value.items()}
     return value
+
+
+def masking(mask: str, key: str, *, luhn: bool) -> str | Callable[[re.Match[str]], str]:
+    """Return what stands in place of a match: the mask, or with a key the match's keyed hash, so that one value has one
+    stand-in. What a group `keep` of the pattern took stays. luhn: numbers whose check digit is wrong stay as they are.
+    """
+    import hmac
+
+    def replace(match: re.Match[str]) -> str:
+        text, kept = match.group(), ""
+        if luhn and not _luhn(text):
+            return text
+        if "keep" in match.re.groupindex:
+            kept = match["keep"]
+        if not key:
+            return kept + mask
+        return kept + hmac.digest(key.encode(), text.removeprefix(kept).encode(), "sha256").hex()[:16]
+
+    return replace
+
+
+def _luhn(text: str) -> bool:
+    digits = [int(char) for char in text if char.isdigit()]
+    doubled = [digit * 2 - 9 * (digit > 4) for digit in digits[-2::-2]]
+    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
+from dogwatch.core.units import Secret
 from dogwatch.logs.rows import ABSENT, OWN, Book, Rows
 from dogwatch.logs.transform import Step, Transform
-from dogwatch.logs.transforms.blot import EMAIL, Blot, blot_out
+from dogwatch.logs.transforms.blot import EMAIL, Blot, blot_out, masking
 
 if TYPE_CHECKING:
     import polars as pl
 
 Faults = Iterable[tuple[tuple[str | int, ...], str, str]]
-Detector = Literal["email", "ipv4", "card", "bearer", "jwt", "aws_key", "private_key"]
+Detector = Literal[
+    "email", "ipv4", "ipv6", "card", "bearer", "jwt", "aws_key", "token", "password", "url_credentials", "private_key"
+]
 DETECTORS: Mapping[str, str] = {
     "email": EMAIL,
     "ipv4": r"\b(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)\b",
@@ -24,7 +27,17 @@ DETECTORS: Mapping[str, str] = {
     "bearer": r"(?i:\bbearer\s+)[A-Za-z0-9._~+/=-]{8,}",
     "jwt": r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]*",
     "aws_key": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-    "private_key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
+    "private_key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?-----END [A-Z ]*PRIVATE KEY-----)?",
+    "ipv6": r"\b(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}\b|(?:\b[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4}){0,6})?::"
+    r"(?:[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4}){0,6}\b)",
+    # Of GitHub, GitLab, Slack, Stripe, Google, npm, PyPI, SendGrid, OpenAI and others that mark theirs.
+    "token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}|glpat-[A-Za-z0-9_-]{20,}|"
+    r"xox[abeoprs]-[A-Za-z0-9-]{10,}|[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|AIza[A-Za-z0-9_-]{35}|npm_[A-Za-z0-9]{36}|"
+    r"pypi-[A-Za-z0-9_-]{32,}|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}|sk-[A-Za-z0-9_-]{20,}|"
+    r"dop_v1_[a-f0-9]{64}|hv[sb]\.[A-Za-z0-9_-]{24,})",
+    "password": r"(?i:(?P<keep>\b(?:password|passwd|pwd|secret|api[_-]?key|access[_-]?token|client[_-]?secret)"
+    r"[\"']?\s*[=:]\s*[\"']?))[^\s\"'&,;}]+",
+    "url_credentials": r"(?P<keep>\b[a-z][a-z0-9+.-]{1,20}://)[^\s/:@]+:[^\s/@]+@",
 }
 
 
@@ -147,8 +160,10 @@ class _Remove:
 class RedactTransform(Transform, frozen=True, kw_only=True):
     """Blots out what must not leave the machine, in all text columns or some.
 
-    detectors: email, ipv4, card, bearer, jwt, aws_key, private_key. patterns: further regular expressions. fields:
-    which columns; empty for all that are text. mask: what stands there instead; default ***.
+    detectors: email, ipv4, ipv6, card (with a right check digit), bearer, jwt, aws_key, token (of services that mark
+    theirs), password (what follows `password=` and the like), url_credentials, private_key. patterns: further regular
+    expressions; what their group `keep` takes stays. fields: which columns; empty for all that are text. mask: what
+    stands there instead; default ***. hash_key: with it, a keyed hash stands there, so that one value has one stand-in.
     """
 
     kind: ClassVar[str] = "redact"
@@ -157,6 +172,7 @@ class RedactTransform(Transform, frozen=True, kw_only=True):
     patterns: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
     mask: str = "***"
+    hash_key: Secret = ""
 
     def faults(self) -> Faults:
         import re2
@@ -178,33 +194,36 @@ class _Redact:
     writes = ()
 
     def __init__(self, options: RedactTransform) -> None:
-        self._mask_text = options.mask
-        self._blots: list[Blot] | None = None
-        self._patterns = [*(DETECTORS[name] for name in options.detectors), *options.patterns]
+        self._options = options
         self._fields = options.fields
-        # In a replacement a dollar sign names a group.
-        self._mask = options.mask.replace("$", "$$")
+        self._made: list[Blot] | None = None
         self.counts: dict[str, int] = {}
+
+    @property
+    def _blots(self) -> list[Blot]:
+        if self._made is None:
+            options = self._options
+            named = [(name, DETECTORS[name]) for name in options.detectors]
+            self._made = [self._blot(name, text) for name, text in [*named, *(("", one) for one in options.patterns)]]
+        return self._made
+
+    def _blot(self, name: str, pattern: str) -> Blot:
+        plain = not self._options.hash_key and name != "card" and "(?P<keep>" not in pattern
+        mask = self._options.mask
+        return Blot(pattern, mask if plain else masking(mask, self._options.hash_key, luhn=name == "card"))
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         import polars as pl
 
-        names = [
-            name
-            for name, dtype in frame.schema.items()
-            if dtype == pl.String and not name.startswith("@") and (not self._fields or name in self._fields)
-        ]
         changed = []
-        for name in names:
-            column = pl.col(name)
-            for pattern in self._patterns:
-                column = column.str.replace_all(pattern, self._mask)
-            changed.append(column.alias(name))
+        for name, dtype in frame.schema.items():
+            if dtype == pl.String and not name.startswith("@") and (not self._fields or name in self._fields):
+                values = blot_out(frame[name].to_list(), self._blots)
+                if values is not None:
+                    changed.append(pl.Series(name, values, dtype=pl.String))
         return frame.with_columns(changed)
 
     def apply_rows(self, rows: Rows, book: Book) -> Rows:  # noqa: ARG002
-        if self._blots is None:
-            self._blots = [Blot(pattern, self._mask_text) for pattern in self._patterns]
         for name in self._fields or rows.shape.names:
             if (column := rows.column(name)) is not None and (changed := blot_out(column, self._blots)) is not None:
                 rows.put(name, changed)

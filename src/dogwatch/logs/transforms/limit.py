@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -55,13 +56,16 @@ class _RateLimit:
         self._burst = options.burst or max(1.0, options.rate)
         # key → (tokens, when)
         self._buckets: OrderedDict[tuple[object, ...], tuple[float, float]] = OrderedDict()
+        # Sources have threads of their own, and may share a route.
+        self._lock = threading.Lock()
         self.counts = {"dropped": 0, "forgotten": 0}
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         import polars as pl
 
         now_s = self._clock()
-        flags = [self._take(key, now_s) for key in _keys(frame, self._options.by)]
+        with self._lock:
+            flags = [self._take(key, now_s) for key in _keys(frame, self._options.by)]
         kept = frame.filter(pl.Series(flags, dtype=pl.Boolean))
         self.counts["dropped"] += frame.height - kept.height
         return kept
@@ -104,13 +108,25 @@ class _Dedupe:
         self._clock = clock
         # key → [when one passed, how many were dropped since]
         self._seen: OrderedDict[tuple[object, ...], list[float]] = OrderedDict()
+        self._lock = threading.Lock()
         self.counts = {"dropped": 0}
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         import polars as pl
 
+        with self._lock:
+            flags, repeated = self._judge(frame)
+        kept = frame.filter(pl.Series(flags, dtype=pl.Boolean))
+        self.counts["dropped"] += frame.height - kept.height
+        if any(one is not None for one in repeated):
+            kept = kept.with_columns(pl.Series("repeated", repeated, dtype=pl.Int64))
+        return kept
+
+    def _judge(self, frame: pl.DataFrame) -> tuple[list[bool], list[int | None]]:
+        """Return which records pass, and of those that do how many like them were dropped before."""
         now_s = self._clock()
-        flags, repeated = [], []
+        flags: list[bool] = []
+        repeated: list[int | None] = []
         for key in _keys(frame, self._options.by):
             known = self._seen.get(key)
             if known is not None and now_s - known[0] < self._options.within:
@@ -123,8 +139,4 @@ class _Dedupe:
             self._seen[key] = [now_s, 0]
             if len(self._seen) > self._options.max_keys:
                 self._seen.popitem(last=False)
-        kept = frame.filter(pl.Series(flags, dtype=pl.Boolean))
-        self.counts["dropped"] += frame.height - kept.height
-        if any(one is not None for one in repeated):
-            kept = kept.with_columns(pl.Series("repeated", repeated, dtype=pl.Int64))
-        return kept
+        return flags, repeated

@@ -6,6 +6,7 @@ Belongs here: shapes and addresses. Does not: what a value means or whether some
 from __future__ import annotations
 
 from dogwatch.web.api.access import ACCESS_HANDLERS
+from dogwatch.web.api.backtests import BACKTEST_HANDLERS
 from dogwatch.web.api.explain import EXPLAIN_HANDLERS
 from dogwatch.web.api.fleet import FLEET_HANDLERS
 from dogwatch.web.api.hooks import HOOK_API_HANDLERS
@@ -38,5 +39,6 @@ HANDLERS = (
     *MAINTENANCE_HANDLERS,
     *EXPLAIN_HANDLERS,
     *REPORT_HANDLERS,
+    *BACKTEST_HANDLERS,
     *ACCESS_HANDLERS,
 )
