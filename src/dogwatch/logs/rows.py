@@ -62,7 +62,10 @@ class Book:
 
 
 class Rows:
-    """A block's records while they are changed. offsets: of each line in its stream. lines: as they were read."""
+    """A block's records while they are changed. offsets: of each line in its stream. lines: as they were read.
+
+    literal: whether every text in the records comes out of their lines, and only once, but for what was added to all.
+    """
 
     def __init__(
         self,
@@ -77,6 +80,8 @@ class Rows:
         self.offsets = offsets
         self._lines = lines
         self._crcs = crcs
+        self.literal = False
+        self.added: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -97,7 +102,19 @@ class Rows:
         """Return the records whose flag is true."""
         lines = None if self._lines is None else list(compress(self._lines, flags))
         crcs = None if self._crcs is None else list(compress(self._crcs, flags))
-        return Rows(self.shape, list(compress(self.items, flags)), list(compress(self.offsets, flags)), lines, crcs)
+        kept = Rows(self.shape, list(compress(self.items, flags)), list(compress(self.offsets, flags)), lines, crcs)
+        kept.literal, kept.added = self.literal, self.added
+        return kept
+
+    def at_most(self, char: str) -> int | None:
+        """Return how often a character can be in all texts of the records together; None where that is not known."""
+        if not self.literal or self._lines is None:
+            return None
+        whole = b"".join(self._lines)
+        # Written as an escape it would not be seen.
+        if b"\\u00" in whole:
+            return None
+        return whole.count(char.encode()) + len(self.items) * sum(one.count(char) for one in self.added)
 
     def column(self, name: str) -> list[Any] | None:
         """Return the values of a name, ABSENT where a record has none; None where no record can have it."""
@@ -240,6 +257,7 @@ def read_json(unread: Unread, book: Book, *, keep: bool) -> tuple[Rows, int]:
     if len(items) != len(unread.lines):
         items, bad = _one_by_one(unread.whole, book)
     rows = Rows(book.shape, items, unread.offsets, unread.lines)
+    rows.literal = not keep
     message = book.shape.attributes["message"]
     if keep:
         for one, line in zip(items, unread.whole, strict=True):

@@ -17,7 +17,6 @@ from dogwatch.logs.checkpoint import SinkState
 from dogwatch.logs.records import json_lines, plain_lines
 from dogwatch.logs.sink import Sink, Tools, Worker
 
-
 _SMALL_BYTES = 64 * 1024
 
 
