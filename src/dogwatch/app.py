@@ -260,7 +260,7 @@ class App:
                 more=DOING.jobs,
             )
         )
-        self.traces = TracesPart(self.engine.runs, clock=clock)
+        self.traces = TracesPart(self.engine.runs, clock=clock, spawn=spawn)
         self.schedules = Scheduler(database, self.engine.runs, clock=clock, section=SCHEDULES, spawn=spawn)
         self.hooks = Hooks(database, self.engine.runs, clock=clock, spawn=spawn, jobs=JOBS)
         self.maintenance = MaintenancePart(database, store, clock=clock, spawn=spawn)
@@ -302,6 +302,7 @@ class App:
             self.notify,
             self.fleet,
             self.engine,
+            self.traces,
             self.maintenance,
             self.schedules,
             self.hooks,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,6 +28,7 @@ from dogwatch.engine.tracing import span_of, trace_of
 from dogwatch.engine.values import Run, RunFilter, RunState, StepRun, StepState
 from dogwatch.errors import DogwatchError, NotFound
 
+Spawn = Callable[[str, Coroutine[None, None, None]], "asyncio.Task[None]"]
 _log = logging.getLogger(__name__)
 _PAGE = 200
 _WAITING = 1000
@@ -159,11 +160,12 @@ class TracesPart:
 
     name = "traces"
 
-    def __init__(self, runs: Runs, *, clock: Clock) -> None:
+    def __init__(self, runs: Runs, *, clock: Clock, spawn: Spawn) -> None:
         self.options = TracesOptions()
         self.counts = {"sent": 0, "failed": 0, "dropped": 0}
         self.trouble = ""
         self._runs = runs
+        self._spawn = spawn
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
         self._open: set[str] = set()
@@ -176,7 +178,7 @@ class TracesPart:
 
     def begin(self) -> None:
         if self.options.url and self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="traces")
+            self._task = self._spawn("traces", self._run())
 
     async def stop(self) -> None:
         task, self._task = self._task, None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
@@ -25,6 +27,10 @@ def spans(request: Received) -> list[dict[str, Any]]:
     return found
 
 
+def spawn(name: str, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    return asyncio.get_running_loop().create_task(work, name=name)
+
+
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
@@ -37,7 +43,7 @@ def runs(clock: ManualClock) -> FakeRuns:
 
 async def test_a_run_that_ended_is_sent_once_with_its_steps(clock: ManualClock, runs: FakeRuns) -> None:
     now_s = clock.now_s()
-    part = TracesPart(runs, clock=clock)
+    part = TracesPart(runs, clock=clock, spawn=spawn)
     runs.put("01aa", state=RunState.RUNNING, started_s=now_s)
     async with receiving() as receiver:
         part.options = TracesOptions(url=receiver.url, service="ops", headers={"X-Key": "k"})
@@ -74,7 +80,7 @@ async def test_a_run_that_ended_is_sent_once_with_its_steps(clock: ManualClock, 
 async def test_what_is_refused_waits_or_is_dropped_and_counted(
     clock: ManualClock, runs: FakeRuns, status: int, waits: bool
 ) -> None:
-    part = TracesPart(runs, clock=clock)
+    part = TracesPart(runs, clock=clock, spawn=spawn)
     now_s = clock.now_s()
     runs.put("01aa", state=RunState.SUCCEEDED, started_s=now_s, ended_s=now_s)
     async with receiving() as receiver:
@@ -99,7 +105,7 @@ async def test_what_is_refused_waits_or_is_dropped_and_counted(
 async def test_runs_that_ended_long_ago_are_not_sent(clock: ManualClock, runs: FakeRuns) -> None:
     now_s = clock.now_s()
     runs.put("01aa", state=RunState.SUCCEEDED, started_s=now_s - 7200, ended_s=now_s - 7000)
-    part = TracesPart(runs, clock=clock)
+    part = TracesPart(runs, clock=clock, spawn=spawn)
     await part.look()
     assert not part._waiting
 

@@ -165,7 +165,8 @@ class _Running:
             self._watch()
         if sweep:
             self._sweep_at_s = now_s + self._poll_s() * (1 if self._notices is None else _SELDOM)
-        self._more = bool(pieces)
+        # What a search brought is read in the next turn, and has told nobody that it grew.
+        self._more = bool(pieces) or follower.streams.keys() != self._known
         first = self._horizon_s is None
         if follower.streams.keys() != self._known or search:
             self._register()
