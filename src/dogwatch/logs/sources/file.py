@@ -37,8 +37,9 @@ class FileSource(Source, frozen=True, kw_only=True):
     left out; compressed files always are, they are only read to finish what was rotated. start: of files that are
     there at the very first start, beginning or end; default end. encoding: of the files, as Python names it; default
     UTF-8, and what is not UTF-8 passes as it is. max_line: of a longer line this much is delivered, the rest is
-    counted; default 256KiB. search: how often to look for new files; default 1s. poll: the longest time between looks
-    at sizes where the system does not tell of changes; default 1s. quiet: a file that lost its name is read until
+    counted; default 256KiB. search: how often at most to look for new files; default 1s. poll: the longest time between
+    looks at sizes; default 1s. Where the system tells of changes, both are done when it does, and otherwise ten times
+    as rarely. quiet: a file that lost its name is read until
     nothing came for so long; then its last line is delivered even without a line end; default 5s. keep: a rotated file
     stays open for late lines so long; default 5m. multiline: which lines make one record.
     """
@@ -112,6 +113,7 @@ class _Running:
         self._search_at_s = 0.0
         self._sweep_at_s = 0.0
         self._more = True
+        self._moved = False
         self._told = asyncio.Event()
         self._notices: Notices | None = None
         self._shown: dict[str, int] = {}
@@ -167,12 +169,14 @@ class _Running:
             self._sweep_at_s = now_s + self._poll_s() * (1 if self._notices is None else _SELDOM)
         # What a search brought is read in the next turn, and has told nobody that it grew.
         self._more = bool(pieces) or follower.streams.keys() != self._known
+        self._moved = self._moved or bool(pieces)
         first = self._horizon_s is None
         if follower.streams.keys() != self._known or search:
             self._register()
             self._describe()
-        elif tick and pieces:
+        elif tick and self._moved:
             self._describe()
+            self._moved = False
         if follower.must_save or first:
             # Before a record is delivered: its stream's name, and that everything from now on is to be read.
             follower.must_save = False
