@@ -16,7 +16,7 @@ from dogwatch.logs.tail.finding import Finder, Found
 from dogwatch.logs.tail.identity import MARK_BYTES, Identity, Plain, Readable, Saved, identify, mark
 from dogwatch.logs.tail.lines import Text
 from dogwatch.logs.tail.packed import Packed
-from dogwatch.logs.tail.stream import Piece, Reach, Rewritten, Stream
+from dogwatch.logs.tail.stream import Piece, Reach, Rewritten, Stream, last_line
 
 _log = logging.getLogger(__name__)
 _COPY_BYTES = 64 * 1024
@@ -73,7 +73,8 @@ class Follower:
         self._done: dict[str, Saved] = {one.stream: one for one in saved if one.done}
         # How many files were met that begin with a line of this (length, checksum).
         self._beginnings: Counter[tuple[int, int]] = Counter(_beginning(one.identity) for one in saved)
-        self._growing: dict[tuple[int, int], int] = {}
+        # Compressed files that are new and perhaps being written: size at the last search, and when they were written.
+        self._growing: dict[tuple[int, int], tuple[int, float]] = {}
         self._first = horizon_s is None
         self._unborn: set[tuple[int, int]] = set()
         self._ignored: dict[tuple[int, int], float] = {}
@@ -91,6 +92,7 @@ class Follower:
 
     def search(self, now_s: float, wall_s: float) -> None:
         """Look which files there are: new ones, rotated ones, and those that are gone."""
+        self._look_for_truncations(now_s)
         found = self._finder.find()
         names: dict[tuple[int, int], Found] = {}
         for one in found:
@@ -108,9 +110,20 @@ class Follower:
                 self._take_rotated(one, now_s)
         self._unborn &= set(names)
         self._ignored = {place: size for place, size in self._ignored.items() if place in names}
-        self._growing = {place: size for place, size in self._growing.items() if place in names}
-        self.horizon_s = wall_s
+        self._growing = {place: known for place, known in self._growing.items() if place in names}
+        # Not beyond what is still to be looked at: after a crash it must be new again.
+        self.horizon_s = min([wall_s, *(modified_s for _size, modified_s in self._growing.values())])
         self._first = False
+
+    def _look_for_truncations(self, now_s: float) -> None:
+        """A sweep that had much to read may not have come to all; their copies are new only until the horizon moves."""
+        for stream in list(self.streams.values()):
+            try:
+                stream.look(now_s)
+            except Rewritten:
+                self._rewritten(stream, now_s)
+            except OSError:
+                pass  # the next sweep says so
 
     def _mark_gone(self, names: Mapping[tuple[int, int], Found], now_s: float) -> None:
         for stream in self.streams.values():
@@ -221,7 +234,7 @@ class Follower:
         for lane in self._follow.lanes:
             position = saved.lanes.get(lane)
             if position is None:
-                position = Position() if self._follow.start == "beginning" else _last_line(file, self._text)
+                position = Position() if self._follow.start == "beginning" else last_line(file, self._text)
             lanes[lane] = Reach(position.offset, bytes.fromhex(position.token))
         stream = self._add(Stream(saved.stream, saved.identity, path, file, lanes), now_s)
         stream.noted_bytes = min(stream.mark.size, saved.mark.size)
@@ -280,11 +293,14 @@ class Follower:
             return
         if self._first:
             self._ignored[one.place] = one.size
-        if self.horizon_s is None or one.modified_s < self.horizon_s - 1.0 or self._ignored.get(one.place) == one.size:
+        seen_bytes, _modified_s = self._growing.get(one.place, (-1, 0.0))
+        old = seen_bytes < 0 and (self.horizon_s is None or one.modified_s < self.horizon_s - 1.0)
+        if old or self._ignored.get(one.place) == one.size:
             return
-        if one.packed and self._growing.get(one.place) != one.size:
-            self._growing[one.place] = one.size  # perhaps it is being written
+        if one.packed and seen_bytes != one.size:
+            self._growing[one.place] = (one.size, one.modified_s)
             return
+        self._growing.pop(one.place, None)
         file = self._open(one)
         if file is None:
             return
@@ -327,7 +343,7 @@ class Follower:
         generation = self.generations.pop(key, -1) + 1
         self.generations[key] = generation
         self.must_save = True
-        at = _last_line(file, self._text) if skip else Position()
+        at = last_line(file, self._text) if skip else Position()
         lanes = {lane: Reach(at.offset, bytes.fromhex(at.token)) for lane in self._follow.lanes}
         self.counts["files"] += 1
         return self._add(Stream(f"{key}.{generation}", identity, path, file, lanes), now_s)
@@ -482,18 +498,3 @@ def _beginning(identity: Identity) -> tuple[int, int]:
 
 def _unlinked(stream: Stream) -> bool:
     return isinstance(stream.file, Plain) and os.fstat(stream.file.fd).st_nlink == 0
-
-
-def _last_line(file: Readable, text: Text) -> Position:
-    """Return the place after the last line end of a file."""
-    size = file.size()
-    at = size
-    while at > 0:
-        start = max(0, at - 65536) // text.width * text.width
-        length = text.last(file.pread(at - start, start))
-        if length:
-            end = start + length
-            tail = file.pread(min(64, end), max(0, end - 64))
-            return Position(end, tail.hex())
-        at = start
-    return Position()
