@@ -78,6 +78,8 @@ class Follower:
         self._first = horizon_s is None
         self._unborn: set[tuple[int, int]] = set()
         self._ignored: dict[tuple[int, int], float] = {}
+        # None while it is not known; it is asked of every file that there is.
+        self._taken: set[tuple[int, int]] | None = None
         self._order: deque[str] = deque()
         # A stream's name must be on disk before a record carries it: only so is it found again in a copy.
         self.must_save = False
@@ -135,9 +137,12 @@ class Follower:
                 stream.grown_s = max(stream.grown_s, now_s)
             stream.gone = gone
 
-    def _by_place(self, place: tuple[int, int]) -> Stream | None:
-        # The newest: a truncated file has an older stream at the same place.
-        return next((one for one in reversed(self.streams.values()) if one.place == place), None)
+    def _is_taken(self, one: Found) -> bool:
+        """Return whether a stream that is followed or parked has this place."""
+        if self._taken is None:
+            parked = ((saved.identity.device, saved.identity.inode) for saved in self._parked.values())
+            self._taken = {*(stream.place for stream in self.streams.values()), *parked}
+        return one.place in self._taken
 
     def _resume(self, found: Sequence[Found], now_s: float) -> None:
         """Open the files of parked streams again where they are."""
@@ -148,6 +153,7 @@ class Follower:
                 continue
             if one is None or not self._is_idle(saved, one):
                 del self._parked[saved.stream]
+                self._taken = None
                 self._homeless[saved.stream] = (saved, now_s)
 
     def _is_idle(self, saved: Saved, one: Found) -> bool:
@@ -187,7 +193,7 @@ class Follower:
         folder = os.path.dirname(saved.path)  # noqa: PTH120
         # The live name last: where little is known, a rotated file is likelier to be the one.
         for one in sorted(found, key=lambda one: one.named):
-            if os.path.dirname(one.path) != folder or self._by_place(one.place) or self._is_parked(one):  # noqa: PTH120
+            if os.path.dirname(one.path) != folder or self._is_taken(one):  # noqa: PTH120
                 continue
             file = self._open(one)
             if file is None:
@@ -202,6 +208,7 @@ class Follower:
                 stream = self._adopt(saved, one.path, file, now_s)
                 # A copy, or the compressed form: what is found here is what was lost sight of there.
                 stream.identity = msgspec.structs.replace(saved.identity, device=one.device, inode=one.inode)
+                self._taken = None
                 self.counts["recovered"] += 1
                 return True
             file.close()
@@ -247,6 +254,8 @@ class Follower:
         stream.mark = mark(stream.file, min(stream.seen_bytes, MARK_BYTES) if stream.packed else stream.seen_bytes)
         stream.noted_bytes = stream.mark.size
         self.streams[stream.name] = stream
+        if self._taken is not None:
+            self._taken.add(stream.place)
         self._order.append(stream.name)
         return stream
 
@@ -268,7 +277,7 @@ class Follower:
         return file
 
     def _take_named(self, one: Found, now_s: float) -> None:
-        if self._by_place(one.place) is not None or self._is_parked(one):
+        if self._is_taken(one):
             return
         file = self._open(one)
         if file is None:
@@ -284,12 +293,9 @@ class Follower:
         skip = self._first and self._follow.start == "end" and one.place not in self._unborn
         self._begin(identity, one.path, file, now_s, skip=skip)
 
-    def _is_parked(self, one: Found) -> bool:
-        return any((p.identity.device, p.identity.inode) == one.place for p in self._parked.values())
-
     def _take_rotated(self, one: Found, now_s: float) -> None:
         """Take a file that was made and rotated between two searches: nobody knows it, and it is not old."""
-        if self._by_place(one.place) is not None or self._is_parked(one):
+        if self._is_taken(one):
             return
         if self._first:
             self._ignored[one.place] = one.size
@@ -429,7 +435,7 @@ class Follower:
     def _from_copy(self, saved: Saved, copies: Iterable[Found], now_s: float) -> bool:
         # The newest first: older rotations may begin alike.
         for one in sorted(copies, key=lambda found: -found.modified_s):
-            if self._by_place(one.place) is not None:
+            if self._is_taken(one):
                 continue
             fresh = self.horizon_s is None or one.modified_s >= self.horizon_s - 1.0
             file = self._open(one) if fresh else None
@@ -438,6 +444,7 @@ class Follower:
             if saved.reaches(file):
                 stream = self._adopt(saved, one.path, file, now_s)
                 stream.identity = msgspec.structs.replace(saved.identity, device=one.device, inode=one.inode)
+                self._taken = None
                 stream.gone = True
                 self.counts["recovered"] += 1
                 return True
@@ -472,6 +479,7 @@ class Follower:
 
     def _drop(self, stream: Stream) -> None:
         del self.streams[stream.name]
+        self._taken = None
         self._order.remove(stream.name)
         stream.file.close()
 
