@@ -25,7 +25,8 @@ class Steps:
 
     def apply(self, block: Block) -> Block:
         """Return the block as the steps leave it."""
-        if block.made is None and not self._by_rows:
+        columns = block.made is not None and block.plain_rows is None
+        if columns or (block.made is None and not self._by_rows):
             return self._columns(block, 0)
         made: Rows | Unread = Unread(block)
         if (rows := block.plain_rows) is not None:

@@ -210,7 +210,9 @@ class _Running:
         follower = self._follower
         pieces = follower.sweep(ready, now_s) if sweep else []
         if tick:
-            follower.retire(now_s, self._intake.accepted)
+            # What this sweep brought was not handed on yet: nobody can have accepted it.
+            fresh = {piece.stream for piece in pieces}
+            follower.retire(now_s, lambda name: name not in fresh and self._intake.accepted(name))
         if wall_s is not None:
             follower.search(now_s, wall_s)
         return pieces
