@@ -56,7 +56,7 @@ class CurlLane:
     """A multi handle on the event loop: one per engine, made at the first use, closed with it."""
 
     def __init__(self, engine: Engine) -> None:
-        self._loop = engine.loop
+        self._loop: Any = engine.loop  # remove_reader: see Engine.close
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
