@@ -19,6 +19,7 @@ from dogwatch.config.reload import Reloader
 from dogwatch.core.clock import Clock
 from dogwatch.core.stop import run_until_stopped
 from dogwatch.core.supervisor import Limits, Phase, Supervisor
+from dogwatch.daemon import compiled
 from dogwatch.daemon.admin import AdminServer
 from dogwatch.daemon.heap import SettledHeap
 from dogwatch.daemon.listener import WebPart
@@ -109,6 +110,7 @@ class Daemon:
 
     async def _watch(self, admin: AdminServer) -> Ending:
         supervisor = self.supervisor
+        log.info("attempts run %s", compiled.status())
         _ = supervisor.start("config watch", self.reloader.watch())
         supervisor.on_stop(Phase.REFUSE, "reload", self.reloader.close)
         supervisor.on_stop(Phase.REFUSE, "admin socket", admin.close)
