@@ -25,6 +25,7 @@ from dogwatch.web.context import Ctx, Segment, WebContext, segment
 from dogwatch.web.contributions import Pages
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.exposition import EXPOSITION_HANDLERS
+from dogwatch.web.fleet_pages import FLEET
 from dogwatch.web.guard import Guard, Receive, Scope, Send
 from dogwatch.web.hook_pages import HOOKS
 from dogwatch.web.hooks import HOOK_HANDLERS
@@ -52,6 +53,7 @@ PAGES: tuple[Pages, ...] = (
     INCIDENTS,
     MAINTENANCE,
     REPORTS,
+    FLEET,
     RUNS,
     SCHEDULES,
     HOOKS,
