@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from tests.incidents import ANNA, Target
 from tests.remedying import Acted, probe
@@ -11,6 +12,7 @@ from tests.remedying import Acted, probe
 from dogwatch.access.tables import access_tables
 from dogwatch.engine.tables import engine_tables
 from dogwatch.errors import Conflict, TransientError
+from dogwatch.notify.message import Message
 from dogwatch.notify.tables import notify_tables
 from dogwatch.rules.escalation import IncidentOptions
 from dogwatch.rules.remedy import budget
@@ -86,6 +88,23 @@ async def test_a_budget_that_others_used_up_refuses_the_start(database: Any) -> 
     acted.clock.advance(3700.0)
     await acted.pass_time(20, db=-1)
     assert len(await acted.runs()) == 1
+    await acted.part.stop()
+
+
+async def test_a_question_says_how_it_is_answered(database: Any) -> None:
+    acted = Acted(database, [probe("db", mode="approve")])
+    acted.address = "https://watch.example/"
+    await acted.restart()
+    await acted.pass_time(10, db=0.1)
+    await acted.pass_time(20, db=-1)
+    (run,) = await acted.runs()
+    rows = await database.read(lambda tx: tx.rows("SELECT body FROM outbox ORDER BY message_id"))
+    messages = [msgspec.json.decode(str(row[0]), type=Message) for row in rows]
+    asked = next(one for one in messages if one.type == "incident.asked")
+    assert f"approve or reject: https://watch.example/runs/{run.run_id}" in asked.text
+    assert asked.data["runs"] == [run.run_id]
+    assert {one.url for one in messages} == {"https://watch.example/incidents/1"}
+    acted.address = ""
     await acted.part.stop()
 
 
