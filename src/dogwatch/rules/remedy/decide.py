@@ -40,7 +40,8 @@ WITHDRAWN = "it is well again"
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
     """What is the case now. clock_s: the decider's own clock. frozen: the window in which nothing may be done to
-    targets with these labels, "" for none.
+    targets with these labels, "" for none. rehearsed: services are taken to have started: what is recorded does not
+    say when one began anew by an action that was not made.
     """
 
     now_s: float
@@ -48,6 +49,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     alerts: Mapping[Key, Tracked]
     incidents: Mapping[int, Incident]
     frozen: Callable[[Sequence[str], Mapping[str, str]], str] = lambda _targets, _labels: ""
+    rehearsed: bool = False
 
 
 class Acts(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +110,7 @@ class _Reaction:
 
     def run(self, events: Iterable[Event]) -> tuple[Memory, Acts]:
         for name in self.remedies.services:
-            self.lives.setdefault(name, Life(since_s=self.clock_s))
+            self.lives.setdefault(name, Life(since_s=self.clock_s, started=self.scene.rehearsed))
         given = list(events)
         for became in sorted((one for one in given if isinstance(one, Became)), key=lambda one: one.target):
             self._became(became)
@@ -149,7 +151,7 @@ class _Reaction:
             self.lives[service.name] = replace(life, up=() if started else up, started=started)
 
     def _began_anew(self, name: str) -> None:
-        if name in self.lives:
+        if name in self.lives and not self.scene.rehearsed:
             self.lives[name] = Life(since_s=self.clock_s)
 
     # What came of actions.
