@@ -146,6 +146,11 @@ async def test_a_host_that_the_fleet_has_not_is_said_so(tmp_path: Path, launcher
     (found,) = kept.found.values()
     assert found.source == "this machine"
     assert "the fleet has no host 'nobody'" in found.note
+    kept = Kept()
+    alone = FakeScene(services={Keeper: kept, Launcher: launcher}, step="evidence")
+    await EvidenceAction(incident="1", host="nobody", limit=20.0).apply(alone)
+    (found,) = kept.found.values()
+    assert "this worker has no fleet" in found.note
 
 
 @pytest.mark.parametrize(

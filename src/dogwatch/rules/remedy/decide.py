@@ -131,8 +131,9 @@ class _Reaction:
     def _note(self, key: Key, kind: str, text: str, number: int | None = None) -> None:
         number = self.episodes[key].number if number is None else number
         if number:
+            said = words.filled(text, key, number)
             self.notes.append(
-                Note(number=number, time_s=self.scene.now_s, kind=kind, text=text, rule=key[0], target=key[1])
+                Note(number=number, time_s=self.scene.now_s, kind=kind, text=said, rule=key[0], target=key[1])
             )
 
     def _put(self, key: Key, **changes: object) -> Episode:
@@ -332,7 +333,7 @@ class _Reaction:
         if mode == "plan":
             text = words.plan(remedy, step, alert, why or ("" if found.ok else found.why), found.left)
             self._note(key, "planned", text)
-            self.says.append(Say(number=incident.number, kind="planned", text=text))
+            self.says.append(Say(number=incident.number, kind="planned", text=words.filled(text, key, incident.number)))
             self._put(key, phase="planned", held="plan", why="the mode is plan")
         elif held:
             self._hold(key, held, why)
@@ -392,7 +393,7 @@ class _Reaction:
                 step=step.name,
                 attempt=serial,
                 job=step.job,
-                says=step.says,
+                says=words.filled(step.says, key, incident.number),
                 mode=mode,
                 budget=remedy.budget,
                 until_s=until_s - self.clock_s,
@@ -404,7 +405,9 @@ class _Reaction:
         asks = f", if it is approved within {format_duration(remedy.expires_s)}" if mode == "approve" else ""
         self._note(key, "asked" if asks else "acting", f"{step.says}{asks} (budget {remedy.budget.scope}: {left} left)")
         if asks:
-            self.says.append(Say(number=incident.number, kind="asked", text=f"{step.says}?"))
+            self.says.append(
+                Say(number=incident.number, kind="asked", text=f"{words.filled(step.says, key, incident.number)}?")
+            )
         self._put(
             key,
             phase="running", act=name, serial=serial, tries=episode.tries + 1, attempts=episode.attempts + 1,
@@ -430,7 +433,7 @@ class _Reaction:
                 step=step.name,
                 attempt=serial,
                 job=step.undo_job,
-                says=step.undo_says,
+                says=words.filled(step.undo_says, key, episode.number),
                 mode="auto",
                 undo=True,
                 labels=tracked.labels if tracked else {},
