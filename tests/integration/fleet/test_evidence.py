@@ -132,7 +132,10 @@ async def test_a_host_is_looked_at_by_ssh(tmp_path: Path, server: Sshd, known_ho
     part = fleet(tmp_path, f"hosts: {{web1: {{{reach}, {variables}}}}}")
     kept = Kept()
     action = EvidenceAction(incident="3", target="shop", host="web1", logs=(str(log),), limit=20.0)
-    await action.apply(scene(kept, None, part))
+    try:
+        await action.apply(scene(kept, None, part))
+    finally:
+        await part.stop()
     (found,) = kept.found.values()
     assert (found.source, found.note) == ("web1", "")
     assert "panic: over there" in found.text
