@@ -226,6 +226,8 @@ class App:
         access: Access,
     ) -> None:
         self.clock = clock
+        # How people reach the console, for messages; whoever serves it says so.
+        self.address: Callable[[], str] = lambda: ""
         self.bus = bus
         self.store = store
         self.env = env
@@ -277,7 +279,7 @@ class App:
                 rules=RULES,
                 incidents=INCIDENTS,
                 calendar=lambda: self.maintenance.calendar,
-                remedy=Doings(DOING, Acting(database, self.engine.runs)),
+                remedy=Doings(DOING, Acting(database, self.engine.runs, address=self._at)),
             )
         )
         self.status = StatusPart(
@@ -315,6 +317,9 @@ class App:
             self.watch,
         )
         self._register_gauges()
+
+    def _at(self) -> str:
+        return self.address()
 
     def _register_gauges(self) -> None:
         """Tell the self-watch of every queue there is."""
