@@ -28,6 +28,11 @@ from typing import Any
 
 import uvloop
 
+from dogwatch.daemon.compiled import activate, status
+
+if __name__ == "__main__" and "--interpreted" not in sys.argv:
+    activate()  # as `dogwatch up` does, before anything else is imported
+
 from dogwatch.probes.engine import Engine, EngineOptions
 from dogwatch.probes.kinds.http import HttpProbe, TlsOptions
 from dogwatch.probes.probe import Attempt, ProbeEnv, ProbeResult
@@ -136,6 +141,7 @@ def client(options: argparse.Namespace) -> None:
             "wall_s": wall_s,
             "failed": load.failed,
             "rss_mib": after.ru_maxrss / 1024,
+            "modules": status(),
         }
         print(json.dumps(figures))
 
@@ -250,13 +256,16 @@ def output_of(command: list[str], **environment: str) -> dict[str, Any]:
 class Case:
     """One comparison: what we run, what Go runs, how often."""
 
-    def __init__(self, name: str, scheme: str, workers: int, count: int, ours: list[str], go: list[str]) -> None:
+    def __init__(
+        self, name: str, scheme: str, workers: int, count: int, ours: list[str], go: list[str], path: str = ""
+    ) -> None:
         self.name = name
         self.scheme = scheme
         self.workers = workers
         self.count = count
         self.ours = ours
         self.go = go
+        self.path = path
 
 
 def cases(quick: bool) -> list[Case]:
@@ -280,6 +289,15 @@ def cases(quick: bool) -> list[Case]:
                 ["-x25519"],
             ),
             Case(f"keep-alive, c={workers}", "plain", workers, n * 2, ["--keep-alive"], ["-keep-alive"]),
+            Case(
+                f"keep-alive, answers change, c={workers}",
+                "plain",
+                workers,
+                n * 2,
+                ["--keep-alive"],
+                ["-keep-alive"],
+                "changing",
+            ),
         ]
     return found
 
@@ -287,23 +305,30 @@ def cases(quick: bool) -> list[Case]:
 def compare(case: Case, ports: dict[str, int], directory: str, rounds: int) -> dict[str, Any]:
     """Run us and Go alternately; medians, and the median of neighbouring runs' ratios.
 
-    ours: the whole watch. engine: without it, for information. bare: the floor, where nothing is encrypted.
+    ours: the whole watch. For information: engine: without it; interpreted: the whole watch from its sources, where
+    `scripts/compile` has built nothing; bare: the floor, where nothing is encrypted.
     """
-    url = f"http://127.0.0.1:{ports['plain']}/" if case.scheme == "plain" else f"https://localhost:{ports['tls']}/"
+    url = (
+        f"http://127.0.0.1:{ports['plain']}/{case.path}"
+        if case.scheme == "plain"
+        else f"https://localhost:{ports['tls']}/"
+    )
     shared = ["--url", url, "--count", str(case.count), "--workers", str(case.workers), "--ca", f"{directory}/ca.pem"]
     ours = [sys.executable, "-m", "bench.http_probes", "client", *shared, *case.ours, "--mode"]
     theirs = [str(BINARY), "client", "-url", url, "-n", str(case.count), "-c", str(case.workers)]
     theirs += ["-ca", f"{directory}/ca.pem", *case.go]
-    parts = ("engine", "bare") if case.scheme == "plain" else ("engine",)
+    parts = ("engine", "interpreted", "bare") if case.scheme == "plain" else ("engine", "interpreted")
     pairs = []
     beside: dict[str, list[float]] = {part: [] for part in parts}
     for _ in range(rounds):
         go = output_of(theirs, GOMAXPROCS="1")
         pairs.append((output_of([*ours, "full"]), go))
         for part in parts:
-            beside[part].append(output_of([*ours, part])["cpu_us"])
+            mode = ["full", "--interpreted"] if part == "interpreted" else [part]
+            beside[part].append(output_of([*ours, *mode])["cpu_us"])
     return {
         "case": case.name,
+        "modules": pairs[0][0]["modules"],
         "ours_cpu_us": round(statistics.median(mine["cpu_us"] for mine, _ in pairs), 1),
         "ours_user_us": round(statistics.median(mine["user_us"] for mine, _ in pairs), 1),
         "go_cpu_us": round(statistics.median(go["cpu_us"] for _, go in pairs), 1),
@@ -352,7 +377,7 @@ def targets_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         ("plain, new connection", 0.65),
         ("HTTPS, default policy, c", 1.0),
         ("HTTPS, full handshakes, c", 1.0),
-        ("keep-alive", 0.5),
+        ("keep-alive, c", 0.5),
         ("blackbox_exporter", 0.15),
     )
     found = []
@@ -402,6 +427,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=50)
     parser.add_argument("--keep-alive", action="store_true")
     parser.add_argument("--full-handshakes", action="store_true")
+    parser.add_argument("--interpreted", action="store_true")
     options = parser.parse_args()
     if options.command == "client":
         client(options)

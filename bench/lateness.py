@@ -29,7 +29,7 @@ from dogwatch.probes.engine import Engine
 from dogwatch.probes.env import close_env, new_env
 from dogwatch.probes.kinds import PROBES
 from dogwatch.probes.kinds.http import HttpProbe
-from dogwatch.probes.metrics import LatenessHistogram
+from dogwatch.probes.lateness import LatenessHistogram
 from dogwatch.probes.probe import Attempt, Cancel, Done, Probe, ProbeResult
 from dogwatch.probes.spec import ProbeSpec, probes_section
 from dogwatch.probes.watch import Watch
@@ -73,6 +73,9 @@ class CountingStore:
     def add_result(self, row: Any) -> None:
         self.rows += 1
         self.failed += not row.success
+
+    def add_successes(self, ended: Any) -> None:
+        self.rows += len(ended.targets)
 
     def add_failure(self, failure: Any) -> None:
         """Counted with the row."""

@@ -18,6 +18,7 @@ import dogwatch.probes.runner
 from dogwatch.core.bus import Bus
 from dogwatch.core.clock import SystemClock
 from dogwatch.core.component import Registry
+from dogwatch.daemon.heap import SettledHeap
 from dogwatch.probes.engine import Engine, EngineOptions
 from dogwatch.probes.env import new_env
 from dogwatch.probes.kinds import PROBES
@@ -28,6 +29,7 @@ from dogwatch.probes.watch import Watch
 from dogwatch.store.limits import StoreLimits
 from dogwatch.store.protocol import ResultRow
 from dogwatch.store.sqlite import SqliteStore, open_store
+from dogwatch.store.successes import Successes
 
 # What the Go reference looks for, too.
 EXPECT = """status == 200 && body.matches('"status":\\\\s*"ok"')"""
@@ -56,15 +58,19 @@ class CountingStore:
 
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
-        self._add_result = store.add_result
         self.ended = 0
         self.failed = 0
         self.on_result: Any = None
 
     def add_result(self, row: ResultRow) -> None:
-        self._add_result(row)
+        self._store.add_result(row)
         self.failed += not row.success
         self.ended += 1
+        self.on_result()
+
+    def add_successes(self, ended: Successes) -> None:
+        self._store.add_successes(ended)
+        self.ended += len(ended.targets)
         self.on_result()
 
     def __getattr__(self, name: str) -> Any:
@@ -163,4 +169,5 @@ async def watch_load(probe: HttpProbe, workers: int, tls: str = "auto") -> Watch
     await load.run(count * WARM_UP_ROUNDS, workers)
     await watch.drain()
     watch.stopping = False
+    await SettledHeap().finish()  # as the daemon does once a configuration is in force
     return load

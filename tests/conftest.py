@@ -37,6 +37,13 @@ from types import FrameType
 import pytest
 from hypothesis import settings
 
+from dogwatch.daemon import compiled
+
+# With DOGWATCH_COMPILED=1 the tests run what scripts/compile built; else the sources, which is what coverage of a
+# change needs.
+if os.environ.get(compiled.SWITCH) == "1" and (_why := compiled.activate()):
+    raise RuntimeError(f"{compiled.SWITCH}=1, but the compiled modules cannot be used: {_why}")
+
 # How long a leaving thread, descriptor or task may take before it counts as left behind.
 PATIENCE_S = 2.0
 # Libraries open these once and keep them for the life of the process.

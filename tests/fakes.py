@@ -30,7 +30,9 @@ from dogwatch.store.protocol import (
     ResultRow,
     SeriesPoints,
     TargetState,
+    rows_of,
 )
+from dogwatch.store.successes import Successes
 from tests.fakes_runs import FakeRuns
 
 # name, kind, address, group, status, typical seconds, message
@@ -303,6 +305,10 @@ class FakeStore:
 
     def add_result(self, row: ResultRow) -> None:
         self.added.append(row)
+
+    def add_successes(self, ended: Successes) -> None:
+        for row in rows_of(ended):
+            self.add_result(row)
 
     def add_failure(self, failure: Failure) -> None:
         self.added.append(failure)

@@ -383,11 +383,11 @@ class FakeRuns:
         self._raise()
         return self._workers
 
-    async def drain(self, worker_id: str, actor: Actor) -> Worker:
+    async def drain(self, worker_id: str, actor: Actor, *, on: bool = True) -> Worker:
         for index, one in enumerate(self._workers):
             if one.worker_id == worker_id:
-                self.calls.append(("drain", worker_id, str(actor)))
-                self._workers[index] = msgspec.structs.replace(one, state="draining")
+                self.calls.append(("drain" if on else "resume", worker_id, str(actor)))
+                self._workers[index] = msgspec.structs.replace(one, state="draining" if on else "active")
                 return self._workers[index]
         raise NotFound(f"no worker is called '{worker_id}'")
 

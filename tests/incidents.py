@@ -84,8 +84,8 @@ class History:
 class Watched:
     """One program after the other on one database, with one clock, bus and history."""
 
-    def __init__(self, database: Database, rules: Sequence[RuleSpec] = (SLOW,)) -> None:
-        self.database, self.clock, self.bus, self.store = database, ManualClock(now_s=START), Bus(), History()
+    def __init__(self, database: Database, rules: Sequence[RuleSpec] = (SLOW,), start_s: float = START) -> None:
+        self.database, self.clock, self.bus, self.store = database, ManualClock(now_s=start_s), Bus(), History()
         self.targets = [Target(name="db"), Target(name="shop", depends_on=("db",))]
         self.rules = list(rules)
         self.ids = Ids("msg")

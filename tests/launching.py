@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -115,4 +116,5 @@ def worker(lock: Path, *scripts: str, ttl: str = "-", mark: str) -> Iterator[Wor
         finally:
             process.kill()
             for pid in marked(mark):  # only where the test failed
-                os.kill(pid, 9)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, 9)

@@ -41,12 +41,16 @@ from dogwatch.engine.tables import engine_tables
 from dogwatch.engine.values import StartRun
 from dogwatch.errors import UsageError
 from dogwatch.fleet.action import SshAction
+from dogwatch.fleet.book.tables import fleet_tables
 from dogwatch.fleet.part import FleetPart
+from dogwatch.fleet.planned import DriftAction, PlaybookAction
 from dogwatch.fleet.section import FLEET
+from dogwatch.fleet.shell import FleetShell
 from dogwatch.hosts.hosts import Hosts, Spawn
 from dogwatch.hosts.section import HOST
 from dogwatch.hosts.view import HostsView
 from dogwatch.logs.part import LogsPart
+from dogwatch.logs.reader import Logs
 from dogwatch.logs.section import LOGS
 from dogwatch.notify.action import NotifyAction
 from dogwatch.notify.notify import Notify
@@ -61,18 +65,34 @@ from dogwatch.probes.probe import ProbeEnv
 from dogwatch.probes.spec import probes_section
 from dogwatch.probes.view import WatchView
 from dogwatch.probes.watch import Watch
+from dogwatch.reports.action import ReportAction
+from dogwatch.reports.inspection import Sources
+from dogwatch.reports.part import Reports, changes_in
 from dogwatch.rules.backtest_desk import Backtests
 from dogwatch.rules.escalation import incidents_section
 from dogwatch.rules.maintenance import MAINTENANCE
 from dogwatch.rules.part import Around, Incidents
 from dogwatch.rules.planned.part import MaintenancePart
 from dogwatch.rules.planned.tables import maintenance_tables
+from dogwatch.rules.remedy.acting import Acting
+from dogwatch.rules.remedy.checks import across
+from dogwatch.rules.remedy.compile import of_probes, of_rules, of_services
+from dogwatch.rules.remedy.doing import Doings, Sections
+from dogwatch.rules.remedy.evidence import EvidenceAction, Keeper, Shell
+from dogwatch.rules.remedy.keeping import EvidenceKeeper
+from dogwatch.rules.remedy.services import services_section
+from dogwatch.rules.remedy.spec import REMEDIATION
+from dogwatch.rules.remedy.tables import remedy_tables
 from dogwatch.rules.spec import rules_section
 from dogwatch.rules.tables import incident_tables
+from dogwatch.status.part import Around as StatusAround
+from dogwatch.status.part import StatusPart
+from dogwatch.status.section import STATUS_PAGE
+from dogwatch.status.tables import status_tables
 from dogwatch.store.database import Database, Tables
 from dogwatch.store.limits import STORE
 from dogwatch.store.part import StorePart
-from dogwatch.store.protocol import Store
+from dogwatch.store.protocol import Availability, Store
 from dogwatch.store.sqlite import SqliteStore, open_store
 from dogwatch.store.state import DATABASE, DatabaseOptions, DatabasePart, open_database, state_path
 from dogwatch.webhooks.hooks import Hooks
@@ -80,13 +100,23 @@ from dogwatch.webhooks.section import HOOKS
 from dogwatch.webhooks.tables import webhook_tables
 from dogwatch.webhooks.view import HooksView
 
-PROBES_SECTION = probes_section(PROBES)
 # Every kind of action there is, the engine's own and the features'.
-ACTIONS: Registry[Action] = Registry("action", *ENGINE_ACTIONS, NotifyAction, SshAction)
+ACTIONS: Registry[Action] = Registry(
+    "action", *ENGINE_ACTIONS, NotifyAction, ReportAction, SshAction, PlaybookAction, DriftAction, EvidenceAction
+)
 JOBS = jobs_section(ACTIONS)
+
+
+def _by_ssh(host: str, script: str) -> Action:
+    return SshAction(run=script, targets=host)
+
+
+PROBES_SECTION = probes_section(PROBES, ACTIONS, across(of_probes, JOBS))
 SCHEDULES = schedules_section(JOBS, parameter_mistakes)
 INCIDENTS = incidents_section(NOTIFY)
-RULES = rules_section(NOTIFY, INCIDENTS)
+RULES = rules_section(NOTIFY, INCIDENTS, ACTIONS, across(of_rules, JOBS))
+SERVICES = services_section(ACTIONS, PROBES_SECTION, across(lambda specs: of_services(specs, _by_ssh), JOBS))
+DOING = Sections(rules=RULES, probes=PROBES_SECTION, services=SERVICES, ssh=_by_ssh)
 # What the features offer to the configuration; the daemon adds its own.
 SECTIONS: tuple[Section[Any], ...] = (
     PROBES_SECTION,
@@ -99,7 +129,10 @@ SECTIONS: tuple[Section[Any], ...] = (
     NOTIFY,
     RULES,
     INCIDENTS,
+    SERVICES,
+    REMEDIATION,
     MAINTENANCE,
+    STATUS_PAGE,
     LOGS,
     ENGINE,
     STORE,
@@ -119,6 +152,9 @@ def state_tables() -> tuple[Tables, ...]:
         webhook_tables(),
         incident_tables(),
         maintenance_tables(),
+        remedy_tables(),
+        fleet_tables(),
+        status_tables(),
     )
 
 
@@ -159,11 +195,16 @@ class Services(msgspec.Struct, kw_only=True):
     schedules: Schedules | None = None
     incidents: Incidents | None = None
     maintenance: MaintenancePart | None = None
+    fleet: FleetPart | None = None
+    status: StatusPart | None = None
+    reports: Reports | None = None
     backtests: Backtests | None = None
     # The configuration in force, value by value, secrets masked; to be called beside the loop. The newest look of the
     # self-watch at this process.
     settings: Callable[[], Sequence[Row]] | None = None
     sample: Callable[[], Sample | None] | None = None
+    # The log store; None where this program has none.
+    logs: Logs | None = None
 
 
 class App:
@@ -193,8 +234,11 @@ class App:
         self.self_watch = SelfWatch(clock=clock, bus=bus)
         self.blackbox = Blackbox(env=env, registry=PROBES)
         self.notify = Notify(database, clock=clock, spawn=spawn, jobs=JOBS)
-        self.fleet = FleetPart()
+        self.fleet = FleetPart(database=database, plans=state_path(store_path).parent / "plans")
+        # Probes of the kind `remote` look at hosts through it.
+        env.extra["shell"] = shell = FleetShell(self.fleet)
         self.logs = LogsPart(state_path(store_path).parent / "logs")
+        self.reports = Reports(lambda: self._sources())  # noqa: PLW0108 of parts that are built below
         self.engine = EnginePart(
             Surroundings(
                 database=database,
@@ -203,8 +247,15 @@ class App:
                 actions=ACTIONS,
                 jobs=JOBS,
                 folder=state_path(store_path).parent,
-                services={Outbox: self.notify, FleetPart: self.fleet},
+                services={
+                    Outbox: self.notify,
+                    FleetPart: self.fleet,
+                    Shell: shell,
+                    Keeper: EvidenceKeeper(database),
+                    Reports: self.reports,
+                },
                 is_in=access.is_in,
+                more=DOING.jobs,
             )
         )
         self.schedules = Scheduler(database, self.engine.runs, clock=clock, section=SCHEDULES, spawn=spawn)
@@ -223,6 +274,20 @@ class App:
                 rules=RULES,
                 incidents=INCIDENTS,
                 calendar=lambda: self.maintenance.calendar,
+                remedy=Doings(DOING, Acting(database, self.engine.runs)),
+            )
+        )
+        self.status = StatusPart(
+            StatusAround(
+                database=database,
+                clock=clock,
+                bus=bus,
+                spawn=spawn,
+                enqueue=self.notify.enqueue,
+                targets=self.watch.targets,
+                incidents=self.incidents,
+                maintenance=self.maintenance,
+                destinations=NOTIFY,
             )
         )
         self.backtests = Backtests(self.incidents, clock)
@@ -242,6 +307,7 @@ class App:
             self.hosts,
             self.blackbox,
             self.incidents,
+            self.status,
             self.watch,
         )
         self._register_gauges()
@@ -277,9 +343,35 @@ class App:
             outbox=self.notify,
             incidents=self.incidents,
             maintenance=self.maintenance,
+            fleet=self.fleet,
+            status=self.status,
+            reports=self.reports,
             backtests=self.backtests,
             settings=lambda: rows(reload.current) if reload.current is not None else (),
             sample=self.self_watch.newest,
+            logs=self.logs.reader,
+        )
+
+    def _sources(self) -> Sources:
+        """Return what the whole program's reports look at."""
+
+        async def available(names: Sequence[str], since_s: float, until_s: float) -> Sequence[Availability]:
+            labels = {view.name: view.labels for view in self.watch.targets()}
+            targets = {name: labels.get(name, {}) for name in names}
+            return await self.maintenance.availability(targets, since_s=since_s, until_s=until_s)
+
+        return Sources(
+            clock=self.clock,
+            store=self.store,
+            targets=self.watch.targets,
+            hosts=self.hosts.hosts,
+            available=available,
+            incidents=self.incidents,
+            windows=self.maintenance.windows,
+            runs=self.engine.runs,
+            outbox=self.notify,
+            findings=lambda: [msgspec.to_builtins(finding) for finding in self.self_watch.findings()],
+            changes=changes_in(self.database),
         )
 
     def _metrics(self, reload: Reloader) -> Iterable[Family]:
@@ -295,6 +387,7 @@ class App:
         yield from self.notify.metrics()
         yield from self.hooks.metrics()
         yield from self.incidents.metrics()
+        yield from self.fleet.metrics()
         yield from self.logs.metrics()
         yield from self.self_watch.metrics()
         yield from reload.families()
@@ -377,6 +470,7 @@ class WorkerProgram:
         self.database = database
         # Messages are sent by the daemons; here they are only put in.
         notify = Notify(database, clock=clock, spawn=spawn, sends=False)
+        fleet = FleetPart(database=database)
         self.engine = EnginePart(
             Surroundings(
                 database=database,
@@ -385,11 +479,12 @@ class WorkerProgram:
                 actions=ACTIONS,
                 jobs=JOBS,
                 folder=folder,
-                services={Outbox: notify},
+                services={Outbox: notify, Keeper: EvidenceKeeper(database), FleetPart: fleet},
                 eager=True,
+                more=DOING.jobs,
             )
         )
-        self.parts: tuple[Part, ...] = (DatabasePart(configuration.get(DATABASE)), notify, self.engine)
+        self.parts: tuple[Part, ...] = (DatabasePart(configuration.get(DATABASE)), notify, fleet, self.engine)
 
     async def stop(self) -> None:
         for part in reversed(self.parts):

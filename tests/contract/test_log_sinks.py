@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gzip
 import json
+import socket
+import ssl
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import trustme
 from tests.receiver import Received, receiving
 
 from dogwatch.core.component import Component
@@ -19,9 +25,16 @@ from dogwatch.logs.sinks.elasticsearch import ElasticsearchSink
 from dogwatch.logs.sinks.file import FileSink
 from dogwatch.logs.sinks.http import HttpSink
 from dogwatch.logs.sinks.loki import LokiSink
+from dogwatch.logs.sinks.otlp import OtlpSink
+from dogwatch.logs.sinks.s3 import S3Sink
+from dogwatch.logs.sinks.signature import Credentials, signed
+from dogwatch.logs.sinks.syslog import SyslogSink
+from dogwatch.logs.tls import ClientTls
 from dogwatch.logs.tools import SinkTools
 
 HTTP: dict[str, type[Component]] = {"http": HttpSink, "loki": LokiSink, "elasticsearch": ElasticsearchSink}
+# Against real servers in tests/integration/logs/test_real_sinks.py; the store in test_log_store_crash.py beside it.
+REAL = {"clickhouse", "kafka", "nats", "otlp", "s3", "store", "syslog"}
 
 
 def block(*lines: bytes, begin: int = 0) -> Block:
@@ -65,7 +78,7 @@ async def written(sink: Sink, kit: SinkTools, *blocks: Block) -> Worker:
 
 
 def test_every_kind_is_in_this_suite() -> None:
-    assert set(SINKS.kinds()) == {*HTTP, "file", "stdout"}
+    assert set(SINKS.kinds()) == {*HTTP, *REAL, "file", "stdout", "store"}
 
 
 @pytest.mark.parametrize("kind", HTTP)
@@ -91,14 +104,22 @@ async def test_records_arrive_in_order(kind: str, compression: str, tmp_path: Pa
             await kit.close()
 
 
-@pytest.mark.parametrize("kind", HTTP)
+def made(kind: str, url: str) -> Sink:
+    if kind == "s3":
+        return S3Sink(url=url, bucket="logs", access_key="a", secret_key="b")
+    found = {**HTTP, "otlp": OtlpSink}[kind](url=url)  # type: ignore[call-arg]
+    assert isinstance(found, Sink)
+    return found
+
+
+@pytest.mark.parametrize("kind", [*HTTP, "otlp", "s3"])
 @pytest.mark.parametrize(("status", "error"), [(429, TransientError), (503, TransientError), (400, PermanentError)])
 async def test_refusals_are_told_apart(kind: str, status: int, error: type[Exception], tmp_path: Path) -> None:
     async with receiving(answer=lambda _request: (status, {"Retry-After": "7"})) as receiver:
         kit = tools(tmp_path)
         try:
             with pytest.raises(error) as caught:
-                await written(HTTP[kind](url=receiver.url), kit, block(b"one"))  # type: ignore[call-arg,arg-type]
+                await written(made(kind, receiver.url), kit, block(b"one"))
         finally:
             await kit.close()
         if isinstance(caught.value, TransientError):
@@ -221,3 +242,84 @@ async def test_files_are_rotated_and_old_ones_removed(tmp_path: Path) -> None:
         "out.log.1": b"line 4\nline 5\n",
         "out.log.2": b"line 2\nline 3\n",
     }
+
+
+def test_a_signature_is_the_one_of_the_published_example() -> None:
+    """The PUT of Amazon's page "Signature Calculations: Transferring Payload in a Single Chunk"."""
+    body = b"Welcome to Amazon S3."
+    headers = {"date": "Fri, 24 May 2013 00:00:00 GMT", "x-amz-storage-class": "REDUCED_REDUNDANCY"}
+    found = signed(
+        "PUT",
+        "https://examplebucket.s3.amazonaws.com/test%24file.text",
+        headers,
+        body,
+        Credentials(access_key="AKIAIOSFODNN7EXAMPLE", secret_key="wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"),
+        "us-east-1",
+        datetime(2013, 5, 24, tzinfo=UTC),
+    )
+    signature = "98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd"
+    assert found["authorization"].endswith(f"Signature={signature}")
+
+
+async def test_syslog_datagrams(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(5)
+        sink = SyslogSink(url=f"udp://127.0.0.1:{server.getsockname()[1]}", hostname="h", max_size=200)
+        kit = tools(tmp_path)
+        worker = await written(sink, kit, block(b"one", b"x" * 300))
+        await worker.close()
+        await kit.close()
+        first, second = server.recv(4096), server.recv(4096)
+    head, _, rest = first.partition(b" app ")
+    assert head.startswith(b"<14>1 20")
+    assert head.endswith(b"Z h")
+    assert rest == b'- - [dogwatch@32473 id="' + block(b"one").ids()[0].encode() + b'"] one'
+    assert len(second) == 200
+
+
+async def test_syslog_over_tls_and_a_connection_that_breaks(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    found: list[bytes] = []
+    got, told = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = not found
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                size = int((await reader.readuntil(b" ")).decode())
+                found.append(await reader.readexactly(size))
+                got.set()
+                if first:
+                    await told.wait()
+                    break
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    kit = tools(tmp_path)
+    try:
+        sink = SyslogSink(url=f"tls://localhost:{port}", tls=ClientTls(ca_file=str(tmp_path / "ca.pem")))
+        worker = await written(sink, kit, block(b"one"))
+        await got.wait()
+        told.set()
+
+        async def until_it_fails() -> None:
+            for number in range(1000):
+                await worker.write([block(b"two %d" % number)])
+
+        with pytest.raises(TransientError):
+            await until_it_fails()
+        await worker.write([block(b"three")])
+        await worker.close()
+        with pytest.raises(TransientError, match="certificate"):
+            await written(SyslogSink(url=f"tls://localhost:{port}"), kit, block(b"one"))
+    finally:
+        await kit.close()
+        server.close()
+        await server.wait_closed()
+    assert found[0].endswith(b"one")
+    assert any(one.endswith(b"three") for one in found)

@@ -17,6 +17,7 @@ from dogwatch.core.clock import ManualClock
 from dogwatch.core.metrics import render as render_metrics
 from dogwatch.engine.book.retention import Keeping
 from dogwatch.engine.ledger import Advance, Claimed, StepRow
+from dogwatch.engine.port import AGAIN
 from dogwatch.engine.runs import RunBook
 from dogwatch.engine.spec import Parameter, StepSpec
 from dogwatch.engine.tables import engine_tables
@@ -211,7 +212,8 @@ async def test_rerun_of_what_failed_keeps_what_succeeded(database: Database) -> 
     again = await runs.rerun(claimed.run.run_id, BOB, failed_only=True, key="again")
     assert not (await runs.rerun(claimed.run.run_id, BOB, failed_only=True, key="again")).created
     assert (again.run.rerun_of, again.run.attempt, again.run.actor) == (claimed.run.run_id, 2, BOB)
-    assert (again.run.parameters, again.run.labels) == ({"env": "prod"}, {"a": "b"})
+    # The label tells steps over hosts that only the rest is theirs.
+    assert (again.run.parameters, again.run.labels) == ({"env": "prod"}, {"a": "b", AGAIN: "unfinished"})
     (second,) = await runs.claim("w1", 1)
     assert second.definition == spec
     assert {row.name: (row.outputs, row.item) for row in second.steps} == {
@@ -274,7 +276,8 @@ async def test_everything_that_changes_a_run_is_in_the_audit_trail(database: Dat
     await runs.pause(claimed.run.run_id, ALICE, reason="wait")
     await runs.resume(claimed.run.run_id, BOB)
     await runs.cancel(claimed.run.run_id, ALICE)
-    await runs.drain("w1", ALICE)
+    assert (await runs.drain("w1", ALICE)).state == "draining"
+    assert (await runs.drain("w1", ALICE, on=False)).state == "active"
     events = await database.read(_events)
     assert [(event["verb"], event["subject"]["noun"]) for event in events] == [
         ("run", "job"),
@@ -282,6 +285,7 @@ async def test_everything_that_changes_a_run_is_in_the_audit_trail(database: Dat
         ("resume", "run"),
         ("cancel", "run"),
         ("drain", "worker"),
+        ("resume", "worker"),
     ]
     assert "hunter2" not in json.dumps(events)
 
@@ -525,3 +529,29 @@ async def test_a_definition_that_is_used_again_and_again_is_never_taken_for_forg
         assert [clock.now_s() - float(row[0] or 0) < 3600 for row in rows] == [True]
     finally:
         await database.close()
+
+
+async def test_a_run_that_no_worker_can_read_is_left_to_others_and_can_be_given_up(database: Database) -> None:
+    runs = book(database)
+    run_id = (await _claimed(runs)).run.run_id
+    await runs.leave("w1")
+    newer = '{"steps": "of a newer version"}'
+    await database.write(lambda tx: tx.run("UPDATE definitions SET body = :newer", newer=newer))
+    older = book(database)
+    await older.register(identity())
+    assert not await older.claim("w1", 1)
+    found = await older.show(run_id)
+    if database.kind == "sqlite":
+        assert found.state is RunState.FAILED  # nobody else could ever
+        return
+    assert found.waiting_for.startswith("a worker that can carry it out")
+    await older.cancel(run_id, ALICE, reason="stuck")
+    assert not await older.claim("w1", 1)
+    assert not (await older.show(run_id)).state.ended  # its cleanup may still be done by another
+    await older.cancel(run_id, BOB, reason="enough")
+    found = await older.show(run_id)
+    assert (found.state, found.reason) == (
+        RunState.CANCELLED,
+        "enough; nothing was cleaned up: no worker can carry it out",
+    )
+    assert not await older.claim("w1", 1)

@@ -307,6 +307,25 @@ async def test_the_clock_jumps_back(world: World, caplog: pytest.LogCaptureFixtu
     assert key(120) in begun
 
 
+@pytest.mark.parametrize(("misfire", "made_up"), [("skip", 0), ("latest", 1), ("all", 100)])
+async def test_the_clock_jumps_by_days_over_a_restart(world: World, misfire: str, made_up: int) -> None:
+    first = await world.scheduler(spec(misfire=misfire))
+    await world.stop(first)
+    world.clock.jump(3 * 86400)
+    second = await world.scheduler(spec(misfire=misfire))
+    last = [key(3 * 86400 - 60 * n) for n in reversed(range(100))]
+    # What is due this second is no misfire.
+    begun = last[-max(1, made_up) :]
+    assert await world.started() == begun
+    await world.stop(second)
+    # The jump was a mistake, and is taken back while nobody looks.
+    world.clock.jump(-2 * 86400)
+    third = await world.scheduler(spec(misfire=misfire))
+    await world.pass_s(3600)
+    assert await world.started() == begun
+    assert (await world.service(third).show("backup")).state == "behind"
+
+
 async def test_a_person_starts_it_now(world: World) -> None:
     scheduler = await world.scheduler(spec(parameters={"target": "/var"}), spec("broken"))
     service = world.service(scheduler)

@@ -197,7 +197,9 @@ async def test_browser_draws_bars_as_the_server_does(browser: Browser, server: R
                 return [before, [paths().join(), bars.getAttribute('aria-label')]];
             });
         }"""
-        address = (await page.locator('script[type="module"]').get_attribute("src") or "").replace("app.js", "bars.js")
+        address = (await page.locator("head script[src]").get_attribute("src") or "").replace(
+            "console.en.js", "bars.js"
+        )
         pairs = await page.evaluate(script, address)
         assert len(pairs) == 12
         for server_drew, browser_drew in pairs:

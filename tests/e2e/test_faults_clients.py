@@ -237,7 +237,7 @@ def test_too_much(daemon: Daemon, name: str, head: bytes, piece: bytes, most: in
     assert any(answer for answer, _sent in found) or name.startswith(("a huge", "an endless", "endless")), (
         "nobody was told why"
     )
-    assert slowest_s < 5.0
+    assert slowest_s < 10.0  # not how quickly a busy machine answers, but that it answers
     state.back()
 
 

@@ -212,6 +212,35 @@ def test_all_state_moves_to_postgresql(tmp_path: Path, url: str) -> None:
         assert "hunter2secret" not in daemon.output()
 
 
+def test_a_move_lets_runs_end_first(tmp_path: Path, url: str) -> None:
+    effects = tmp_path / "effects"
+    with running(tmp_path, config(tmp_path, "", work=True)) as daemon:
+        endless = started(daemon, "long")
+        wait_until(effects.exists, what="the step's beginning")
+        move = ("database", "move", "--to", url, "--data", str(daemon.data), "--drain")
+        late = daemon.run(*move, "--wait", "500ms")
+        assert late.returncode == 11
+        assert "runs still at work after 0.5 s: 1" in late.stderr
+        # It goes on as before: what is started now is carried out.
+        assert daemon.run("job", "run", "quick", "--wait").returncode == 0
+        assert daemon.run("run", "cancel", endless).returncode == 0
+        in_state(daemon, endless, "cancelled")
+        waiting = started(daemon, "asks", "-p", "token=x")
+        wait_until(lambda: daemon.get(f"/api/v1/runs/{waiting}")["waiting_for"], what="the question")
+        ending = started(daemon, "long", "-p", "seconds=2")
+        wait_until(lambda: effects.read_text().count("begun") == 2, what="the second beginning")
+        moved = daemon.run(*move, "--json")
+        assert moved.returncode == 0, moved.stderr
+        assert json.loads(moved.stdout)["rows"]["runs"] == 4
+        assert daemon.process is not None
+        assert daemon.process.wait(15) == 0
+        assert effects.read_text().count("ended") == 1
+        daemon.config.write_text(config(tmp_path, url, work=True))
+        daemon.start()
+        assert daemon.get(f"/api/v1/runs/{waiting}")["waiting_for"]
+        in_state(daemon, ending, "succeeded")
+
+
 def test_an_address_that_is_none_is_refused_and_its_password_not_shown(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path, "database: {url: 'mysql://watch:topsecret@db/watch'}\n")
     ended = daemon.run("config", "check", "-c", str(daemon.config))

@@ -65,8 +65,11 @@ class HungFuse:
                 if error.errno == errno.EINTR:
                     continue
                 return  # ENODEV: unmounted
-            _, opcode, unique, *_ = _IN.unpack_from(request)
-            if opcode == _STATFS:
+            _, opcode, unique, _, _, _, asker, _ = _IN.unpack_from(request)
+            if opcode == _STATFS and not _ours(asker):
+                # Others on this machine look at its mounts, too; this is not about them.
+                self._reply(unique, _statfs())
+            elif opcode == _STATFS:
                 with self._lock:
                     self.asked += 1
                     if self._hung:
@@ -88,6 +91,10 @@ class HungFuse:
             os.write(self._fd, _OUT.pack(_OUT.size + len(body), -error, unique) + body)
         except OSError:
             return  # whoever asked was killed
+
+
+def _ours(thread: int) -> bool:
+    return Path(f"/proc/self/task/{thread}").exists()
 
 
 def _statfs() -> bytes:

@@ -177,7 +177,10 @@ async def test_workers_are_listed_and_drained(server: Running) -> None:
     assert [one["state"] for one in listed] == ["active", "lost"]
     drained = await ask(server, "POST", "/api/v1/workers/watch-1-4711-a1/drain")
     assert drained.data["state"] == "draining"
-    assert (await ask(server, "POST", "/api/v1/workers/nobody/drain")).status == 404
+    resumed = await ask(server, "POST", "/api/v1/workers/watch-1-4711-a1/resume")
+    assert resumed.data["state"] == "active"
+    for verb in ("drain", "resume"):
+        assert (await ask(server, "POST", f"/api/v1/workers/nobody/{verb}")).status == 404
 
 
 async def test_a_database_in_trouble_is_a_503_that_says_so(server: Running) -> None:

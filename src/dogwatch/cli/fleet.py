@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from dogwatch.cli.fleet_carry import Deed, go_on, on_hosts
 from dogwatch.cli.fleet_common import (
     chosen_hosts,
     config_option,
     inventory_of,
     inventory_option,
     json_option,
-    on_hosts,
-    order_of,
     reaching,
     read_sources,
 )
 from dogwatch.cli.fleet_files import copy, fetch
+from dogwatch.cli.fleet_inspect import inspect
+from dogwatch.cli.fleet_plans import apply_, drift, facts, plan_
+from dogwatch.cli.fleet_runs import runs
 from dogwatch.cli.output import one_line, print_json, print_table
 from dogwatch.errors import Problem, UsageError
 
@@ -191,6 +194,10 @@ def check(paths: tuple[str, ...], sources: tuple[str, ...], as_json: bool) -> in
 @click.option("--env", "settings", multiple=True, metavar="K=V", help="Environment of the command.")
 @click.option("--output-limit", default="256KiB", show_default=True, help="Kept of each stream of each host.")
 @click.option("--diff", is_flag=True, help="Show how other hosts' output differs from that of most.")
+@click.option("--retry-failed", metavar="RUN", help="Do it again on the hosts that failed in this run.")
+@click.option("--resume", metavar="RUN", help="Go on with a run that was ended, on the hosts that it did not reach.")
+@click.option("--server", metavar="URL", help="Have this daemon do it, on its own inventory.")
+@click.option("--context", metavar="NAME", help="Have the daemon of this context do it.")
 @reaching
 def run(**options: Any) -> int:
     """Run a command on many hosts and tell what happened on each.
@@ -204,16 +211,57 @@ def run(**options: Any) -> int:
       dogwatch fleet run 'systemctl restart nginx' -t @web --sudo \\
         --batch 1,10%,100% --max-fail 5%
       dogwatch fleet run --script fix.sh -t all --timeout 5m -- --force
+      dogwatch fleet run --resume 0199f3
     """
     from dogwatch.core.units import parse_size
 
+    again = options["retry_failed"] or options["resume"]
+    if options["server"] or options["context"]:
+        return _elsewhere(again, options)
+    if again:
+        return _again(again, options)
     script, data = _script(options["script"], options["words"])
     try:
         limit_bytes = parse_size(options["output_limit"])
     except ValueError as error:
         raise UsageError(f"--output-limit: {error}") from None
-    order = order_of(options, script, input_=data, env=_environment(options["settings"]), limit_bytes=limit_bytes)
-    return on_hosts(order, options, what=script if data is None else f"the script {options['script']}")
+    deed = Deed(
+        what=script if data is None else f"the script {options['script']}",
+        script=script,
+        input=data,
+        env=_environment(options["settings"]),
+        limit_bytes=limit_bytes,
+    )
+    return on_hosts(deed, options)
+
+
+def _elsewhere(again: str | None, options: Mapping[str, Any]) -> int:
+    """Have a daemon carry it out."""
+    from dogwatch.cli.fleet_remote import again_remote, run_remote
+
+    if again:
+        return again_remote(options, again, failed_only=bool(options["retry_failed"]))
+    if options["script"] is None:
+        _script(None, options["words"])
+    return run_remote(options, command=" ".join(options["words"]), env=_environment(options["settings"]))
+
+
+def _again(run_id: str, options: Mapping[str, Any]) -> int:
+    """Go on with a run, or retry what failed in it; options that were given count instead of those of then."""
+    if options["retry_failed"] and options["resume"]:
+        raise UsageError("--retry-failed and --resume are two things", hint="resume first, then retry what failed")
+    context = click.get_current_context()
+    given = {
+        name: value
+        for name, value in options.items()
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    fixed = {"words": "COMMAND", "script": "--script", "settings": "--env", "targets": "-t"}
+    more = {"batch": "--batch", "limit": "--limit"} if options["resume"] else {}
+    for name, shown in {**fixed, **more}.items():
+        if name in given:
+            raise UsageError(f"{shown} cannot be another than that of the run", hint="start a new run for that")
+    return go_on(run_id, options, given, failed_only=bool(options["retry_failed"]))
 
 
 def _script(path: str | None, words: Sequence[str]) -> tuple[str, bytes | None]:
@@ -241,3 +289,9 @@ def _environment(settings: Sequence[str]) -> dict[str, str]:
 
 fleet.add_command(copy)
 fleet.add_command(fetch)
+fleet.add_command(inspect)
+fleet.add_command(runs)
+fleet.add_command(plan_)
+fleet.add_command(apply_)
+fleet.add_command(drift)
+fleet.add_command(facts)

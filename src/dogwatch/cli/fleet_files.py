@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from dogwatch.cli.fleet_common import on_hosts, order_of, reaching
+from dogwatch.cli.fleet_carry import Deed, on_hosts
+from dogwatch.cli.fleet_common import reaching
 from dogwatch.errors import UsageError
-
-if TYPE_CHECKING:
-    from dogwatch.fleet.connection import Connection, Ended
-    from dogwatch.fleet.login import Login
 
 
 @click.command()
@@ -36,12 +33,10 @@ def copy(**options: Any) -> int:
     if not 0 <= mode <= 0o7777:
         raise UsageError(f"--mode '{options['mode']}' is not a file's permissions", hint="write 644")
 
-    async def work(_host: str, login: Login, connection: Connection) -> Ended:
-        from dogwatch.fleet.files import copy_to
+    from dogwatch.fleet.files import digest
 
-        return await copy_to(connection, login, source, target, mode=mode, timeout_s=options["timeout"])
-
-    return on_hosts(order_of(options, ""), options, what=f"copy {source} to {target}", work=work)
+    arguments = {"source": str(source.absolute()), "target": target, "mode": mode, "digest": digest(source)}
+    return on_hosts(Deed(kind="copy", what=f"copy {source} to {target}", arguments=arguments), options)
 
 
 @click.command()
@@ -56,13 +51,8 @@ def fetch(**options: Any) -> int:
       dogwatch fleet fetch /var/log/syslog logs/ -t 'web[01-20]'
     """
     path, folder = options["path"], Path(options["folder"])
-    name = path.rpartition("/")[2]
-    if name in ("", ".", ".."):
+    if path.rpartition("/")[2] in ("", ".", ".."):
         raise UsageError(f"'{path}' is not the path of a file")
 
-    async def work(host: str, login: Login, connection: Connection) -> Ended:
-        from dogwatch.fleet.files import fetch_from
-
-        return await fetch_from(connection, login, path, folder / host / name, timeout_s=options["timeout"])
-
-    return on_hosts(order_of(options, ""), options, what=f"fetch {path} into {folder}", work=work)
+    arguments = {"path": path, "folder": str(folder.absolute())}
+    return on_hosts(Deed(kind="fetch", what=f"fetch {path} into {folder}", arguments=arguments), options)

@@ -12,16 +12,33 @@ from dogwatch.cli.output import indented, one_line, print_json, print_table
 if TYPE_CHECKING:
     from dogwatch.fleet.results import Gathered, HostResult
 
-_COLOURS = {"succeeded": "green", "cancelled": "yellow", "not started": "bright_black"}
+_COLOURS = {
+    "succeeded": "green",
+    "cancelled": "yellow",
+    "not started": "bright_black",
+    "running": "blue",
+    "waiting": "bright_black",
+}
 
 
-def tell(results: Sequence[HostResult], reason: str, *, as_json: bool, diff: bool) -> None:
+def tell(results: Sequence[HostResult], reason: str, *, run_id: str, as_json: bool, diff: bool) -> None:
     """Print the results: groups of equal output and a table, or one JSON object."""
-    from dogwatch.fleet.results import counts, differences, gather
+    from dogwatch.fleet.results import counts
 
     if as_json:
-        print_json({"hosts": [_plain(one) for one in results], "summary": counts(results), "stopped": reason})
+        plain = [plain_result(one) for one in results]
+        print_json({"run": run_id, "hosts": plain, "summary": counts(results), "stopped": reason})
         return
+    show_results(results, diff=diff)
+    if reason:
+        click.echo(click.style(f"stopped: {one_line(reason)}", fg="yellow"))
+    _next(results, run_id)
+
+
+def show_results(results: Sequence[HostResult], *, diff: bool) -> None:
+    """Print groups of equal output, or how they differ from the largest one, and a table."""
+    from dogwatch.fleet.results import differences, gather
+
     groups = gather(results)
     if diff:
         for group in groups[-1:] if len(groups) == 1 else [max(groups, key=lambda one: len(one.hosts))]:
@@ -34,9 +51,18 @@ def tell(results: Sequence[HostResult], reason: str, *, as_json: bool, diff: boo
         for group in sorted(groups, key=lambda one: not one.sample.ok):
             if group.sample.stdout or group.sample.stderr or group.sample.message:
                 _group(group)
-    _summary(results)
-    if reason:
-        click.echo(click.style(f"stopped: {reason}", fg="yellow"))
+    if results:
+        show_states([(one.host, one, str(one.state)) for one in results])
+
+
+def _next(results: Sequence[HostResult], run_id: str) -> None:
+    """Say how to go on where not all went well."""
+    from dogwatch.fleet.book.values import OPEN_STATES
+
+    if any(one.state in OPEN_STATES for one in results):
+        click.echo(f"go on: dogwatch fleet run --resume {run_id}", err=True)
+    if any(not one.ok and one.state not in OPEN_STATES for one in results):
+        click.echo(f"again where it failed: dogwatch fleet run --retry-failed {run_id}", err=True)
 
 
 def _group(group: Gathered) -> None:
@@ -56,28 +82,29 @@ def _group(group: Gathered) -> None:
     click.echo()
 
 
-def _summary(results: Sequence[HostResult]) -> None:
+def show_states(hosts: Sequence[tuple[str, HostResult | None, str]]) -> None:
+    """Print a table of how hosts ended, each (name, result, state); those that have not ended are told as they are."""
     from dogwatch.fleet.inventory.ranges import fold
 
-    states: dict[str, list[HostResult]] = {}
-    for one in sorted(results, key=lambda one: not one.ok):
-        states.setdefault(one.word, []).append(one)
-    print_table(
-        ("STATE", "HOSTS", "SLOWEST", "WHICH"),
-        [
+    states: dict[str, list[tuple[str, HostResult | None]]] = {}
+    for name, result, state in sorted(hosts, key=lambda one: one[1] is None or not one[1].ok):
+        states.setdefault(state if result is None else result.word, []).append((name, result))
+    rows = []
+    for word, members in states.items():
+        first = members[0][1]
+        slowest = max((one.connect_s + one.run_s for _, one in members if one is not None), default=None)
+        rows.append(
             (
-                click.style(word, fg=_COLOURS.get(str(members[0].state), "red")),
+                click.style(word, fg=_COLOURS.get(word if first is None else str(first.state), "red")),
                 str(len(members)),
-                f"{max(one.connect_s + one.run_s for one in members):.1f} s",
-                fold(one.host for one in members),
+                "-" if slowest is None else f"{slowest:.1f} s",
+                fold(name for name, _ in members),
             )
-            for word, members in states.items()
-        ],
-        cut=(3,),
-    )
+        )
+    print_table(("STATE", "HOSTS", "SLOWEST", "WHICH"), rows, cut=(3,))
 
 
-def _plain(one: HostResult) -> dict[str, Any]:
+def plain_result(one: HostResult) -> dict[str, Any]:
     return {
         "host": one.host,
         "state": str(one.state).replace(" ", "_").replace("-", "_"),

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class _Bar:
     """Counts on a bar of rich, with the hosts that have been running longest: those are what one waits for."""
 
-    def __init__(self, bar: Any, total: int) -> None:
+    def __init__(self, bar: Any, total: int, done: int) -> None:
         self._bar = bar
-        self._task = bar.add_task("", total=total, failed="", waiting="")
+        self._task = bar.add_task("", total=total, completed=done, failed="", waiting="")
         self._failed: Counter[str] = Counter()
         self._running: dict[str, None] = {}
 
@@ -44,8 +44,8 @@ class _Bar:
 
 
 @contextmanager
-def progress(total: int) -> Iterator[Watcher | None]:
-    """Show progress while the block runs."""
+def progress(total: int, *, done: int = 0) -> Iterator[Watcher | None]:
+    """Show progress while the block runs. done: how many hosts have their end before it."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -60,4 +60,4 @@ def progress(total: int) -> Iterator[Watcher | None]:
         TextColumn("[bright_black]{task.fields[waiting]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield _Bar(bar, total)
+        yield _Bar(bar, total, done)

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from dogwatch.cli.config import Excerpts, find_paths
+from dogwatch.cli.logs_query import query
 from dogwatch.cli.output import print_json
 from dogwatch.config.load import Loader
 from dogwatch.core.component import nearest
@@ -33,18 +34,28 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 @click.group()
 def logs() -> None:
-    """Check, try and run the log agent.
+    """Check, try and run the log agent; search its store.
 
     \b
     Examples:
       dogwatch logs check
       dogwatch logs test /var/log/shop.log --with sample.log
+      dogwatch logs query 'level == "error"' --since 2h
     """
+
+
+logs.add_command(query)
 
 
 def _loader(paths: Sequence[str]) -> Loader:
     environ = dict(os.environ)
     return Loader(find_paths(paths, environ), SECTIONS, environ=environ)
+
+
+def load_logs(paths: Sequence[str]) -> tuple[LogsSpec, Path]:
+    """Return the `logs:` section and the agent's folder."""
+    spec: LogsSpec = _loader(paths).load().get(LOGS)
+    return spec, Path(spec.folder or Path(default_data_dir(dict(os.environ))) / "logs")
 
 
 @logs.command()
@@ -117,12 +128,17 @@ def run(paths: tuple[str, ...], folder: str | None) -> int:
     Example:
       dogwatch logs run -c dogwatch.yaml
     """
-    spec: LogsSpec = _loader(paths).load().get(LOGS)
+    spec, default = load_logs(paths)
     if not spec.sources:
         raise UsageError("the configuration has no log sources", hint="'logs:' with sources and sinks adds some")
-    where = Path(folder or spec.folder or Path(default_data_dir(dict(os.environ))) / "logs")
+    where = Path(folder) if folder else default
+    import gc
+
     import uvloop
 
+    # What is loaded by now lives as long as the process; blocks are not worth looking through again and again.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
     return uvloop.run(_run(spec, where))
 
 

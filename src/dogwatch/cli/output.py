@@ -111,10 +111,11 @@ def ago(time_s: float | None) -> str:
 
 
 def until(time_s: float | None) -> str:
-    """Return how long it is to a wall-clock time, or `-`."""
+    """Return how long it is to a wall-clock time, or how long ago it was; or `-`."""
     if time_s is None:
         return "-"
-    return f"in {format_duration(max(0.0, round(time_s - time.time())))}" if time_s - time.time() >= 1 else "now"
+    rest_s = round(time_s - time.time())
+    return f"in {format_duration(rest_s)}" if rest_s >= 1 else ago(time_s)
 
 
 def waits_text(what: str) -> str:

@@ -92,11 +92,11 @@ def check(paths: tuple[str, ...], as_json: bool) -> int:
 
 
 def _rehearse(client: Client, since: str, paths: Sequence[str]) -> Any:
-    import msgspec
-
     body: dict[str, object] = {"since_s": seconds(since)}
     if paths:
-        body["rules"] = msgspec.to_builtins(read_rules(paths))
+        from dogwatch.rules.remedy.text import on_wire
+
+        body["rules"] = [on_wire(one) for one in read_rules(paths)]
     return client.post("/api/v1/rules/backtest", body)
 
 

@@ -14,28 +14,14 @@ import msgspec
 
 from dogwatch.cli.adhoc import is_ad_hoc, parse
 from dogwatch.cli.client import Client, json_option, server_option, target_path
+from dogwatch.cli.durations import Duration
 from dogwatch.cli.names import complete_names
 from dogwatch.cli.output import milliseconds, one_line, print_json, print_table
-from dogwatch.core.units import parse_duration
 from dogwatch.errors import Unreachable, UsageError
 
 _PHASES = ("resolve_s", "connect_s", "tls_s", "first_byte_s", "transfer_s")
 # Shorter runs end before anybody has read a line of progress.
 _QUIET_S = 1.0
-
-
-class Duration(click.ParamType[float]):
-    """`5s`, `500ms`; a plain number is seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        try:
-            return float(value) if str(value).replace(".", "", 1).isdigit() else parse_duration(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 @click.command()

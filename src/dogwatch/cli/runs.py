@@ -136,10 +136,14 @@ def show(client: Client, run_id: str, as_json: bool) -> None:
     """
     found = client.get(run_path(run_id))
     steps = client.get(f"{run_path(found['run_id'])}/steps")
+    from dogwatch.cli.fleet_remote import hosts_of_run, print_hosts
+
+    fleet = hosts_of_run(client, found["run_id"]) if any(step["kind"] == "ssh" for step in steps) else []
     if as_json:
-        print_json({"run": found, "steps": steps})
+        print_json({"run": found, "steps": steps, **({"fleet": fleet} if fleet else {})})
         return
     print_run(found, steps)
+    print_hosts(client, fleet)
 
 
 def print_run(found: Mapping[str, Any], steps: list[Any]) -> None:

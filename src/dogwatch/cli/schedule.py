@@ -12,8 +12,8 @@ from urllib.parse import quote
 import click
 
 from dogwatch.cli.client import DEFAULT_SERVER, Client, json_option, server_option
-from dogwatch.cli.output import ago, indented, one_line, print_json, print_table
-from dogwatch.core.units import format_duration, parse_duration
+from dogwatch.cli.output import ago, indented, one_line, print_json, print_table, until
+from dogwatch.core.units import parse_duration
 from dogwatch.errors import DogwatchError, NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -58,13 +58,6 @@ def _complete(context: click.Context, _parameter: click.Parameter, incomplete: s
         return []
 
 
-def _ahead(time_s: float | None) -> str:
-    if time_s is None:
-        return "-"
-    rest_s = time_s - time.time()
-    return f"in {format_duration(max(0.0, rest_s))}" if rest_s >= 1 else "now"
-
-
 @click.group()
 def schedule() -> None:
     """List, show, pause, resume and run schedules; see when they fire next.
@@ -104,7 +97,7 @@ def list_(client: Client, job: str | None, labels: tuple[str, ...], as_json: boo
                 item["name"],
                 item["job"],
                 one_line(item["when"]),
-                _ahead(item["next_s"]),
+                until(item["next_s"]),
                 ago(item["last"]["claimed_s"]) if item["last"] else "never",
                 _became(item),
             ]
@@ -144,7 +137,7 @@ def show(client: Client, name: str, as_json: bool) -> None:
         click.echo(indented(item["reason"]))
     click.echo(f"  starts {item['job']}; {item['fired']} started, {item['refused']} refused, {item['missed']} missed")
     for time_s in times if item["state"] != "paused" else ():
-        click.echo(f"  next {_when(time_s)} ({_ahead(time_s)})")
+        click.echo(f"  next {_when(time_s)} ({until(time_s)})")
     if fires:
         click.echo()
         print_table(
@@ -204,7 +197,7 @@ def next_(
     else:
         print_table(
             ["TIME", "IN", "SCHEDULE", "JOB"],
-            [[_when(time_s, zone), _ahead(time_s), one, job] for time_s, one, job, zone in rows],
+            [[_when(time_s, zone), until(time_s), one, job] for time_s, one, job, zone in rows],
         )
 
 
@@ -313,7 +306,7 @@ def _changed(item: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(item)
         return
-    following = f", next {_ahead(item['next_s'])}" if item["next_s"] is not None else ""
+    following = f", next {until(item['next_s'])}" if item["next_s"] is not None else ""
     click.echo(f"{_state(item['state'])}  {item['name']}{following}")
     if item["reason"]:
         click.echo(indented(item["reason"]))

@@ -71,8 +71,10 @@ def up(
       dogwatch init && dogwatch up
       dogwatch up -c /etc/dogwatch --data /var/lib/dogwatch --listen :8410
     """
+    from dogwatch.daemon import compiled
     from dogwatch.daemon.logs import start_logging
 
+    compiled.activate()  # before anything that is compiled is imported; the log says how it went
     if quickstart:
         data = data or str(QUICKSTART)
         paths = paths or (str(_quickstart_file(Path(data), listen)),)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+from urllib.parse import quote
+
 import click
 
 from dogwatch.cli.client import Client, json_option, server_option
@@ -65,13 +68,33 @@ def drain(client: Client, worker_id: str, as_json: bool) -> None:
     Example:
       dogwatch worker drain build-2-4711
     """
-    from urllib.parse import quote
-
-    found = client.post(f"/api/v1/workers/{quote(worker_id, safe='')}/drain")
+    found = _told(client, worker_id, "drain")
     if as_json:
         print_json(found)
     else:
         click.echo(f"{status_text(found['state'])}  {one_line(found['worker_id'])}: {found['busy']} runs left")
+
+
+@worker.command()
+@click.argument("worker_id", shell_complete=complete_workers)
+@server_option
+@json_option
+def resume(client: Client, worker_id: str, as_json: bool) -> None:
+    """Let a drained worker take runs again.
+
+    \b
+    Example:
+      dogwatch worker resume build-2-4711
+    """
+    found = _told(client, worker_id, "resume")
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"{status_text(found['state'])}  {one_line(found['worker_id'])}")
+
+
+def _told(client: Client, worker_id: str, verb: str) -> Any:
+    return client.post(f"/api/v1/workers/{quote(worker_id, safe='')}/{verb}")
 
 
 @worker.command()

@@ -214,11 +214,15 @@ def _bounds(**keywords: float | str | None) -> Schema:
     return {name: value for name, value in keywords.items() if value is not None}
 
 
+# What stands in their docstrings is not about anybody's options.
+_FOREIGN = frozenset(msgspec.Struct.__mro__)
+
+
 def first_sentence(cls: type[Any]) -> str:
     """Return the first sentence of a class's docstring, its base's where it has none of its own."""
     for base in cls.__mro__:
         doc = base.__dict__.get("__doc__")
-        if doc and base is not object:
+        if doc and base not in _FOREIGN:
             return _paragraphs(doc).split("\n")[0]
     return ""
 
@@ -238,7 +242,7 @@ def field_docs(cls: type[Any]) -> dict[str, str]:
     name = "|".join(sorted(names, key=len, reverse=True))
     start = re.compile(rf"(?:^|(?<=[.)] )|(?<=\n))((?:(?:{name})(?:, | and )?)+): ")
     for base in reversed(cls.__mro__):
-        text = _paragraphs(base.__dict__.get("__doc__") or "")
+        text = "" if base in _FOREIGN else _paragraphs(base.__dict__.get("__doc__") or "")
         marks = list(start.finditer(text))
         for mark, after in zip_longest(marks, marks[1:]):
             end = after.start() if after else len(text)

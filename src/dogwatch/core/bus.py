@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 from dogwatch.core.values import Event
 
 
 class Subscription:
-    """A bounded queue of events of some topics. `dropped` counts what was lost to its bound."""
+    """A bounded queue of events of some topics. `dropped` counts what was lost to its bound.
 
-    def __init__(self, topics: frozenset[str], capacity: int) -> None:
+    call: only this is called at each event; nothing is kept.
+    """
+
+    def __init__(self, topics: frozenset[str], capacity: int, call: Callable[[], None] | None = None) -> None:
         self.topics = topics
         self.dropped = 0
+        self._call = call
         self._events: deque[Event] = deque(maxlen=capacity)
         self._ready = asyncio.Event()
 
     def offer(self, event: Event) -> None:
+        if self._call is not None:
+            self._call()
+            return
         if len(self._events) == self._events.maxlen:
             self.dropped += 1
         self._events.append(event)
@@ -50,7 +57,7 @@ class Bus:
 
     def wanted(self, topic: str) -> bool:
         """Return whether anyone listens, so that a hot path need not build an event for nobody."""
-        return self._topics[topic] > 0
+        return self._topics.get(topic, 0) > 0
 
     def publish(self, event: Event) -> None:
         self.published += 1
@@ -67,8 +74,11 @@ class Bus:
         return len(self._subscriptions)
 
     @contextmanager
-    def subscribe(self, *topics: str, capacity: int = 1000) -> Iterator[Subscription]:
-        subscription = Subscription(frozenset(topics), capacity)
+    def subscribe(
+        self, *topics: str, capacity: int = 1000, call: Callable[[], None] | None = None
+    ) -> Iterator[Subscription]:
+        """call: instead of keeping events, call this at each."""
+        subscription = Subscription(frozenset(topics), capacity, call)
         self._subscriptions.append(subscription)
         self._topics.update(subscription.topics)
         try:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from dogwatch import __version__
 from dogwatch.access.service import Access
+from dogwatch.daemon import compiled
 from dogwatch.daemon.admin import Operation, PeerOperation
 from dogwatch.diagnose import fds, heap, profile, tasks, threads
 
@@ -40,7 +41,8 @@ async def _profile(seconds: float = 5.0) -> dict[str, object]:
 
 
 async def _version() -> dict[str, object]:
-    return {"data": {"version": __version__, "pid": os.getpid()}, "text": f"dogwatch {__version__}, pid {os.getpid()}"}
+    data = {"version": __version__, "pid": os.getpid(), "modules": compiled.status()}
+    return {"data": data, "text": f"dogwatch {__version__}, pid {os.getpid()}, {data['modules']}"}
 
 
 def peer_operations(access: Access) -> Mapping[str, PeerOperation]:
@@ -57,9 +59,24 @@ def peer_operations(access: Access) -> Mapping[str, PeerOperation]:
     return {"local_token": local_token}
 
 
-def operations() -> Mapping[str, Operation]:
-    """Return the operations by name."""
+def operations(drain: Callable[[bool], int], stop: Callable[[], None]) -> Mapping[str, Operation]:
+    """Return the operations by name.
+
+    drain: lets the worker of this process take no more runs, or take them again, and tells how many it has.
+    stop: ends the program as SIGTERM does.
+    """
+
+    async def _drain(*, on: bool = True) -> dict[str, object]:
+        busy = drain(on)
+        return {"data": {"busy": busy}, "text": f"runs at work: {busy}"}
+
+    async def _stop() -> dict[str, object]:
+        stop()
+        return {"data": {}, "text": "stopping"}
+
     return {
+        "drain": _drain,
+        "stop": _stop,
         "tasks": _tasks,
         "fds": _fds,
         "threads": _threads,

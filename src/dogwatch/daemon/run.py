@@ -85,7 +85,14 @@ class Daemon:
                 on_end=self._web_ended,
             )
             self.reloader.use(*self.app.parts, self.web, SettledHeap())
-            admin = AdminServer(self._options.socket_path, operations(), peer_operations(self.app.access))
+            admin = AdminServer(
+                self._options.socket_path,
+                operations(
+                    lambda on: self.app.engine.drain(on=on),
+                    lambda: self.supervisor.stop("asked to over the admin socket"),
+                ),
+                peer_operations(self.app.access),
+            )
             await admin.open()
         except BaseException:
             await self.app.close()

@@ -18,6 +18,7 @@ from urllib.parse import urljoin, urlsplit
 import msgspec
 import pycurl
 
+from dogwatch.core.curl import CurlLoop
 from dogwatch.engine.http_types import HttpFailed, HttpRequest, HttpResponse
 from dogwatch.errors import PermanentError
 
@@ -73,6 +74,14 @@ class _Transfer:
         self.enough = True
         return 0
 
+    def transferred(self, code: int, message: str) -> None:
+        if not self.waiter.done():
+            self.waiter.set_result((code, message))
+
+    def cut(self) -> None:
+        if not self.waiter.done():
+            self.waiter.set_exception(HttpFailed("the HTTP client was closed"))
+
     def headers(self) -> dict[str, str]:
         found: dict[str, str] = {}
         for line in self.head[1:]:
@@ -89,19 +98,12 @@ class HttpClient:
     def __init__(self, *, user_agent: str = "dogwatch") -> None:
         self._loop = asyncio.get_running_loop()
         self._user_agent = user_agent
-        self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
-        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
-        self._multi.setopt(pycurl.M_MAX_TOTAL_CONNECTIONS, _CONNECTIONS)
-        self._running: dict[Any, _Transfer] = {}
-        self._watched: set[int] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self._curl = CurlLoop(connections=_CONNECTIONS)
         self._threads = ThreadPoolExecutor(_RESOLVERS, "dogwatch-resolve")
-        self._closed = False
 
     @property
     def running(self) -> int:
-        return len(self._running)
+        return len(self._curl)
 
     async def request(self, request: HttpRequest) -> HttpResponse:
         """Return the answer, whatever its status.
@@ -124,7 +126,7 @@ class HttpClient:
             request = _redirected(request, answer)
 
     async def _once(self, request: HttpRequest, deadline_s: float) -> HttpResponse:
-        if self._closed:
+        if self._curl.closed:
             raise HttpFailed("the HTTP client is closed")
         pinned = await self._pin(request)
         transfer = _Transfer(request.body_limit)
@@ -132,16 +134,13 @@ class HttpClient:
         try:
             try:
                 _set_options(transfer, request, pinned, deadline_s - time.monotonic(), self._user_agent)
-                self._multi.add_handle(handle)
+                self._curl.add(handle, transfer)
             except (pycurl.error, UnicodeError, TypeError) as error:
                 raise PermanentError(f"{_shown(request.url)} cannot be asked: {error}") from None
-            self._running[handle] = transfer
             code, message = await transfer.waiter
             return _answer(request, transfer, code, message)
         finally:
-            if self._running.pop(handle, None) is not None and not self._closed:
-                self._multi.remove_handle(handle)
-            handle.close()
+            self._curl.remove(handle)
 
     async def _pin(self, request: HttpRequest) -> list[str]:
         """Return `name:port:addresses` of every name that libcurl would look up."""
@@ -175,63 +174,9 @@ class HttpClient:
 
     async def close(self) -> None:
         """End what runs; safe to call twice."""
-        if self._closed:
-            return
-        self._closed = True
-        for handle, transfer in list(self._running.items()):
-            self._multi.remove_handle(handle)
-            if not transfer.waiter.done():
-                transfer.waiter.set_exception(HttpFailed("the HTTP client was closed"))
-        if self._timer is not None:
-            self._timer.cancel()
-        self._multi.close()
-        for fd in self._watched:
-            self._loop.remove_reader(fd)
-            self._loop.remove_writer(fd)
-        self._watched.clear()
+        self._curl.close()
         # A look-up cannot be cut off; its thread ends with it.
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-    # -- what libcurl calls ---------------------------------------------------------------------------------------
-
-    def _on_socket(self, what: int, fd: int, _multi: Any, _data: Any) -> None:
-        if fd in self._watched:
-            self._loop.remove_reader(fd)
-            self._loop.remove_writer(fd)
-            self._watched.discard(fd)
-        if what == pycurl.POLL_REMOVE:
-            return
-        if what & pycurl.POLL_IN:
-            self._loop.add_reader(fd, self._act, fd, pycurl.CSELECT_IN)
-        if what & pycurl.POLL_OUT:
-            self._loop.add_writer(fd, self._act, fd, pycurl.CSELECT_OUT)
-        self._watched.add(fd)
-
-    def _on_timer(self, timeout_ms: int) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if timeout_ms >= 0:
-            # Never from inside this call: libcurl forbids it.
-            self._timer = self._loop.call_later(timeout_ms / 1000, self._act, pycurl.SOCKET_TIMEOUT, 0)
-
-    def _act(self, fd: int, events: int) -> None:
-        if self._closed:
-            return
-        self._multi.socket_action(fd, events)
-        while True:
-            queued, good, bad = self._multi.info_read()
-            for handle in good:
-                self._ended(handle, 0, "")
-            for handle, code, message in bad:
-                self._ended(handle, code, message)
-            if not queued:
-                return
-
-    def _ended(self, handle: Any, code: int, message: str) -> None:
-        transfer = self._running.get(handle)
-        if transfer is not None and not transfer.waiter.done():
-            transfer.waiter.set_result((code, message))
 
 
 def is_public(address: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine is given of the program. folder: for the key and the lock of programs, where there is one.
 
     services: what actions may ask for, by type. is_in: whether an actor has a role or is in a group. eager: work is
-    waited for even where this configuration has no jobs.
+    waited for even where this configuration has no jobs. more: jobs that other sections make.
     """
 
     database: Database
@@ -63,6 +63,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     services: Mapping[type[Any], object]
     is_in: IsIn | None = None
     eager: bool = False
+    more: Callable[[Configuration], Sequence[JobSpec]] = lambda _configuration: ()
 
 
 class EnginePart:
@@ -82,14 +83,16 @@ class EnginePart:
         self._wanted = asyncio.Event()
         self._moved = asyncio.Event()
         self._deaf: Callable[[], None] | None = None
-        self._stopping = False
+        self._stopping = self._draining = False
         # However long engine.grace is, whoever stops the program waits no longer than this.
         self.most_grace_s = float("inf")
 
     # -- Part --------------------------------------------------------------------------------------------------------
 
     def prepare(self, configuration: Configuration) -> _Change:
-        return _Change(self, {job.name: job for job in configuration.get(self._around.jobs)}, configuration.get(ENGINE))
+        around = self._around
+        jobs = {job.name: job for job in (*around.more(configuration), *configuration.get(around.jobs))}
+        return _Change(self, jobs, configuration.get(ENGINE))
 
     def put_in_force(self, jobs: dict[str, JobSpec], options: EngineOptions) -> None:
         """Use these from now on. With other options another worker follows, once this one's runs have let go."""
@@ -119,6 +122,13 @@ class EnginePart:
         self._retire()
         if self._work is not None:
             await asyncio.wait([self._work])
+
+    def drain(self, *, on: bool) -> int:
+        """Take no new run, or take runs again. Return how many this process still has."""
+        self._draining = on
+        if self._worker is not None:
+            self._worker.drain(on)
+        return self.busy
 
     def plan(self, request: StartRun) -> JobPlan:
         """Return what a start would do. Raises: NotFound, UsageError."""
@@ -221,6 +231,8 @@ class EnginePart:
                 ),
             )
             self._say("")
+            if self._draining:
+                worker.drain()
             await worker.run()
         finally:
             await launcher.close()

@@ -12,6 +12,8 @@ from dogwatch.engine.values import Chunk, Json, Page, Run, RunFilter, Started, S
 from dogwatch.store.database import Tx
 
 Starter = Callable[[Tx], Started]
+# The label of a rerun that says what steps repeat of their hosts; without it all.
+AGAIN = "dogwatch/again"
 
 
 class Runs(Protocol):
@@ -29,6 +31,16 @@ class Runs(Protocol):
         """Return once the run is on disk; it follows by itself.
 
         Raises: UsageError (parameters, all mistakes at once), Conflict (the job's concurrency rule forbids it).
+        """
+        ...
+
+    async def start_adhoc(self, spec: JobSpec, request: StartRun) -> Started:
+        """Start a run of a job that no configuration has: a command over the fleet, a plan to apply. It is on disk with
+        its definition, and so is rerun, resumed and shown as any other.
+
+        spec: its name is none that a configured job can have (`fleet:run`); its secrets are secret parameters. Text
+        that is no template has `{{` written as `\\{{`.
+        Raises: as start.
         """
         ...
 
@@ -63,10 +75,14 @@ class Runs(Protocol):
         """Raises: Conflict for a run that is not paused."""
         ...
 
-    async def rerun(self, run_id: str, actor: Actor, *, failed_only: bool = False, key: str = "") -> Started:
+    async def rerun(
+        self, run_id: str, actor: Actor, *, failed_only: bool = False, key: str = "", again: str = ""
+    ) -> Started:
         """Start it again as a new run with the same parameters and definition.
 
-        failed_only: steps that succeeded keep their outputs and are not repeated.
+        failed_only: steps that succeeded keep their outputs and are not repeated. again: what steps over many things
+        (hosts) are to repeat of these, in the label AGAIN: `unfinished` (all that did not succeed; the default with
+        failed_only), `failed`, `rest` (what had no turn).
         Raises: Conflict for a run that has not ended, or has nothing to repeat.
         """
         ...
@@ -98,8 +114,8 @@ class Runs(Protocol):
 
     async def workers(self) -> Sequence[Worker]: ...
 
-    async def drain(self, worker_id: str, actor: Actor) -> Worker:
-        """Let it take no new run."""
+    async def drain(self, worker_id: str, actor: Actor, *, on: bool = True) -> Worker:
+        """Let it take no new run, or take runs again."""
         ...
 
     def metrics(self) -> Iterable[Family]: ...

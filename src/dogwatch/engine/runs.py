@@ -27,7 +27,7 @@ from dogwatch.engine.book.retention import Keeping, prune
 from dogwatch.engine.book.setting import first_of, setting_of
 from dogwatch.engine.book.start import Intent, Opener
 from dogwatch.engine.ledger import Advance, Beat, Claimed, Order, WorkerIdentity
-from dogwatch.engine.port import Starter
+from dogwatch.engine.port import AGAIN, Starter
 from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.values import Chunk, Json, Page, Run, RunFilter, RunState, Started, StartRun, StepRun, Worker
 from dogwatch.errors import Conflict, DogwatchError, NotAllowed, NotFound, PermanentError, TransientError
@@ -47,6 +47,11 @@ Outputs = Callable[[JobSpec, Run, Sequence[StepRun]], Mapping[str, Json]]
 
 def _nobody(_actor: Actor, _who: str) -> bool:
     return False
+
+
+def _marked(intent: Intent, again: str) -> Intent:
+    labels = {name: value for name, value in intent.labels.items() if name != AGAIN}
+    return msgspec.structs.replace(intent, labels={**labels, AGAIN: again} if again else labels)
 
 
 def _nothing(_spec: JobSpec, _run: Run, _steps: Sequence[StepRun]) -> Mapping[str, Json]:
@@ -108,15 +113,24 @@ class RunBook:
     async def start(self, request: StartRun) -> Started:
         return await self._write(self.starter(request))
 
+    async def start_adhoc(self, spec: JobSpec, request: StartRun) -> Started:
+        means = self._means
+        intent = intents.intent_of(spec, request, means.check, means.render, means.sealer)
+        return await self._write(lambda tx: self._opener.open(tx, intent))
+
     def starter(self, request: StartRun) -> Starter:
         spec = self._job(request.job)
         means = self._means
         intent = intents.intent_of(spec, request, means.check, means.render, means.sealer)
         return lambda tx: self._opener.open(tx, intent)
 
-    async def rerun(self, run_id: str, actor: Actor, *, failed_only: bool = False, key: str = "") -> Started:
+    async def rerun(
+        self, run_id: str, actor: Actor, *, failed_only: bool = False, key: str = "", again: str = ""
+    ) -> Started:
+        what = again or ("unfinished" if failed_only else "")
+
         def work(tx: Tx) -> Started:
-            return self._opener.open(tx, self._again(tx, run_id, actor, failed_only, key))
+            return self._opener.open(tx, _marked(self._again(tx, run_id, actor, failed_only, key), what))
 
         return await self._write(work)
 
@@ -270,8 +284,8 @@ class RunBook:
     async def workers(self) -> Sequence[Worker]:
         return await self._database.read(workers.listing)
 
-    async def drain(self, worker_id: str, actor: Actor) -> Worker:
-        return await self._write(lambda tx: workers.drain(tx, worker_id, actor))
+    async def drain(self, worker_id: str, actor: Actor, *, on: bool = True) -> Worker:
+        return await self._write(lambda tx: workers.drain(tx, worker_id, actor, on=on))
 
     # -- Ledger ------------------------------------------------------------------------------------------------------
 

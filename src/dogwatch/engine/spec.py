@@ -97,15 +97,15 @@ class StepSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Something to do, in steps.
 
-    secrets: name → value, read by steps as `secrets.name`; never stored, masked in all output. timeout: of the whole
-    run. on_error: stop: the first failed step cancels those that run and skips the rest. collect: what does not
-    depend on it goes on. worker: labels that a worker must have. locks: names of resources that no two runs hold at
-    once, templates. outputs: what the run gives to a step of another job that started it, name → CEL over its steps.
-    env: variables that `env.name` reads and that programs of steps are given, templates. labels: to select its runs by.
-    concurrency: how many of its runs at the same time. rate: how many starts in a time. priority: higher goes first.
-    cleanup_timeout: how long the steps marked `always` may take once the run failed, was cancelled or ran out of time.
-    parameters: what a run is started with. doc: what it is for. steps: what is done, in order or as `needs` says.
-    keep: how long ended runs are kept; None for the engine's own time.
+    name: by which it is started. secrets: name → value, read by steps as `secrets.name`; never stored, masked in all
+    output. timeout: of the whole run. on_error: stop: the first failed step cancels those that run and skips the rest.
+    collect: what does not depend on it goes on. worker: labels that a worker must have. locks: names of resources that
+    no two runs hold at once, templates. outputs: what the run gives to a step of another job that started it, name →
+    CEL over its steps. env: variables that `env.name` reads and that programs of steps are given, templates. labels: to
+    select its runs by. concurrency: how many of its runs at the same time. rate: how many starts in a time. priority:
+    higher goes first. cleanup_timeout: how long the steps marked `always` may take once the run failed, was cancelled
+    or ran out of time. parameters: what a run is started with. doc: what it is for. steps: what is done, in order or as
+    `needs` says. keep: how long ended runs are kept; None for the engine's own time.
     """
 
     name: str

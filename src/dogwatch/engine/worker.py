@@ -169,7 +169,7 @@ class Worker:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._claim_now, self._beat_now = asyncio.Event(), asyncio.Event()
         self._stop, self._beaten = asyncio.Event(), asyncio.Event()
-        self._draining = self._more = False
+        self._draining = self._told_to_drain = self._more = False
         self._dropped = Counter()
 
     # -- from outside ------------------------------------------------------------------------------------------------
@@ -180,11 +180,12 @@ class Worker:
 
     @property
     def draining(self) -> bool:
-        return self._draining
+        return self._draining or self._told_to_drain
 
-    def drain(self) -> None:
-        """Take no new run; those that it has go on."""
-        self._draining = True
+    def drain(self, on: bool = True) -> None:
+        """Take no new run; those that it has go on. on=False: take runs again."""
+        self._draining = on or self._stop.is_set()
+        self._claim_now.set()
 
     def stop(self) -> None:
         """Let run() end: no new run or step, what runs may finish within the grace, then all is given back."""
@@ -318,8 +319,9 @@ class Worker:
             # What the ledger told the run itself since is newer than this answer.
             if self._runs.get(run_id) is execution and execution.heard == mark:
                 execution.tell(beat.orders.get(run_id, Order()))
-        if beat.draining:
-            self._draining = True
+        if self._told_to_drain and not beat.draining:
+            self._claim_now.set()
+        self._told_to_drain = beat.draining
 
     async def _drop_all(self, why: str) -> None:
         """Let go of every run, and return when nothing of them runs."""
@@ -359,7 +361,7 @@ class Worker:
         while True:
             self._claim_now.clear()
             free = self.who.slots - len(self._runs)
-            if free > 0 and not self._draining and self._lease.holds():
+            if free > 0 and not self.draining and self._lease.holds():
                 try:
                     claimed = await self._ledger.claim(self.who.worker_id, free)
                 except Fenced:

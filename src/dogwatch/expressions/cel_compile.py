@@ -88,6 +88,8 @@ class Compiler:
         plain = types[0] == types[1] and types[0] in ("int", "string", "bool", "double")
         if plain:
             constant = node.right.value if isinstance(node.right, Literal) else _MISSING
+            if isinstance(node.left, Name) and constant is not _MISSING and op in ("==", "<", ">"):
+                return _compare_variable(op, left, node.left.name, _EXACT[str(types[0])], constant)
             return _compare_plain(op, left, right, constant)
         if op == "==":
             return _two(ops.equal, left, right)
@@ -104,7 +106,10 @@ class Compiler:
             pattern = node.args[1]
             if not isinstance(pattern, Literal) or not isinstance(pattern.value, str):
                 raise OutsideError("a pattern that is computed")
-            return _text_constant(args[0], matcher(pattern.value), "matches")
+            search = matcher(pattern.value)
+            if isinstance(node.args[0], Name):
+                return _search_variable(node.args[0].name, search, _text_constant(args[0], search, "matches"))
+            return _text_constant(args[0], search, "matches")
         find = _TEXT[node.function]
         return _text(args[0], args[1], find, node.function)
 
@@ -210,6 +215,32 @@ def _compare_plain(op: str, left: Run, right: Run, constant: Any) -> Run:
         case ">":
             return lambda values: left(values) > right(values)
     return lambda values: left(values) >= right(values)
+
+
+def _compare_variable(op: str, read: Run, name: str, exact: type, constant: Any) -> Run:
+    """Compare a variable with a constant in one call; where the variable is odd, `read` says what becomes of it."""
+
+    def equal(values: Values) -> bool:
+        value = values.get(name)
+        return bool((value if type(value) is exact else read(values)) == constant)
+
+    def below(values: Values) -> bool:
+        value = values.get(name)
+        return bool((value if type(value) is exact else read(values)) < constant)
+
+    def above(values: Values) -> bool:
+        value = values.get(name)
+        return bool((value if type(value) is exact else read(values)) > constant)
+
+    return {"==": equal, "<": below, ">": above}[op]
+
+
+def _search_variable(name: str, search: Callable[[str], object], whole: Run) -> Run:
+    def found(values: Values) -> bool:
+        value = values.get(name)
+        return bool(search(value)) if type(value) is str else bool(whole(values))
+
+    return found
 
 
 def _text(target: Run, argument: Run, find: Callable[[str, str], bool], name: str) -> Run:

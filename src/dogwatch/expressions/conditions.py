@@ -22,6 +22,7 @@ from dogwatch.expressions.cel_syntax import (
     children,
     names,
 )
+from dogwatch.expressions.cel_values import CelError
 from dogwatch.expressions.formula import ConditionFailure, compile_any, evaluate
 
 __all__ = ["Condition", "ConditionError", "ConditionFailure", "compile_condition"]
@@ -63,9 +64,15 @@ class Condition:
 
         Raises: ConditionFailure.
         """
-        result = evaluate(self.text, self._run, values)
-        if result is True or result is False:
-            return bool(result)
+        try:
+            # Without a call in between: this is on the path of every attempt.
+            result = self._run(values)
+        except (CelError, RecursionError, OverflowError):
+            result = evaluate(self.text, self._run, values)
+        if result is True:
+            return True
+        if result is False:
+            return False
         raise ConditionFailure(f"{self.text}: the result is neither true nor false")
 
     def explain(self, values: Mapping[str, Any]) -> str:

@@ -7,51 +7,76 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from dogwatch.core.units import Seconds, format_duration
+from dogwatch.core.units import Bytes, Seconds, format_duration
 from dogwatch.engine.action import Action, Change, Outcome, Scene
 from dogwatch.engine.values import Json
 from dogwatch.errors import DogwatchError, PermanentError, TransientError, UsageError
-from dogwatch.fleet.connection import UNTOUCHED, HostFailed
+from dogwatch.fleet.connection import OUTPUT_BYTES, UNTOUCHED, HostFailed, State
 from dogwatch.fleet.inventory.inventory import Inventory
 from dogwatch.fleet.inventory.ranges import fold
 from dogwatch.fleet.login import Login, login_of
 from dogwatch.fleet.part import FleetPart
-from dogwatch.fleet.results import HostResult, gather
-from dogwatch.fleet.rollout import Rollout, judge, parse_amount, parse_batches
+from dogwatch.fleet.results import HostResult, counts, gather
+from dogwatch.fleet.rollout import Amount, Rollout, judge, parse_amount, parse_batches
 from dogwatch.fleet.run import FleetRun, Order
+from dogwatch.fleet.scripts import script_command
 from dogwatch.fleet.targets import choose
+from dogwatch.fleet.turn import begin_turn
 
 _OUTPUT_CHARS = 4096
+# Of all hosts together. With more hosts than this their output is not given, and of names only so many.
+_OUTPUTS_CHARS = 60_000
+_HOSTS = 500
+_NAMES = 2000
 
 
 class SshAction(Action, frozen=True, kw_only=True):
     """Runs a command on hosts of the fleet, by SSH or as the inventory says.
 
-    run: for /bin/sh on each host. targets: which hosts, a target expression. env: of the command. sudo: as root or
-    sudo_user. sudo_user: as whom. forks: hosts at once. host_timeout: of the command on each host. connect_timeout:
-    until its login is done. batch: `1,10%,100%`. max_fail: how many hosts may fail, `3` or `5%`; with more no further
-    host is started and the step fails.
+    run: for /bin/sh on each host. script: in place of it the text of a script, run by what its first line names.
+    args: of the script. targets: which hosts, a target expression. limit: of these, only what this chooses, too.
+    env: of the command. user: to log in as. sudo: as root or sudo_user. sudo_user: as whom. forks: hosts at once.
+    host_timeout: of the command on each host. connect_timeout: until its login is done. deadline: of all hosts
+    together; what still runs then is ended. batch: `1,10%,100%`. max_fail: how many hosts may fail, `3` or `5%`; with
+    more no further host is started and the step fails. output_limit: kept of each stream of each host.
+    accept_new_host_keys: take and keep keys of hosts that have none in known_hosts. strict: the step fails where any
+    host did, although max_fail let the others go on.
     """
 
     kind: ClassVar[str] = "ssh"
     shell: ClassVar[tuple[str, ...]] = ("run",)
-    outputs: ClassVar[Mapping[str, str]] = {"succeeded": "list", "failed": "list", "hosts": "map", "stopped": "string"}
+    outputs: ClassVar[Mapping[str, str]] = {
+        "succeeded": "list",
+        "failed": "list",
+        "hosts": "map",
+        "counts": "map",
+        "stopped": "string",
+    }
 
-    run: str
+    run: str = ""
+    script: str = ""
+    args: tuple[str, ...] = ()
     targets: str
+    limit: str = ""
     env: Mapping[str, str] = {}
+    user: str = ""
     sudo: bool = False
     sudo_user: str = ""
     forks: Annotated[int, Meta(ge=1, le=2000)] = 50
     host_timeout: Seconds = 60.0
     connect_timeout: Seconds = 10.0
+    deadline: Seconds | None = None
     batch: str = ""
     max_fail: str = "0"
+    output_limit: Bytes = OUTPUT_BYTES
+    accept_new_host_keys: bool = False
+    strict: bool = False
 
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
-        for name, text in (("run", self.run), ("targets", self.targets)):
-            if not text.strip():
-                yield (name,), "says nothing", ""
+        if bool(self.run.strip()) == bool(self.script.strip()):
+            yield ("run",), "says nothing" if not self.run.strip() else "cannot stand beside script", ""
+        if not self.targets.strip():
+            yield ("targets",), "says nothing", ""
         for name, text, parse in (("batch", self.batch, parse_batches), ("max_fail", self.max_fail, parse_amount)):
             if "{{" not in text:
                 try:
@@ -60,47 +85,77 @@ class SshAction(Action, frozen=True, kw_only=True):
                     yield (name,), str(error), error.hint
 
     def plan(self) -> Change:
-        lines = self.run.strip("\n").split("\n")
+        lines = (self.run or self.script).strip("\n").split("\n")
         details = [f"| {line}" for line in lines] if len(lines) > 1 else []
         details.append(f"on {self.forks} hosts at once, {format_duration(self.host_timeout)} each")
         details += [f"batches: {self.batch}"] if self.batch else []
-        return Change(
-            summary=f"run {lines[0]}{' …' if len(lines) > 1 else ''} on {self.targets}", details=tuple(details)
-        )
+        return Change(summary=f"run {self.what} on {self.targets}", details=tuple(details))
+
+    @property
+    def what(self) -> str:
+        """Return the command in one line, for people."""
+        lines = (self.run or self.script).strip("\n").split("\n")
+        return f"{lines[0]}{' …' if len(lines) > 1 else ''}"
 
     async def apply(self, scene: Scene) -> Outcome:
-        try:
-            from dogwatch.fleet.connections.ssh import SshDialer, SshOptions
-        except ImportError:
-            raise PermanentError("SSH is not installed here", hint="pip install 'dogwatch[fleet]'") from None
-
         for _, message, hint in self.faults():
             raise PermanentError(message, hint=hint)
-        logins = await self._logins(scene)
-        rollout = Rollout(batches=parse_batches(self.batch), max_fail=parse_amount(self.max_fail))
-        order = Order(script=self.run, env=self.env, forks=self.forks, timeout_s=self.host_timeout, rollout=rollout)
-        dialer = SshDialer(SshOptions(connect_timeout_s=self.connect_timeout))
-        running = FleetRun(order, logins, dialer, watcher=_Log(scene))
+        part = scene.get(FleetPart)
+        pool = part.pool(connect_timeout_s=self.connect_timeout, accept_new=self.accept_new_host_keys)
+        inventory, order = await self._inventory(part), self._order()
+        turn = await begin_turn(scene, part, lambda: self._chosen(inventory), what=self.what, targets=self.targets)
+        logins = {host: self._login(inventory, host) for host in turn.hosts}
+        running = FleetRun(order, logins, pool, watcher=_Log(scene), ledger=turn.ledger, done=turn.done)
         try:
             results = await running.run()
         finally:
-            await dialer.close()
+            await turn.close(running)
+        rollout = Rollout(max_fail=Amount(0)) if self.strict else order.rollout
         return _outcome(results, rollout, running.reason, scene)
 
-    async def _logins(self, scene: Scene) -> dict[str, Login | HostFailed]:
+    def _order(self) -> Order:
+        """Raises: PermanentError."""
         try:
-            inventory = await scene.get(FleetPart).inventory()
-            hosts = choose(self.targets, inventory)
+            data = self.script.encode() if self.script else None
+            return Order(
+                script=self.run if data is None else script_command(data, self.args),
+                input=data,
+                env=self.env,
+                forks=self.forks,
+                timeout_s=self.host_timeout,
+                deadline_s=self.deadline,
+                rollout=Rollout(batches=parse_batches(self.batch), max_fail=parse_amount(self.max_fail)),
+                limit_bytes=self.output_limit,
+            )
+        except UsageError as error:
+            raise PermanentError(str(error), hint=error.hint) from None
+
+    async def _inventory(self, part: FleetPart) -> Inventory:
+        try:
+            return await part.inventory()
         except DogwatchError as error:
             raise PermanentError(str(error), hint=error.hint) from None
-        if not hosts:
+
+    def _chosen(self, inventory: Inventory) -> dict[str, Mapping[str, str]]:
+        """Return the hosts with their labels. Raises: PermanentError."""
+        try:
+            hosts = choose(self.targets, inventory)
+            kept = set(choose(self.limit, inventory)) if self.limit else set(hosts)
+        except DogwatchError as error:
+            raise PermanentError(str(error), hint=error.hint) from None
+        found: dict[str, Mapping[str, str]] = {host: inventory.labels(host) for host in hosts if host in kept}
+        if not found:
             raise PermanentError(f"no host is chosen by '{self.targets}'")
-        return {host: self._login(inventory, host) for host in hosts}
+        return found
 
     def _login(self, inventory: Inventory, host: str) -> Login | HostFailed:
+        if host not in inventory:
+            return HostFailed(State.MISCONFIGURED, f"{host} is not in the inventory any more")
         variables = inventory.variables(host)
         if self.sudo_user:
             variables["ansible_become_user"] = self.sudo_user
+        if self.user:
+            variables["ansible_user"] = self.user
         try:
             return login_of(host, variables, sudo=self.sudo or bool(self.sudo_user))
         except HostFailed as error:
@@ -133,11 +188,14 @@ def _outcome(results: list[HostResult], rollout: Rollout, reason: str, scene: Sc
         raise TransientError(f"it ran on no host: {_told(failed)}")
     if reason or not judge(rollout, total=len(results), failed=len(failed)).go_on:
         raise PermanentError(f"{len(failed)} of {len(results)} hosts failed: {_told(failed)}")
+    # What a step gives is bounded; all of it is in the book of fleet runs.
+    room = min(_OUTPUT_CHARS, _OUTPUTS_CHARS // len(results))
     return Outcome(
         outputs={
-            "succeeded": [one.host for one in results if one.ok],
-            "failed": [one.host for one in failed],
-            "hosts": {one.host: _plain(one, scene) for one in results},
+            "succeeded": [one.host for one in results if one.ok][:_NAMES],
+            "failed": [one.host for one in failed][:_NAMES],
+            "hosts": {one.host: _plain(one, scene, room) for one in results} if len(results) <= _HOSTS else {},
+            "counts": counts(results),
             "stopped": reason,
         },
         message=f"{len(results) - len(failed)} of {len(results)} hosts",
@@ -151,6 +209,6 @@ def _told(failed: list[HostResult]) -> str:
     return "; ".join(f"{fold(hosts)}: {word}" for word, hosts in words.items())[:500]
 
 
-def _plain(one: HostResult, scene: Scene) -> dict[str, Json]:
+def _plain(one: HostResult, scene: Scene, room: int) -> dict[str, Json]:
     text = scene.mask(one.stdout.decode(errors="replace"))
-    return {"state": str(one.state), "exit_code": one.exit_code, "stdout": text[-_OUTPUT_CHARS:]}
+    return {"state": str(one.state), "exit_code": one.exit_code, "stdout": text[-room:]}

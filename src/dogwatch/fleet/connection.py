@@ -13,7 +13,7 @@ import msgspec
 from dogwatch.errors import DogwatchError
 
 OUTPUT_BYTES = 256 * 1024
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class State(enum.StrEnum):
@@ -59,6 +59,10 @@ class HostFailed(DogwatchError):
         self.state = state
 
 
+class NotBegun(HostFailed):
+    """The connection turned out to be gone before anything of the command was begun: another may carry it."""
+
+
 class Become(msgspec.Struct, frozen=True, kw_only=True):
     """Runs a command as another user. password: it goes through a prompt, nowhere else; None for none."""
 
@@ -97,6 +101,11 @@ Output = Callable[[str, bytes], None]
 
 class Connection(abc.ABC):
     """An open way to one host. It is used by one command at a time, and may be used again."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether another command can be tried on it."""
+        return True
 
     @abc.abstractmethod
     async def run(self, command: RemoteCommand, output: Output | None = None) -> Ended:
@@ -186,7 +195,7 @@ def compose(script: str, env: Mapping[str, str]) -> str:
     """Return the script with its environment, for /bin/sh. Raises: HostFailed for a name that is none."""
     lines = []
     for name, value in env.items():
-        if not _VARIABLE.fullmatch(name):
+        if not VARIABLE.fullmatch(name):
             raise HostFailed(State.MISCONFIGURED, f"'{name}' cannot be the name of an environment variable")
         lines.append(f"export {name}={shlex.quote(value)}; ")
     if "\0" in script or any("\0" in value for value in env.values()):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from dogwatch.fleet.connection import Connection, Ended, State
 from dogwatch.fleet.login import Login
+from dogwatch.fleet.run import Work
 
 _PIECE = 256 * 1024
 
@@ -40,6 +42,31 @@ async def fetch_from(
     return Ended(
         state=ended.state, exit_code=ended.exit_code, signal=ended.signal, stderr=ended.stderr, note=ended.note
     )
+
+
+def copying(source: Path, target: str, *, mode: int, timeout_s: float | None) -> Work:
+    """Return the work that copies a file of ours to each host."""
+
+    async def work(_host: str, login: Login, connection: Connection) -> Ended:
+        return await copy_to(connection, login, source, target, mode=mode, timeout_s=timeout_s)
+
+    return work
+
+
+def fetching(path: str, folder: Path, *, timeout_s: float | None) -> Work:
+    """Return the work that brings a file of each host into FOLDER/HOST/."""
+    name = path.rpartition("/")[2]
+
+    async def work(host: str, login: Login, connection: Connection) -> Ended:
+        return await fetch_from(connection, login, path, folder / host / name, timeout_s=timeout_s)
+
+    return work
+
+
+def digest(source: Path) -> str:
+    """Return what tells a file from another."""
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 async def _pieces(source: Path) -> AsyncIterator[bytes]:

@@ -1,27 +1,39 @@
-"""The inventory of the running program: what its configuration says, read when it is needed."""
+"""The fleet of the running program: its inventory, read when it is needed, its kept connections, its book of runs."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from dogwatch.config.part import Configuration
+from dogwatch.core.metrics import Family
+from dogwatch.errors import PermanentError
+from dogwatch.fleet.book.book import FleetBook
 from dogwatch.fleet.inventory.inventory import Inventory
 from dogwatch.fleet.inventory.load import Origin, load_inventory, no_origin
+from dogwatch.fleet.pool import Pool
 from dogwatch.fleet.section import FLEET, Fleet
+from dogwatch.store.database import Database
 
 
 class FleetPart:
     """Holds the `fleet:` section in force; the service behind the action kind `ssh`.
 
     base: the folder that relative paths of sources are relative to, where the configuration does not say its own.
+    database: where runs are written down; None: nowhere. plans: the folder that plans of steps are kept in; None where
+    this program has none.
     """
 
     name = "fleet"
 
-    def __init__(self, base: Path | None = None) -> None:
+    def __init__(
+        self, base: Path | None = None, *, database: Database | None = None, plans: Path | None = None
+    ) -> None:
         self._base = base
+        self.plans = plans
+        self.book = None if database is None else FleetBook(database, audited=False)
+        self._pools: dict[tuple[float, bool], Pool] = {}
         self._fleet = Fleet()
         self._origin: Origin = no_origin
 
@@ -40,8 +52,36 @@ class FleetPart:
 
         return _Prepared(swap)
 
+    def pool(self, *, connect_timeout_s: float, accept_new: bool = False) -> Pool:
+        """Return the connections that all steps share; there is one for each way to open them.
+
+        Raises: PermanentError where SSH is not installed.
+        """
+        key = (connect_timeout_s, accept_new)
+        if key not in self._pools:
+            try:
+                from dogwatch.fleet.connections.ssh import SshDialer, SshOptions
+            except ImportError:
+                raise PermanentError("SSH is not installed here", hint="pip install 'dogwatch[fleet]'") from None
+            options = SshOptions(connect_timeout_s=connect_timeout_s, accept_new=accept_new)
+            self._pools[key] = Pool(SshDialer(options))
+        return self._pools[key]
+
+    def metrics(self) -> Iterable[Family]:
+        pools = self._pools.values()
+        numbers = (
+            ("opened_total", "counter", "Connections to hosts that were opened.", sum(one.opened for one in pools)),
+            ("reused_total", "counter", "Commands that took a kept connection.", sum(one.reused for one in pools)),
+            ("idle", "gauge", "Connections to hosts that are kept unused.", sum(one.idle for one in pools)),
+        )
+        for name, kind, text, value in numbers:
+            full = f"dogwatch_fleet_connections_{name}"
+            yield Family(full, kind, text, [(full, float(value))])
+
     async def stop(self) -> None:
-        """It owns nothing that runs."""
+        pools, self._pools = list(self._pools.values()), {}
+        for pool in pools:
+            await pool.close()
 
 
 class _Prepared:

@@ -10,20 +10,12 @@ from typing import Protocol
 import msgspec
 
 from dogwatch.core.units import format_duration
+from dogwatch.errors import DogwatchError
 from dogwatch.fleet.connection import OUTPUT_BYTES, Connection, Ended, HostFailed, RemoteCommand, State
-from dogwatch.fleet.connections.local import DockerConnection, LocalConnection
 from dogwatch.fleet.login import Login
+from dogwatch.fleet.pool import Dialer, reach
 from dogwatch.fleet.results import HostResult
 from dogwatch.fleet.rollout import Rollout, Verdict, cut_batches, judge
-
-
-class Dialer(Protocol):
-    """Opens connections; `connections.ssh.SshDialer` is one."""
-
-    async def open(self, login: Login) -> Connection: ...
-
-    async def close(self) -> None: ...
-
 
 # What is done on each host in place of the order's command: given its name, how it is reached and the open connection.
 Work = Callable[[str, Login, Connection], Awaitable[Ended]]
@@ -56,8 +48,24 @@ class Watcher(Protocol):
     def stopped(self, reason: str) -> None: ...
 
 
+class HostLedger(Protocol):
+    """Writes down what becomes of hosts, so that a run can go on after a crash. Raises: DogwatchError."""
+
+    async def begun(self, host: str, batch: int) -> None:
+        """Return once it is on disk that the command may begin there."""
+        ...
+
+    async def ended(self, result: HostResult) -> None:
+        """Return once the result is on disk."""
+        ...
+
+
 class FleetRun:
-    """One order over hosts. `cancel` ends it early; `run` then returns what happened where."""
+    """One order over hosts. `cancel` ends it early; `run` then returns what happened where.
+
+    done: what became of hosts before, in a run that goes on: nothing is done there. forgiven: how many of them failed
+    and do not count any more. ledger: is told before and after each host.
+    """
 
     def __init__(
         self,
@@ -67,6 +75,9 @@ class FleetRun:
         *,
         work: Work | None = None,
         watcher: Watcher | None = None,
+        ledger: HostLedger | None = None,
+        done: Mapping[str, HostResult] | None = None,
+        forgiven: int = 0,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.order = order
@@ -76,7 +87,10 @@ class FleetRun:
         self._work = work or self._command
         self._watcher = watcher
         self._now_s = now_s
-        self._results: dict[str, HostResult] = {}
+        self._ledger = ledger
+        self._results: dict[str, HostResult] = dict(done or {})
+        self._failed = sum(not one.ok for one in self._results.values()) - forgiven
+        self._moved = asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._broken: list[BaseException] = []
         self._ending = State.CANCELLED
@@ -103,11 +117,15 @@ class FleetRun:
         finally:
             if deadline is not None:
                 deadline.cancel()
-        return [self._results.get(host) or self._not_started(host) for host in hosts]
+        return self.results()
+
+    def results(self) -> list[HostResult]:
+        """Return what became of each host so far, in the order given."""
+        return [self._results.get(host) or self._not_started(host) for host in self._logins]
 
     async def _batch(self, batch: Sequence[str], number: int, total: int) -> None:
         """Run one batch; no host of it is started once a rule has said stop."""
-        rest = iter(batch)
+        rest = iter([host for host in batch if host not in self._results])
         try:
             while True:
                 while len(self._running) < self.order.forks and not self.reason and self._may_go_on(total):
@@ -119,7 +137,8 @@ class FleetRun:
                     task.add_done_callback(self._done)
                 if not self._running:
                     return
-                await asyncio.wait(list(self._running.values()), return_when=asyncio.FIRST_COMPLETED)
+                self._moved.clear()
+                await self._moved.wait()
                 if self._broken:
                     raise self._broken[0]
         except BaseException:
@@ -132,10 +151,10 @@ class FleetRun:
         self._running.pop(task.get_name().removeprefix("fleet-"), None)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._broken.append(error)  # a mistake of ours, never a host's: the run ends with it
+        self._moved.set()
 
     def _may_go_on(self, total: int) -> bool:
-        failed = sum(not one.ok for one in self._results.values())
-        verdict: Verdict = judge(self.order.rollout, total=total, failed=failed)
+        verdict: Verdict = judge(self.order.rollout, total=total, failed=max(0, self._failed))
         if not verdict.go_on:
             self._stop(verdict.reason)
         return verdict.go_on
@@ -154,7 +173,7 @@ class FleetRun:
         if self._watcher is not None:
             self._watcher.started(host)
         begun_s = self._now_s()
-        phase = _Phase()
+        phase = _Phase(batch=batch)
         try:
             result = await self._attempt(host, phase)
         except HostFailed as error:
@@ -167,7 +186,20 @@ class FleetRun:
         result = msgspec.structs.replace(
             result, batch=batch, connect_s=connected_s - begun_s, run_s=ended_s - connected_s
         )
-        self._results[host] = result
+        await self._keep(result)
+
+    async def _keep(self, result: HostResult) -> None:
+        """Take a result: it is on disk before anybody is told."""
+        if self._ledger is not None:
+            writing = asyncio.ensure_future(self._ledger.ended(result))
+            try:
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                await asyncio.wait([writing])
+            except DogwatchError as error:
+                self._stop(f"what became of {result.host} could not be kept: {error}")
+        self._results[result.host] = result
+        self._failed += not result.ok
         if self._watcher is not None:
             self._watcher.ended(result)
 
@@ -175,11 +207,29 @@ class FleetRun:
         login = self._logins[host]
         if isinstance(login, HostFailed):
             raise login
-        connection = await self._open(login)
-        phase.connected_s = self._now_s()
-        phase.ran = True
+        begun = None
+        if self._ledger is not None:
+            # While the login is under way: the command waits for both.
+            begun = asyncio.ensure_future(self._ledger.begun(host, phase.batch))
         try:
+            connection = await reach(login, self._dialer)
+        except BaseException:
+            await _settled(begun)
+            raise
+        phase.connected_s = self._now_s()
+        try:
+            if begun is not None:
+                await asyncio.shield(begun)
+            phase.ran = True
             return _result(host, await self._work(host, login, connection))
+        except asyncio.CancelledError:
+            await _settled(begun)
+            raise
+        except DogwatchError as error:
+            if phase.ran:
+                raise
+            self._stop(f"that {host} begins could not be kept: {error}")
+            raise HostFailed(State.NOT_STARTED, str(error), hint=error.hint) from None
         finally:
             await connection.close()
 
@@ -195,20 +245,21 @@ class FleetRun:
             )
         )
 
-    async def _open(self, login: Login) -> Connection:
-        if login.connection == "local":
-            return LocalConnection()
-        if login.connection == "docker":
-            return DockerConnection(login.address or login.host, user=login.user or "")
-        return await self._dialer.open(login)
-
     def _not_started(self, host: str) -> HostResult:
         return HostResult(host=host, state=State.NOT_STARTED, message=self.reason)
 
 
 class _Phase(msgspec.Struct):
+    batch: int
     connected_s: float = 0.0
     ran: bool = False
+
+
+async def _settled(begun: asyncio.Future[None] | None) -> None:
+    """Wait for what was to be written: the result is written after it, never before."""
+    if begun is not None:
+        await asyncio.wait([begun])
+        begun.exception()  # the result that follows cannot be written either, and tells of it
 
 
 async def _pieces(data: bytes) -> AsyncIterator[bytes]:

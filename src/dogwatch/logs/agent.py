@@ -7,13 +7,14 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from dogwatch.core.channel import WhenFull
 from dogwatch.core.clock import Clock, SystemClock
+from dogwatch.core.metrics import Family
 from dogwatch.errors import Conflict, DogwatchError
 from dogwatch.logs.block import Position
 from dogwatch.logs.checkpoint import GENERATIONS, Checkpoint, CheckpointFile
@@ -21,7 +22,7 @@ from dogwatch.logs.disk import DiskBuffer
 from dogwatch.logs.intake import SourceIntake
 from dogwatch.logs.outlet import Limits, Outlet
 from dogwatch.logs.route import Routing
-from dogwatch.logs.section import LogsSpec, SinkSpec
+from dogwatch.logs.section import Batch, LogsSpec, SinkSpec
 from dogwatch.logs.source import Source
 from dogwatch.logs.tools import SinkTools
 
@@ -69,6 +70,7 @@ class Agent:
         self._saving = asyncio.Lock()
         self._save_failed = ""
         self._started = False
+        self._routing: Routing | None = None
 
     async def start(self) -> None:
         """Take the folder, read the checkpoint, and begin.
@@ -106,7 +108,7 @@ class Agent:
             self._lock_fd = -1
 
     def _open(self) -> None:
-        routing = Routing(self._spec)
+        routing = self._routing = Routing(self._spec)
         for one in self._spec.sinks:
             self._outlets[one.name] = self._outlet(one)
         for source in self._spec.sources:
@@ -130,11 +132,14 @@ class Agent:
         # Without a bound for it, what an earlier configuration left on disk is still sent.
         if one.buffer.disk or (state is not None and not state.empty):
             disk = DiskBuffer(self._folder / "buffers" / one.name, state)
+        batch = one.batch
+        if one.sink.batch_bytes and batch == Batch():
+            batch = Batch(size=one.sink.batch_bytes, wait=one.sink.batch_wait_s)
         limits = Limits(
             memory_bytes=one.buffer.memory,
             disk_bytes=one.buffer.disk,
-            batch_bytes=one.batch.size,
-            wait_s=one.batch.wait,
+            batch_bytes=batch.size,
+            wait_s=batch.wait,
             when_full=WhenFull(one.buffer.when_full),
         )
         return Outlet(one.name, one.sink, limits, tools, disk, self._checkpoint.sinks.get(one.name))
@@ -156,11 +161,11 @@ class Agent:
 
     # -- checkpoints
 
-    async def save(self) -> None:
-        """Write what is accepted now, with everything it speaks of made durable first."""
+    async def save(self) -> bool:
+        """Write what is accepted now, with everything it speaks of made durable first; return whether it is on disk."""
         async with self._saving:
             if not self._started:
-                return  # what could not begin knows nothing, and must not overwrite what is known
+                return False  # what could not begin knows nothing, and must not overwrite what is known
             checkpoint = self.snapshot()
             outlets = list(self._outlets.values())
             try:
@@ -170,6 +175,7 @@ class Agent:
                 if not self._save_failed:
                     _log.error("cannot write the checkpoint: %s", error)
                 self._save_failed = str(error)
+        return not self._save_failed
 
     def _write(self, checkpoint: Checkpoint, outlets: list[Outlet]) -> None:
         for outlet in outlets:
@@ -244,9 +250,14 @@ class Agent:
 
     # -- looking
 
+    def derived(self) -> Iterator[Family]:
+        """Yield the metrics that transforms make of what passes."""
+        if self._routing is not None:
+            yield from self._routing.families()
+
     def status(self) -> tuple[list[SourceStatus], list[SinkStatus]]:
         sources = [
-            SourceStatus(name=name, counts=dict(intake.counts), failing=self._failed.get(name, ""))
+            SourceStatus(name=name, counts=dict(intake.counts), failing=self._failed.get(name) or intake.failing)
             for name, intake in self._intakes.items()
         ]
         sinks = [

@@ -10,6 +10,8 @@ import msgspec
 if TYPE_CHECKING:
     import polars as pl
 
+    from dogwatch.logs.rows import Encoded, Rows
+
 
 class Position(msgspec.Struct, frozen=True, array_like=True):
     """Where to go on in a stream. offset: bytes from its beginning. token: what proves or names the place.
@@ -26,7 +28,8 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
 
     source: its name in the configuration. stream: the identity of what was read; with the offset and a checksum of the
     line it makes a record's id. path: for people. begin, end: offsets in the stream. starts: the offset of each line,
-    or None where a line's offset is `begin` and its place in `data`. count: lines. frame: what transforms made of it;
+    or None where a line's offset is `begin` and its place in `data`. count: lines. joined: whether
+    a line stands for several, with multiline.INNER in place of their newlines. made: what transforms made of it;
     then `data` holds nothing.
     """
 
@@ -38,16 +41,45 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes
     count: int
     starts: tuple[int, ...] | None = None
-    frame: pl.DataFrame | None = None
+    joined: bool = False
+    made: pl.DataFrame | Rows | Encoded | None = None
 
     @property
     def size(self) -> int:
         """Return about how many bytes of memory it holds."""
-        return len(self.data) if self.frame is None else int(self.frame.estimated_size())
+        if self.made is None:
+            return len(self.data)
+        if (encoded := self.encoded) is not None:
+            return len(encoded.data)
+        rows = self.plain_rows
+        return rows.size if rows is not None else int(self.made.estimated_size())  # type: ignore[union-attr]
 
     @property
     def rows(self) -> int:
-        return self.count if self.frame is None else int(self.frame.height)
+        return self.count if self.made is None else len(self.made)
+
+    @property
+    def plain_rows(self) -> Rows | None:
+        """Return what transforms made of it, where that is rows."""
+        from dogwatch.logs.rows import Rows
+
+        return self.made if isinstance(self.made, Rows) else None
+
+    @property
+    def encoded(self) -> Encoded | None:
+        """Return what transforms made of it, where that is JSON lines already."""
+        from dogwatch.logs.rows import Encoded
+
+        return self.made if isinstance(self.made, Encoded) else None
+
+    @property
+    def frame(self) -> pl.DataFrame | None:
+        """Return what transforms made of it as columns; None where nothing was changed. Loads polars."""
+        if self.made is None:
+            return None
+        from dogwatch.logs.frames import of_made
+
+        return of_made(self.made)
 
     def lines(self) -> list[bytes]:
         """Return its lines without their newlines."""
@@ -68,10 +100,14 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
 
     def ids(self) -> list[str]:
         """Return what a receiver tells duplicates by: stream, offset and a checksum, the same on every delivery."""
-        if self.frame is not None:
-            return [
-                record_id(self.stream, offset, crc) for offset, crc in self.frame.select("@offset", "@crc").iter_rows()
-            ]
+        rows = self.plain_rows
+        if rows is not None:
+            return rows.ids(self.stream)
+        if (encoded := self.encoded) is not None:
+            return [str(one["id"]) for one in encoded.mappings()]
+        frame = self.frame
+        if frame is not None:
+            return [record_id(self.stream, offset, crc) for offset, crc in frame.select("@offset", "@crc").iter_rows()]
         lines = self.lines()
         crc32, stream = zlib.crc32, self.stream
         return [f"{stream}:{at}:{crc32(line):08x}" for at, line in zip(self.offsets(lines), lines, strict=True)]

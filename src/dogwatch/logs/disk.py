@@ -11,13 +11,20 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from dogwatch.logs.block import Block
 from dogwatch.logs.checkpoint import BufferState
 
+if TYPE_CHECKING:
+    import polars as pl
+
+    from dogwatch.logs.rows import Encoded, Rows
+
 _SEGMENT_BYTES = 16 * 1024 * 1024
+_ROWS, _ENCODED = 2, 3
 _HEAD = struct.Struct("<III")  # length of the head, length of the data, checksum
 
 
@@ -29,7 +36,9 @@ class _Head(msgspec.Struct, frozen=True, array_like=True):
     end: int
     count: int
     starts: tuple[int, ...] | None
-    framed: bool
+    # 0 for lines; 1 for columns, 2 for rows, 3 for JSON lines.
+    framed: int
+    joined: bool = False
 
 
 class DiskBuffer:
@@ -143,12 +152,16 @@ class DiskBuffer:
 
 
 def _pack(block: Block) -> bytes:
-    data = block.data
-    if block.frame is not None:
+    data, rows = block.data, block.plain_rows
+    if rows is not None:
+        data = rows.pack()
+    elif (encoded := block.encoded) is not None:
+        data = encoded.data
+    elif (frame := block.frame) is not None:
         import io
 
         file = io.BytesIO()
-        block.frame.write_ipc(file, compression="lz4")
+        frame.write_ipc(file, compression="lz4")
         data = file.getvalue()
     head = msgspec.msgpack.encode(
         _Head(
@@ -157,9 +170,10 @@ def _pack(block: Block) -> bytes:
             block.path,
             block.begin,
             block.end,
-            block.count,
+            block.count if block.encoded is None else block.rows,
             block.starts,
-            block.frame is not None,
+            _ROWS if rows is not None else _ENCODED if block.encoded is not None else int(block.made is not None),
+            block.joined,
         )
     )
     return _HEAD.pack(len(head), len(data), zlib.crc32(data, zlib.crc32(head))) + head + data
@@ -175,13 +189,21 @@ def _unpack(packed: bytes, data: bytes, crc: int) -> Block:
     if zlib.crc32(data, zlib.crc32(packed)) != crc:
         raise OSError("a block of the disk buffer is damaged")
     head = msgspec.msgpack.decode(packed, type=_Head)
-    frame = None
-    if head.framed:
+    made: Rows | Encoded | pl.DataFrame | None = None
+    if head.framed == _ROWS:
+        from dogwatch.logs.rows import unpack
+
+        made, data = unpack(data), b""
+    elif head.framed == _ENCODED:
+        from dogwatch.logs.rows import Encoded
+
+        made, data = Encoded(data, head.count), b""
+    elif head.framed:
         import io
 
         import polars as pl
 
-        frame, data = pl.read_ipc(io.BytesIO(data)), b""
+        made, data = pl.read_ipc(io.BytesIO(data)), b""
     return Block(
         source=head.source,
         stream=head.stream,
@@ -191,5 +213,6 @@ def _unpack(packed: bytes, data: bytes, crc: int) -> Block:
         data=data,
         count=head.count,
         starts=head.starts,
-        frame=frame,
+        made=made,
+        joined=head.joined,
     )

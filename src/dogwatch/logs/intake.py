@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,11 +16,12 @@ from dogwatch.core.clock import Clock
 from dogwatch.logs.block import Block, Position
 from dogwatch.logs.checkpoint import Checkpoint
 from dogwatch.logs.outlet import Outlet
-from dogwatch.logs.progress import Progress
+from dogwatch.logs.progress import Progress, Receipt, Ticket
 from dogwatch.logs.route import Routing
 from dogwatch.logs.tail.identity import Saved
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 class SourceIntake:
@@ -32,13 +35,14 @@ class SourceIntake:
         routing: Routing,
         checkpoint: Checkpoint,
         clock: Clock,
-        save: Callable[[], Coroutine[Any, Any, None]],
+        save: Callable[[], Coroutine[Any, Any, bool]],
     ) -> None:
         self.source = source
         self.lanes = routing.lanes(source)
         self.clock = clock
         self.progress = Progress()
         self.counts: Counter[str] = Counter()
+        self.failing = ""
         self.known_generations: Mapping[str, int] = {}
         self.save = save
         self._outlets = {lane: outlets[lane] for lane in self.lanes}
@@ -75,6 +79,15 @@ class SourceIntake:
         tickets = {
             lane: None if after is None else self.progress.ticket(self._track(block), lane, after) for lane in wanted
         }
+        await self._hand_out(block, wanted, tickets)
+
+    async def deliver(self, block: Block) -> None:
+        loop = asyncio.get_running_loop()
+        told: dict[str, asyncio.Future[None]] = {lane: loop.create_future() for lane in self.lanes}
+        await self._hand_out(block, self.lanes, {lane: Receipt(partial(_tell, one)) for lane, one in told.items()})
+        await asyncio.gather(*told.values())
+
+    async def _hand_out(self, block: Block, wanted: tuple[str, ...], tickets: Mapping[str, Ticket | None]) -> None:
         self.counts["lines"] += block.count
         self.counts["bytes"] += len(block.data)
         if self._heavy:
@@ -129,6 +142,11 @@ class SourceIntake:
     def count(self, name: str, amount: int = 1) -> None:
         self.counts[name] += amount
 
+    def trouble(self, text: str) -> None:
+        if text and text != self.failing:
+            _log.warning("log source %s: %s", self.source, text)
+        self.failing = text
+
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -158,3 +176,8 @@ class SourceIntake:
             return {}
         found = {lane: self.progress.position("", lane) for lane in self.lanes}
         return {lane: position for lane, position in found.items() if position is not None}
+
+
+def _tell(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

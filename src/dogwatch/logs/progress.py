@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from dogwatch.logs.block import Position
 
@@ -21,6 +22,20 @@ class Ticket:
         self.done = True
         if self._track is not None:
             self._track.settle()
+
+
+class Receipt(Ticket):
+    """A delivery that somebody waits for: of a source that answers once its lines are safe."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self, told: Callable[[], None]) -> None:
+        super().__init__(None, Position())
+        self._told = told
+
+    def accept(self) -> None:
+        super().accept()
+        self._told()
 
 
 class Track:

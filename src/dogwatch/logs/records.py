@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from dogwatch.logs.block import Block
+from dogwatch.logs.multiline import INNER
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -16,23 +19,50 @@ def text(line: bytes) -> str:
 
 def records(block: Block) -> list[dict[str, object]]:
     """Return each record with `id`, `source` and `file`, and `message` or what transforms made of it."""
+    if (encoded := block.encoded) is not None:
+        return list(encoded.mappings())
     ids = block.ids()
-    if block.frame is None:
+    rows = block.plain_rows
+    if rows is not None:
+        source, path = block.source, block.path
+        return [
+            {**one, "id": name, "source": source, "file": path} for name, one in zip(ids, rows.mappings(), strict=True)
+        ]
+    if block.made is None:
         source, path = block.source, block.path
         return [
             {"id": one, "source": source, "file": path, "message": text(line)}
-            for one, line in zip(ids, block.lines(), strict=True)
+            for one, line in zip(ids, _whole(block), strict=True)
         ]
-    frame = block.frame.select([name for name in block.frame.columns if not name.startswith("@")])
+    frame = block.frame
+    assert frame is not None
+    frame = frame.select([name for name in frame.columns if not name.startswith("@")])
     return [
         {"id": one, "source": block.source, "file": block.path, **{k: v for k, v in row.items() if v is not None}}
         for one, row in zip(ids, frame.iter_rows(named=True), strict=True)
     ]
 
 
+def _whole(block: Block) -> list[bytes]:
+    """Return lines, with their inner newlines where some stand for several."""
+    return [line.replace(INNER, b"\n") for line in block.lines()] if block.joined else block.lines()
+
+
+def each(block: Block, *, json: bool) -> Iterator[tuple[dict[str, object], bytes]]:
+    """Yield each record and its bytes, for sinks that send them one by one: JSON, or the line as it was read."""
+    plain = _whole(block) if block.made is None and not json else None
+    for at, record in enumerate(records(block)):
+        yield record, _ENCODER.encode(record) if plain is None else plain[at]
+
+
 def json_lines(block: Block) -> bytes:
     """Return the block's records as JSON, each on a line."""
-    if block.frame is not None:
+    rows = block.plain_rows
+    if rows is not None:
+        return rows.json_lines(block)
+    if (encoded := block.encoded) is not None:
+        return encoded.data
+    if block.made is not None:
         from dogwatch.logs.frames import to_json_lines
 
         return to_json_lines(block)
@@ -41,4 +71,6 @@ def json_lines(block: Block) -> bytes:
 
 def plain_lines(block: Block) -> bytes:
     """Return lines as they were read; JSON where transforms made columns of them."""
-    return block.data if block.frame is None else json_lines(block)
+    if block.made is not None:
+        return json_lines(block)
+    return block.data.replace(INNER, b"\n") if block.joined else block.data

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import msgspec
+
+from dogwatch.core.metrics import Family
 from dogwatch.logs.block import Block
+from dogwatch.logs.records import json_lines
+from dogwatch.logs.rows import Encoded
 from dogwatch.logs.section import LogsSpec, Route
+from dogwatch.logs.steps import Steps
 from dogwatch.logs.transform import Step
+from dogwatch.logs.transforms.metric import MetricStep
 
 
 class Path:
@@ -17,13 +24,20 @@ class Path:
         self.sources = frozenset(route.from_)
         self.sinks = frozenset(route.to)
         self.steps: tuple[Step, ...] = tuple(transform.open() for transform in route.do)
+        self._compiled = Steps(self.steps)
 
     def apply(self, block: Block) -> Block:
-        if not self.steps:
-            return block
-        from dogwatch.logs.frames import through
+        return self._compiled.apply(block) if self.steps else block
 
-        return through(block, self.steps)
+    def encoded(self, block: Block) -> Block:
+        """Do the same for sinks that want nothing but JSON lines.
+
+        They are made here and now: when the sink writes, the records would long have left the processor's cache.
+        """
+        changed = self.apply(block)
+        if changed.plain_rows is None:
+            return changed
+        return msgspec.structs.replace(changed, made=Encoded(json_lines(changed), changed.rows))
 
 
 class Routing:
@@ -31,6 +45,7 @@ class Routing:
 
     def __init__(self, spec: LogsSpec) -> None:
         self._paths = tuple(Path(route) for route in spec.effective_routes())
+        self._takes_json = frozenset(one.name for one in spec.sinks if one.sink.takes_json())
         self._order = tuple(one.name for one in spec.sinks)
 
     def lanes(self, source: str) -> tuple[str, ...]:
@@ -47,10 +62,25 @@ class Routing:
         for path in self._paths:
             wanted = [lane for lane in found if lane in path.sinks]
             if block.source in path.sources and wanted:
-                changed = path.apply(block)
+                changed = path.encoded(block) if self._takes_json.issuperset(wanted) else path.apply(block)
                 for lane in wanted:
                     found[lane].append(changed)
         return found
+
+    def families(self) -> Iterator[Family]:
+        """Yield the metrics that steps make; those of one name together, with the first one's help."""
+        found: dict[str, list[Family]] = {}
+        for path in self._paths:
+            for step in path.steps:
+                if isinstance(step, MetricStep):
+                    for one in step.families():
+                        found.setdefault(one.name, []).append(one)
+        for name, several in found.items():
+            lines: Counter[str] = Counter()
+            for family in several:
+                for text, value in family.series:
+                    lines[text] += value  # type: ignore[assignment]
+            yield Family(name, several[0].kind, several[0].help, list(lines.items()))
 
     def counts(self) -> Counter[tuple[int, int, str]]:
         found: Counter[tuple[int, int, str]] = Counter()

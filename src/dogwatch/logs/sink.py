@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 from dogwatch.core.component import Component
 from dogwatch.engine.http_types import HttpRequest, HttpResponse
@@ -64,7 +64,10 @@ class Worker(Protocol):
 
 
 class Sink(Component, frozen=True, kw_only=True):
-    """Where records go."""
+    """Where records go. batch_bytes, batch_wait_s: of batches where the configuration says nothing; 0 for the usual."""
+
+    batch_bytes: ClassVar[int] = 0
+    batch_wait_s: ClassVar[float] = 0.0
 
     @abc.abstractmethod
     async def open(self, tools: Tools, state: SinkState | None) -> Worker:
@@ -72,6 +75,10 @@ class Sink(Component, frozen=True, kw_only=True):
 
         Raises: TransientError, OSError; it is tried again.
         """
+
+    def takes_json(self) -> bool:
+        """Return whether it wants nothing of changed records but their JSON lines."""
+        return False
 
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
         """Find what types cannot say: (path below the options, message, hint). No I/O."""

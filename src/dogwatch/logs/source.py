@@ -41,6 +41,12 @@ class Intake(Protocol):
         """
         ...
 
+    async def deliver(self, block: Block) -> None:
+        """Hand a block to all lanes and return once each has accepted it (or dropped it, and counted). What was
+        accepted is durable after the next `save`.
+        """
+        ...
+
     def saved(self) -> tuple[Saved, ...]:
         """Return the streams of the last checkpoint."""
         ...
@@ -71,8 +77,8 @@ class Intake(Protocol):
 
     def note_generations(self, generations: Mapping[str, int]) -> None: ...
 
-    async def save(self) -> None:
-        """Write the checkpoint now."""
+    async def save(self) -> bool:
+        """Write the checkpoint now; return whether it is on disk."""
         ...
 
     async def thread(self, call: Callable[[], T]) -> T:
@@ -81,6 +87,10 @@ class Intake(Protocol):
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add to a counter that is shown beside the source."""
+        ...
+
+    def trouble(self, text: str) -> None:
+        """Say what keeps the source from reading; "" once it reads again."""
         ...
 
 

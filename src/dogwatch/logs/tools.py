@@ -32,7 +32,7 @@ class SinkTools:
         name: str,
         folder: Path,
         *,
-        save: Callable[[], Awaitable[None]],
+        save: Callable[[], Awaitable[object]],
         base_s: float = 0.5,
         cap_s: float = 60.0,
         dead_bytes: int = 64 * 1024 * 1024,

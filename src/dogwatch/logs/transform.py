@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from dogwatch.core.component import Component
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from dogwatch.logs.rows import Book, Rows, Unread
 
 
 class Step(Protocol):
@@ -19,6 +21,25 @@ class Step(Protocol):
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return the changed frame. Columns whose names begin with @ are ours; they stay with their rows."""
+        ...
+
+
+@runtime_checkable
+class RowStep(Protocol):
+    """A step that can also do without columns. Rows are used as long as every step before and it can.
+
+    writes: names that records may get from it. reads_lines: whether it is given lines where nothing was made of them
+    yet; otherwise they are records with a message.
+    """
+
+    writes: tuple[str, ...]
+    reads_lines: bool
+    counts: dict[str, int]
+
+    def apply(self, frame: pl.DataFrame) -> pl.DataFrame: ...
+
+    def apply_rows(self, rows: Rows | Unread, book: Book) -> Rows:
+        """Return the changed rows; the given ones may be changed in place."""
         ...
 
 

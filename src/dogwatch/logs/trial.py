@@ -8,8 +8,11 @@ from collections.abc import Iterator
 import msgspec
 
 from dogwatch.logs.block import Block
+from dogwatch.logs.records import records
+from dogwatch.logs.rows import OWN
 from dogwatch.logs.section import LogsSpec
 from dogwatch.logs.sources.file import FileSource
+from dogwatch.logs.steps import through
 
 
 def source_of(spec: LogsSpec, name: str) -> str | None:
@@ -26,8 +29,6 @@ def source_of(spec: LogsSpec, name: str) -> str | None:
 
 def trial(spec: LogsSpec, source: str, data: bytes) -> Iterator[str]:
     """Yield lines for people: each line, and what it is after each step of each route from the source."""
-    from dogwatch.logs.frames import to_frame
-
     for number, route in enumerate(spec.effective_routes()):
         if source not in route.from_:
             continue
@@ -40,12 +41,10 @@ def trial(spec: LogsSpec, source: str, data: bytes) -> Iterator[str]:
             )
             at = block.end
             yield f"  {line.decode('utf-8', 'replace')}"
-            frame = to_frame(block)
             for kind, step in steps:
-                frame = step.apply(frame)
-                if not frame.height:
+                block = through(block, [step])
+                if not block.rows:
                     yield f"    {kind}: dropped"
                     break
-                row = frame.row(0, named=True)
-                shown = {name: value for name, value in row.items() if not name.startswith("@") and value is not None}
+                shown = {name: value for name, value in records(block)[0].items() if name not in OWN}
                 yield f"    {kind}: {msgspec.json.encode(shown, enc_hook=str).decode()}"

@@ -18,7 +18,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     """Something to tell. to: names of destinations. type: dotted words, `run.failed`, for programs that read it.
 
     data: what programs read. url: where people read more. dedupe: a second message with the same key to the same
-    destination is not kept; "" for none.
+    destination is not kept; "" for none. recipients: who gets it in place of the destination's own (addresses of mail,
+    or of one webhook): subscribers of a status page.
     """
 
     to: Sequence[str]
@@ -30,6 +31,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     labels: Mapping[str, str] = {}
     url: str = ""
     dedupe: str = ""
+    recipients: Sequence[str] = ()
 
 
 class MessageState(enum.StrEnum):

@@ -6,7 +6,6 @@ numbers.
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from dogwatch.probes.watch import Watch
 
 PHASES = ("resolve", "connect", "tls", "processing", "transfer")
-_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _LABEL = re.compile(r"[^a-zA-Z0-9_]")
 _OWN_LABELS = frozenset(("target", "kind", "group", "phase", "result", "le", "instance", "job"))
 SUCCESS = ("probe_success", "Displays whether or not the probe was a success")
@@ -28,31 +26,6 @@ DURATION = ("probe_duration_seconds", "Returns how long the probe took to comple
 LOOKUP = ("probe_dns_lookup_time_seconds", "Returns the time taken for probe dns lookup in seconds")
 MAX_NAMED = 50
 HTTP_PHASES = ("probe_http_duration_seconds", "Duration of http request by phase, summed over all redirects")
-
-
-class LatenessHistogram:
-    """How late attempts start, in buckets."""
-
-    __slots__ = ("_counts", "count", "sum_s")
-
-    def __init__(self) -> None:
-        self._counts = [0] * (len(_BOUNDS_S) + 1)
-        self.count = 0
-        self.sum_s = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self._counts[bisect.bisect_left(_BOUNDS_S, seconds)] += 1
-        self.count += 1
-        self.sum_s += seconds
-
-    def family(self, name: str, text: str) -> Family:
-        rows: list[tuple[str, float]] = []
-        total = 0
-        for bound, count in zip((*_BOUNDS_S, "+Inf"), self._counts, strict=True):
-            total += count
-            rows.append((f'{name}_bucket{{le="{bound}"}}', float(total)))
-        rows += [(f"{name}_sum", self.sum_s), (f"{name}_count", float(self.count))]
-        return Family(name, "histogram", text, rows)
 
 
 def labels_of(target: Target) -> dict[str, str]:

@@ -6,13 +6,16 @@ import abc
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
 from dogwatch.core.component import Component
 from dogwatch.core.units import Expression
 from dogwatch.core.values import Value
+
+if TYPE_CHECKING:
+    from dogwatch.probes.lane import Landing, Lane
 
 log = logging.getLogger(__name__)
 EVIDENCE_BYTES = 16 * 1024
@@ -135,6 +138,13 @@ class Probe(Component, frozen=True, kw_only=True):
         Never raises for anything the target or the network does. The returned function cancels: it releases every
         resource at once, and `done` is not called any more. It may be called after the end, and does nothing then.
         """
+
+    def lane(self, attempt: Attempt, landing: Landing, owner: Any) -> Lane | None:  # noqa: ARG002 - for those who have one
+        """Return how attempts at one target run in their usual shape, None where there is only `launch`.
+
+        landing: is told when they end well; owner: goes with them.
+        """
+        return None
 
     def address(self) -> str:
         """Return the target as people write it: a URL, `host:port`, a name. No secrets."""

@@ -7,23 +7,28 @@ import logging
 import random
 from collections import deque
 from functools import partial
+from typing import Final
 
 from dogwatch.core.bus import Bus
 from dogwatch.core.clock import Clock
-from dogwatch.core.values import Event, Transition
-from dogwatch.probes.metrics import LatenessHistogram
-from dogwatch.probes.probe import ProbeResult
+from dogwatch.core.values import Event, Status, Transition
+from dogwatch.probes.lane import Landing, Lane
+from dogwatch.probes.lateness import LatenessHistogram
+from dogwatch.probes.probe import Done, ProbeResult
 from dogwatch.probes.schedule import STALL_S, Schedule, first_two_s
-from dogwatch.probes.target import ResultSeen, Target
+from dogwatch.probes.target import Target
+from dogwatch.probes.view import ResultSeen
 from dogwatch.rules.thresholds import Seen, State
 from dogwatch.store.protocol import Store, TargetState
+from dogwatch.store.successes import Successes
 
 log = logging.getLogger(__name__)
 # Timers closer together than this are served by one turn: it bounds turns a second, and lateness barely notices.
-TURN_S = 0.002
+TURN_S: Final = 0.002
 STATE_EVERY_S = 10.0
 # A kind that never ends its attempt is given up this long after it should have.
 OVERDUE_S = 5.0
+_UP: Final = int(Status.UP)
 
 
 class Runner:
@@ -47,6 +52,7 @@ class Runner:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._landing = Landing(self.land, self._done_for)
 
     @property
     def waiting(self) -> int:
@@ -98,19 +104,20 @@ class Runner:
         """Start everything that is due now. Called by the timer; a test calls it after moving its clock."""
         monotonic_s = self.clock.monotonic_s()
         stalls = self.schedule.stalls
-        for target, lateness_s in self.schedule.due(monotonic_s):
-            self._come(target, lateness_s)
+        now_s = self.schedule.catch_up(monotonic_s)
+        while (target := self.schedule.pop(now_s)) is not None:
+            self._come(target, now_s)
         if self.schedule.stalls != stalls:
             log.warning("the watch was behind by over %g s: every attempt was moved, none is caught up with", STALL_S)
         self.arm()
 
-    def _come(self, target: Target, lateness_s: float) -> None:
+    def _come(self, target: Target, now_s: float) -> None:
         """A target's time has come: plan its next, then start it, let it wait, or skip it."""
         spec = target.spec
         # The grid is kept: jitter and lateness are not carried over from one attempt to the next.
         grid_s = target.due_s - target.jitter_s
         target.jitter_s = random.random() * spec.jitter if spec.jitter else 0.0  # noqa: S311 - spreads load
-        now_s = target.due_s + lateness_s
+        lateness_s = now_s - target.due_s
         following_s = grid_s + spec.every if target.settle_s is None else target.settle_s
         target.settle_s = None
         if following_s <= now_s:
@@ -149,6 +156,12 @@ class Runner:
     def _try(self, target: Target) -> None:
         target.tries += 1
         target.started_s = self.clock.monotonic_s()
+        if target.laned is not target.attempt:
+            self._ask_for_lane(target)
+        lane = target.lane
+        if lane is not None and lane.start():
+            target.flying = lane
+            return
         done = partial(self._done, target, target.tries)
         target.on_done = done
         try:
@@ -161,10 +174,44 @@ class Runner:
         if target.on_done is done:
             target.cancel = cancel
 
+    def _ask_for_lane(self, target: Target) -> None:
+        target.hold()
+        target.laned = target.attempt
+        target.lane = target.check.lane(target.attempt, self._landing, target)
+
+    def _done_for(self, target: Target) -> Done:
+        return partial(self._done, target, target.tries)
+
+    def land(self, lanes: list[Lane]) -> None:
+        """Take the attempts that ended well in one turn of the engine: most change nothing, and are written down."""
+        now_s, monotonic_s = self.clock.now_s(), self.clock.monotonic_s()
+        watched = self.bus.wanted("result")
+        ended = Successes(now_s, _UP)
+        for lane in lanes:
+            target: Target = lane.owner
+            if target.flying is not lane or not lane.fresh:
+                continue
+            lane.fresh = False
+            try:
+                if watched or not target.passes(lane):
+                    self._done(target, target.tries, lane.result())
+                    continue
+                target.flying = None
+                target.running = False
+                self.running -= 1
+                target.note(now_s, monotonic_s)
+                ended.add(target.spec.name, lane.duration_s, lane.connect_s, lane.first_byte_s)
+            except Exception:
+                log.exception("probe %s: the attempt's end failed", target.name)
+        if ended.targets:
+            self.store.add_successes(ended)
+        if self._queue:
+            self._let_in()
+
     def _done(self, target: Target, tries: int, result: ProbeResult) -> None:
         if target.gone or not target.running or tries != target.tries:
             return
-        target.on_done = target.cancel = None
+        target.on_done = target.cancel = target.flying = None
         if not result.success or target.rules.expect is not None or target.rules.degraded is not None:
             result, degraded = target.judge(result)
             if not result.success and self._retry(target):
@@ -287,6 +334,9 @@ class Runner:
         cancel, target.cancel, target.on_done = target.cancel, None, None
         if cancel is not None:
             cancel()
+        flying, target.flying = target.flying, None
+        if flying is not None:
+            flying.cancel()
 
     def interrupt(self, target: Target) -> None:
         """Cancel the attempt under way, if there is one, as if it had never begun."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import heapq
-from collections.abc import Iterator
+from heapq import heappop, heappush
 from typing import Generic, Protocol, TypeVar
 
 # First attempts are spread over this long, or this far apart where there are many targets.
@@ -49,7 +48,8 @@ class Schedule(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, int, T]] = []
+        # Time, the entry's number (which no other has, so that targets are never compared), target.
+        self._heap: list[tuple[float, int, T]] = []
         self._turns = 0
         self.stalls = 0
         self.stalled_s = 0.0
@@ -62,7 +62,7 @@ class Schedule(Generic[T]):
         self._turns += 1
         target.turn = self._turns
         target.due_s = due_s
-        heapq.heappush(self._heap, (due_s, self._turns, self._turns, target))
+        heappush(self._heap, (due_s, self._turns, target))
 
     def remove(self, target: T) -> None:
         """Forget a target; its entry is dropped when its time comes."""
@@ -74,21 +74,25 @@ class Schedule(Generic[T]):
     def next_s(self) -> float | None:
         """Return when the next entry is due, in the schedule's time; None while there is none."""
         heap = self._heap
-        while heap and heap[0][2] != heap[0][3].turn:
-            heapq.heappop(heap)
+        while heap and heap[0][1] != heap[0][2].turn:
+            heappop(heap)
         return heap[0][0] if heap else None
 
-    def due(self, monotonic_s: float) -> Iterator[tuple[T, float]]:
-        """Yield what is due with its lateness in seconds, each once, earliest first."""
+    def catch_up(self, monotonic_s: float) -> float:
+        """Return the schedule's time, by which `pop` says what is due; moves everything if that is far behind."""
         following = self.next_s()
-        if following is None:
-            return
-        behind_s = self.time_s(monotonic_s) - following
+        behind_s = 0.0 if following is None else self.time_s(monotonic_s) - following
         if behind_s > STALL_S:
             self.stalls += 1
             self.stalled_s += behind_s
-        now_s = self.time_s(monotonic_s)
-        while (following := self.next_s()) is not None and following <= now_s:
-            target = heapq.heappop(self._heap)[3]
-            target.turn = 0
-            yield target, now_s - following
+        return self.time_s(monotonic_s)
+
+    def pop(self, now_s: float) -> T | None:
+        """Return the earliest target that is due by now, each once; None if there is none."""
+        heap = self._heap
+        while heap and heap[0][0] <= now_s:
+            _due_s, turn, target = heappop(heap)
+            if turn == target.turn:
+                target.turn = 0
+                return target
+        return None

@@ -12,9 +12,12 @@ from msgspec import Meta
 from dogwatch.config.section import Fault, Section
 from dogwatch.core.component import Registry, nearest
 from dogwatch.core.units import Bytes, Seconds, format_duration
+from dogwatch.engine.action import Action
 from dogwatch.expressions.conditions import ConditionError, compile_condition
 from dogwatch.probes.kinds.heartbeat import HeartbeatProbe
 from dogwatch.probes.probe import EVIDENCE_BYTES, Probe
+from dogwatch.rules.remedy.spec import BudgetSpec, DoSpec, Mode, RemedySpec, check_do
+from dogwatch.rules.spec import Across
 from dogwatch.rules.thresholds import Policy, Window
 
 MAX_NAME_CHARS = 100
@@ -44,12 +47,13 @@ class Startup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class ProbeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One target: the check is written as one key naming its kind, `http: {url: …}`.
 
-    every: fixed rate. timeout: of one try. failures: in a row until it is down, default 3; window: N of M instead.
-    successes: in a row until it is up again, default 2; both are 1 for a heartbeat, whose verdict is sure.
-    degraded_after: slow successes in a row until it is degraded.
-    jitter: each attempt starts up to this much later, at random. keep_body: how much of a failing answer is kept.
-    labels: names and values for selecting and for metrics. group: under which heading it is shown. depends_on: names of
-    targets without which it cannot be well. paused: watched, but not asked.
+    name: by which it is known, and its history kept. every: fixed rate. timeout: of one try. failures: in a row until
+    it is down, default 3; window: N of M instead. successes: in a row until it is up again, default 2; both are 1 for a
+    heartbeat, whose verdict is sure. degraded_after: slow successes in a row until it is degraded. jitter: each attempt
+    starts up to this much later, at random. keep_body: how much of a failing answer is kept. labels: names and values
+    for selecting and for metrics. group: under which heading it is shown. depends_on: names of targets without which it
+    cannot be well. paused: watched, but not asked. do: what is done when it is down, step by step. mode, budget,
+    remedy: its bounds, as of rules.
     """
 
     name: str
@@ -68,6 +72,10 @@ class ProbeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     depends_on: Sequence[str] = ()
     paused: bool = False
     keep_body: Bytes = EVIDENCE_BYTES
+    do: tuple[DoSpec, ...] = ()
+    mode: Mode | None = None
+    budget: BudgetSpec | None = None
+    remedy: RemedySpec | None = None
 
     @property
     def policy(self) -> Policy:
@@ -103,6 +111,7 @@ def check_probes(specs: Sequence[ProbeSpec]) -> Iterator[Fault]:
         yield from _name_faults(at, spec.name, names)
         yield from _timing_faults(at, spec)
         yield from _check_faults(at, spec.check)
+        yield from check_do(spec.do, spec.budget, spec.remedy, spec.mode, (at,))
     for at, spec in enumerate(specs):
         for place, name in enumerate(spec.depends_on):
             if name == spec.name:
@@ -235,15 +244,20 @@ EXAMPLE = """
 """
 
 
-def probes_section(registry: Registry[Any]) -> Section[list[ProbeSpec]]:
-    """Return the `probes` section over the kinds of a registry."""
+def probes_section(
+    registry: Registry[Any], actions: Registry[Any] | None = None, doing: Across | None = None
+) -> Section[list[ProbeSpec]]:
+    """Return the `probes` section over the kinds of a registry. actions: those that `do` may name. doing: checks what
+    is done against other sections.
+    """
     return Section(
         key="probes",
         type=list[ProbeSpec],
         doc="What is watched: one entry a target.",
         default=list,
-        families={Probe: registry},
+        families={Probe: registry} if actions is None else {Probe: registry, Action: actions},
         check=_check,
+        across=doing or (lambda _value, _get: ()),
         example=EXAMPLE,
     )
 

@@ -75,3 +75,17 @@ class WatchView(Protocol):
         ...
 
     def metrics(self) -> Iterable[Family]: ...
+
+
+class ResultSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """What a live view hears of one attempt (topic "result"). status: the word, after this attempt."""
+
+    target: str
+    time_s: float
+    success: bool
+    status: str
+    duration_s: float
+    phases: Phases | None = None
+    reason: str = ""
+    message: str = ""
+    lateness_s: float = 0.0

@@ -12,6 +12,7 @@ from dogwatch.core.values import Signal
 from dogwatch.rules.desk import Setting
 from dogwatch.rules.driver import Moment, decide, moments
 from dogwatch.rules.incident import Decisions, Incident, Note, Notice, State
+from dogwatch.rules.remedy.values import Start
 from dogwatch.rules.spec import Rule
 from dogwatch.rules.topology import Node
 from dogwatch.rules.watcher import Watcher
@@ -30,9 +31,10 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     """What would have happened. incidents: in the order of their numbers; those at the end may be open still.
 
-    fired: alerts by rule. suppressed: alerts that were told of as a part of another's incident only. lost: seconds →
-    results of which no more than means over so long were left. dropped: what was too much to be kept, by kind; the
-    newest are there. busy_s: how long it took to compute.
+    fired: alerts by rule. suppressed: alerts that were told of as a part of another's incident only. starts: what
+    would have been done, each taken to end well at once. lost: seconds → results of which no more than means over so
+    long were left. dropped: what was too much to be kept, by kind; the newest are there. busy_s: how long it took to
+    compute.
     """
 
     since_s: float
@@ -43,6 +45,7 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     notices: Sequence[Told]
     fired: dict[str, int]
     suppressed: int
+    starts: Sequence[Start] = ()
     lost: dict[int, int] = {}
     dropped: dict[str, int] = {}
     busy_s: float = 0.0
@@ -105,6 +108,7 @@ def rehearse(
         notices=kept.notices,
         fired=dict(sorted(kept.fired.items())),
         suppressed=sum(note.kind == "joined" for note in kept.notes),
+        starts=kept.starts,
     )
 
 
@@ -114,11 +118,13 @@ class _Kept:
         self.notes: list[Note] = []
         self.notices: list[Told] = []
         self.fired: Counter[str] = Counter()
+        self.starts: list[Start] = []
 
     def take(self, decisions: Decisions, state: State, now_s: float) -> None:
         for incident in (*state.incidents.values(), *decisions.ended):
             self.incidents[incident.number] = incident
         self.notes += decisions.notes
+        self.starts += decisions.starts
         self.notices += (Told(time_s=now_s, notice=notice) for notice in decisions.notices)
         self.fired.update(note.rule for note in decisions.notes if note.kind in ("opened", "joined"))
 

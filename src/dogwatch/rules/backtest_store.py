@@ -45,6 +45,7 @@ def rehearsal_of(run: Run, span: Span, progress: Progress) -> Rehearsal:
         notices=[Told(time_s=time_s, notice=notice) for time_s, notice in kept.notices],
         fired=dict(sorted(kept.fired.items())),
         suppressed=kept.kinds["joined"],
+        starts=kept.starts,
         lost=dict(sorted(run.lost.items())),
         dropped=dict(kept.dropped),
         busy_s=progress.busy_s,

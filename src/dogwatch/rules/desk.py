@@ -24,23 +24,32 @@ from dogwatch.rules.incident import (
     Waiting,
 )
 from dogwatch.rules.maintenance import Calendar, Maintenance
+from dogwatch.rules.remedy.values import NONE, Became, Remedies, Result, Say
 from dogwatch.rules.throttle import send
 from dogwatch.rules.topology import Topology
-from dogwatch.rules.watcher import AlertEdge, Key
+from dogwatch.rules.watcher import Alert, AlertEdge, Key
 
 replace = msgspec.structs.replace
 _NOTES_OF_A_KIND = 50
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """What configuration says; it changes with a reload."""
+    """What configuration says; it changes with a reload. freeze: windows in which no remedy acts. rehearsed: no action
+    is made; each is taken to end well at once, and the signals say whether that helped.
+    """
 
     policy: Policy
     topology: Topology
     calendar: Calendar
+    remedies: Remedies = NONE
+    freeze: Calendar = Calendar()
+    rehearsed: bool = False
 
 
-def step(setting: Setting, state: State, inputs: Sequence[AlertEdge | Order], now_s: float) -> tuple[State, Decisions]:
+Input = AlertEdge | Order | Say | Became | Result
+
+
+def step(setting: Setting, state: State, inputs: Sequence[Input], now_s: float) -> tuple[State, Decisions]:
     """Return the next state and what follows. now_s: the wall clock; it may jump.
 
     Orders for an incident that is not open are ignored: it may have ended on the way.
@@ -53,7 +62,7 @@ class _Step:
 
     def __init__(self, setting: Setting, state: State, now_s: float) -> None:
         self.policy, self.options = setting.policy, setting.policy.options
-        self.topology = setting.topology
+        self.topology, self.remedies = setting.topology, setting.remedies
         self.on: tuple[Maintenance, ...] = setting.calendar.on(now_s)
         self.state = state
         self.now_s = now_s
@@ -66,7 +75,7 @@ class _Step:
         self.notes: list[Note] = []
         self.waiting: list[Waiting] = []
 
-    def run(self, inputs: Sequence[AlertEdge | Order]) -> tuple[State, Decisions]:
+    def run(self, inputs: Sequence[Input]) -> tuple[State, Decisions]:
         edges = [one for one in inputs if isinstance(one, AlertEdge)]
         for edge in sorted(edges, key=lambda edge: (edge.time_s, edge.alert.key)):
             if edge.fired:
@@ -80,6 +89,9 @@ class _Step:
         self._assign()
         self._close()
         self._tell()
+        for one in inputs:
+            if isinstance(one, Say):
+                self._speak(one)
         sent, queue, notices = send(
             self.options.throttle, self.state.sent, self.state.queue, self.waiting, self.clock_s
         )
@@ -94,6 +106,7 @@ class _Step:
             silences=self.silences,
             sent=sent,
             queue=queue,
+            remedy=self.state.remedy,
         )
         return after, Decisions(notes=_condensed(self.notes), notices=notices, ended=ended)
 
@@ -118,7 +131,7 @@ class _Step:
         tracked = Tracked(
             alert=edge.alert,
             fired_s=edge.time_s,
-            due_s=self.clock_s + self.options.settle,
+            due_s=self.clock_s + (0.0 if self._at_once(edge.alert) else self.options.settle),
             cause=before.cause if before is not None and kept else "",
             incident=before.incident if before is not None and kept else 0,
             begun=begun,
@@ -128,6 +141,10 @@ class _Step:
         if kept:
             incident = self.incidents[tracked.incident]
             self.incidents[incident.number] = replace(incident, flaps=incident.flaps + 1)
+
+    def _at_once(self, alert: Alert) -> bool:
+        """Return whether its incident opens now, for a remedy that acts: nothing above it can be its cause."""
+        return self.remedies.acts(alert) and not any(self.topology.above(target) for target in alert.targets)
 
     def _end(self, edge: AlertEdge) -> None:
         key = edge.alert.key
@@ -274,7 +291,9 @@ class _Step:
             escalation=alert.escalation,
             opened_s=self.now_s,
             began_s=alert.since_s,
-            next_s=self.clock_s,
+            version=alert.version,
+            # People are told after the time to settle in any case: what is over by then was nothing.
+            next_s=max(self.clock_s, tracked.begun[-1] + self.options.settle) if tracked.begun else self.clock_s,
         )
         self._note(self.last, "opened", alert.summary, key=key)
         self._join(key, tracked, self.last)
@@ -386,6 +405,20 @@ class _Step:
             told=tuple(dict.fromkeys((*incident.told, *names))),
         )
         self._say(after, kind, tuple(names))
+
+    def _speak(self, said: Say) -> None:
+        """Tell of a remedy whoever heard of the incident, or is to. One that is spent is the next one's to know."""
+        incident = self.incidents.get(said.number)
+        if incident is None or incident.ended_s is not None or incident.muted:
+            return
+        steps = self.policy.steps(incident.escalation, incident.notify)
+        place = max(0, incident.step - 1)
+        names = dict.fromkeys(incident.told)
+        for one in steps[place if said.kind != "spent" or not incident.told else incident.step :][:1]:
+            names.update(dict.fromkeys(self.policy.names(one, self.now_s)))
+        names.update(dict.fromkeys(said.more))
+        self.incidents[said.number] = incident = replace(incident, told=tuple(names))
+        self._say(incident, said.kind, tuple(names), said.text)
 
     def _say(self, incident: Incident, kind: str, to: Sequence[str], text: str = "") -> None:
         if not to:

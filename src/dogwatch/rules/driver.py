@@ -10,8 +10,10 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from dogwatch.core.values import Signal
-from dogwatch.rules.desk import Setting, step
-from dogwatch.rules.incident import Decisions, Incident, Note, Notice, Order, State
+from dogwatch.rules.desk import Input, Setting
+from dogwatch.rules.incident import Decisions, State
+from dogwatch.rules.remedy.join import step_both, together, worth
+from dogwatch.rules.remedy.values import Became
 from dogwatch.rules.watcher import TICK_S, AlertEdge, Watcher
 
 
@@ -19,7 +21,7 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
     """What happened at one time: alerts that began and ended, or none at a tick."""
 
     time_s: float
-    edges: tuple[AlertEdge, ...] = ()
+    edges: tuple[AlertEdge | Became, ...] = ()
 
 
 def moments(watcher: Watcher, signals: Sequence[Signal], until_s: float) -> Iterator[Moment]:
@@ -38,29 +40,27 @@ def _ticks(watcher: Watcher, until_s: float) -> Iterator[Moment]:
 
 
 def decide(
-    setting: Setting, state: State, seen: Sequence[Moment], orders: Sequence[Order] = (), *, now_s: float | None = None
+    setting: Setting, state: State, seen: Sequence[Moment], orders: Sequence[Input] = (), *, now_s: float | None = None
 ) -> tuple[State, Decisions]:
-    """Return the next state and all that follows. orders: people's, after what was seen, at now_s."""
-    notes: list[Note] = []
-    notices: list[Notice] = []
-    ended: list[Incident] = []
-    steps: list[tuple[Sequence[AlertEdge | Order], float]] = [
-        (inputs, time_s) for time_s, inputs in _together(seen) if inputs or not idle(state)
-    ]
+    """Return the next state and all that follows. orders: people's, and how actions ended, after what was seen, at
+    now_s.
+    """
+    every: list[Decisions] = []
+    for time_s, inputs in _together(seen):
+        wanted = worth(setting, state, inputs)
+        if wanted or not idle(state):
+            state, decisions = step_both(setting, state, wanted, time_s)
+            every.append(decisions)
     if orders and now_s is not None:
-        steps.append((orders, now_s))
-    for inputs, time_s in steps:
-        state, decisions = step(setting, state, inputs, time_s)
-        notes += decisions.notes
-        notices += decisions.notices
-        ended += decisions.ended
-    return state, Decisions(notes=notes, notices=notices, ended=ended)
+        state, decisions = step_both(setting, state, orders, now_s)
+        every.append(decisions)
+    return state, together(every)
 
 
-def _together(seen: Sequence[Moment]) -> Iterator[tuple[float, list[AlertEdge]]]:
+def _together(seen: Sequence[Moment]) -> Iterator[tuple[float, list[AlertEdge | Became]]]:
     """Return what happened at one time as one, however it came."""
     at: float | None = None
-    edges: list[AlertEdge] = []
+    edges: list[AlertEdge | Became] = []
     for moment in seen:
         if at is not None and moment.time_s != at:
             yield at, edges

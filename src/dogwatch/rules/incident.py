@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from dogwatch.notify.message import Severity
+from dogwatch.rules.remedy.values import Cancel, Memory, Release, Start
 from dogwatch.rules.watcher import Alert, Key
 
 RANK: Mapping[str, int] = {"info": 0, "warning": 1, "error": 2, "critical": 3}
@@ -20,7 +21,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     alert. ended_s: None while it is open. into: the incident that turned out to be its cause. acked_by: who took it.
     step: how many steps of its escalation were told. told: who was told anything. told_s, next_s: the decider's own
     clock: of the first notice, of the next step or reminder. muted: why nobody is told now. notices: how many so far.
-    flaps: how often an alert of it began again.
+    flaps: how often an alert of it began again. version: of its rule's text.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     flapping: bool = False
     flaps: int = 0
     explains: int = 0
+    version: str = ""
 
     @property
     def state(self) -> str:
@@ -106,7 +108,7 @@ class Silence(msgspec.Struct, frozen=True, kw_only=True):
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     """A notice, before it goes out alone or together with others. kind: opened, escalated, reminder, flapping,
-    merged or resolved.
+    merged, resolved, planned, asked or spent.
     """
 
     kind: str
@@ -120,7 +122,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """All that the decider remembers. last: the highest number given out. clock_s: its own clock, which only moves
     forward; wall_s: the wall clock at the last step. sent: when each destination was told lately. queue: notices that
-    wait because of the throttle.
+    wait because of the throttle. remedy: how far remedies are.
     """
 
     last: int = 0
@@ -131,6 +133,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     silences: Mapping[str, Silence] = {}
     sent: Mapping[str, tuple[float, ...]] = {}
     queue: Mapping[str, tuple[Waiting, ...]] = {}
+    remedy: Memory = Memory()
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,8 +167,13 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decisions(msgspec.Struct, frozen=True, kw_only=True):
-    """What one step led to, in order. ended: incidents that are over, as they were at the end."""
+    """What one step led to, in order. ended: incidents that are over, as they were at the end. starts, releases,
+    cancels: of actions.
+    """
 
     notes: Sequence[Note] = ()
     notices: Sequence[Notice] = ()
     ended: Sequence[Incident] = ()
+    starts: Sequence[Start] = ()
+    releases: Sequence[Release] = ()
+    cancels: Sequence[Cancel] = ()

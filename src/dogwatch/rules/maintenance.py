@@ -23,10 +23,10 @@ _AHEAD_S = 2 * 366 * 86_400.0
 class MaintenanceSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A time in which work is expected: `cron` with `duration`, or `from` and `to`.
 
-    targets: names with * and ? of probes and hosts; none for all, unless it is over schedules alone. match: labels
-    that they carry; none for all. rules: names with * and ?, of the rules whose alerts it keeps quiet; none for all.
-    schedules: names with * and ?, of schedules that are frozen: no fire starts. cron: when it begins. duration: how
-    long it lasts then. to: its end, written alike. time_zone: of all these. reason: why.
+    name: by which it is known. targets: names with * and ? of probes and hosts; none for all, unless it is over
+    schedules alone. match: labels that they carry; none for all. rules: names with * and ?, of the rules whose alerts
+    it keeps quiet; none for all. schedules: names with * and ?, of schedules that are frozen: no fire starts. cron:
+    when it begins. duration: how long it lasts then. to: its end, written alike. time_zone: of all these. reason: why.
     """
 
     name: str

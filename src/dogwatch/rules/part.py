@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections import Counter
@@ -26,24 +27,29 @@ from dogwatch.errors import Conflict, NotFound, TransientError
 from dogwatch.rules import records
 from dogwatch.rules.backtest import Progress, Rehearsal, Span
 from dogwatch.rules.decider import Held
-from dogwatch.rules.desk import Setting
+from dogwatch.rules.desk import Input, Setting
 from dogwatch.rules.driver import Moment, decide, moments
 from dogwatch.rules.escalation import IncidentOptions, Policy
 from dogwatch.rules.incident import Decisions, Incident, Note, Order, Silence, State
 from dogwatch.rules.maintenance import MAINTENANCE, Calendar, Maintenance, build_maintenance
 from dogwatch.rules.recording import write as write_recording
 from dogwatch.rules.records import Change, Done, Enqueue
+from dogwatch.rules.remedy.doing import Doing, Doings
+from dogwatch.rules.remedy.explain import Explanation, explanation, kept
+from dogwatch.rules.remedy.values import NONE, Result
 from dogwatch.rules.sight import TOPICS, Known, Sight, history
 from dogwatch.rules.spec import Rule, RuleSpec, compile_rule
 from dogwatch.rules.topology import Topology
-from dogwatch.rules.watcher import Key, Watcher
-from dogwatch.store.database import Database
+from dogwatch.rules.watcher import AlertEdge, Key, Watcher
+from dogwatch.store.database import Database, Tx
 from dogwatch.store.protocol import Store
 
 log = logging.getLogger(__name__)
 
 Spawn = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[Any]"]
 TURN_S = 0.5
+GATHER_S = 0.02
+_CLAIMS_KEPT_S = 32 * 86_400.0
 LONGEST_BACKTEST_S = 90 * 86_400.0
 HOUSEKEEPING_S = 3600.0
 _EVENTS = 100_000
@@ -68,6 +74,7 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
     rules: Section[list[RuleSpec]]
     incidents: Section[IncidentOptions]
     calendar: Callable[[], Calendar] | None = None
+    remedy: Doings | None = None
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +83,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     rules: tuple[Rule, ...]
     policy: Policy
     windows: tuple[Maintenance, ...]
+    doing: Doing | None = None
 
 
 class _Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +119,10 @@ class Incidents:
         self._written_s = 0.0
         self.trouble = ""
         self.counts: Counter[str] = Counter()
+        self._wake = asyncio.Event()
+        self._acting = around.remedy.acting if around.remedy is not None else None
+        if self._acting is not None:
+            self._acting.wake = self._wake.set
 
     # -- Part -----------------------------------------------------------------------------------------------------
 
@@ -120,6 +132,7 @@ class Incidents:
             rules=tuple(compile_rule(spec) for spec in configuration.get(self._around.rules)),
             policy=Policy(configuration.get(self._around.incidents)),
             windows=tuple(build_maintenance(spec, zones) for spec in configuration.get(MAINTENANCE)),
+            doing=self._around.remedy.read(configuration, zones) if self._around.remedy is not None else None,
         )
         return _Prepared(self, wanted)
 
@@ -128,13 +141,17 @@ class Incidents:
         # What is watched changes in the same reload, perhaps after this: looked at in the next turn.
         self._stale = True
         if self._heard is None:
-            self._heard = self._stack.enter_context(self._around.bus.subscribe(*TOPICS, capacity=_EVENTS))
+            bus = self._around.bus
+            self._heard = self._stack.enter_context(bus.subscribe(*TOPICS, capacity=_EVENTS))
+            self._stack.enter_context(bus.subscribe("transition", capacity=1, call=self._wake.set))
         if not self._tasks:
             self._tasks = [self._around.spawn("incidents", self._run())]
 
     async def stop(self) -> None:
         await cancel_and_wait(self._tasks)
         self._tasks = []
+        if self._acting is not None:
+            self._acting.stop()
         self._stack.close()
         self._heard = None
         for asked in self._asked:
@@ -155,10 +172,26 @@ class Incidents:
                     await self._purge(clock.now_s() - self.wanted.policy.options.keep)
             except (Conflict, TransientError) as error:
                 self._note_trouble(str(error))
-            await asyncio.sleep(TURN_S)
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Wait for the next turn: what changes a status is not kept waiting."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TURN_S):
+                await self._wake.wait()
+        self._wake.clear()
+        # What comes together is decided together.
+        await asyncio.sleep(GATHER_S)
 
     async def _purge(self, before_s: float) -> None:
-        await self._around.database.write(lambda tx: records.purge(tx, before_s))
+        acting, budget_s = self._acting, self._around.clock.now_s() - _CLAIMS_KEPT_S
+
+        def work(tx: Tx) -> None:
+            records.purge(tx, before_s)
+            if acting is not None:
+                acting.purge(tx, before_s, budget_s)
+
+        await self._around.database.write(work)
 
     async def turn(self) -> Decisions:
         """Take in what was heard, decide, and write it down. What cannot be written is decided again the next time.
@@ -175,14 +208,19 @@ class Incidents:
         self._moments += moments(self.watcher, self._sight.signals(events), now_s)
         if len(self._moments) > _MOST_MOMENTS:
             self._moments = [moment for moment in self._moments if moment.edges]
-        return await self._write(now_s)
+        results = await self._acting.results(now_s) if self._acting is not None else []
+        decisions = await self._write(now_s, results)
+        if self._acting is not None:
+            await self._acting.withdraw()
+        return decisions
 
-    async def _write(self, now_s: float) -> Decisions:
+    async def _write(self, now_s: float, results: Sequence[Result] = ()) -> Decisions:
         seen, asked = list(self._moments), list(self._asked)
-        after, decisions = decide(self._setting, self.state, seen, [one.order for one in asked], now_s=now_s)
+        inputs: list[Input] = [*(one.order for one in asked), *results]
+        after, decisions = decide(self._setting, self.state, seen, inputs, now_s=now_s)
         held = dict(self.watcher.held)
         waits = now_s - self._written_s < _HELD_EVERY_S or held == self._held
-        if not asked and waits and not _matters(self.state, after, decisions, self._held, held):
+        if not inputs and waits and not _matters(self.state, after, decisions, self._held, held):
             self.state = after
             self._moments = []
             return decisions
@@ -194,15 +232,24 @@ class Incidents:
             decisions=decisions,
             version=self._version or 0,
         )
-        done, enqueue = [one.done for one in asked], self._around.enqueue
+        done, enqueue, acting = [one.done for one in asked], self._around.enqueue, self._acting
+        prepared = acting.prepare(decisions, self.state, after) if acting is not None else None
+
+        def more(tx: Tx) -> None:
+            if acting is not None and prepared is not None:
+                acting.save(tx, prepared)
+
         try:
-            self._version = await self._around.database.write(lambda tx: records.save(tx, change, done, enqueue))
+            self._version = await self._around.database.write(lambda tx: records.save(tx, change, done, enqueue, more))
         except (Conflict, TransientError):
             # Whether it is on disk is not known: what is there decides how it goes on.
             self._version = None
             raise
         self.state, self._held, self.trouble, self._written_s = after, held, "", now_s
         self._moments = []
+        if acting is not None and prepared is not None:
+            acting.took(results)
+            acting.done(prepared)
         self._asked = [one for one in self._asked if one not in asked]
         for one in asked:
             if not one.answer.done():
@@ -213,14 +260,16 @@ class Incidents:
     async def _begin(self) -> None:
         """Read what is remembered, and fill the rules' windows from history."""
         around = self._around
-        kept = await around.database.read(records.load)
-        self._sight = Sight(around.targets())
+        targets = list(around.targets())
+        kept = await self._kept()
+        self._sight = Sight(targets)
         self.state, self._version, self._held = kept.state, kept.version, kept.held
         wanted = self.wanted
-        self._setting = Setting(policy=wanted.policy, topology=Topology(self._sight.nodes), calendar=self._calendar())
+        self._setting = self._setting_of(wanted, self._sight, targets)
         before, self._stale = self.watcher, False
         names = {rule.name for rule in wanted.rules}
         self.watcher = Watcher(wanted.rules)
+        self.watcher.awaited = frozenset(self._setting.remedies.startup)
         # For how long conditions hold is written down now and then: in a reload what is in memory is newer.
         held = before.held if self._begun else kept.held
         self.watcher.held = {key: one for key, one in held.items() if key[0] in names}
@@ -229,6 +278,8 @@ class Incidents:
         # Edges that are not written down yet are not in what was kept.
         for moment in self._moments:
             for edge in moment.edges:
+                if not isinstance(edge, AlertEdge):
+                    continue
                 self.watcher.out.pop(edge.alert.key, None)
                 if edge.fired:
                     self.watcher.out[edge.alert.key] = edge.alert
@@ -241,6 +292,36 @@ class Incidents:
 
     def _calendar(self) -> Calendar:
         return self._around.calendar() if self._around.calendar is not None else Calendar(self.wanted.windows)
+
+    def _setting_of(
+        self,
+        wanted: Wanted,
+        sight: Sight,
+        targets: Sequence[Known],
+        specs: Sequence[RuleSpec] | None = None,
+        *,
+        rehearsed: bool = False,
+    ) -> Setting:
+        """Return what the deciders work with. specs: rules in place of those in force."""
+        return Setting(
+            policy=wanted.policy,
+            topology=Topology(sight.nodes),
+            calendar=self._calendar(),
+            remedies=wanted.doing.remedies(targets, specs) if wanted.doing is not None else NONE,
+            freeze=Calendar(wanted.doing.freeze) if wanted.doing is not None else Calendar(),
+            rehearsed=rehearsed,
+        )
+
+    async def _kept(self) -> records.Kept:
+        """Read what is remembered, of remedies too, and go on with what is being done."""
+        acting = self._acting
+        if acting is None:
+            return await self._around.database.read(records.load)
+        kept, (episodes, runs) = await self._around.database.read(lambda tx: (records.load(tx), acting.load(tx)))
+        remedy = msgspec.structs.replace(kept.state.remedy, episodes=episodes)
+        acting.begin(episodes, runs)
+        acting.use(self.wanted.doing.texts() if self.wanted.doing is not None else {})
+        return msgspec.structs.replace(kept, state=msgspec.structs.replace(kept.state, remedy=remedy))
 
     async def _fill(self) -> None:
         now_s, watcher = self._around.clock.now_s(), self.watcher
@@ -279,6 +360,11 @@ class Incidents:
 
     async def timeline(self, number: int) -> Sequence[Note]:
         return await self._around.database.read(lambda tx: records.timeline(tx, number))
+
+    async def explain(self, number: int) -> Explanation:
+        """Return why it happened. Raises: NotFound."""
+        found = await self._around.database.read(lambda tx: kept(tx, number))
+        return explanation(found, self._setting, self.state)
 
     async def order(self, number: int, verb: str, actor: Actor, *, text: str = "") -> Incident:
         """Carry out ack, unack, comment or resolve, and return the incident. Raises: NotFound, Conflict."""
@@ -337,7 +423,7 @@ class Incidents:
             now_s = self._around.clock.now_s() if until_s is None else until_s
             sight = Sight(self._around.targets())
             rules = tuple(map(compile_rule, specs)) if specs is not None else self.wanted.rules
-            setting = Setting(policy=self.wanted.policy, topology=Topology(sight.nodes), calendar=self._calendar())
+            setting = self._setting_of(self.wanted, sight, list(self._around.targets()), specs, rehearsed=True)
             # What it computes with is heavy, and needed by nothing else.
             from dogwatch.rules.backtest_store import rehearse_store
 
@@ -386,7 +472,7 @@ def _matters(
     if decisions.notes or decisions.notices or decisions.ended:
         return True
     same = after.alerts == before.alerts and after.incidents == before.incidents and after.queue == before.queue
-    if not same or after.silences != before.silences:
+    if not same or after.silences != before.silences or after.remedy != before.remedy:
         return True
     # How long a condition holds changes with every answer: what began, fired or ended is enough.
     return {key: one.firing for key, one in held.items()} != {key: one.firing for key, one in held_before.items()}

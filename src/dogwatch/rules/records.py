@@ -18,6 +18,7 @@ from dogwatch.notify.message import Message
 from dogwatch.rules.decider import Held
 from dogwatch.rules.incident import Decisions, Incident, Note, Silence, State, Tracked, Waiting
 from dogwatch.rules.notices import message_of
+from dogwatch.rules.remedy.values import Life, Memory, Use
 from dogwatch.rules.watcher import Key
 from dogwatch.store.database import Tx, pages
 
@@ -32,6 +33,8 @@ class _Memory(msgspec.Struct, frozen=True, kw_only=True):
     wall_s: float = 0.0
     sent: dict[str, tuple[float, ...]] = {}
     queue: dict[str, tuple[Waiting, ...]] = {}
+    uses: dict[str, tuple[Use, ...]] = {}
+    lives: dict[str, Life] = {}
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,12 +93,15 @@ def load(tx: Tx) -> Kept:
         silences={one.silence_id: one for one in silences},
         sent=memory.sent,
         queue=memory.queue,
+        remedy=Memory(uses=memory.uses, lives=memory.lives),
     )
     return Kept(state=state, held=held, version=int(row[0] or 0) if row else 0)
 
 
-def save(tx: Tx, change: Change, done: Sequence[Done], enqueue: Enqueue) -> int:
-    """Write a step down, and return the new version.
+def save(
+    tx: Tx, change: Change, done: Sequence[Done], enqueue: Enqueue, more: Callable[[Tx], None] | None = None
+) -> int:
+    """Write a step down, and return the new version. more: what else belongs to it.
 
     Raises: Conflict where somebody else wrote meanwhile.
     """
@@ -110,6 +116,8 @@ def save(tx: Tx, change: Change, done: Sequence[Done], enqueue: Enqueue) -> int:
         wall_s=after.wall_s,
         sent=dict(after.sent),
         queue=dict(after.queue),
+        uses=dict(after.remedy.uses),
+        lives=dict(after.remedy.lives),
     )
     version = change.version + 1
     tx.run(
@@ -130,6 +138,8 @@ def save(tx: Tx, change: Change, done: Sequence[Done], enqueue: Enqueue) -> int:
     open_now = {**change.before.incidents, **after.incidents, **{one.number: one for one in change.decisions.ended}}
     for notice in change.decisions.notices:
         enqueue(tx, message_of(notice, open_now))
+    if more is not None:
+        more(tx)
     tx.notify(TOPIC)
     return version
 

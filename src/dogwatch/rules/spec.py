@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from dogwatch.config.section import Fault, Section
-from dogwatch.core.component import nearest
+from dogwatch.core.component import Registry, nearest
 from dogwatch.core.units import Expression, Seconds
+from dogwatch.engine.action import Action
 from dogwatch.expressions.cel_syntax import ConditionError
 from dogwatch.notify.message import Severity
+from dogwatch.rules.amounts import at_least
+from dogwatch.rules.remedy.spec import BudgetSpec, DoSpec, Mode, RemedySpec, check_do
+from dogwatch.rules.remedy.text import text_of, version_of
 from dogwatch.rules.when import When, compile_when
 
 MAX_NAME_CHARS = 100
 MAX_GROUP_LABELS = 10
+# Finds what only other sections can say.
+Across = Callable[[list[Any], Callable[[Section[Any]], Any]], Iterable[Fault]]
 # What the thresholds of probes are called where they stand beside rules.
 DOWN_RULE = "target-down"
 
@@ -25,15 +31,17 @@ DOWN_RULE = "target-down"
 class RuleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One rule: while `when` holds for a target, an incident is open.
 
-    when: a CEL condition over the newest values of a target, and over time: `avg(host.cpu_ratio, "5m") > 0.9`.
-    for: how long it must hold. targets: names with * and ?, of the targets that it looks at; none for all that have
-    its values. match: labels that they carry. by: labels; targets of the same values are one, with one incident.
-    at_least: how many of them must hold, for a quorum: a number, or a share such as 50%. resolve: the condition that
-    ends it; default: that `when` no longer holds. keep_firing: how long it goes on after it ended. missing: what
-    targets without values mean: keep what was, or clear it. severity: info, warning, error or critical. labels: of
-    its incidents, beside those of the target. summary: one line for people; default: the condition with its values.
-    notify: names of destinations; default: those of `incidents`. escalation: the name of one of `incidents`. enabled:
-    false keeps a rule without effect.
+    name: by which its incidents are known. when: a CEL condition over the newest values of a target, and over time:
+    `avg(host.cpu_ratio, "5m") > 0.9`. for: how long it must hold. targets: names with * and ?, of the targets that it
+    looks at; none for all that have its values. match: labels that they carry. by: labels; targets of the same values
+    are one, with one incident. at_least: how many of them must hold, for a quorum: a number, or a share such as 50%.
+    resolve: the condition that ends it; default: that `when` no longer holds. keep_firing: how long it goes on after it
+    ended. missing: what targets without values mean: keep what was, or clear it. severity: info, warning, error or
+    critical. labels: of its incidents, beside those of the target. summary: one line for people; default: the condition
+    with its values. notify: names of destinations; default: those of `incidents`. escalation: the name of one of
+    `incidents`. enabled: false keeps a rule without effect. do: what is done about it, step by step. mode: plan says
+    what would be done, approve asks before, auto does it; default: plan. budget: how much may be done. remedy: the
+    other bounds.
     """
 
     name: str
@@ -54,10 +62,17 @@ class RuleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     notify: tuple[str, ...] = ()
     escalation: str = ""
     enabled: bool = True
+    do: tuple[DoSpec, ...] = ()
+    mode: Mode | None = None
+    budget: BudgetSpec | None = None
+    remedy: RemedySpec | None = None
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule ready to be asked. source: "probe" or "host", whose targets it looks at. quorum, share: one of both."""
+    """A rule ready to be asked. source: "probe" or "host", whose targets it looks at. quorum, share: one of both.
+    version: of its text. plain: the values that it reads, where its answer follows from these of one target alone and
+    so stays while they do; None where it does not.
+    """
 
     spec: RuleSpec
     when: When
@@ -65,6 +80,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     quorum: int = 1
     share: float = 0.0
+    version: str = ""
+    plain: frozenset[str] | None = None
 
     @property
     def name(self) -> str:
@@ -96,31 +113,19 @@ def compile_rule(spec: RuleSpec) -> Rule:
     when = compile_when(spec.when)
     resolve = compile_when(spec.resolve) if spec.resolve is not None else None
     quorum, share = at_least(spec.at_least)
+    names = frozenset(when.newest.values())
+    own = "probe." if reads(when, "probe.") else "host."
+    # With a `resolve` of its own, a condition may hold though its alert has ended.
+    alone = resolve is None and not when.over and all(path.startswith(own) for path in names)
     return Rule(
         spec=spec, when=when, resolve=resolve, source="probe" if reads(when, "probe.") else "host",
-        quorum=quorum, share=share,
+        quorum=quorum, share=share, version=version_of(text_of(spec)), plain=names if alone else None,
     )  # fmt: skip
 
 
 def reads(when: When, prefix: str) -> bool:
     paths = [*when.newest.values(), *(over.path for over in when.over.values())]
     return any(path.startswith(prefix) for path in paths)
-
-
-def at_least(value: int | str) -> tuple[int, float]:
-    """Return a number and a share, one of which is meant. Raises: ValueError."""
-    if isinstance(value, int):
-        if value < 1:
-            raise ValueError("must be 1 or more, or a share such as 50%")
-        return value, 0.0
-    digits = value.strip().removesuffix("%")
-    try:
-        share = float(digits) / 100
-    except ValueError:
-        share = 0.0
-    if not value.strip().endswith("%") or not 0 < share <= 1:
-        raise ValueError(f"'{value}' is neither a number nor a share from 0% to 100%")
-    return 1, share
 
 
 def check_rules(specs: Sequence[RuleSpec]) -> Iterator[Fault]:
@@ -130,6 +135,7 @@ def check_rules(specs: Sequence[RuleSpec]) -> Iterator[Fault]:
         yield from _name_faults(at, spec.name, names)
         yield from _condition_faults(at, spec)
         yield from _group_faults(at, spec)
+        yield from check_do(spec.do, spec.budget, spec.remedy, spec.mode, (at,))
 
 
 def _name_faults(at: int, name: str, names: dict[str, int]) -> Iterator[Fault]:
@@ -171,8 +177,16 @@ def _group_faults(at: int, spec: RuleSpec) -> Iterator[Fault]:
         yield Fault((at, "by"), "names a label twice")
 
 
-def rules_section(notify: Section[Any] | None = None, incidents: Section[Any] | None = None) -> Section[list[RuleSpec]]:
-    """Return the section. notify: of the destinations; incidents: of the escalations; for checking against them."""
+def rules_section(
+    notify: Section[Any] | None = None,
+    incidents: Section[Any] | None = None,
+    actions: Registry[Action] | None = None,
+    doing: Across | None = None,
+) -> Section[list[RuleSpec]]:
+    """Return the section. notify: of the destinations; incidents: of the escalations; for checking against them.
+
+    actions: the kinds that `do` may name. doing: checks what is done against other sections.
+    """
 
     def across(specs: list[RuleSpec], get: Callable[[Section[Any]], Any]) -> Iterator[Fault]:
         destinations = list(get(notify)) if notify is not None else []
@@ -185,12 +199,19 @@ def rules_section(notify: Section[Any] | None = None, incidents: Section[Any] | 
             if incidents is not None and spec.escalation and spec.escalation not in escalations:
                 hint = nearest(spec.escalation, escalations) if escalations else "write it below incidents.escalations"
                 yield Fault((at, "escalation"), f"unknown escalation '{spec.escalation}'", hint)
+            for place, name in enumerate(spec.remedy.escalate if spec.remedy is not None else ()):
+                if notify is not None and name not in destinations:
+                    hint = nearest(name, destinations) if destinations else "write it below notify"
+                    yield Fault((at, "remedy", "escalate", place), f"unknown destination '{name}'", hint)
+        if doing is not None:
+            yield from doing(specs, get)
 
     return Section(
         key="rules",
         type=list[RuleSpec],
         doc="Conditions over what the watch sees; while one holds, an incident is open.",
         default=list,
+        families={Action: actions} if actions is not None else {},
         check=check_rules,
         across=across,
     )

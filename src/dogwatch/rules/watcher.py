@@ -23,7 +23,9 @@ _MOST_TICKS = 100
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule that holds. rule, group: what it is of. targets: that it is about. since_s: of the condition."""
+    """A rule that holds. rule, group: what it is of. targets: that it is about. since_s: of the condition. version: of
+    the rule's text.
+    """
 
     rule: str
     group: str
@@ -35,10 +37,18 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     summary: str = ""
     notify: tuple[str, ...] = ()
     escalation: str = ""
+    version: str = ""
 
     @property
     def key(self) -> Key:
         return (self.rule, self.group)
+
+
+class Became(msgspec.Struct, frozen=True, kw_only=True):
+    """A target that somebody waits for was well."""
+
+    time_s: float
+    target: str
 
 
 class AlertEdge(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,12 +60,15 @@ class AlertEdge(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Watcher:
-    """Keeps the rules' states. held: of rules by (name, group); down: probes that are down, by target."""
+    """Keeps the rules' states. held: of rules by (name, group); out: the alerts that are out, by the same; awaited:
+    targets of which it tells each time that they are well.
+    """
 
     def __init__(self, rules: Sequence[Rule], *, down_severity: Severity = "error") -> None:
         self.gauge = Gauge(rules)
         self.held: dict[Key, Held] = {}
         self.out: dict[Key, Alert] = {}
+        self.awaited: frozenset[str] = frozenset()
         self._down_severity = down_severity
         # Of grouped rules: what each member last said.
         self._members: dict[Key, dict[str, Answer]] = {}
@@ -69,12 +82,17 @@ class Watcher:
                 members = self._members.setdefault((rule.name, rule.group(target, labels)), {})
                 members.setdefault(target, Answer(Truth.UNKNOWN))
 
-    def take(self, signal: Signal) -> Iterator[AlertEdge]:
+    def take(self, signal: Signal) -> Iterator[AlertEdge | Became]:
         """Take a signal and return what begins and ends by it."""
         seen = self.gauge.take(signal)
         yield from self._thresholds(signal)
+        if signal.target in self.awaited and signal.values.get("probe.status") in ("up", "degraded"):
+            yield Became(time_s=signal.time_s, target=signal.target)
+        changed = seen.changed
         for rule in seen.rules:
-            yield from self._ask(rule, seen, signal.time_s)
+            # A rule that does not hold, and reads nothing that is another value now, says what it said.
+            if rule.plain is None or not rule.plain.isdisjoint(changed) or self._holds(rule, seen):
+                yield from self._ask(rule, seen, signal.time_s)
 
     def tick(self, now_s: float) -> Iterator[AlertEdge]:
         """Let time pass: conditions over time change without a signal, and so does how long they hold."""
@@ -212,4 +230,5 @@ def alert_of(
         summary=spec.summary or f"{spec.name}: {about}",
         notify=spec.notify,
         escalation=spec.escalation,
+        version=rule.version,
     )

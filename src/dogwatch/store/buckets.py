@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from dogwatch.core.values import Status
 from dogwatch.store import histogram
-from dogwatch.store.columns import ResultColumns, SampleColumns
+from dogwatch.store.columns import ResultColumns, SampleColumns, pack_record
 from dogwatch.store.protocol import Point
 
 FIVE_MINUTES_S = 300
@@ -155,16 +155,11 @@ def _between(rows: ResultColumns, since_ms: int, until_ms: int) -> ResultColumns
     keep = [index for index, time_ms in enumerate(rows.times) if since_ms <= time_ms < until_ms]
     if keep and keep[-1] - keep[0] == len(keep) - 1:
         return rows.slice(keep[0], keep[-1] + 1)
+    columns = rows.columns
     out = ResultColumns()
     out.words = rows.words
     for index in keep:
-        first, second, third, fourth, fifth = (phase[index] for phase in rows.phases)
-        out.add(
-            (
-                rows.times[index], rows.flags[index], rows.reasons[index], rows.durations[index],
-                first, second, third, fourth, fifth,
-            )
-        )  # fmt: skip
+        out.add(pack_record(*(column[index] for column in columns)), columns[0][index])
     return out
 
 

@@ -7,19 +7,26 @@ latter cost nothing. Times are kept to the millisecond, durations to the microse
 
 from __future__ import annotations
 
+import struct
+import sys
 import zlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from operator import sub
+from typing import Self
 
 import msgspec
 
+from dogwatch.store.blockheader import BlockHeader
 from dogwatch.store.protocol import ResultRow
 
-# Fields of a result as integers: ms, flags, word, then six durations in microseconds.
-Packed = tuple[int, int, int, int, int, int, int, int, int]
+# Fields of a result as integers: ms, flags, word, then six durations in microseconds; and the same as a record.
 _CODES = "qBHIIIIII"
+_RECORD = struct.Struct("=" + _CODES)
+RECORD_BYTES = _RECORD.size
+pack_record = _RECORD.pack
+_WORD_AT = 9
 _U32 = 0xFFFF_FFFF
 _SUCCESS = 0x80
 _OTHER = "other"
@@ -28,14 +35,8 @@ _MAX_WORDS = 60_000
 FAST, SMALL = 1, 6
 
 
-class _Header(msgspec.Struct, frozen=True, array_like=True):
-    version: int
-    count: int
-    words: list[str]
-
-
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[_Header, bytes]).decode
+_decode = msgspec.msgpack.Decoder(tuple[BlockHeader, bytes]).decode
 
 
 def milliseconds(time_s: float) -> int:
@@ -49,20 +50,32 @@ def microseconds(duration_s: float) -> int:
     return 0 if value < 0 else _U32
 
 
+def flags_of(status: int, *, success: bool) -> int:
+    return (status & 0x7F) | (_SUCCESS if success else 0)
+
+
+def success_record(time_ms: int, flags: int, duration_s: float, connect_s: float, first_byte_s: float) -> bytes:
+    """Return the record of an attempt that ended well and had no phases but these."""
+    connect_us = microseconds(connect_s) if connect_s else 0
+    return pack_record(time_ms, flags, 0, microseconds(duration_s), 0, connect_us, 0, microseconds(first_byte_s), 0)
+
+
 def quantise(row: ResultRow) -> ResultRow:
     """Return the row as it comes back from the store."""
     columns = ResultColumns()
-    columns.add(columns.pack(row))
+    columns.add(columns.pack(row), milliseconds(row.time_s))
     return columns.rows(row.target)[0]
 
 
-def _planes(columns: Iterable[array[int] | array[float]]) -> bytes:
-    out: list[bytes] = []
+def _each_plane(columns: Iterable[array[int] | array[float]]) -> Iterator[bytes]:
     for column in columns:
         raw = column.tobytes()
         size = column.itemsize
-        out.extend(raw[plane::size] for plane in range(size))
-    return b"".join(out)
+        yield from (raw[plane::size] for plane in range(size))
+
+
+def _planes(columns: Iterable[array[int] | array[float]]) -> bytes:
+    return b"".join(_each_plane(columns))
 
 
 def _unplane(raw: bytes, codes: str, count: int) -> list[array[int]]:
@@ -88,8 +101,45 @@ def _deltas(times: array[int]) -> array[int]:
 
 
 def _seal(codes_columns: Sequence[array[int] | array[float]], words: list[str], level: int) -> bytes:
-    header = _Header(1, len(codes_columns[0]), words)
+    header = BlockHeader(1, len(codes_columns[0]), words)
     return _encode((header, zlib.compress(_planes(codes_columns), level)))
+
+
+def _columns_of(records: bytes | bytearray) -> list[array[int]]:
+    columns = []
+    offset = 0
+    count = len(records) // RECORD_BYTES
+    for code in _CODES:
+        column: array[int] = array(code)
+        size = column.itemsize
+        mixed = bytearray(size * count)
+        for plane in range(size):
+            mixed[plane::size] = records[offset + plane :: RECORD_BYTES]
+        column.frombytes(mixed)
+        columns.append(column)
+        offset += size
+    return columns
+
+
+def _records_of(columns: Sequence[array[int]]) -> bytearray:
+    records = bytearray(RECORD_BYTES * len(columns[0]))
+    for offset, plane in enumerate(_each_plane(columns)):
+        records[offset::RECORD_BYTES] = plane
+    return records
+
+
+def _seal_records(records: bytes | bytearray, more: Sequence[array[int]], words: list[str], level: int) -> bytes:
+    """Return what `_seal` returns for the columns of these records, times as differences, and some more columns."""
+    raw = bytes(records)
+    count = len(raw) // RECORD_BYTES
+    times = bytearray(8 * count)
+    for plane in range(8):
+        times[plane::8] = raw[plane::RECORD_BYTES]
+    column = array("q")
+    column.frombytes(times)
+    rest = b"".join(raw[plane::RECORD_BYTES] for plane in range(8, RECORD_BYTES))
+    planes = _planes([_deltas(column)]) + rest + _planes(more)
+    return _encode((BlockHeader(1, count, words), zlib.compress(planes, level)))
 
 
 def _open(data: bytes, codes: str) -> tuple[list[array[int]], list[str]]:
@@ -97,21 +147,77 @@ def _open(data: bytes, codes: str) -> tuple[list[array[int]], list[str]]:
     return _unplane(zlib.decompress(body), codes, header.count), header.words
 
 
-class ResultColumns:
-    """Results of one target in order of arrival."""
+class Columns:
+    """Rows of one owner in order of arrival."""
 
-    __slots__ = ("durations", "flags", "phases", "reasons", "times", "words")
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def last_ms(self) -> int:
+        """Return the time of the newest row; there must be one."""
+        raise NotImplementedError
+
+    def slice(self, start: int, stop: int) -> Self:
+        """Return a copy of rows start to stop; words are shared, they only grow."""
+        raise NotImplementedError
+
+
+class ResultColumns(Columns):
+    """Results of one target in order of arrival.
+
+    What is added is kept as records, which costs one call a row; columns are made of them when somebody reads, and a
+    block takes its byte planes right out of the records.
+    """
+
+    __slots__ = ("_columns", "_last_ms", "_records", "words")
 
     def __init__(self) -> None:
-        self.times = array("q")
-        self.flags = array("B")
-        self.reasons = array("H")
-        self.durations = array("I")
-        self.phases = tuple(array("I") for _ in range(5))
+        # Of these two one may be missing.
+        self._records: bytearray | None = bytearray()
+        self._columns: list[array[int]] | None = None
+        self._last_ms = 0
         self.words = [""]
 
     def __len__(self) -> int:
-        return len(self.times)
+        records = self._records
+        return len(records) // RECORD_BYTES if records is not None else len(self.columns[0])
+
+    @property
+    def columns(self) -> list[array[int]]:
+        """All columns. Several threads may make them at once, which does no harm."""
+        columns = self._columns
+        if columns is None:
+            columns = self._columns = _columns_of(self.records)
+        return columns
+
+    @property
+    def records(self) -> bytearray:
+        records = self._records
+        if records is None:
+            records = self._records = _records_of(self.columns)
+        return records
+
+    @property
+    def times(self) -> array[int]:
+        return self.columns[0]
+
+    @property
+    def flags(self) -> array[int]:
+        return self.columns[1]
+
+    @property
+    def reasons(self) -> array[int]:
+        return self.columns[2]
+
+    @property
+    def durations(self) -> array[int]:
+        return self.columns[3]
+
+    @property
+    def phases(self) -> list[array[int]]:
+        return self.columns[4:9]
 
     def word(self, reason: str) -> int:
         if not reason:
@@ -126,13 +232,14 @@ class ResultColumns:
             self.words.append(reason)
             return len(self.words) - 1
 
-    def pack(self, row: ResultRow) -> Packed:
+    def pack(self, row: ResultRow) -> bytes:
+        """Return the row as a record of this piece: words are numbered in each."""
         # On the path of every attempt: phases that did not happen, most of them, cost no call.
         resolve_s, connect_s, tls_s, transfer_s = row.resolve_s, row.connect_s, row.tls_s, row.transfer_s
         reason = row.reason
-        return (
+        return pack_record(
             round(row.time_s * 1000),
-            (row.status & 0x7F) | (_SUCCESS if row.success else 0),
+            flags_of(row.status, success=row.success),
             self.word(reason) if reason else 0,
             microseconds(row.duration_s),
             microseconds(resolve_s) if resolve_s else 0,
@@ -142,26 +249,22 @@ class ResultColumns:
             microseconds(transfer_s) if transfer_s else 0,
         )
 
-    def add(self, packed: Packed) -> None:
-        self.times.append(packed[0])
-        self.flags.append(packed[1])
-        self.reasons.append(packed[2])
-        self.durations.append(packed[3])
-        first, second, third, fourth, fifth = self.phases
-        first.append(packed[4])
-        second.append(packed[5])
-        third.append(packed[6])
-        fourth.append(packed[7])
-        fifth.append(packed[8])
+    def add(self, record: bytes, time_ms: int) -> None:
+        """Add a record. time_ms: the time that is in it."""
+        records = self._records
+        if records is None:
+            records = self.records
+        records += record
+        self._columns = None
+        self._last_ms = time_ms
 
-    def slice(self, start: int, stop: int) -> ResultColumns:
-        """Return a copy of rows start to stop; words are shared, they only grow."""
-        part = ResultColumns()
-        part.times = self.times[start:stop]
-        part.flags = self.flags[start:stop]
-        part.reasons = self.reasons[start:stop]
-        part.durations = self.durations[start:stop]
-        part.phases = tuple(phase[start:stop] for phase in self.phases)
+    def last_ms(self) -> int:
+        return self._last_ms
+
+    def slice(self, start: int, stop: int) -> Self:
+        part = type(self)()
+        part._records = self.records[start * RECORD_BYTES : stop * RECORD_BYTES]  # noqa: SLF001 - one of us
+        part._last_ms = self._last_ms  # noqa: SLF001
         part.words = self.words
         return part
 
@@ -178,31 +281,29 @@ class ResultColumns:
                 target, ms / 1000, flag >= _SUCCESS, flag & 0x7F, total / 1e6,
                 one / 1e6, two / 1e6, three / 1e6, four / 1e6, five / 1e6, words[word],
             )
-            for ms, flag, word, total, one, two, three, four, five in zip(
-                self.times, self.flags, self.reasons, self.durations, *self.phases, strict=True
-            )
+            for ms, flag, word, total, one, two, three, four, five in zip(*self.columns, strict=True)
         ]  # fmt: skip
 
     def encode(self, level: int = SMALL) -> bytes:
-        columns = [_deltas(self.times), self.flags, self.reasons, self.durations, *self.phases]
-        return _seal(columns, self.words, level)
+        return _seal_records(self.records, [], self.words, level)
 
     @classmethod
     def decode(cls, data: bytes) -> ResultColumns:
         columns, words = _open(data, _CODES)
-        return cls._of(columns, words)
+        return cls.of(columns, words)
 
     @classmethod
-    def _of(cls, columns: list[array[int]], words: list[str]) -> ResultColumns:
+    def of(cls, columns: list[array[int]], words: list[str]) -> ResultColumns:
+        """Return columns as a block has them, times as differences."""
         out = cls()
-        out.times = array("q", accumulate(columns[0]))
-        out.flags, out.reasons, out.durations = columns[1:4]
-        out.phases = tuple(columns[4:9])
+        columns[0] = array("q", accumulate(columns[0]))
+        out._records, out._columns = None, columns
+        out._last_ms = columns[0][-1] if columns[0] else 0
         out.words = words
         return out
 
 
-class SampleColumns:
+class SampleColumns(Columns):
     """Samples of one series in order of arrival."""
 
     __slots__ = ("times", "values")
@@ -214,8 +315,11 @@ class SampleColumns:
     def __len__(self) -> int:
         return len(self.times)
 
-    def slice(self, start: int, stop: int) -> SampleColumns:
-        part = SampleColumns()
+    def last_ms(self) -> int:
+        return self.times[-1]
+
+    def slice(self, start: int, stop: int) -> Self:
+        part = type(self)()
         part.times = self.times[start:stop]
         part.values = self.values[start:stop]
         return part
@@ -235,28 +339,32 @@ class SampleColumns:
 class ResultJournal:
     """Results of all targets in order of arrival, until they are committed. At most 50,000 rows."""
 
-    __slots__ = ("rows",)
+    __slots__ = ("_owners", "_records", "_words")
 
     def __init__(self) -> None:
-        self.rows: list[tuple[int, Packed, str]] = []
+        self._records = bytearray()
+        self._owners = array("I")
+        self._words: dict[str, int] = {"": 0}
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._owners)
+
+    def add(self, owner_id: int, record: bytes, reason: str) -> None:
+        """Add a record of the owner's; its word gets another number here."""
+        self._owners.append(owner_id)
+        if reason:
+            word = self._words.setdefault(reason, len(self._words))
+            record = record[:_WORD_AT] + word.to_bytes(2, sys.byteorder) + record[_WORD_AT + 2 :]
+        self._records += record
 
     def encode(self) -> bytes:
-        words: dict[str, int] = {"": 0}
-        owners = array("I", (owner for owner, _, _ in self.rows))
-        reasons = array("H", (words.setdefault(word, len(words)) for _, _, word in self.rows))
-        fields = list(zip(*(packed for _, packed, _ in self.rows), strict=True))
-        columns: list[array[int]] = [array(code, field) for code, field in zip(_CODES, fields, strict=True)]
-        columns[0], columns[2] = _deltas(columns[0]), reasons
-        return _seal([*columns, owners], list(words), FAST)
+        return _seal_records(self._records, [self._owners], list(self._words), FAST)
 
     @staticmethod
     def decode(data: bytes) -> tuple[array[int], ResultColumns]:
         """Return owner ids and their results, in order of arrival."""
         columns, words = _open(data, _CODES + "I")
-        return columns[9], ResultColumns._of(columns[:9], words)  # noqa: SLF001 - same module
+        return columns[9], ResultColumns.of(columns[:9], words)
 
 
 class SampleJournal:

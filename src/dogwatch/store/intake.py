@@ -10,9 +10,18 @@ import msgspec
 
 from dogwatch.core.values import Transition
 from dogwatch.store.batch import Batch, Waiter
-from dogwatch.store.columns import ResultColumns, ResultJournal, SampleColumns, SampleJournal, milliseconds
+from dogwatch.store.columns import (
+    ResultColumns,
+    ResultJournal,
+    SampleColumns,
+    SampleJournal,
+    flags_of,
+    milliseconds,
+    success_record,
+)
 from dogwatch.store.limits import StoreLimits
-from dogwatch.store.protocol import Failure, Ping, ResultRow, TargetState
+from dogwatch.store.protocol import Failure, Ping, ResultRow, TargetState, rows_of
+from dogwatch.store.successes import Successes
 from dogwatch.store.tails import Tail, overdue
 from dogwatch.store.text import clean
 
@@ -31,21 +40,30 @@ _SWEEP = 200
 _IDLE_S = 7200.0
 
 
-class Loaded(msgspec.Struct):
+class Loaded:
     """What the file had when it was opened. Numbers are the last that were used."""
 
-    targets: dict[str, Tail[ResultColumns]]
-    series: dict[str, dict[str, Tail[SampleColumns]]]
-    target_id: int = 0
-    series_id: int = 0
-    result_seq: int = 0
-    sample_seq: int = 0
-    transition_id: int = 0
-    failure_id: int = 0
-    ping_id: int = 0
-    alive_id: int = 0
-    alive_s: float | None = None
-    pieces: int = 0
+    __slots__ = (
+        "alive_id",
+        "alive_s",
+        "failure_id",
+        "pieces",
+        "ping_id",
+        "result_seq",
+        "sample_seq",
+        "series",
+        "series_id",
+        "target_id",
+        "targets",
+        "transition_id",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.targets: dict[str, Tail[ResultColumns]] = {}
+        self.series: dict[str, dict[str, Tail[SampleColumns]]] = {}
+        self.target_id = self.series_id = self.result_seq = self.sample_seq = 0
+        self.transition_id = self.failure_id = self.ping_id = self.alive_id = self.pieces = 0
+        self.alive_s: float | None = None
 
 
 class Intake:
@@ -87,6 +105,35 @@ class Intake:
         self.waiting[table] += 1
         return True
 
+    def successes(self, ended: Successes, now_s: float) -> None:
+        """Take what `result` would take of each, with one look at the bounds for all. On the path of every attempt."""
+        names, durations_s, connects_s = ended.targets, ended.durations_s, ended.connects_s
+        first_bytes_s = ended.first_bytes_s
+        room = self.limits.buffer_rows - self.waiting["results"]
+        if len(names) > room or len(self._results) + len(names) >= _JOURNAL_ROWS:
+            for row in rows_of(ended):
+                self.result(row, now_s)
+            return
+        time_ms, flags = round(ended.time_s * 1000), flags_of(ended.status, success=True)
+        targets, journal, seq, taken = self.targets, self._results, self._last.result_seq, 0
+        for index in range(len(names)):
+            tail = targets.get(names[index])
+            if tail is None:
+                tail = self._new_target(names[index], now_s)
+                if tail is None:
+                    self.lost["results"] += 1
+                    continue
+            if tail.ends_before(time_ms):
+                self.result_seals.append(tail.cut())
+            record = success_record(time_ms, flags, durations_s[index], connects_s[index], first_bytes_s[index])
+            tail.rows.add(record, time_ms)
+            seq += 1
+            tail.note(seq, now_s)
+            journal.add(tail.owner_id, record, "")
+            taken += 1
+        self._last.result_seq = seq
+        self.waiting["results"] += taken
+
     def result(self, row: ResultRow, now_s: float) -> None:
         tail = self.targets.get(row.target) or self._new_target(row.target, now_s)
         waiting = self.waiting
@@ -97,16 +144,16 @@ class Intake:
         if reason and (not reason.isascii() or len(reason) > _WORD):
             reason = clean(reason, _WORD)
             row = msgspec.structs.replace(row, reason=reason)
-        packed = tail.rows.pack(row)
-        if tail.ends_before(packed[0]):
+        time_ms = round(row.time_s * 1000)
+        if tail.ends_before(time_ms):
             self.result_seals.append(tail.cut())
-            packed = tail.rows.pack(row)  # words are numbered in each piece
-        tail.rows.add(packed)
+        record = tail.rows.pack(row)
+        tail.rows.add(record, time_ms)
         self._last.result_seq = seq = self._last.result_seq + 1
         tail.note(seq, now_s)
         waiting["results"] += 1
-        journal = self._results.rows
-        journal.append((tail.owner_id, packed, reason))
+        journal = self._results
+        journal.add(tail.owner_id, record, reason)
         if len(journal) >= _JOURNAL_ROWS:
             self._turn_results()
 

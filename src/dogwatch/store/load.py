@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from dogwatch.store.columns import ResultColumns, ResultJournal, SampleColumns, SampleJournal
+from dogwatch.store.columns import ResultColumns, ResultJournal, SampleColumns, SampleJournal, pack_record
 from dogwatch.store.intake import Loaded
 from dogwatch.store.tails import Tail
 
@@ -14,7 +14,7 @@ _GONE: tuple[None, int] = (None, 0)
 
 def load(connection: sqlite3.Connection, now_s: float) -> Loaded:
     """now_s: monotonic."""
-    loaded = Loaded({}, {})
+    loaded = Loaded()
     results: dict[int, tuple[Tail[ResultColumns], int]] = {}
     samples: dict[int, tuple[Tail[SampleColumns], int]] = {}
     for owner_id, name, sealed in connection.execute("SELECT id, name, sealed_seq FROM target"):
@@ -50,7 +50,7 @@ def _results(
 ) -> None:
     for first_seq, data in connection.execute("SELECT first_seq, data FROM result_journal ORDER BY first_seq"):
         ids, rows = ResultJournal.decode(data)
-        fields = zip(rows.times, rows.flags, rows.reasons, rows.durations, *rows.phases, strict=True)
+        fields = zip(*rows.columns, strict=True)
         for seq, (owner_id, packed) in enumerate(zip(ids, fields, strict=True), first_seq):
             tail, sealed = owners.get(owner_id, _GONE)
             if tail is None or seq <= sealed:
@@ -58,7 +58,7 @@ def _results(
             if tail.ends_before(packed[0]):
                 tail.cut()
             word = tail.rows.word(rows.words[packed[2]])
-            tail.rows.add((packed[0], packed[1], word, *packed[3:]))
+            tail.rows.add(pack_record(packed[0], packed[1], word, *packed[3:]), packed[0])
             tail.note(seq, now_s)
         loaded.result_seq = max(loaded.result_seq, first_seq + len(ids) - 1)
 

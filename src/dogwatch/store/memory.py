@@ -21,9 +21,11 @@ from dogwatch.store.protocol import (
     ResultRow,
     SeriesPoints,
     TargetState,
+    rows_of,
 )
 from dogwatch.store.raw import RawResults, RawSamples
 from dogwatch.store.read import Period
+from dogwatch.store.successes import Successes
 
 _SEVERITY = (Status.PENDING, Status.PAUSED, Status.MAINTENANCE, Status.UP, Status.DEGRADED, Status.DOWN)
 
@@ -53,6 +55,10 @@ class MemoryStore:
 
     def add_result(self, row: ResultRow) -> None:
         self._results.setdefault(row.target, deque(maxlen=self._rows)).append(quantise(row))
+
+    def add_successes(self, ended: Successes) -> None:
+        for row in rows_of(ended):
+            self.add_result(row)
 
     def add_failure(self, failure: Failure) -> None:
         kept = self._failures.setdefault(failure.target, deque(maxlen=self._limits.failures_per_target))
@@ -142,7 +148,7 @@ class MemoryStore:
             columns = ResultColumns()
             for row in self._results.get(name, ()):
                 if since_s <= row.time_s < until_s:
-                    columns.add(columns.pack(row))
+                    columns.add(columns.pack(row), milliseconds(row.time_s))
             changes = [one for one in self._transitions if one.target == name and since_s <= one.time_s < until_s]
             out.append(RawResults(target=name, fresh=[columns] if len(columns) else [], transitions=changes))
         return out

@@ -50,7 +50,9 @@ async def move(source: Path, target: Database, tables: Sequence[Tables], tell: T
     try:
         lock.acquire()
     except StoreLocked as error:
-        raise StoreLocked(str(error), hint="stop that Dogwatch first: the state must stand still to be moved") from None
+        raise StoreLocked(
+            str(error), hint="stop that Dogwatch first, or say --drain: the state must stand still to be moved"
+        ) from None
     try:
         # One transaction, however long: it is the only one there.
         return await target.write(lambda tx: _copy(source, tx, tables, tell))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from dogwatch.core.metrics import Family
 from dogwatch.core.values import Status, Transition
+from dogwatch.store.successes import Successes
 
 if TYPE_CHECKING:  # they hold columns, which are made of the rows below
     from dogwatch.store.raw import RawResults, RawSamples
@@ -31,6 +32,13 @@ class ResultRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     first_byte_s: float = 0.0
     transfer_s: float = 0.0
     reason: str = ""
+
+
+def rows_of(ended: Successes) -> Iterator[ResultRow]:
+    """Yield the rows that columns stand for."""
+    columns = zip(ended.targets, ended.durations_s, ended.connects_s, ended.first_bytes_s, strict=True)
+    for target, duration_s, connect_s, first_byte_s in columns:
+        yield ResultRow(target, ended.time_s, True, ended.status, duration_s, 0.0, connect_s, 0.0, first_byte_s)
 
 
 class TargetState(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,6 +146,10 @@ class Store(Protocol):
         ...
 
     def add_result(self, row: ResultRow) -> None: ...
+
+    def add_successes(self, ended: Successes) -> None:
+        """Keep what ended together: the same as `add_result` of each."""
+        ...
 
     def add_failure(self, failure: Failure) -> None: ...
 

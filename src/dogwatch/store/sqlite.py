@@ -37,6 +37,7 @@ from dogwatch.store.protocol import (
 from dogwatch.store.raw import RawResults, RawSamples
 from dogwatch.store.read import Period
 from dogwatch.store.steady import SteadyTime
+from dogwatch.store.successes import Successes
 from dogwatch.store.threads import Readers, WriterThread
 from dogwatch.store.write import write
 
@@ -120,6 +121,9 @@ class SqliteStore:
 
     def add_result(self, row: ResultRow) -> None:
         self._intake.result(row, self._clock.monotonic_s())
+
+    def add_successes(self, ended: Successes) -> None:
+        self._intake.successes(ended, self._clock.monotonic_s())
 
     def add_failure(self, failure: Failure) -> None:
         self._intake.failure(failure)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import sqlite3
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from dogwatch.store.laned import LanedDatabase
 from dogwatch.store.migrate import apply_tables
 
 _READERS = 2
+# So long one waits for another who makes or migrates a shared file.
+_SHARED_S = 10.0
 _BASE = [(1, "CREATE TABLE tables (name TEXT PRIMARY KEY, version BIGINT NOT NULL) WITHOUT ROWID;")]
 
 
@@ -117,12 +121,15 @@ def _translated(error: sqlite3.Error) -> Exception:
 
 
 class SqliteDatabase(LanedDatabase):
-    """See database.Database; made by open_sqlite. There is one writer, also for what locks no name."""
+    """See database.Database; made by open_sqlite. There is one writer, also for what locks no name.
+
+    lock: that keeps others out; None where other processes write, too.
+    """
 
     kind = "sqlite"
 
-    def __init__(self, path: Path, clock: Clock, lock: files.FileLock) -> None:
-        super().__init__(secrets.token_hex(8))
+    def __init__(self, path: Path, clock: Clock, lock: files.FileLock | None) -> None:
+        super().__init__("" if lock is None else secrets.token_hex(8))
         self._lock = lock
         self._open(
             writers=self._lanes("writer", 1, lambda: _SqliteSession(_write_connection(path), clock, "BEGIN IMMEDIATE")),
@@ -131,7 +138,8 @@ class SqliteDatabase(LanedDatabase):
 
     async def close(self) -> None:
         await super().close()
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
 
 def _write_connection(path: Path) -> sqlite3.Connection:
@@ -142,15 +150,16 @@ def _write_connection(path: Path) -> sqlite3.Connection:
     return connection
 
 
-async def open_sqlite(path: Path, tables: Sequence[Tables], clock: Clock) -> SqliteDatabase:
+async def open_sqlite(path: Path, tables: Sequence[Tables], clock: Clock, *, shared: bool = False) -> SqliteDatabase:
     """Open the file, making or migrating it.
 
+    shared: other processes may have it open, too (command lines that each write a little); notices do not reach them.
     Raises: StoreNewer, StoreLocked, PermanentError (damaged, or no database of ours), Unreachable.
     """
     files.check_file(path, _BASE[-1][0])
     files.prepare_folder(path)
     lock = files.FileLock(path)
-    lock.acquire()
+    await _acquire(lock, patience_s=_SHARED_S if shared else 0.0)
     try:
         connection = files.open_writer(path, _BASE)
         try:
@@ -160,7 +169,21 @@ async def open_sqlite(path: Path, tables: Sequence[Tables], clock: Clock) -> Sql
             raise StoreLocked(f"{path} is locked by another program", hint="close whatever has it open") from error
         finally:
             connection.close()
-        return SqliteDatabase(path, clock, lock)
+        if shared:
+            lock.release()
+        return SqliteDatabase(path, clock, None if shared else lock)
     except BaseException:
         lock.release()
         raise
+
+
+async def _acquire(lock: files.FileLock, *, patience_s: float) -> None:
+    """Raises: StoreLocked where another holds it for longer."""
+    until_s = time.monotonic() + patience_s
+    while True:
+        try:
+            return lock.acquire()
+        except StoreLocked:
+            if time.monotonic() >= until_s:
+                raise
+        await asyncio.sleep(0.02)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from dogwatch.store.columns import ResultColumns, SampleColumns
+from dogwatch.store.columns import Columns
 
-C = TypeVar("C", ResultColumns, SampleColumns)
+C = TypeVar("C", bound=Columns)
 
 # A block of one hour at 15 s. Fewer rows deflate worse, more take memory for each target.
 BLOCK_ROWS = 240
@@ -52,14 +52,15 @@ class Tail(Generic[C]):
 
     def ends_before(self, time_ms: int) -> bool:
         """Return whether the open piece must be cut before a row of that time is added."""
-        times = self.rows.times
-        if not times:
+        rows = self.rows
+        count = len(rows)
+        if not count:
             return False
-        return len(times) >= self.limit or not -_BACK_MS <= time_ms - times[-1] <= _FORWARD_MS
+        return count >= self.limit or not -_BACK_MS <= time_ms - rows.last_ms() <= _FORWARD_MS
 
     def note(self, seq: int, now_s: float) -> None:
         """Take note of a row that was just added."""
-        if len(self.rows.times) == 1:
+        if len(self.rows) == 1:
             self.first_seq = seq
             self.opened_s = now_s
         self.last_seq = seq

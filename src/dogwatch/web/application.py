@@ -13,7 +13,7 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
-from dogwatch.access.identity import Identity
+from dogwatch.access.identity import Identity, anonymous
 from dogwatch.app import Services
 from dogwatch.errors import DogwatchError
 from dogwatch.web import problems
@@ -28,21 +28,40 @@ from dogwatch.web.exposition import EXPOSITION_HANDLERS
 from dogwatch.web.guard import Guard, Receive, Scope, Send
 from dogwatch.web.hook_pages import HOOKS
 from dogwatch.web.hooks import HOOK_HANDLERS
+from dogwatch.web.incident_pages import INCIDENTS
+from dogwatch.web.language import COOKIE, choose, words
+from dogwatch.web.log_pages import LOGS
 from dogwatch.web.login import LOGIN_HANDLERS
+from dogwatch.web.maintenance_pages import MAINTENANCE
 from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
 from dogwatch.web.pages import OVERVIEW, problem_page
 from dogwatch.web.palette import PALETTE
 from dogwatch.web.permissions import IDENTITY, PUBLIC, REFUSALS, Gate, declared
 from dogwatch.web.pings import PING_HANDLERS
+from dogwatch.web.report_pages import REPORTS
 from dogwatch.web.run_pages import RUNS
 from dogwatch.web.schedule_pages import SCHEDULES
 from dogwatch.web.settings_pages import SETTINGS
+from dogwatch.web.status_pages import STATUS
 from dogwatch.web.view import page_templates
 
 log = logging.getLogger(__name__)
 # Every feature that has pages, in the order of the navigation.
-PAGES: tuple[Pages, ...] = (OVERVIEW, RUNS, SCHEDULES, HOOKS, ACCESS, SETTINGS, PALETTE)
+PAGES: tuple[Pages, ...] = (
+    OVERVIEW,
+    INCIDENTS,
+    MAINTENANCE,
+    REPORTS,
+    RUNS,
+    SCHEDULES,
+    HOOKS,
+    LOGS,
+    ACCESS,
+    SETTINGS,
+    PALETTE,
+    STATUS,
+)
 # What programs ask for is never answered with a page, even in a browser.
 _PROGRAMS = ("/api/", "/ping/", "/hooks/", "/badge", "/group-badge", "/metrics", "/probe", "/static/")
 
@@ -67,11 +86,14 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
     assets = load_assets()
     meter = meter or Meter()
     places = [place for pages in PAGES for place in pages.places]
+    if services.reports is not None:
+        services.reports.base_url = options.external_url
     context = WebContext(services, options, assets, page_templates(assets), meter, places)
 
     def seen(request: Request[Any, Any, Any]) -> WebContext:
         identity: Identity = request.scope[IDENTITY]  # type: ignore[literal-required]
         ctx = context.seen_by(identity)
+        suit(ctx, request)
         request.scope[REFUSALS] = ctx.refusals  # type: ignore[literal-required]
         return ctx
 
@@ -104,6 +126,13 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
     )
     declared(inner)
     return WebApplication(Guard(inner, options, meter, services.access), context)  # type: ignore[arg-type]
+
+
+def suit(ctx: WebContext, request: Request[Any, Any, Any]) -> None:
+    """Let pages be as this viewer's browser asks for."""
+    cookies = request.cookies
+    ctx.words = words(choose(cookies.get(COOKIE, ""), request.headers.get("accept-language", "")))
+    ctx.theme = theme if (theme := cookies.get("dogwatch_theme", "")) in ("light", "dark") else ""
 
 
 @get("/static/{version:str}/{name:path}", opt=PUBLIC, include_in_schema=False)
@@ -156,6 +185,7 @@ def _failed(ctx: WebContext, request: Request[Any, Any, Any], error: Exception) 
         return Response(b"", status_code=303, headers={"Location": target})
     if page:
         identity: Identity | None = request.scope.get(IDENTITY)  # type: ignore[assignment]
-        ctx = ctx.seen_by(identity) if identity is not None else ctx
+        ctx = ctx.seen_by(identity if identity is not None else anonymous())
+        suit(ctx, request)
         return problem_page(ctx, problem, headers)
     return SafeResponse(problem, status_code=problem.status, media_type=problems.MEDIA_TYPE, headers=headers)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from collections.abc import Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
 
 import msgspec
+
+from dogwatch.web.bundle import bundle, said
+from dogwatch.web.language import LANGUAGES, words
 
 _TYPES = {
     "css": "text/css; charset=utf-8",
@@ -29,9 +33,7 @@ class Asset(msgspec.Struct, frozen=True):
 
 
 class Assets:
-    """All static files. version: a hash over all of them, part of every address; modules import each other by
-    relative address and so stay within one version.
-    """
+    """All static files. version: a hash over all of them, part of every address."""
 
     def __init__(self, files: dict[str, bytes]) -> None:
         digest = hashlib.sha256()
@@ -73,4 +75,18 @@ def load_assets() -> Assets:
                 files[prefix + entry.name] = entry.read_bytes()
 
     collect(resources.files("dogwatch.web") / "static", "")
-    return Assets(files)
+    return Assets({**files, **joined(files)})
+
+
+def joined(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return what pages ask for: one style sheet, and one script for each language."""
+    modules = {name: content.decode() for name, content in files.items() if name.endswith(".js") and "/" not in name}
+    library, own = files["vendor/htmx.min.js"], bundle(modules, "app.js").encode()
+    texts = sorted(said(modules))
+    found = {"console.css": files["vendor/uPlot.min.css"] + b"\n" + files["style.css"]}
+    for language in LANGUAGES:
+        catalogue = words(language).catalogue
+        known = {text: catalogue[text] for text in texts if text in catalogue}
+        spoken = b"globalThis.DOGWATCH_WORDS = %s;\n" % msgspec.json.encode(known)
+        found[f"console.{language}.js"] = b"\n".join((library, spoken + own))
+    return found

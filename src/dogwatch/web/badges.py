@@ -17,7 +17,7 @@ from dogwatch.web.context import AVAILABILITY_PERIODS, PERIODS_S, Ctx, Segment, 
 from dogwatch.web.permissions import may
 
 # Text is white at 11 px on these: each has a contrast of at least 4.5 against it.
-_COLOURS = {
+COLOURS = {
     "up": "#2c7a3f",
     "degraded": "#9a5b00",
     "down": "#c0262d",
@@ -70,7 +70,7 @@ def badge(label: str, message: str, colour: str) -> str:
 def _colour_of(ratio: float | None) -> str:
     if ratio is None:
         return _GREY
-    return _COLOURS["up" if ratio >= 0.99 else "degraded" if ratio >= 0.95 else "down"]
+    return COLOURS["up" if ratio >= 0.99 else "degraded" if ratio >= 0.95 else "down"]
 
 
 def percent(ratio: float | None) -> str:
@@ -117,7 +117,7 @@ def _status(request: Request[Any, Any, Any], label: str, views: Sequence[TargetV
     message = word
     if len(views) > 1 and word in ("down", "degraded"):
         message = f"{sum(view.status == word for view in views)} of {len(views)} {word}"
-    return _respond(request, badge(label, message, _COLOURS[word]))
+    return _respond(request, badge(label, message, COLOURS[word]))
 
 
 async def _uptime(

@@ -12,6 +12,7 @@ import msgspec
 from dogwatch.core.values import Status
 from dogwatch.store.protocol import ResultRow
 from dogwatch.web.encoding import encode_json
+from dogwatch.web.language import Phrase
 
 SLOT = 6
 HEIGHT = 24
@@ -61,7 +62,8 @@ def draw(rows: Sequence[ResultRow], slots: int) -> Bars:
 
 def _label(data: Sequence[tuple[float, float, str, str]]) -> str:
     if not data:
-        return "no checks yet"
+        return Phrase("no checks yet")
     failed = sum(name == "fail" for _time, _duration, name, _reason in data)
-    said = f"{failed} failed" if failed else "all passed"
-    return f"last {len(data)} checks, {said}"
+    if failed:
+        return Phrase("last {0} checks, {1} failed", len(data), failed)
+    return Phrase("last {0} checks, all passed", len(data))

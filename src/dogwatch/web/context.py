@@ -23,6 +23,7 @@ from dogwatch.probes.view import TargetView
 from dogwatch.store.protocol import Availability, SeriesPoints
 from dogwatch.web.assets import Assets
 from dogwatch.web.contributions import Place
+from dogwatch.web.language import SOURCE, Words, words
 from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
 from dogwatch.web.sight import event_filter, seen_services
@@ -63,7 +64,7 @@ class WebContext:
         services: Services,
         options: WebOptions,
         assets: Assets,
-        templates: jinja2.Environment,
+        templates: Mapping[str, jinja2.Environment],
         meter: Meter,
         places: Sequence[Place] = (),
     ) -> None:
@@ -75,6 +76,9 @@ class WebContext:
         self.meter = meter
         self.streams = Streams(options.streams)
         self.identity: Identity = anonymous()
+        # As the viewer wants pages: in a language, and in "light", "dark" or, "", as their system has it.
+        self.words: Words = words(SOURCE)
+        self.theme = ""
         # Of this request, for the guard to record.
         self.refusals: list[tuple[str, str, dict[str, str]]] = []
         self._whole = services

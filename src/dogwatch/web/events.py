@@ -11,13 +11,14 @@ from litestar import Response
 
 from dogwatch.core.bus import Subscription
 from dogwatch.core.values import Event, Status, Transition
+from dogwatch.rules.incident import Note
 from dogwatch.store.protocol import ResultRow
 from dogwatch.web.context import WebContext
 from dogwatch.web.encoding import encode_json
 from dogwatch.web.guard import Application, Receive, Scope, Send
 from dogwatch.web.problems import WebRefusal
 
-TOPICS = ("result", "transition", "sample", "reload", "finding", "target", "run")
+TOPICS = ("result", "transition", "sample", "reload", "finding", "target", "run", "incident")
 HEARTBEAT_S = 10.0
 # Events are sent together: a client is told at most this often, however many there are.
 GATHER_S = 0.1
@@ -46,6 +47,8 @@ def shown(data: object) -> object:
             "after": data.after.word,
             "reason": data.reason,
         }
+    if isinstance(data, Note):
+        return {"number": data.number, "kind": data.kind}
     return data
 
 

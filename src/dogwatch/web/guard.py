@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import math
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -22,6 +23,7 @@ from dogwatch.web.encoding import encode_json
 from dogwatch.web.meter import Meter, route
 from dogwatch.web.options import WebOptions, is_loopback
 from dogwatch.web.permissions import IDENTITY, REFUSALS
+from dogwatch.web.rates import Rates
 from dogwatch.web.recognise import Recogniser
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,9 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _QUERY_LIMIT = 16 * 1024
 # The most that an endpoint may allow itself (webhooks/section.py).
 _HOOK_LIMIT = 64 * 1024 * 1024
+# What is still read of a body that is refused, and how long a caller has to notice.
+_DROPPED, _LINGER_S = 256 * 1024, 1.0
+_TOO_LARGE = 413
 _PACK_FROM = 1024
 _PACK_SLICE = 128 * 1024
 _PACKED_TYPES = (b"text/", b"application/json", b"application/problem+json", b"application/openmetrics", b"image/svg")
@@ -63,13 +68,14 @@ class Guard:
         self._options = options
         external = urlsplit(options.external_url)
         self._hosts = frozenset(name.lower() for name in (*options.allowed_hosts, external.hostname or "") if name)
+        self._rates = Rates(options.rate)
         self._origin = f"{external.scheme}://{external.netloc}".lower() if external.hostname else ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         headers = dict(scope["headers"])
-        answer = _Answer(send, scope, headers, self._meter)
+        answer = _Answer(send, receive, scope, headers, self._meter)
         method, started_s = scope["method"], asyncio.get_running_loop().time()
         try:
             await self._answer(scope, receive, headers, answer)
@@ -89,6 +95,13 @@ class Guard:
         except DogwatchError as error:
             # Who asks cannot be told while the database is gone.
             await answer.problem(problems.from_error(error))
+            return
+        now_s = asyncio.get_running_loop().time()
+        wait_s = self._rates.wait_s(scope[IDENTITY], scope["path"], now_s, forwarded=_forwarded(headers))
+        if wait_s > 0:
+            self._meter.refused(429)
+            problem = problems.problem(429, "you ask for too much at once", hint=f"wait {wait_s:.1f} s")
+            await answer.problem(problem, (b"retry-after", str(math.ceil(wait_s)).encode()))
             return
         if scope["method"] == "HEAD" and not scope["path"].startswith("/ping/"):
             scope["method"] = "GET"
@@ -202,15 +215,16 @@ class _Answer:
     status: of what was sent; 499 while nothing was, because the caller left.
     """
 
-    def __init__(self, send: Send, scope: Scope, headers: dict[bytes, bytes], meter: Meter) -> None:
+    def __init__(self, send: Send, receive: Receive, scope: Scope, headers: dict[bytes, bytes], meter: Meter) -> None:
         self._send = send
+        self._receive = receive
         self._meter = meter
         self.route = route(scope["path"])
         self.status = 499
         self._head = scope["method"] == "HEAD"
         self._secure = scope.get("scheme") == "https"
         self._packs = not self._head and b"gzip" in headers.get(b"accept-encoding", b"")
-        self._embeddable = scope["path"].startswith(("/badge", "/group-badge"))
+        self._embeddable = scope["path"].startswith(("/badge", "/group-badge", "/status/badge"))
         self._start: Message | None = None
 
     async def send(self, message: Message) -> None:
@@ -225,7 +239,27 @@ class _Answer:
         if self._head:
             message = {**message, "body": b""}
         self._meter.sent(self.route, len(message.get("body", b"")))
+        if self.status == _TOO_LARGE and not message.get("more_body", False):
+            await self._send({**message, "more_body": True})
+            await self._linger()
+            message = {"type": "http.response.body", "body": b""}
         await self._send(message)
+
+    async def _linger(self) -> None:
+        """Give the caller time to see the answer: closing while its body is on the way would reset the connection, and
+        the answer with it. A little is read and dropped; of more, nothing, and the system holds the sender back.
+        """
+        left = _DROPPED
+        try:
+            async with asyncio.timeout(_LINGER_S):
+                while left > 0:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                        return
+                    left -= len(message.get("body", b""))
+                await asyncio.sleep(_LINGER_S)
+        except TimeoutError:
+            return
 
     async def _prepare(self, start: Message, message: Message) -> Message:
         headers = [(name.lower(), value) for name, value in start.get("headers", ())]
@@ -251,12 +285,13 @@ class _Answer:
         start["headers"] = headers
         return {**message, "body": body}
 
-    async def problem(self, problem: problems.Problem) -> None:
+    async def problem(self, problem: problems.Problem, *more: tuple[bytes, bytes]) -> None:
         """Send a problem document instead of asking the application."""
         body = encode_json(problem)
         headers = [
             (b"content-type", problems.MEDIA_TYPE.encode()),
             (b"content-length", str(len(body)).encode()),
+            *more,
         ]
         await self.send({"type": "http.response.start", "status": problem.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})

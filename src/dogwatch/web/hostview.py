@@ -10,6 +10,7 @@ import msgspec
 from dogwatch.hosts.view import CollectorView, FilesystemView, HostView
 from dogwatch.store.protocol import SeriesPoints
 from dogwatch.web.context import WebContext
+from dogwatch.web.language import Phrase
 
 _SPARK_S = 3600.0
 _SPARK_LEAST_S = 300.0
@@ -37,26 +38,28 @@ class ChartSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 CHARTS = (
-    ChartSpec(title="CPU", metrics=(_CPU,), unit="ratio", stack=True, rows=8),
+    ChartSpec(title=Phrase("CPU"), metrics=(_CPU,), unit="ratio", stack=True, rows=8),
     ChartSpec(
-        title="Memory and swap in use",
+        title=Phrase("Memory and swap in use"),
         metrics=(_MEMORY, "dogwatch_host_swap_used_ratio"),
         unit="ratio",
     ),
-    ChartSpec(title="Load", metrics=("node_load1", "node_load5", "node_load15"), unit="number"),
-    ChartSpec(title="Filesystems in use", metrics=("dogwatch_host_filesystem_used_ratio",), unit="ratio"),
+    ChartSpec(title=Phrase("Load"), metrics=("node_load1", "node_load5", "node_load15"), unit="number"),
+    ChartSpec(title=Phrase("Filesystems in use"), metrics=("dogwatch_host_filesystem_used_ratio",), unit="ratio"),
     ChartSpec(
-        title="Network",
+        title=Phrase("Network"),
         metrics=("dogwatch_host_network_receive_bytes_per_s", "dogwatch_host_network_transmit_bytes_per_s"),
         unit="rate",
     ),
     ChartSpec(
-        title="Disks",
+        title=Phrase("Disks"),
         metrics=("dogwatch_host_disk_read_bytes_per_s", "dogwatch_host_disk_written_bytes_per_s"),
         unit="rate",
     ),
-    ChartSpec(title="Stalled: time in which something waited", metrics=("dogwatch_host_pressure_ratio",), unit="ratio"),
-    ChartSpec(title="Processes", metrics=("dogwatch_host_processes",), unit="number"),
+    ChartSpec(
+        title=Phrase("Stalled: time in which something waited"), metrics=("dogwatch_host_pressure_ratio",), unit="ratio"
+    ),
+    ChartSpec(title=Phrase("Processes"), metrics=("dogwatch_host_processes",), unit="number"),
 )
 
 
@@ -98,14 +101,14 @@ def spark(points: Sequence[tuple[float, float]], until_s: float, what: str) -> S
     return Spark(
         line=line,
         area=f"{line}V{SPARK_HEIGHT}H{places[0][0]}Z",
-        label=f"{what} in the last {_length(until_s - known[0][0])}: {min(ratios) * 100:.0f} to "
-        f"{max(ratios) * 100:.0f} %",
+        label=Phrase(
+            "{0} in the last {1} min: {2} to {3} %",
+            what,
+            max(1, round((until_s - known[0][0]) / 60)),
+            f"{min(ratios) * 100:.0f}",
+            f"{max(ratios) * 100:.0f}",
+        ),
     )
-
-
-def _length(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return "hour" if minutes >= 60 else "minute" if minutes <= 1 else f"{minutes} minutes"
 
 
 def summed(series: Sequence[SeriesPoints]) -> list[tuple[float, float]]:

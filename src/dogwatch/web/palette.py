@@ -42,16 +42,40 @@ def _named(ctx: WebContext, words: list[str]) -> Iterator[Hit]:
     services = ctx.services
     if ctx.may("probe"):
         for name in best((one.name for one in ctx.targets()), words):
-            yield Hit(kind="target", name=name, path=f"/targets/{segment_of(name)}")
+            yield Hit(kind=ctx.words.say("target"), name=name, path=f"/targets/{segment_of(name)}")
     if ctx.may("job"):
         for name in best((one.name for one in services.runs.jobs()), words):
-            yield Hit(kind="job", name=name, path=f"/jobs/{segment_of(name)}")
+            yield Hit(kind=ctx.words.say("job"), name=name, path=f"/jobs/{segment_of(name)}")
     if ctx.may("schedule") and services.schedules is not None:
         for name in best(seen_schedules(ctx), words):
-            yield Hit(kind="schedule", name=name, path=f"/schedules/{segment_of(name)}")
+            yield Hit(kind=ctx.words.say("schedule"), name=name, path=f"/schedules/{segment_of(name)}")
     if ctx.may("host"):
         for name in best((one.name for one in services.hosts.hosts()), words):
-            yield Hit(kind="host", name=name, path=f"/hosts/{segment_of(name)}")
+            yield Hit(kind=ctx.words.say("host"), name=name, path=f"/hosts/{segment_of(name)}")
+
+
+async def _incidents(ctx: WebContext, words: list[str]) -> list[Hit]:
+    """Return incidents by their number, cause or words, those that are open first."""
+    if ctx.services.incidents is None or not ctx.may("incident"):
+        return []
+    page = await ctx.services.incidents.find(limit=_RUNS_LOOKED_AT)
+    sees = ctx.rights.filter("incident")
+    found = [
+        one
+        for one in page.items
+        if sees(one.labels)
+        and all(word in f"#{one.number} {one.root} {one.summary} {one.state}".lower() for word in words)
+    ]
+    found.sort(key=lambda one: one.ended_s is not None)
+    return [
+        Hit(
+            kind=ctx.words.say("incident"),
+            name=f"#{one.number} {one.root}",
+            note=ctx.words.word(one.state),
+            path=f"/incidents/{one.number}",
+        )
+        for one in found[:_OF_EACH]
+    ]
 
 
 async def _runs(ctx: WebContext, words: list[str]) -> list[Hit]:
@@ -60,7 +84,12 @@ async def _runs(ctx: WebContext, words: list[str]) -> list[Hit]:
         return []
     page = await ctx.services.runs.find(RunFilter(limit=_RUNS_LOOKED_AT))
     hits = (
-        Hit(kind="run", name=run.run_id, note=f"{run.job} {run.state}", path=f"/runs/{segment_of(run.run_id)}")
+        Hit(
+            kind=ctx.words.say("run"),
+            name=run.run_id,
+            note=f"{run.job} {ctx.words.word(run.state)}",
+            path=f"/runs/{segment_of(run.run_id)}",
+        )
         for run in page.items
         if all(word in f"{run.run_id} {run.job} {run.state}".lower() for word in words)
     )
@@ -70,7 +99,7 @@ async def _runs(ctx: WebContext, words: list[str]) -> list[Hit]:
 @get("/fragments/palette", opt=KNOWN, include_in_schema=False)
 async def palette_fragment(ctx: Ctx, q: Text = "") -> list[Hit]:
     words = q.lower().split()
-    return [*_named(ctx, words), *await _runs(ctx, words)] if words else []
+    return [*_named(ctx, words), *await _incidents(ctx, words), *await _runs(ctx, words)] if words else []
 
 
 PALETTE = Pages(handlers=(palette_fragment,))

@@ -16,15 +16,20 @@ def html_page(
 
     here: its path, to mark its place in the navigation.
     """
-    text = ctx.templates.get_template(template).render(
-        options=ctx.options,
-        me=ctx.identity if ctx.identity.known else None,
-        may=ctx.may,
-        version=ctx.services.version,
-        now_s=ctx.services.clock.now_s(),
-        base_url=ctx.options.external_url.rstrip("/"),
-        places=[(place, place.holds(here)) for place in ctx.places if not place.noun or ctx.may(place.noun)],
-        **values,
+    text = (
+        ctx.templates[ctx.words.language]
+        .get_template(template)
+        .render(
+            options=ctx.options,
+            me=ctx.identity if ctx.identity.known else None,
+            may=ctx.may,
+            version=ctx.services.version,
+            now_s=ctx.services.clock.now_s(),
+            theme=ctx.theme,
+            base_url=ctx.options.external_url.rstrip("/"),
+            places=[(place, place.holds(here)) for place in ctx.places if not place.noun or ctx.may(place.noun)],
+            **values,
+        )
     )
     # A lone surrogate in a name must not cost the page.
     headers = {"Cache-Control": "private, no-store"} if ctx.identity.how == "session" else {}

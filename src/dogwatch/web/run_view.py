@@ -7,9 +7,17 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from dogwatch.engine.values import Run, RunState, StepRun, StepState
+from dogwatch.web.language import Phrase
 
 # The icon and colour of each state of runs, steps, workers, schedules, fires, deliveries and messages.
 ICONS = {
+    "on": "maintenance",
+    "next": "pending",
+    "over": "skipped",
+    "open": "down",
+    "acknowledged": "waiting",
+    "resolved": "up",
+    "merged": "skipped",
     "succeeded": "up",
     "failed": "down",
     "scheduled": "pending",
@@ -196,37 +204,37 @@ def orders(run: Run, steps: Sequence[StepRun]) -> list[Order]:
                 key="resume",
                 verb="resume",
                 needs="change",
-                title="Resume",
-                effects=["Steps whose turn it is begin again."],
+                title=Phrase("Resume"),
+                effects=[Phrase("Steps whose turn it is begin again.")],
             )
         )
     elif run.state in (RunState.RUNNING, RunState.QUEUED):
-        effects = ["No further step begins until it is resumed."]
+        effects = [Phrase("No further step begins until it is resumed.")]
         if running:
-            effects.append(f"What runs ends by itself: {running}.")
+            effects.append(Phrase("What runs ends by itself: {0}.", running))
         found.append(
             Order(
                 key="pause",
                 verb="pause",
                 needs="change",
-                title="Pause",
+                title=Phrase("Pause"),
                 effects=effects,
-                asks="Why (kept in the audit trail)",
+                asks=Phrase("Why (kept in the audit trail)"),
             )
         )
-    effects = [f"Ends what runs: {running}."] if running else []
+    effects = [Phrase("Ends what runs: {0}.", running)] if running else []
     rest = _list([*named[StepState.WAITING], *named[StepState.PENDING]])
     if rest:
-        effects.append(f"Does not begin, cleanup steps excepted: {rest}.")
-    effects.append("Runs that it started are cancelled, too. What its steps did so far is not undone.")
+        effects.append(Phrase("Does not begin, cleanup steps excepted: {0}.", rest))
+    effects.append(Phrase("Runs that it started are cancelled, too. What its steps did so far is not undone."))
     found.append(
         Order(
             key="cancel",
             verb="cancel",
             needs="cancel",
-            title="Cancel",
+            title=Phrase("Cancel"),
             effects=effects,
-            asks="Why (kept in the run and the audit trail)",
+            asks=Phrase("Why (kept in the run and the audit trail)"),
             harsh=True,
         )
     )
@@ -240,18 +248,22 @@ def _decisions(step: StepRun, steps: Sequence[StepRun]) -> list[Order]:
             key=f"approve-{step.name}",
             verb="decide",
             needs="approve",
-            title="Approve" if step.name == "approve" else f"Approve {step.name}",
-            effects=[f"The run goes on{f' with {after}' if after else ''}."],
-            asks="Comment",
+            title=Phrase("Approve") if step.name == "approve" else Phrase("Approve {0}", step.name),
+            effects=[Phrase("The run goes on with {0}.", after) if after else Phrase("The run goes on.")],
+            asks=Phrase("Comment"),
             body={"approve": True, "step": step.name},
         ),
         Order(
             key=f"reject-{step.name}",
             verb="decide",
             needs="approve",
-            title="Reject" if step.name == "approve" else f"Reject {step.name}",
-            effects=[f"The step {step.name} fails{f', and {after} does not begin' if after else ''}."],
-            asks="Why",
+            title=Phrase("Reject") if step.name == "approve" else Phrase("Reject {0}", step.name),
+            effects=[
+                Phrase("The step {0} fails, and {1} does not begin.", step.name, after)
+                if after
+                else Phrase("The step {0} fails.", step.name)
+            ],
+            asks=Phrase("Why"),
             body={"approve": False, "step": step.name},
             harsh=True,
         ),
@@ -265,8 +277,11 @@ def _again(run: Run, named: Mapping[StepState, Sequence[str]]) -> list[Order]:
             key="rerun",
             verb="rerun",
             needs="run",
-            title="Run again",
-            effects=[f"Starts a new run of {run.job} with the same parameters.", f"All steps: {_list(everything)}."],
+            title=Phrase("Run again"),
+            effects=[
+                Phrase("Starts a new run of {0} with the same parameters.", run.job),
+                Phrase("All steps: {0}.", _list(everything)),
+            ],
             body={"failed_only": False},
             harsh=True,
         )
@@ -280,11 +295,11 @@ def _again(run: Run, named: Mapping[StepState, Sequence[str]]) -> list[Order]:
                 key="rerun-failed",
                 verb="rerun",
                 needs="run",
-                title="Run again what failed",
+                title=Phrase("Run again what failed"),
                 effects=[
-                    "Starts a new run with the same parameters.",
-                    f"Repeats: {_list(repeated)}.",
-                    f"Keeps the outputs of: {kept}.",
+                    Phrase("Starts a new run with the same parameters."),
+                    Phrase("Repeats: {0}.", _list(repeated)),
+                    Phrase("Keeps the outputs of: {0}.", kept),
                 ],
                 body={"failed_only": True},
                 harsh=True,

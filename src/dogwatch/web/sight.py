@@ -6,7 +6,8 @@ audit events.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import msgspec
@@ -24,10 +25,13 @@ from dogwatch.errors import NotAllowed, NotFound
 from dogwatch.hosts.view import HostsView, HostView
 from dogwatch.probes.probe import ProbeResult
 from dogwatch.probes.view import TargetView, WatchView
+from dogwatch.rules.incident import Note
 from dogwatch.store.protocol import Store
+from dogwatch.web.seen_logs import SeenLogs
 from dogwatch.web.seen_runs import SeenRuns, seen_plan, sees_all_runs
 
 _MOST_LOOKED_AT = 10_000
+_INCIDENTS_KNOWN = 10_000
 _RUNS = Permission("run", "read")
 
 
@@ -193,6 +197,8 @@ def seen_services(services: Services, identity: Identity, access: Access) -> Ser
     if not sees_all_runs(identity):
         runs = SeenRuns(services.runs, identity, access)
         changes["runs"], changes["plan"] = runs, seen_plan(services.plan, runs)
+    if services.logs is not None and rights.filter("log") is not everything:
+        changes["logs"] = SeenLogs(services.logs, rights.filter("log"))
     if rights.filter("program") is not everything:
         changes["findings"] = tuple
     if rights.restricted("probe", "host", "program"):
@@ -239,8 +245,9 @@ def _escaped(text: str) -> str:
 def event_filter(services: Services, identity: Identity) -> Any:
     """Return what tells whether a live event may be seen, or None where all may."""
     rights = identity.rights
-    if not rights.restricted("probe", "host", "program"):
+    if not rights.restricted("probe", "host", "program", "incident"):
         return None
+    incidents = _incident_filter(services, rights.filter("incident"))
     probes, hosts, program = rights.filter("probe"), rights.filter("host"), rights.filter("program")
 
     def sees(event: Event) -> bool:
@@ -252,11 +259,32 @@ def event_filter(services: Services, identity: Identity) -> Any:
                 return False
         if event.topic == "run":
             return rights.may(_RUNS)  # says only that something has changed
+        if event.topic == "incident":
+            return incidents(event.data)
         if event.topic == "sample":
             return hosts(host_labels(_of(event.data, "host")))
         return program is everything
 
     return sees
+
+
+def _incident_filter(services: Services, sees: Filter) -> Callable[[object], bool]:
+    """Return what tells whether an entry of a timeline may be told. An incident that is over is known no more: what
+    was found while it was open counts.
+    """
+    known: OrderedDict[int, bool] = OrderedDict()
+
+    def told(data: object) -> bool:
+        if sees is everything or services.incidents is None or not isinstance(data, Note):
+            return sees is everything
+        incident = services.incidents.state.incidents.get(data.number)
+        if incident is not None:
+            known[data.number] = sees(incident.labels)
+            while len(known) > _INCIDENTS_KNOWN:
+                known.popitem(last=False)
+        return known.get(data.number, False)
+
+    return told
 
 
 def _of(data: object, field: str) -> str:

@@ -15,11 +15,14 @@ from dogwatch.core.units import format_duration, format_size
 from dogwatch.core.values import Status
 from dogwatch.hosts.view import CollectorView
 from dogwatch.probes.view import TargetView
+from dogwatch.rules.incident import RANK, Incident
 from dogwatch.store.protocol import Availability
 from dogwatch.web import bars, listing
 from dogwatch.web.assets import Assets
 from dogwatch.web.badges import percent
 from dogwatch.web.context import AVAILABILITY_PERIODS, WebContext
+from dogwatch.web.language import LANGUAGES, SOURCE, Phrase, Words, words
+from dogwatch.web.marking import SayingEnvironment
 from dogwatch.web.run_view import icon_of
 
 GROUP_ROWS = 50
@@ -27,11 +30,11 @@ _ROWS_AT_FIRST = 120
 _GROUPS_SHOWN = 100
 _WRONG_SHOWN = 12
 _PHASES = (
-    ("resolve", "Resolve"),
-    ("connect", "Connect"),
+    ("resolve", Phrase("Look up")),
+    ("connect", Phrase("Connect")),
     ("tls", "TLS"),
-    ("first_byte", "First byte"),
-    ("transfer", "Transfer"),
+    ("first_byte", Phrase("First byte")),
+    ("transfer", Phrase("Transfer")),
 )
 
 
@@ -92,22 +95,24 @@ class Now(msgspec.Struct, frozen=True, kw_only=True):
     store_trouble: str
     findings: Sequence[FindingText]
     collectors: Sequence[tuple[str, CollectorView]]
+    incidents: Sequence[Incident] = ()
+    incidents_more: int = 0
 
     @property
     def verdict(self) -> tuple[str, str, str]:
         """Return the whole in a tone, a status for the icon, and a few words."""
         up, down, degraded = (self.counts[status] for status in ("up", "down", "degraded"))
         if down:
-            return "bad", "down", f"{count(down)} down"
+            return "bad", "down", Phrase("{0} down", count(down))
         if degraded:
-            return "warn", "degraded", f"{count(degraded)} degraded"
+            return "warn", "degraded", Phrase("{0} degraded", count(degraded))
         # A few new ones among many that are well do not make the whole unknown.
         if self.unknown and self.unknown * 10 >= up:
-            done = f": {count(up)} of {count(up + self.unknown)} are well" if up else " are under way"
-            return "wait", "pending", f"First checks{done}"
+            done = Phrase("First checks: {0} of {1} are well", count(up), count(up + self.unknown))
+            return "wait", "pending", done if up else Phrase("First checks are under way")
         if up:
-            return "good", "up", "All is well"
-        return "wait", "pending", "Nothing is known yet"
+            return "good", "up", Phrase("All is well")
+        return "wait", "pending", Phrase("Nothing is known yet")
 
 
 class FindingText(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,7 +197,10 @@ def now(ctx: WebContext) -> Now:
     wrong = listing.troubled(views)
     history = services.reload.history()
     failed = history[0] if history and history[0].outcome == "failed" else None
+    opened = open_incidents(ctx)
     return Now(
+        incidents=opened[:_WRONG_SHOWN],
+        incidents_more=max(0, len(opened) - _WRONG_SHOWN),
         counts=listing.counts(views),
         total=len(views),
         unknown=sum(one.status == "pending" and one.kind != "heartbeat" for one in views),
@@ -203,6 +211,15 @@ def now(ctx: WebContext) -> Now:
         findings=[finding_text(one) for one in services.findings()],
         collectors=[(host.name, one) for host in services.hosts.hosts() for one in host.collectors if not one.ok],
     )
+
+
+def open_incidents(ctx: WebContext) -> list[Incident]:
+    """Return the incidents that are seen and not over: those that nobody has taken first, the worst of them first."""
+    if ctx.services.incidents is None or not ctx.may("incident"):
+        return []
+    sees = ctx.rights.filter("incident")
+    found = [one for one in ctx.services.incidents.state.incidents.values() if sees(one.labels)]
+    return sorted(found, key=lambda one: (bool(one.acked_by), -RANK[one.severity], -one.number))
 
 
 def finding_text(finding: Mapping[str, object]) -> FindingText:
@@ -241,9 +258,19 @@ def phase_parts(view: TargetView) -> list[tuple[str, str, float, float]]:
     return [(name, title, one, one / total) for name, title, one in seconds if one > 0]
 
 
-def page_templates(assets: Assets) -> jinja2.Environment:
-    """Return the templates, compiled now and not under somebody's request."""
-    environment = jinja2.Environment(
+def page_templates(assets: Assets) -> Mapping[str, jinja2.Environment]:
+    """Return the templates of each language. Those of the first are compiled now and not under somebody's request;
+    of another language each when it is first needed, because most programs never need it.
+    """
+    found = {language: _templates(assets, words(language)) for language in LANGUAGES}
+    for name in found[SOURCE].list_templates():
+        found[SOURCE].get_template(name)
+    return found
+
+
+def _templates(assets: Assets, spoken: Words) -> jinja2.Environment:
+    environment = SayingEnvironment(
+        find=None if spoken.language == SOURCE else spoken.find,
         loader=jinja2.PackageLoader("dogwatch.web", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -251,7 +278,9 @@ def page_templates(assets: Assets) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(asset=assets.url, Status=Status)
+    environment.globals.update(
+        asset=assets.url, Status=Status, say=spoken.say, lang=spoken.tag, languages=LANGUAGES, language=spoken.language
+    )
     environment.filters.update(
         duration=lambda seconds: "–" if seconds is None else format_duration(seconds),
         latency=_latency,
@@ -259,24 +288,24 @@ def page_templates(assets: Assets) -> jinja2.Environment:
         fullness=lambda ratio: "full" if (ratio or 0) >= 0.95 else "high" if (ratio or 0) >= 0.85 else "fine",
         share=lambda ratio: "–" if ratio is None else f"{ratio * 100:.0f} %",
         percent=lambda one: "–" if one is None or one.ratio is None else percent(one.ratio),
+        ratio=lambda one: spoken.say("no data") if one is None else percent(one),
         segment=segment_of,
         watched=watched,
         query=lambda text: urlencode({"q": text}, errors="replace"),
         utc=_utc,
         word=lambda status: Status(status).word,
+        said=spoken.said,
         number=count,
         key=key,
         state_icon=lambda state: icon_of(str(state)),
     )
-    for name in environment.list_templates():
-        environment.get_template(name)
     return environment
 
 
 def watched(one: Availability) -> str:
     """Return how much of a period is known, where that is less than nearly all of it; or ""."""
     known_s = one.up_s + one.degraded_s + one.down_s
-    return "" if known_s >= 0.9 * (one.until_s - one.since_s) else f"in {format_duration(known_s)} watched"
+    return "" if known_s >= 0.9 * (one.until_s - one.since_s) else Phrase("in {0} watched", format_duration(known_s))
 
 
 def _latency(seconds: float | None) -> str:

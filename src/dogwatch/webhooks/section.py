@@ -41,12 +41,12 @@ class HookRate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An address `/hooks/<name>` that starts a job; one key names the signature, `github: {secrets: […]}`.
 
-    job: which. filter: a condition over payload, headers, query, event, text and remote; what does not hold is kept as
-    ignored. parameters: of the run, name → CEL over the same. dedupe: CEL for what the sender calls a delivery, in
-    place of its own header. tolerance: how far a signed timestamp may be off. remember: how long ids and signatures are
-    known again. max_size: of a body. rate: how many in a period. allowed: networks that may call, `192.0.2.0/24`; empty
-    for all. labels: of the runs. priority: of the runs; absent for the job's own. paused: answer 503, so that senders
-    try again later. keep, keep_max: how long and how many deliveries are kept.
+    name: the end of its address. job: which. filter: a condition over payload, headers, query, event, text and remote;
+    what does not hold is kept as ignored. parameters: of the run, name → CEL over the same. dedupe: CEL for what the
+    sender calls a delivery, in place of its own header. tolerance: how far a signed timestamp may be off. remember: how
+    long ids and signatures are known again. max_size: of a body. rate: how many in a period. allowed: networks that may
+    call, `192.0.2.0/24`; empty for all. labels: of the runs. priority: of the runs; absent for the job's own. paused:
+    answer 503, so that senders try again later. keep, keep_max: how long and how many deliveries are kept.
     """
 
     name: str

@@ -36,3 +36,10 @@ async def dialer(known_hosts: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
 @pytest.fixture
 def login(server: Sshd) -> Login:
     return Login(host="web1", address="127.0.0.1", port=server.port, user=USER, key=str(server.key))
+
+
+@pytest.fixture(autouse=True)
+def own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Command lines keep their runs in a folder of the test."""
+    monkeypatch.setenv("DOGWATCH_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"

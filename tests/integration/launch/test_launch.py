@@ -138,7 +138,7 @@ async def test_limits(launcher: Launcher, tmp_path: Path) -> None:
         cwd=str(tmp_path),
     )
     _, output = await run(launcher, command)
-    assert output.stdout.decode().split() == ["0027", "77", str(2**20), "5", str(tmp_path)]
+    assert output.stdout.decode().split() == ["0027", "77", str(2**20), str(os.nice(0) + 5), str(tmp_path)]
 
 
 @as_root

@@ -277,7 +277,9 @@ async def test_the_profile_finds_what_computes() -> None:
     await task
     assert found.busy > 5
     own = {hot.function.rsplit(".", 1)[-1]: hot.self_ratio for hot in found.top_self}
-    assert own["compute"] > 0.4
+    # Beside it only a thread of the test runner may count as busy, which waits in a read.
+    assert own["compute"] > 0.25
+    assert max((name for name in own if name != "read"), key=lambda name: own[name]) == "compute"
     assert any("compute" in line for line in found.collapsed)
     assert fits(render_profile(found))
     assert msgspec.json.encode(found)

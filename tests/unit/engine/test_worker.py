@@ -240,12 +240,15 @@ async def test_drained_it_takes_no_new_run(place: Place) -> None:
         place.ledger.workers["w1"] = "draining"
         place.ledger.tell("worker:w1")
         await until(lambda: worker.draining)
-        place.ledger.add(step("a"))
+        second = place.ledger.add(step("a"))
         hold.go.set()
         await first.ended.wait()
         claims = place.ledger.calls.count("claim")
         await asyncio.sleep(0.1)
         assert place.ledger.calls.count("claim") == claims
+        place.ledger.workers["w1"] = "active"
+        place.ledger.tell("worker:w1")
+        await second.ended.wait()
 
 
 async def test_a_stop_waits_for_steps_and_gives_the_rest_back(place: Place) -> None:

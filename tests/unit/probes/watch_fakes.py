@@ -17,7 +17,8 @@ from dogwatch.probes.kinds.heartbeat import HeartbeatProbe
 from dogwatch.probes.probe import Attempt, Cancel, Done, Evidence, Phases, Probe, ProbeResult
 from dogwatch.probes.spec import ProbeSpec, probes_section
 from dogwatch.probes.watch import Watch
-from dogwatch.store.protocol import Failure, Ping, ResultRow, TargetState
+from dogwatch.store.protocol import Failure, Ping, ResultRow, TargetState, rows_of
+from dogwatch.store.successes import Successes
 
 # What each fake target answers, by its script; "hang" never ends. Cleared by every new world.
 SCRIPTS: dict[str, Callable[[Attempt, Done], None]] = {}
@@ -88,6 +89,10 @@ class MemoryStore:
 
     def add_result(self, row: ResultRow) -> None:
         self.rows.append(row)
+
+    def add_successes(self, ended: Successes) -> None:
+        for row in rows_of(ended):
+            self.add_result(row)
 
     def add_failure(self, failure: Failure) -> None:
         self.kept_failures.append(failure)

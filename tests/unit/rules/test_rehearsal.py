@@ -24,7 +24,7 @@ from dogwatch.rules.rehearsal.run import Run, chunks
 from dogwatch.rules.spec import Rule, RuleSpec, compile_rule
 from dogwatch.rules.topology import Node, Topology
 from dogwatch.rules.watcher import TICK_S, AlertEdge, Watcher
-from dogwatch.store.columns import ResultColumns
+from dogwatch.store.columns import ResultColumns, milliseconds
 from dogwatch.store.protocol import ResultRow
 from dogwatch.store.raw import RawResults
 
@@ -191,7 +191,7 @@ def raw_of(histories: Any) -> list[RawResults]:
         rows, transitions = rows_of(node.name, history, phase * 1.7)
         columns = ResultColumns()
         for row in rows:
-            columns.add(columns.pack(row))
+            columns.add(columns.pack(row), milliseconds(row.time_s))
         half = len(columns) // 2
         parts = [columns.slice(0, half), columns.slice(half, len(columns))] if half else [columns]
         raws.append(RawResults(target=node.name, fresh=[one for one in parts if len(one)], transitions=transitions))

@@ -40,7 +40,8 @@ def test_rolling_up_in_parts_is_rolling_up_at_once(rows: list[tuple[int, bool, i
     def columns(part: list[tuple[int, bool, int, int]]) -> ResultColumns:
         out = ResultColumns()
         for second, good, us, status in part:
-            out.add(out.pack(ResultRow("t", float(second), good, status, us / 1e6, us / 2e6)))
+            row = ResultRow("t", float(second), good, status, us / 1e6, us / 2e6)
+            out.add(out.pack(row), second * 1000)
         return out
 
     cut = len(rows) // 3

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dogwatch.store.columns import ResultColumns, ResultJournal, SampleColumns, SampleJournal, quantise
+from dogwatch.store.columns import ResultColumns, ResultJournal, SampleColumns, SampleJournal, milliseconds, quantise
 from dogwatch.store.protocol import ResultRow
 
 SECONDS = st.floats(0, 5000)
@@ -30,7 +30,7 @@ ROWS = st.lists(
 def test_a_block_gives_back_what_it_was_given(rows: list[ResultRow]) -> None:
     columns = ResultColumns()
     for row in rows:
-        columns.add(columns.pack(row))
+        columns.add(columns.pack(row), milliseconds(row.time_s))
     back = ResultColumns.decode(columns.encode()) if rows else columns
     assert back.rows("t") == [quantise(row) for row in rows]
 
@@ -39,7 +39,7 @@ def test_a_block_gives_back_what_it_was_given(rows: list[ResultRow]) -> None:
 def test_a_journal_gives_back_owners_and_rows(rows: list[ResultRow]) -> None:
     journal, tail = ResultJournal(), ResultColumns()
     for number, row in enumerate(rows):
-        journal.rows.append((number % 3 + 70_000, tail.pack(row), row.reason))
+        journal.add(number % 3 + 70_000, tail.pack(row), row.reason)
     owners, back = ResultJournal.decode(journal.encode())
     assert list(owners) == [number % 3 + 70_000 for number in range(len(rows))]
     assert back.rows("t") == [quantise(row) for row in rows]
@@ -64,7 +64,8 @@ def test_samples_are_exact(rows: list[tuple[int, float]]) -> None:
 def test_an_hour_of_a_quiet_target_takes_little() -> None:
     columns = ResultColumns()
     for number in range(240):
-        columns.add(columns.pack(ResultRow("t", 1.8e9 + number * 15, True, 1, 0.012 + number % 17 / 1e6)))
+        row = ResultRow("t", 1.8e9 + number * 15, True, 1, 0.012 + number % 17 / 1e6)
+        columns.add(columns.pack(row), milliseconds(row.time_s))
     assert len(columns.encode()) < 240 * 3
 
 

@@ -111,7 +111,7 @@ def test_spark_fills_its_width_and_skips_what_is_not_known() -> None:
     assert drawn is not None
     assert drawn.line == "M0.0 12.0L120.0 0.0"
     assert drawn.area == "M0.0 12.0L120.0 0.0V24H0.0Z"
-    assert drawn.label == "CPU in the last 10 minutes: 50 to 100 %"
+    assert drawn.label == "CPU in the last 10 min: 50 to 100 %"
     assert hostview.spark(points[:1], 600.0, "CPU") is None
 
 

@@ -57,6 +57,16 @@ OPEN = {
     "HEAD /ping/{ping_id:str}/{action:str}",
     "GET /readyz",
     "GET /setup",
+    "GET /status",
+    "GET /status/badge.svg",
+    "GET /status/badge/{file:str}",
+    "GET /status/confirm",
+    "GET /status/feed.atom",
+    "GET /status/summary.json",
+    "GET /status/unsubscribe",
+    "POST /status/confirm",
+    "POST /status/subscribe",
+    "POST /status/unsubscribe",
     "GET /static/{version:str}/{name:path}",
     "POST /api/v1/login",
     "POST /hooks/{name:str}",
@@ -133,7 +143,10 @@ async def test_every_change_by_a_browser_needs_its_token(name: str, method: str,
     asked = Asked(identity, method)
     asked.headers = {"x-csrf-token": "wrong"}
     if opt.get("form"):
-        assert name in ("POST /login", "POST /logout", "POST /setup"), "its handler must look at the form's token"
+        # Of the public status page: done as somebody unknown, whoever is logged in; the guard refuses other sites.
+        public = ("POST /status/subscribe", "POST /status/confirm", "POST /status/unsubscribe")
+        known = ("POST /login", "POST /logout", "POST /setup")
+        assert name in (*known, *public), "its handler must look at the form's token"
         return
     with pytest.raises(WebRefusal) as caught:
         await Gate(None)(asked, Handler(opt))  # type: ignore[arg-type]

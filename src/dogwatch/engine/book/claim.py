@@ -161,7 +161,7 @@ def _readable(tx: Tx, setting: Setting, definitions: Definitions, digest: str) -
                 held = orders.take(tx, setting, str(row[0]))
                 orders.end(tx, setting, held, RunState.FAILED, str(error))
             else:
-                why = f"a worker that can carry it out; {error}"
+                why = f"{orders.ANOTHER_PROGRAM}; {error}"
                 tx.run("UPDATE runs SET waiting_for = :why WHERE run_id = :run_id", why=why, run_id=row[0])
         if not setting.alone:
             definitions.leave(digest)

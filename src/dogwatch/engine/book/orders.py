@@ -19,6 +19,8 @@ from dogwatch.store.database import Tx
 _MORE = "gated, begun, cancel, paused, paused_s, keep_s, blocked_on, ready"
 # Outputs that a parent is told of its child; more stays with the child.
 _OUTPUTS_KEPT = 256 * 1024
+# What a run waits for whose definition no worker so far could read.
+ANOTHER_PROGRAM = "a worker that can carry it out"
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,8 +96,13 @@ def _cancel(tx: Tx, setting: Setting, held: Held, actor: Actor, reason: str) -> 
     if run.started_s is None and not run.worker:
         end(tx, setting, held, RunState.CANCELLED, why)
         return shown(tx, run.run_id)
+    if held.cancel and not run.worker and run.waiting_for.startswith(ANOTHER_PROGRAM):
+        # Who asks a second time gives up on its cleanup.
+        end(tx, setting, held, RunState.CANCELLED, f"{why}; nothing was cleaned up: no worker can carry it out")
+        return shown(tx, run.run_id)
     tx.run(
-        "UPDATE runs SET cancel = CASE WHEN cancel = '' THEN :why ELSE cancel END, paused = 0, stirred = 1, "
+        "UPDATE runs SET cancel = CASE WHEN cancel = '' THEN :why ELSE cancel END, stirred = 1, "
+        "reason = CASE WHEN paused = 1 THEN '' ELSE reason END, paused = 0, "
         "state = 'running', ready = CASE WHEN worker = '' THEN 1 ELSE ready END, wake_s = NULL WHERE run_id = :run_id",
         why=why,
         run_id=run.run_id,

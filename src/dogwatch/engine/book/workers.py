@@ -199,16 +199,19 @@ def _worker(row: Sequence[Any], busy: int) -> Worker:
     )
 
 
-def drain(tx: Tx, worker_id: str, actor: Actor) -> Worker:
+def drain(tx: Tx, worker_id: str, actor: Actor, *, on: bool) -> Worker:
     """Raises: NotFound, Conflict for one that is lost."""
+    verb = "drain" if on else "resume"
     row = first_of(tx, f"SELECT {_WORKER} FROM workers WHERE worker_id = :worker_id", worker_id=worker_id)
     if row is None:
         raise NotFound(f"no worker {worker_id}")
     if row[3] == "lost":
-        raise Conflict(f"cannot drain worker {worker_id}: it is lost")
+        raise Conflict(f"cannot {verb} worker {worker_id}: it is lost")
     tx.run(
-        "UPDATE workers SET state = 'draining' WHERE worker_id = :worker_id AND state = 'active'", worker_id=worker_id
+        "UPDATE workers SET state = :state WHERE worker_id = :worker_id AND state <> 'lost'",
+        state="draining" if on else "active",
+        worker_id=worker_id,
     )
-    record(tx, actor, "drain", Subject(noun="worker", name=worker_id, labels=parsed(row[4])), before={"state": row[3]})
+    record(tx, actor, verb, Subject(noun="worker", name=worker_id, labels=parsed(row[4])), before={"state": row[3]})
     tx.notify(topics.of_worker(worker_id))
     return next(worker for worker in listing(tx) if worker.worker_id == worker_id)

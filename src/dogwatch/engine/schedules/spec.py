@@ -32,17 +32,17 @@ class Blackout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class ScheduleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Starts a job again and again. When: exactly one of `cron`, `every`, or `at` and `calendar`.
 
-    doc: what it is for. job: the job's name. parameters: what its runs are given. cron: five fields, or six with the
-    second first; `@daily` and its like; `~` in a field is a value that follows from the schedule's name. every: an
-    interval that no clock change stretches. anchor: a moment that the intervals go through; default: the start, else
-    midnight UTC. at: times of day (`06:30`), or single moments (`2026-12-24T18:00`). calendar: dates (`2026-12-24`, or
-    `12-24` for every year) on which it fires at the times of `at`, else at midnight. time_zone: what all times are
-    in. start, end: nothing fires before and after. jitter: each fire starts up to this much later; how much follows
-    from name and fire time. blackout: windows in which no fire starts. blackout_policy: skip: such fires are left
-    out; defer: one starts when the window ends. misfire: what becomes of fires that nobody was there to start: none
-    of them, the latest, or all. misfire_after: how late a fire is started before it counts as missed. misfire_limit:
-    at most so many are made up for. paused: it does not fire. priority: of its runs; higher goes first. labels: of
-    the schedule, and added to its runs' own.
+    name: by which it is known; what follows from it (`~`, jitter) changes with it. doc: what it is for. job: the job's
+    name. parameters: what its runs are given. cron: five fields, or six with the second first; `@daily` and its like;
+    `~` in a field is a value that follows from the schedule's name. every: an interval that no clock change stretches.
+    anchor: a moment that the intervals go through; default: the start, else midnight UTC. at: times of day (`06:30`),
+    or single moments (`2026-12-24T18:00`). calendar: dates (`2026-12-24`, or `12-24` for every year) on which it fires
+    at the times of `at`, else at midnight. time_zone: what all times are in. start, end: nothing fires before and
+    after. jitter: each fire starts up to this much later; how much follows from name and fire time. blackout: windows
+    in which no fire starts. blackout_policy: skip: such fires are left out; defer: one starts when the window ends.
+    misfire: what becomes of fires that nobody was there to start: none of them, the latest, or all. misfire_after: how
+    late a fire is started before it counts as missed. misfire_limit: at most so many are made up for. paused: it does
+    not fire. priority: of its runs; higher goes first. labels: of the schedule, and added to its runs' own.
     """
 
     name: str

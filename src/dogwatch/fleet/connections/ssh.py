@@ -16,11 +16,30 @@ import asyncssh
 import msgspec
 
 from dogwatch.core.units import format_duration
-from dogwatch.fleet.connection import Become, Connection, Ended, HostFailed, Output, RemoteCommand, State, shell_line
+from dogwatch.fleet.connection import (
+    Become,
+    Connection,
+    Ended,
+    HostFailed,
+    NotBegun,
+    Output,
+    RemoteCommand,
+    State,
+    shell_line,
+)
 from dogwatch.fleet.drive import Channel, Drive, prepared
 from dogwatch.fleet.login import Login
 
 _PIECE = 65536
+# As OpenSSH's list, but AES-GCM first: here it costs a third of what ChaCha20 does.
+_CIPHERS = (
+    "aes128-gcm@openssh.com",
+    "aes256-gcm@openssh.com",
+    "chacha20-poly1305@openssh.com",
+    "aes256-ctr",
+    "aes192-ctr",
+    "aes128-ctr",
+)
 _NONE = ("none", "/dev/null")
 _CONFIGS = ("~/.ssh/config", "/etc/ssh/ssh_config")
 _KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
@@ -110,8 +129,12 @@ class SshDialer:
 
     def __init__(self, options: SshOptions) -> None:
         self._options = options
+        # It tells each connection and each channel: thousands of lines that say nothing to anybody.
+        asyncssh.set_log_level("ERROR")
         given = _CONFIGS if options.configs is None else options.configs
         self._configs = [str(path) for text in given if (path := Path(text).expanduser()).is_file()]
+        # Who names ciphers in a configuration gets these.
+        self._own_ciphers = any("ciphers" in Path(path).read_text(errors="replace").lower() for path in self._configs)
         self._known: dict[tuple[str, ...], Any] = {}
         self._keys: dict[tuple[str, str], Any] = {}
         self._taken: dict[str, str] = {}
@@ -123,7 +146,7 @@ class SshDialer:
         limit_s = self._options.connect_timeout_s
         try:
             async with asyncio.timeout(limit_s):
-                return SshConnection(await self._connect(login, judge))
+                return SshConnection(await self._connect(login, judge), open_s=limit_s)
         except TimeoutError:
             raise HostFailed(
                 State.TIMED_OUT, f"took longer than {format_duration(limit_s)} {judge.phase}: {_where(login)}"
@@ -173,6 +196,8 @@ class SshDialer:
             "request_pty": False,
             "command": None,
         }
+        if not self._own_ciphers and "config" not in extra:
+            settings["encryption_algs"] = _CIPHERS
         if (port := login.port or _number(extra.get("port"))) is not None:
             settings["port"] = port
         if login.user is not None:
@@ -262,10 +287,15 @@ def _configured(settings: Mapping[str, Any]) -> tuple[str, int | None, tuple[str
 
 
 class SshConnection(Connection):
-    """One connection, for any number of commands one after the other."""
+    """One connection, for any number of commands one after the other. open_s: how long a session may take to begin."""
 
-    def __init__(self, ssh: asyncssh.SSHClientConnection) -> None:
+    def __init__(self, ssh: asyncssh.SSHClientConnection, *, open_s: float = 10.0) -> None:
         self.ssh = ssh
+        self._open_s = open_s
+
+    @property
+    def alive(self) -> bool:
+        return not self.ssh.is_closed()
 
     async def run(self, command: RemoteCommand, output: Output | None = None) -> Ended:
         script, gate = prepared(command)
@@ -274,12 +304,18 @@ class SshConnection(Connection):
             # It tells the number of its process group, as servers send no signals to the sessions of root; and it
             # waits for a word from us, so that nothing is begun there after we have given up (a slow login shell).
             line = shell_line(f"echo {mark}$$ >&2; read -r _ || exit 125; {script}")
-            process = await self.ssh.create_process(line, encoding=None)
+            async with asyncio.timeout(self._open_s):
+                process = await self.ssh.create_process(line, encoding=None)
         except asyncssh.ChannelOpenError as error:
-            state = State.LOST if self.ssh.is_closed() else State.MISCONFIGURED
-            raise HostFailed(state, f"the server opens no session: {error.reason}") from None
+            if self.ssh.is_closed():
+                raise NotBegun(State.LOST, f"the server opens no session: {error.reason}") from None
+            raise HostFailed(State.MISCONFIGURED, f"the server opens no session: {error.reason}") from None
+        except TimeoutError:
+            self.ssh.abort()
+            told = f"took longer than {format_duration(self._open_s)} opening a session"
+            raise NotBegun(State.TIMED_OUT, told) from None
         except (asyncssh.Error, OSError) as error:
-            raise HostFailed(State.LOST, f"the connection was lost before the command began: {error}") from None
+            raise NotBegun(State.LOST, f"the connection was lost before the command began: {error}") from None
         session = _Session(process, mark.encode(), lambda number, name: self._kill(number, name, command.become))
         return await Drive(session, command, gate, output).run()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -53,16 +53,21 @@ class Delivery:
             self._headers.append(("Content-Encoding", options.compression))
         self.pack = packer(options.compression, 1)
 
-    async def post(self, body: bytes, headers: tuple[tuple[str, str], ...] = ()) -> HttpResponse:
+    async def post(self, body: bytes, headers: tuple[tuple[str, str], ...] = (), query: str = "") -> HttpResponse:
         """Send a packed body and return the answer, which is a success.
 
         Raises: TransientError, PermanentError.
         """
+        url = f"{self._url}{'&' if '?' in self._url else '?'}{query}" if query else self._url
+        return await self.send("POST", url, [*self._headers, *headers], body)
+
+    async def send(self, method: str, url: str, headers: Sequence[tuple[str, str]], body: bytes) -> HttpResponse:
+        """As `post`, with everything given."""
         answer = await self._tools.request(
             HttpRequest(
-                url=self._url,
-                method="POST",
-                headers=[*self._headers, *headers],
+                url=url,
+                method=method,
+                headers=headers,
                 body=body,
                 timeout_s=self._options.timeout,
                 body_limit=16 * 1024 * 1024,

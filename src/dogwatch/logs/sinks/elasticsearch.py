@@ -53,7 +53,7 @@ class _Elasticsearch:
     def __init__(self, options: ElasticsearchSink, tools: Tools) -> None:
         self._index = options.index
         self._tools = tools
-        path = f"/{options.index}/_bulk" + (f"?pipeline={options.pipeline}" if options.pipeline else "")
+        path = "/_bulk" + (f"?pipeline={options.pipeline}" if options.pipeline else "")
         self._delivery = Delivery(options, tools, "application/x-ndjson", path)
         self._encoder = msgspec.json.Encoder()
 
@@ -78,7 +78,7 @@ class _Elasticsearch:
     def _body(self, batch: Sequence[Mapping[str, object]]) -> bytes:
         lines: list[object] = []
         for one in batch:
-            lines.append({"create": {"_id": one["id"]}})
+            lines.append({"create": {"_index": self._index, "_id": one["id"]}})
             lines.append(one)
         return self._encoder.encode_lines(lines)
 

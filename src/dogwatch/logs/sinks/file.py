@@ -39,6 +39,9 @@ class FileSink(Sink, frozen=True, kw_only=True):
     keep: Annotated[int, Meta(ge=0, le=10_000)] = 10
     mode: Annotated[str, Meta(pattern="^[0-7]{3}$")] = "640"
 
+    def takes_json(self) -> bool:
+        return True
+
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
         if not self.path.startswith("/") or "\0" in self.path or self.path.endswith("/"):
             yield ("path",), "is not an absolute path of a file", ""

@@ -25,6 +25,9 @@ class HttpSink(HttpOptions, frozen=True, kw_only=True):
 
     format: Literal["json", "lines"] = "json"
 
+    def takes_json(self) -> bool:
+        return True
+
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
         return self.url_faults()
 

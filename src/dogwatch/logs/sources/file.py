@@ -15,6 +15,7 @@ from dogwatch.config.inotify import Inotify
 from dogwatch.core.units import Seconds
 from dogwatch.errors import UsageError
 from dogwatch.logs.block import Block, Position
+from dogwatch.logs.multiline import Multiline
 from dogwatch.logs.source import Intake, Source
 from dogwatch.logs.tail.finding import Finder
 from dogwatch.logs.tail.follower import Follow, Follower
@@ -35,7 +36,7 @@ class FileSource(Source, frozen=True, kw_only=True):
     counted; default 256KiB. search: how often to look for new files; default 1s. poll: the longest time between looks
     at sizes where the system does not tell of changes; default 1s. quiet: a file that lost its name is read until
     nothing came for so long; then its last line is delivered even without a line end; default 5s. keep: a rotated file
-    stays open for late lines so long; default 5m.
+    stays open for late lines so long; default 5m. multiline: which lines make one record.
     """
 
     kind: ClassVar[str] = "file"
@@ -50,6 +51,7 @@ class FileSource(Source, frozen=True, kw_only=True):
     poll: Seconds = 1.0
     quiet: Seconds = 5.0
     keep: Seconds = 300.0
+    multiline: Multiline | None = None
 
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
         if not self.paths:
@@ -63,6 +65,10 @@ class FileSource(Source, frozen=True, kw_only=True):
                 Text(self.encoding)
             except (LookupError, UsageError):
                 yield ("encoding",), "is not an encoding whose lines can be told apart", "utf-8, latin-1, utf-16-le"
+        if self.multiline is not None:
+            yield from self.multiline.faults()
+            if self.encoding:
+                yield ("multiline",), "goes with UTF-8 alone", "leave out encoding"
 
     async def run(self, intake: Intake) -> None:
         follow = Follow(
@@ -73,6 +79,8 @@ class FileSource(Source, frozen=True, kw_only=True):
             line_bytes=self.max_line,
             quiet_s=self.quiet,
             keep_s=self.keep,
+            multiline=self.multiline,
+            **({} if self.multiline is None else {"block_bytes": max(1024 * 1024, 2 * self.multiline.max_size)}),
         )
         follower = Follower(
             follow,
@@ -179,6 +187,7 @@ class _Running:
             data=piece.data,
             count=piece.data.count(b"\n"),
             starts=piece.starts,
+            joined=piece.joined,
         )
 
     def _count(self) -> None:
@@ -192,7 +201,10 @@ class _Running:
         self._changed.clear()
         room = asyncio.ensure_future(self._intake.room())
         changed = asyncio.ensure_future(self._changed.wait())
-        limit_s = min(self._options.poll, max(0.01, self._search_at_s - self._intake.clock.monotonic_s()))
+        poll_s = self._options.poll
+        if self._options.multiline is not None:
+            poll_s = min(poll_s, max(0.05, self._options.multiline.timeout))
+        limit_s = min(poll_s, max(0.01, self._search_at_s - self._intake.clock.monotonic_s()))
         try:
             await asyncio.wait([room, changed], timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -11,14 +11,19 @@ import msgspec
 
 from dogwatch.errors import PermanentError
 from dogwatch.logs.block import Position
+from dogwatch.logs.multiline import Multiline
 from dogwatch.logs.tail.finding import Finder, Found
-from dogwatch.logs.tail.identity import Identity, Plain, Readable, Saved, identify
+from dogwatch.logs.tail.identity import MARK_BYTES, Identity, Plain, Readable, Saved, identify, mark
 from dogwatch.logs.tail.lines import Text
 from dogwatch.logs.tail.packed import Packed
 from dogwatch.logs.tail.stream import Piece, Reach, Rewritten, Stream
 
 _log = logging.getLogger(__name__)
 _COPY_BYTES = 64 * 1024
+_DONE = 1000
+# Below so much of a mark, files that begin with the same line may not be told apart.
+_SURE_BYTES = 1024
+_HOMELESS_S = 10.0
 
 
 class Follow(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,11 +33,12 @@ class Follow(msgspec.Struct, frozen=True, kw_only=True):
     lanes: tuple[str, ...]
     start: str = "end"
     encoding: str = ""
-    block_bytes: int = 1024 * 1024
+    block_bytes: int = 512 * 1024
     line_bytes: int = 256 * 1024
     turn_bytes: int = 4 * 1024 * 1024
     quiet_s: float = 5.0
     keep_s: float = 300.0
+    multiline: Multiline | None = None
 
 
 class Follower:
@@ -55,12 +61,19 @@ class Follower:
         self._follow = follow
         self._finder = finder
         self._text = Text(follow.encoding)
+        self._joiner = follow.multiline.joiner() if follow.multiline is not None else None
         self.streams: dict[str, Stream] = {}
         self.generations: dict[str, int] = dict(generations or {})
         self.horizon_s = horizon_s
         self.counts: Counter[str] = Counter()
         # Streams whose file is not open: after a start, or because it was quiet for long after its rotation.
-        self._parked: dict[str, Saved] = {one.stream: one for one in saved}
+        self._parked: dict[str, Saved] = {one.stream: one for one in saved if not one.done}
+        # Their files are not where they were; they are looked for until `_HOMELESS_S` after the first time.
+        self._homeless: dict[str, tuple[Saved, float]] = {}
+        self._done: dict[str, Saved] = {one.stream: one for one in saved if one.done}
+        # How many files were met that begin with a line of this (length, checksum).
+        self._beginnings: Counter[tuple[int, int]] = Counter(_beginning(one.identity) for one in saved)
+        self._growing: dict[tuple[int, int], int] = {}
         self._first = horizon_s is None
         self._unborn: set[tuple[int, int]] = set()
         self._ignored: dict[tuple[int, int], float] = {}
@@ -85,14 +98,17 @@ class Follower:
         self._mark_gone(names, now_s)
         if self._parked:
             self._resume(found, now_s)
+        if self._homeless:
+            self._house(found, now_s)
         for one in found:
             if one.named:
                 self._take_named(one, now_s)
         for one in found:
-            if not one.named and not one.packed:
+            if not one.named:
                 self._take_rotated(one, now_s)
         self._unborn &= set(names)
         self._ignored = {place: size for place, size in self._ignored.items() if place in names}
+        self._growing = {place: size for place, size in self._growing.items() if place in names}
         self.horizon_s = wall_s
         self._first = False
 
@@ -111,18 +127,20 @@ class Follower:
         return next((one for one in reversed(self.streams.values()) if one.place == place), None)
 
     def _resume(self, found: Sequence[Found], now_s: float) -> None:
-        """Open the files of parked streams again: at their place, by their content, or compressed."""
+        """Open the files of parked streams again where they are."""
         by_place = {one.place: one for one in found}
         for saved in list(self._parked.values()):
-            place = (saved.identity.device, saved.identity.inode)
-            one = by_place.get(place)
+            one = by_place.get((saved.identity.device, saved.identity.inode))
             if one is not None and self._reopen(saved, one, now_s):
                 continue
-            if place not in by_place or not self._is_idle(saved, by_place[place]):
-                self._resume_elsewhere(saved, found, now_s)
+            if one is None or not self._is_idle(saved, one):
+                del self._parked[saved.stream]
+                self._homeless[saved.stream] = (saved, now_s)
 
     def _is_idle(self, saved: Saved, one: Found) -> bool:
-        return not one.named and all(position.offset >= one.size for position in saved.lanes.values())
+        # Shorter than it was seen: its inode is another file's now.
+        read = all(position.offset >= one.size for position in saved.lanes.values())
+        return not one.named and one.size >= saved.mark.size and read
 
     def _reopen(self, saved: Saved, one: Found, now_s: float) -> bool:
         """Return whether nothing more need be done for it at this place."""
@@ -137,21 +155,33 @@ class Follower:
         self._adopt(saved, one.path, file, now_s)
         return True
 
-    def _resume_elsewhere(self, saved: Saved, found: Sequence[Found], now_s: float) -> None:
-        del self._parked[saved.stream]
-        if saved.stream in self._read_whole:
-            self._read_whole.discard(saved.stream)
-            self._finished.append(saved.stream)
-            return
+    def _house(self, found: Sequence[Found], now_s: float) -> None:
+        """Look for files that were moved, copied or compressed; those first of which most is known."""
+        waiting = sorted(self._homeless.values(), key=lambda one: -one[0].mark.size)
+        for saved, since_s in waiting:
+            if saved.stream in self._read_whole:
+                self._read_whole.discard(saved.stream)
+                self._finish(saved)
+            elif not self._house_one(saved, found, now_s):
+                if now_s - since_s < _HOMELESS_S:
+                    continue
+                self.counts["vanished"] += 1
+                self._finished.append(saved.stream)
+                _log.warning("%s is gone; what was not read of it by %s is lost", saved.path, self._follow.source)
+            self._homeless.pop(saved.stream, None)
+
+    def _house_one(self, saved: Saved, found: Sequence[Found], now_s: float) -> bool:
         folder = os.path.dirname(saved.path)  # noqa: PTH120
-        for one in found:
+        # The live name last: where little is known, a rotated file is likelier to be the one.
+        for one in sorted(found, key=lambda one: one.named):
             if os.path.dirname(one.path) != folder or self._by_place(one.place) or self._is_parked(one):  # noqa: PTH120
                 continue
             file = self._open(one)
             if file is None:
                 continue
             try:
-                same = saved.reaches(file)
+                same = saved.reaches(file) and not (one.packed and self._is_done(file))
+                same = same and not self._is_copy(file, saved.identity)
             except PermanentError as error:
                 _log.warning("%s", error)
                 same = False
@@ -160,17 +190,32 @@ class Follower:
                 # A copy, or the compressed form: what is found here is what was lost sight of there.
                 stream.identity = msgspec.structs.replace(saved.identity, device=one.device, inode=one.inode)
                 self.counts["recovered"] += 1
-                return
+                return True
             file.close()
-        self.counts["vanished"] += 1
+        return False
+
+    def _is_done(self, file: Readable) -> bool:
+        """Return whether a compressed file is one that was read whole before."""
+        whole = mark(file, file.size())
+        return any(
+            (one.mark.size, one.mark.length, one.mark.crc) == (whole.size, whole.length, whole.crc)
+            and whole.tail.endswith(one.mark.tail)
+            for one in self._done.values()
+        )
+
+    def _finish(self, saved: Saved) -> None:
+        """Forget a stream that was read whole, but for what its compressed form is known by."""
         self._finished.append(saved.stream)
-        _log.warning("%s is gone; what was not read of it by %s is lost", saved.path, self._follow.source)
+        self._done[saved.stream] = msgspec.structs.replace(saved, lanes={}, done=True)
+        if len(self._done) > _DONE:
+            del self._done[next(iter(self._done))]
 
     def _missing_lanes(self, saved: Saved) -> tuple[str, ...]:
         return tuple(lane for lane in self._follow.lanes if lane not in saved.lanes)
 
     def _adopt(self, saved: Saved, path: str, file: Readable, now_s: float) -> Stream:
         self._parked.pop(saved.stream, None)
+        self._homeless.pop(saved.stream, None)
         self._read_whole.discard(saved.stream)
         lanes = {}
         for lane in self._follow.lanes:
@@ -178,12 +223,16 @@ class Follower:
             if position is None:
                 position = Position() if self._follow.start == "beginning" else _last_line(file, self._text)
             lanes[lane] = Reach(position.offset, bytes.fromhex(position.token))
-        return self._add(Stream(saved.stream, saved.identity, path, file, lanes), now_s)
+        stream = self._add(Stream(saved.stream, saved.identity, path, file, lanes), now_s)
+        stream.noted_bytes = min(stream.mark.size, saved.mark.size)
+        return stream
 
     def _add(self, stream: Stream, now_s: float) -> Stream:
         stream.grown_s = now_s
         stream.seen_bytes = stream.file.size()
         stream.gone = stream.packed
+        stream.mark = mark(stream.file, min(stream.seen_bytes, MARK_BYTES) if stream.packed else stream.seen_bytes)
+        stream.noted_bytes = stream.mark.size
         self.streams[stream.name] = stream
         self._order.append(stream.name)
         return stream
@@ -229,19 +278,35 @@ class Follower:
         """Take a file that was made and rotated between two searches: nobody knows it, and it is not old."""
         if self._by_place(one.place) is not None or self._is_parked(one):
             return
-        if self._first or self.horizon_s is None or one.modified_s < self.horizon_s - 1.0:
+        if self._first:
+            self._ignored[one.place] = one.size
+        if self.horizon_s is None or one.modified_s < self.horizon_s - 1.0 or self._ignored.get(one.place) == one.size:
             return
-        if self._ignored.get(one.place) == one.size:
+        if one.packed and self._growing.get(one.place) != one.size:
+            self._growing[one.place] = one.size  # perhaps it is being written
             return
         file = self._open(one)
         if file is None:
             return
-        identity = identify(file, *one.place)
-        if identity is None or self._is_copy(file, identity):
+        try:
+            identity = identify(file, *one.place)
+            known = identity is None or self._is_copy(file, identity) or (one.packed and self._is_known(file))
+        except PermanentError as error:
+            _log.warning("%s", error)
+            identity, known = None, True
+        if identity is None or known:
             self._ignored[one.place] = one.size
             file.close()
             return
         self._begin(identity, one.path, file, now_s, skip=False).gone = True
+
+    def _is_known(self, file: Readable) -> bool:
+        """Return whether a compressed file is a form of one that was read, or that is not open now."""
+        return self._is_done(file) or any(
+            saved.mark.size == file.size() if saved.stream in self._read_whole else True
+            for saved in self._parked.values()
+            if saved.reaches(file)
+        )
 
     def _is_copy(self, file: Readable, identity: Identity) -> bool:
         """Return whether a file begins as one that we follow: copy-truncate makes such."""
@@ -257,6 +322,7 @@ class Follower:
         return False
 
     def _begin(self, identity: Identity, path: str, file: Readable, now_s: float, *, skip: bool) -> Stream:
+        self._beginnings[_beginning(identity)] += 1
         key = identity.key()
         generation = self.generations.pop(key, -1) + 1
         self.generations[key] = generation
@@ -293,11 +359,13 @@ class Follower:
                     groups.setdefault((reach.offset, reach.scanned), []).append(lane)
             pieces = []
             for lanes in groups.values():
-                piece = stream.read(lanes, self._text, self._follow.block_bytes, self._follow.line_bytes)
+                follow = self._follow
+                piece = stream.read(lanes, self._text, follow.block_bytes, follow.line_bytes, self._joiner, now_s)
                 if piece is not None:
                     pieces.append(piece)
             if not pieces and groups and stream.gone and now_s - stream.grown_s >= self._follow.quiet_s:
-                return self._last_lines(stream, groups.values())
+                pieces = self._last_lines(stream, groups.values())
+            self._remark(stream)
         except Rewritten:
             self._rewritten(stream, now_s)
             return ()
@@ -306,6 +374,14 @@ class Follower:
             self.counts["read_errors"] += 1
             return ()
         return pieces
+
+    def _remark(self, stream: Stream) -> None:
+        stream.remark()
+        unsure = stream.noted_bytes < _SURE_BYTES and stream.mark.size > stream.noted_bytes
+        if unsure and self._beginnings[_beginning(stream.identity)] > 1:
+            # Before more of it is delivered: only by what comes next it can be told from those that begin alike.
+            stream.noted_bytes = stream.mark.size
+            self.must_save = True
 
     def _last_lines(self, stream: Stream, groups: Iterable[list[str]]) -> list[Piece]:
         found = []
@@ -328,7 +404,10 @@ class Follower:
         copies = [one for one in self._finder.find() if not one.named and one.place != stream.place]
         if not self._from_copy(saved, copies, now_s):
             self.counts["lost_bytes"] += behind
-            self._finished.append(saved.stream)
+            if behind:
+                self._finished.append(saved.stream)
+            else:
+                self._finish(saved)
         self._take_after_truncation(stream, now_s)
 
     def _from_copy(self, saved: Saved, copies: Iterable[Found], now_s: float) -> bool:
@@ -366,8 +445,9 @@ class Follower:
             quiet_s = now_s - stream.grown_s
             if stream.packed or _unlinked(stream):
                 if stream.packed or quiet_s >= self._follow.quiet_s:
+                    stream.remark()
+                    self._finish(stream.saved(self._follow.source))
                     self._drop(stream)
-                    self._finished.append(stream.name)
             elif quiet_s >= self._follow.keep_s:
                 # It has a name still: late lines are read again when it grows.
                 self._parked[stream.name] = stream.saved(self._follow.source)
@@ -385,7 +465,8 @@ class Follower:
         return ended
 
     def parked(self) -> Sequence[Saved]:
-        return tuple(self._parked.values())
+        """Return the streams that have no open file, for the checkpoint."""
+        return (*self._parked.values(), *(saved for saved, _since_s in self._homeless.values()), *self._done.values())
 
     def folders(self) -> set[str]:
         return self._finder.folders()
@@ -393,6 +474,10 @@ class Follower:
     def close(self) -> None:
         for stream in list(self.streams.values()):
             self._drop(stream)
+
+
+def _beginning(identity: Identity) -> tuple[int, int]:
+    return (identity.length, identity.crc)
 
 
 def _unlinked(stream: Stream) -> bool:

@@ -13,6 +13,7 @@ from dogwatch.logs.block import Position
 
 FIRST_BYTES = 256
 TAIL_BYTES = 64
+MARK_BYTES = 4096
 
 
 class Readable(Protocol):
@@ -68,20 +69,55 @@ def identify(file: Readable, device: int, inode: int) -> Identity | None:
     return Identity(device, inode, len(first), zlib.crc32(first))
 
 
+class Mark(msgspec.Struct, frozen=True, array_like=True):
+    """What was seen of a file, whether or not it was read: what tells files apart that begin alike.
+
+    size: how long it was. length, crc: of its beginning, at most 4 KiB. tail: the last bytes before size, in hex.
+    """
+
+    size: int = 0
+    length: int = 0
+    crc: int = 0
+    tail: str = ""
+
+    def holds(self, file: Readable) -> bool:
+        """Return whether a file has what was seen; it may have more."""
+        return self.begins(file) and proved(file, Position(self.size, self.tail))
+
+    def begins(self, file: Readable) -> bool:
+        head = file.pread(self.length, 0)
+        return len(head) == self.length and zlib.crc32(head) == self.crc
+
+
+def mark(file: Readable, size: int) -> Mark:
+    """Return the mark of a file that is so long. Where it was cut meanwhile, of what is left."""
+    head = file.pread(min(size, MARK_BYTES), 0)
+    start = max(0, size - TAIL_BYTES)
+    tail = head[start:] if size <= len(head) else file.pread(size - start, start)
+    return Mark(start + len(tail), len(head), zlib.crc32(head), tail.hex())
+
+
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
-    """What a checkpoint says of a stream. lanes: sink → where to go on for it."""
+    """What a checkpoint says of a stream. lanes: sink → where to go on for it. mark: what was seen of it.
+
+    done: it was read whole and its file is gone; kept, so that its compressed form is known for what it is.
+    """
 
     source: str
     stream: str
     identity: Identity
     path: str
     lanes: Mapping[str, Position]
+    mark: Mark = Mark()
+    done: bool = False
 
     def reaches(self, file: Readable) -> bool:
-        """Return whether a file is this stream: its beginning, and at each place what was read before it."""
-        if not self.identity.same_beginning(file):
+        """Return whether a file is this stream: its beginning, and at each place what was seen before it."""
+        if not self.identity.same_beginning(file) or not self.mark.begins(file):
             return False
-        return all(proved(file, position) for position in self.lanes.values())
+        places = {*self.lanes.values(), Position(self.mark.size, self.mark.tail)}
+        # Rising, because what is compressed is read forwards.
+        return all(proved(file, place) for place in sorted(places, key=lambda one: one.offset))
 
 
 def proved(file: Readable, position: Position) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import IO, Any
 
 from dogwatch.errors import PermanentError
@@ -12,11 +13,16 @@ _SKIP_BYTES = 1024 * 1024
 
 
 class Packed:
-    """Reads a compressed file forwards; going back begins anew."""
+    """Reads a compressed file forwards; going back begins anew. It stays the same file when its name moves on."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._stream: IO[bytes] | Any = _open(path)
+        self._file = Path(path).open("rb")  # noqa: SIM115
+        try:
+            self._stream: IO[bytes] | Any = _open(path, self._file)
+        except BaseException:
+            self._file.close()
+            raise
         self._at = 0
         self._size: int | None = None
 
@@ -24,8 +30,9 @@ class Packed:
         broken = _errors(self._path)
         try:
             if offset < self._at:
-                self.close()
-                self._stream, self._at = _open(self._path), 0
+                self._leave()
+                self._file.seek(0)
+                self._stream, self._at = _open(self._path, self._file), 0
             while self._at < offset:
                 skipped = len(self._stream.read(min(_SKIP_BYTES, offset - self._at)))
                 if not skipped:
@@ -47,6 +54,10 @@ class Packed:
         return self._size
 
     def close(self) -> None:
+        self._leave()
+        self._file.close()
+
+    def _leave(self) -> None:
         with contextlib.suppress(OSError):
             self._stream.close()
 
@@ -67,20 +78,20 @@ def _errors(path: str) -> tuple[type[Exception], ...]:
     return (EOFError, OSError)
 
 
-def _open(path: str) -> Any:
-    """Open it. The libraries are loaded when such a file is met: they stay off everybody's start."""
+def _open(path: str, file: IO[bytes]) -> Any:
+    """Unpack it. The libraries are loaded when such a file is met: they stay off everybody's start."""
     if path.endswith(".gz"):
         import gzip
 
-        return gzip.open(path, "rb")
+        return gzip.open(file, "rb")
     if path.endswith(".bz2"):
         import bz2
 
-        return bz2.open(path, "rb")
+        return bz2.open(file, "rb")
     if path.endswith(".xz"):
         import lzma
 
-        return lzma.open(path, "rb")
+        return lzma.open(file, "rb")
     import zstandard
 
-    return zstandard.open(path, "rb")
+    return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=False)

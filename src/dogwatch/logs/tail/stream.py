@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import msgspec
 
 from dogwatch.logs.block import Position
-from dogwatch.logs.tail.identity import TAIL_BYTES, Identity, Plain, Readable, Saved
+from dogwatch.logs.multiline import Joined, Joiner
+from dogwatch.logs.tail.identity import TAIL_BYTES, Identity, Mark, Plain, Readable, Saved, mark
 from dogwatch.logs.tail.lines import Text
 
 
@@ -22,6 +23,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     starts: tuple[int, ...] | None
     after: Position
     cut_bytes: int = 0
+    joined: bool = False
 
 
 class Reach(msgspec.Struct):
@@ -39,8 +41,8 @@ class Rewritten(Exception):
 class Stream:
     """A file under its identity. It is read by one thread at a time.
 
-    grown_s: when it last grew or was found gone, on the monotonic clock. gone: its name belongs to another file, or to
-    none. ended: its last line has been handed out although it has no newline.
+    mark: what was seen of it. grown_s: when it last grew or was found gone, on the monotonic clock. gone: its name
+    belongs to another file, or to none. ended: its last line has been handed out although it has no newline.
     """
 
     def __init__(self, name: str, identity: Identity, path: str, file: Readable, lanes: dict[str, Reach]) -> None:
@@ -53,6 +55,9 @@ class Stream:
         self.grown_s = 0.0
         self.gone = False
         self.ended = False
+        self.mark = Mark()
+        # How much of the mark a checkpoint has.
+        self.noted_bytes = 0
 
     @property
     def place(self) -> tuple[int, int]:
@@ -69,7 +74,17 @@ class Stream:
     def saved(self, source: str) -> Saved:
         """Return how far it was read, whether or not anybody has accepted it."""
         lanes = {lane: Position(reach.offset, reach.tail.hex()) for lane, reach in self.lanes.items()}
-        return Saved(source=source, stream=self.name, identity=self.identity, path=self.path, lanes=lanes)
+        return Saved(
+            source=source, stream=self.name, identity=self.identity, path=self.path, lanes=lanes, mark=self.mark
+        )
+
+    def remark(self) -> None:
+        """Take down what is seen of it, for the next checkpoint."""
+        if self.packed:
+            most = max(self.lanes.values(), key=lambda one: one.offset)
+            self.mark = msgspec.structs.replace(self.mark, size=most.offset, tail=most.tail.hex())
+        elif self.mark.size != self.seen_bytes:
+            self.mark = mark(self.file, self.seen_bytes)
 
     def look(self, now_s: float) -> None:
         """Take note of its size. Raises: Rewritten if it is shorter than what was read."""
@@ -82,9 +97,18 @@ class Stream:
             self.grown_s, self.ended = now_s, False
         self.seen_bytes = size
 
-    def read(self, lanes: Iterable[str], text: Text, block_bytes: int, line_bytes: int) -> Piece | None:
+    def read(
+        self,
+        lanes: Iterable[str],
+        text: Text,
+        block_bytes: int,
+        line_bytes: int,
+        joiner: Joiner | None = None,
+        now_s: float = 0.0,
+    ) -> Piece | None:
         """Return the next whole lines for lanes that stand at the same place, or None if there are none.
 
+        joiner: joins them to records; what may go on stays in the file until nothing came for its time.
         Raises: Rewritten.
         """
         ready = tuple(lanes)
@@ -94,6 +118,7 @@ class Stream:
             return self._long(ready, text, block_bytes, line_bytes)
         data = self.file.pread(block_bytes, begin)
         length = text.last(data)
+        full = len(data) >= block_bytes
         # Looked at after the read: what was there then had not been rewritten before it.
         self._prove(reach)
         if not length:
@@ -108,7 +133,23 @@ class Stream:
         if line_bytes < keep:
             data = _only_short(data, text, line_bytes)
             keep = line_bytes if text.first(data) > line_bytes else len(data)
-        return self._piece(ready, text, data, keep)
+        if joiner is None or keep != len(data):
+            return self._piece(ready, text, data, keep)
+        # Where a line follows that is too long for a record, nothing goes on.
+        ended = len(data) < length
+        if begin + len(data) >= self.seen_bytes:
+            ended = now_s - self.grown_s >= joiner.timeout_s
+        return self._records(ready, text, joiner.join(data, whole=ended), data) or (
+            self._records(ready, text, joiner.join(data, whole=True), data) if full else None
+        )
+
+    def _records(self, lanes: tuple[str, ...], text: Text, found: Joined, data: bytes) -> Piece | None:
+        if not found.used:
+            return None
+        begin = self.lanes[lanes[0]].offset
+        piece = self._piece(lanes, text, data[: found.used], found.used)
+        starts = tuple(begin + at for at in found.starts)
+        return msgspec.structs.replace(piece, data=found.data, starts=starts, joined=found.joined)
 
     def rest(self, lane: str, text: Text, line_bytes: int) -> Piece | None:
         """Return the last line of a file that will not grow any more, which has no newline."""
@@ -153,7 +194,10 @@ class Stream:
         begin = self.lanes[lanes[0]].offset
         whole = raw if raw is not None else data if begin + len(data) == end else b""
         tail = whole[-TAIL_BYTES:] if len(whole) >= TAIL_BYTES else b""
-        if not tail and not self.packed:
+        if not tail and self.packed:
+            # Going back in what is compressed would begin anew.
+            tail = (self.lanes[lanes[0]].tail + whole)[-TAIL_BYTES:] if whole else b""
+        elif not tail:
             start = max(0, end - TAIL_BYTES)
             tail = self.file.pread(min(end, self.seen_bytes or end) - start, start)
         cut = text.cut(data, begin, end)

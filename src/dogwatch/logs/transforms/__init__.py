@@ -11,7 +11,18 @@ from dogwatch.logs.transforms.change import (
     SampleTransform,
     SetTransform,
 )
+from dogwatch.logs.transforms.limit import DedupeTransform, RateLimitTransform
+from dogwatch.logs.transforms.metric import MetricTransform
 from dogwatch.logs.transforms.parse import JsonTransform, NginxTransform, RegexTransform, TimestampTransform
+from dogwatch.logs.transforms.text import (
+    ApacheTransform,
+    ContainerTransform,
+    CsvTransform,
+    LogfmtTransform,
+    SyslogTransform,
+)
+from dogwatch.logs.transforms.trace import TraceTransform
+from dogwatch.logs.transforms.wasm import WasmTransform
 from dogwatch.logs.transforms.where import WhereTransform
 
 TRANSFORMS: Registry[Transform] = Registry(
@@ -26,4 +37,14 @@ TRANSFORMS: Registry[Transform] = Registry(
     RemoveTransform,
     RedactTransform,
     SampleTransform,
+    LogfmtTransform,
+    ApacheTransform,
+    SyslogTransform,
+    CsvTransform,
+    ContainerTransform,
+    TraceTransform,
+    RateLimitTransform,
+    DedupeTransform,
+    MetricTransform,
+    WasmTransform,
 )

@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import repeat
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
+from dogwatch.core.units import Secret
+from dogwatch.logs.rows import ABSENT, OWN, Book, Rows
 from dogwatch.logs.transform import Step, Transform
+from dogwatch.logs.transforms.blot import EMAIL, Blot, blot_out, masking
 
 if TYPE_CHECKING:
     import polars as pl
 
 Faults = Iterable[tuple[tuple[str | int, ...], str, str]]
-Detector = Literal["email", "ipv4", "card", "bearer", "jwt", "aws_key", "private_key"]
+Detector = Literal[
+    "email", "ipv4", "ipv6", "card", "bearer", "jwt", "aws_key", "token", "password", "url_credentials", "private_key"
+]
 DETECTORS: Mapping[str, str] = {
-    "email": r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+",
+    "email": EMAIL,
     "ipv4": r"\b(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)\b",
     "card": r"\b(?:4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|3[47]\d{2}|6\d{3})[ -]?\d{4}[ -]?\d{4}[ -]?\d{3,4}\b",
     "bearer": r"(?i:\bbearer\s+)[A-Za-z0-9._~+/=-]{8,}",
     "jwt": r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]*",
     "aws_key": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-    "private_key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
+    "private_key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?-----END [A-Z ]*PRIVATE KEY-----)?",
+    "ipv6": r"\b(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}\b|(?:\b[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4}){0,6})?::"
+    r"(?:[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4}){0,6}\b)",
+    # Of GitHub, GitLab, Slack, Stripe, Google, npm, PyPI, SendGrid, OpenAI and others that mark theirs.
+    "token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}|glpat-[A-Za-z0-9_-]{20,}|"
+    r"xox[abeoprs]-[A-Za-z0-9-]{10,}|[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|AIza[A-Za-z0-9_-]{35}|npm_[A-Za-z0-9]{36}|"
+    r"pypi-[A-Za-z0-9_-]{32,}|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}|sk-[A-Za-z0-9_-]{20,}|"
+    r"dop_v1_[a-f0-9]{64}|hv[sb]\.[A-Za-z0-9_-]{24,})",
+    "password": r"(?i:(?P<keep>\b(?:password|passwd|pwd|secret|api[_-]?key|access[_-]?token|client[_-]?secret)"
+    r"[\"']?\s*[=:]\s*[\"']?))[^\s\"'&,;}]+",
+    "url_credentials": r"(?P<keep>\b[a-z][a-z0-9+.-]{1,20}://)[^\s/:@]+:[^\s/@]+@",
 }
 
 
@@ -46,9 +62,18 @@ class SetTransform(Transform, frozen=True, kw_only=True):
 
 
 class _Set:
+    reads_lines = False
+
     def __init__(self, fields: Mapping[str, object]) -> None:
         self._fields = fields
+        self.writes = tuple(fields)
         self.counts: dict[str, int] = {}
+
+    def apply_rows(self, rows: Rows, book: Book) -> Rows:  # noqa: ARG002
+        for name, value in self._fields.items():
+            if name not in OWN:
+                rows.put(name, repeat(value))
+        return rows
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         import polars as pl
@@ -76,9 +101,23 @@ class RenameTransform(Transform, frozen=True, kw_only=True):
 
 
 class _Rename:
+    reads_lines = False
+
     def __init__(self, fields: Mapping[str, str]) -> None:
         self._fields = fields
+        self.writes = tuple(fields.values())
         self.counts: dict[str, int] = {}
+
+    def apply_rows(self, rows: Rows, book: Book) -> Rows:  # noqa: ARG002
+        columns = {new: column for old, new in self._fields.items() if (column := rows.column(old)) is not None}
+        there = {new for new, column in columns.items() if any(value is not ABSENT for value in column)}
+        for old, new in self._fields.items():
+            if new in there and old in rows.shape.attributes:
+                rows.put(old, repeat(ABSENT))
+        for new in there:
+            if new not in OWN:
+                rows.put(new, columns[new])
+        return rows
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         there = {old: new for old, new in self._fields.items() if old in frame.columns}
@@ -101,9 +140,18 @@ class RemoveTransform(Transform, frozen=True, kw_only=True):
 
 
 class _Remove:
+    reads_lines = False
+    writes = ()
+
     def __init__(self, fields: tuple[str, ...]) -> None:
         self._fields = fields
         self.counts: dict[str, int] = {}
+
+    def apply_rows(self, rows: Rows, book: Book) -> Rows:  # noqa: ARG002
+        for name in self._fields:
+            if name in rows.shape.attributes:
+                rows.put(name, repeat(ABSENT))
+        return rows
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         return frame.drop(self._fields, strict=False)
@@ -112,8 +160,10 @@ class _Remove:
 class RedactTransform(Transform, frozen=True, kw_only=True):
     """Blots out what must not leave the machine, in all text columns or some.
 
-    detectors: email, ipv4, card, bearer, jwt, aws_key, private_key. patterns: further regular expressions. fields:
-    which columns; empty for all that are text. mask: what stands there instead; default ***.
+    detectors: email, ipv4, ipv6, card (with a right check digit), bearer, jwt, aws_key, token (of services that mark
+    theirs), password (what follows `password=` and the like), url_credentials, private_key. patterns: further regular
+    expressions; what their group `keep` takes stays. fields: which columns; empty for all that are text. mask: what
+    stands there instead; default ***. hash_key: with it, a keyed hash stands there, so that one value has one stand-in.
     """
 
     kind: ClassVar[str] = "redact"
@@ -122,6 +172,7 @@ class RedactTransform(Transform, frozen=True, kw_only=True):
     patterns: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
     mask: str = "***"
+    hash_key: Secret = ""
 
     def faults(self) -> Faults:
         import re2
@@ -139,28 +190,44 @@ class RedactTransform(Transform, frozen=True, kw_only=True):
 
 
 class _Redact:
+    reads_lines = False
+    writes = ()
+
     def __init__(self, options: RedactTransform) -> None:
-        self._patterns = [*(DETECTORS[name] for name in options.detectors), *options.patterns]
+        self._options = options
         self._fields = options.fields
-        # In a replacement a dollar sign names a group.
-        self._mask = options.mask.replace("$", "$$")
+        self._made: list[Blot] | None = None
         self.counts: dict[str, int] = {}
+
+    @property
+    def _blots(self) -> list[Blot]:
+        if self._made is None:
+            options = self._options
+            named = [(name, DETECTORS[name]) for name in options.detectors]
+            self._made = [self._blot(name, text) for name, text in [*named, *(("", one) for one in options.patterns)]]
+        return self._made
+
+    def _blot(self, name: str, pattern: str) -> Blot:
+        plain = not self._options.hash_key and name != "card" and "(?P<keep>" not in pattern
+        mask = self._options.mask
+        return Blot(pattern, mask if plain else masking(mask, self._options.hash_key, luhn=name == "card"))
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         import polars as pl
 
-        names = [
-            name
-            for name, dtype in frame.schema.items()
-            if dtype == pl.String and not name.startswith("@") and (not self._fields or name in self._fields)
-        ]
         changed = []
-        for name in names:
-            column = pl.col(name)
-            for pattern in self._patterns:
-                column = column.str.replace_all(pattern, self._mask)
-            changed.append(column.alias(name))
+        for name, dtype in frame.schema.items():
+            if dtype == pl.String and not name.startswith("@") and (not self._fields or name in self._fields):
+                values = blot_out(frame[name].to_list(), self._blots)
+                if values is not None:
+                    changed.append(pl.Series(name, values, dtype=pl.String))
         return frame.with_columns(changed)
+
+    def apply_rows(self, rows: Rows, book: Book) -> Rows:  # noqa: ARG002
+        for name in self._fields or rows.shape.names:
+            if (column := rows.column(name)) is not None and (changed := blot_out(column, self._blots)) is not None:
+                rows.put(name, changed)
+        return rows
 
 
 class SampleTransform(Transform, frozen=True, kw_only=True):
@@ -178,9 +245,18 @@ class SampleTransform(Transform, frozen=True, kw_only=True):
 
 
 class _Sample:
+    reads_lines = False
+    writes = ()
+
     def __init__(self, share: float) -> None:
         self._below = round(share * 10_000)
         self.counts = {"dropped": 0}
+
+    def apply_rows(self, rows: Rows, book: Book) -> Rows:  # noqa: ARG002
+        mixed = zip(rows.crcs, rows.offsets, strict=True)
+        kept = rows.keep([(crc + at * 2_654_435_761 % 4_294_967_291) % 10_000 < self._below for crc, at in mixed])
+        self.counts["dropped"] += len(rows) - len(kept)
+        return kept
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         import polars as pl

@@ -6,17 +6,14 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from dogwatch.logs.rows import Book, Rows, Unread, read_json, read_json_in
 from dogwatch.logs.transform import Step, Transform
+from dogwatch.logs.transforms.access_log import ACCESS_NUMBERS, ACCESS_PATTERN, AccessLog
 
 if TYPE_CHECKING:
     import polars as pl
 
 Faults = Iterable[tuple[tuple[str | int, ...], str, str]]
-_NGINX = (
-    r"^(?P<remote_addr>\S+) \S+ (?P<remote_user>\S+) \[(?P<time_local>[^\]]+)\] "
-    r'"(?P<method>[A-Z]+) (?P<path>\S+) (?P<protocol>[^"]+)" (?P<status>\d{3}) (?P<body_bytes_sent>\d+|-)'
-    r'(?: "(?P<http_referer>[^"]*)" "(?P<http_user_agent>[^"]*)")?'
-)
 
 
 class JsonTransform(Transform, frozen=True, kw_only=True):
@@ -34,9 +31,20 @@ class JsonTransform(Transform, frozen=True, kw_only=True):
 
 
 class _Json:
+    writes = ()
+
     def __init__(self, options: JsonTransform) -> None:
         self._options = options
+        self.reads_lines = options.field == "message"
         self.counts = {"unread": 0}
+
+    def apply_rows(self, rows: Rows | Unread, book: Book) -> Rows:
+        if isinstance(rows, Unread):
+            found, unread = read_json(rows, book, keep=self._options.keep)
+        else:
+            found, unread = read_json_in(rows, self._options.field, book, keep=self._options.keep)
+        self.counts["unread"] += unread
+        return found
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         import msgspec
@@ -114,7 +122,9 @@ class NginxTransform(Transform, frozen=True, kw_only=True):
     keep: bool = False
 
     def open(self) -> Step:
-        return _Regex(_NGINX, self.field, keep=self.keep, numbers=("status", "body_bytes_sent"))
+        return AccessLog(
+            _Regex(ACCESS_PATTERN, self.field, keep=self.keep, numbers=ACCESS_NUMBERS), self.field, keep=self.keep
+        )
 
 
 class _Regex:

@@ -23,7 +23,9 @@ from dogwatch.expressions.cel_syntax import (
     parse,
 )
 from dogwatch.expressions.conditions import Condition, ConditionFailure, compile_condition
+from dogwatch.logs.rows import ABSENT, Book, Rows
 from dogwatch.logs.transform import Step, Transform
+from dogwatch.logs.transforms.judging import UNSURE, judge
 
 if TYPE_CHECKING:
     import polars as pl
@@ -76,6 +78,9 @@ class _NotColumns(Exception):
 
 
 class _Where:
+    reads_lines = False
+    writes = ()
+
     def __init__(self, text: str) -> None:
         self._tree, self._condition = _compile(text)
         self.counts = {"dropped": 0, "unjudged": 0, "row_by_row": 0}
@@ -97,6 +102,26 @@ class _Where:
         self.counts["unjudged"] += judged.null_count()
         kept = frame.filter(judged.fill_null(value=True))
         self.counts["dropped"] += frame.height - kept.height
+        return kept
+
+    def apply_rows(self, rows: Rows, book: Book) -> Rows:  # noqa: ARG002
+        judged = None if self._tree is None else judge(self._tree, rows)
+        if judged is None:
+            judged = [UNSURE] * len(rows)
+            self.counts["row_by_row"] += len(rows)
+        if UNSURE in judged:
+            names = {name: key for name, key in rows.shape.attributes.items() if name in self._condition.names}
+            for at, verdict in enumerate(judged):
+                if verdict is UNSURE:
+                    one = rows.items[at]
+                    values = {name: getattr(one, key) for name, key in names.items()}
+                    judged[at] = self._one({name: None if v is ABSENT else v for name, v in values.items()})
+        unjudged = judged.count(None)
+        if not unjudged and all(judged):
+            return rows
+        self.counts["unjudged"] += unjudged
+        kept = rows.keep([verdict is not False for verdict in judged] if unjudged else judged)
+        self.counts["dropped"] += len(rows) - len(kept)
         return kept
 
     def _one(self, row: Mapping[str, Any]) -> bool | None:

@@ -75,7 +75,7 @@ class EmailChannel(Channel, frozen=True, kw_only=True):
         message = parcel.message
         letter = EmailMessage()
         letter["From"] = _header_address(self.sender)
-        letter["To"] = ", ".join(_header_address(one) for one in self.to)
+        letter["To"] = ", ".join(_header_address(one) for one in message.recipients or self.to)
         letter["Subject"] = " ".join((parcel.title or message.type).split())[:250]
         letter["Date"] = format_datetime(datetime.fromtimestamp(parcel.created_s, UTC))
         domain = parseaddr(self.sender)[1].rpartition("@")[2] or "dogwatch"

@@ -62,18 +62,20 @@ class WebhookChannel(Channel, frozen=True, kw_only=True):
     async def send(self, parcel: Parcel, tools: Tools) -> Receipt:
         body = payload(parcel)
         keys = [standard.parse_secret(secret) for secret in self.secrets]
+        # Whoever subscribed chose the address: it is none of this network's, and gets no headers of the destination's.
+        other = next(iter(parcel.message.recipients), "")
         request = HttpRequest(
-            url=self.url,
+            url=other or self.url,
             method="POST",
             headers=[
                 ("Content-Type", "application/json"),
-                *self.headers.items(),
+                *(() if other else self.headers.items()),
                 *standard.headers(keys, parcel.message_id, parcel.now_s, body),
             ],
             body=body,
             timeout_s=parcel.timeout_s,
             body_limit=4096,
-            private=self.private,
+            private=self.private and not other,
             ca_file=self.ca_file,
         )
         answer = await ask(request, tools)

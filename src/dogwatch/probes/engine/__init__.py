@@ -3,6 +3,7 @@
 Belongs here: sockets, deadlines, name resolution, racing connections, TLS. Does not: any protocol spoken over them.
 """
 
-from dogwatch.probes.engine.engine import Engine, EngineOptions
+from dogwatch.probes.engine.engine import Engine
+from dogwatch.probes.engine.options import EngineOptions
 
 __all__ = ["Engine", "EngineOptions"]

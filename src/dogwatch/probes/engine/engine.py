@@ -13,13 +13,12 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Protocol
 
-import msgspec
-
 from dogwatch.core.metrics import Family
 from dogwatch.probes.engine.addresses import Address
 from dogwatch.probes.engine.deadlines import BUCKETS_PER_S, NEVER, Deadlines, Expiring
 from dogwatch.probes.engine.dial import Dial, Dialed, SocketOptions
-from dogwatch.probes.engine.resolver import Resolved, Resolver, ResolverFiles
+from dogwatch.probes.engine.options import EngineOptions
+from dogwatch.probes.engine.resolver import Resolved, Resolver
 from dogwatch.probes.engine.tls import TlsContexts, TlsProvider, choose_provider
 
 log = logging.getLogger(__name__)
@@ -57,19 +56,6 @@ class Job(Protocol):
         ...
 
 
-class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """limit: attempts at the same time; None takes three quarters of the descriptor limit, at most 8,192.
-
-    queue_limit: attempts that may wait for a slot; more end at once. tls: standard, pyopenssl, or auto (the faster
-    one that is installed). Descriptor limits are read when the engine opens.
-    """
-
-    limit: int | None = None
-    queue_limit: int = 20_000
-    tls: str = "auto"
-    resolver: ResolverFiles = ResolverFiles()
-
-
 class Engine:
     """Owns every descriptor that probes open. Lives in one event loop's thread; `open` before use, `close` after."""
 
@@ -99,6 +85,7 @@ class Engine:
         self._events_total = 0
         self._tls: TlsContexts | None = None
         self._at_close: list[Callable[[], None]] = []
+        self._after: list[Callable[[], None]] = []
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -171,6 +158,14 @@ class Engine:
             self.refused_total += 1
             return False
         self._waiting.append(job)
+        return True
+
+    def enter(self) -> bool:
+        """Take a slot now; False if there is none, or others wait for one."""
+        if self._waiting or self.active >= self.limit:
+            return False
+        self.active += 1
+        self.started_total += 1
         return True
 
     def leave(self) -> None:
@@ -251,6 +246,17 @@ class Engine:
             self._closing.clear()
         if self._waiting:
             self._admit_waiting()
+        if self._after:
+            after, self._after = self._after, []
+            for call in after:
+                call()
+
+    def after_turn(self, call: Callable[[], None]) -> None:
+        """Call something once the turn under way is over; soon, if there is none. It never raises."""
+        if self._turning:
+            self._after.append(call)
+        else:
+            self.loop.call_soon(call)
 
     # -- deadlines ----------------------------------------------------------------------------------------------
 

@@ -36,6 +36,34 @@ class HttpAttempt(ConnectingAttempt):
         self.doing = _WAITING
         self.ready = self._receiving
 
+    def send_rest(self, sent: int) -> None:
+        """Go on behind a request of which so many bytes have left."""
+        self._expect_answer()
+        self.outgoing = self.hop.request[sent:]
+        self._flush()
+
+    def received(self, data: bytes, events: int) -> None:
+        """Go on with the first bytes of an answer."""
+        self._expect_answer()
+        try:
+            over = self._arrived(data) if data else self._ended()
+        except Refused as error:
+            self.fail(error.reason, error.message)
+            return
+        if not over:
+            self.ready(events)
+
+    def lost(self, error: OSError) -> None:
+        """Go on with an error instead of an answer."""
+        self._expect_answer()
+        self._lost(error)
+
+    def expired(self, *, asked: bool) -> None:
+        """End, as the time is up. asked: the request has been sent."""
+        if asked:
+            self._expect_answer()
+        self.expire()
+
     def _send_request(self) -> None:
         self._expect_answer()
         channel = self.channel
@@ -100,11 +128,11 @@ class HttpAttempt(ConnectingAttempt):
                     return
         except BlockingIOError:
             return
-        except Refused as error:
-            self.fail(error.reason, error.message)
+        except Refused as refused:
+            self.fail(refused.reason, refused.message)
             return
-        except TlsFailed as error:
-            self.fail(error.reason, error.message)
+        except TlsFailed as failed:
+            self.fail(failed.reason, failed.message)
             return
         except OSError as error:
             self._lost(error)
@@ -159,30 +187,16 @@ class HttpAttempt(ConnectingAttempt):
         return False
 
     def _came_whole(self, data: bytes) -> bool:
-        """Take an answer that one piece brought in full, as nearly all do; False leaves it to the general path.
-
-        Only what needs no more than counting: a final status that is no redirect, a content length that is exactly
-        what follows the head, no coding. It must find the same as the general path, only sooner.
-        """
+        """Take an answer that one piece brought in full, as nearly all do; False leaves it to the general path."""
         probe = self.plan.probe
-        end = data.find(b"\r\n\r\n") + 4
-        if not 4 <= end <= probe.header_limit or b"\n\n" in data[:end] or b"chunked" in data[:end]:
+        found = whole_answer(data, probe.header_limit, probe.body_limit) if self.hop.method != "HEAD" else None
+        if found is None:
             return False
-        head = parse_head(data[:end])
-        headers, status, size = head.headers, head.status, len(data) - end
-        if (
-            headers.get("content-length") != str(size)
-            or not 200 <= status < 600
-            or status in _NOT_COUNTED
-            or "transfer-encoding" in headers
-            or "content-encoding" in headers
-            or size > probe.body_limit
-            or self.hop.method == "HEAD"
-        ):
-            return False
-        self.head = head
+        self.head, end = found
+        size = len(data) - end
         rest = data[end:] if size <= self.keep else data[end : end + self.keep]
-        self.body = body = Body(size, probe.body_limit, False, self.keep, False, "", None, size, size, rest)
+        self.body = body = Body(size, probe.body_limit, False, self.keep)
+        body.took(rest, size)
         self._complete(body, clean=True)
         return True
 
@@ -300,7 +314,9 @@ class HttpAttempt(ConnectingAttempt):
     def _kept(self, body: Body, now_s: float) -> bool:
         """Put the connection aside for the next attempt; False if it cannot be used again."""
         sock, address, plan = self.sock, self.address, self.plan
-        if self.ending or self.redirects or sock is None or address is None or not _stays(self.head, body):
+        if self.ending or self.redirects or sock is None or address is None:
+            return False
+        if self.head is None or body.until_close or not stays(self.head):
             return False
         if plan.kept is None:
             plan.kept = Kept(self.engine, address)
@@ -309,8 +325,31 @@ class HttpAttempt(ConnectingAttempt):
         return True
 
 
-def _stays(head: Head | None, body: Body) -> bool:
-    if head is None or body.until_close:
-        return False
+def whole_answer(data: bytes, header_limit: int, body_limit: int) -> tuple[Head, int] | None:
+    """Return the head and where it ends, if this is a whole answer that needs no more than counting; else None.
+
+    That is: a final status that is no redirect, a content length that is exactly what follows the head, no coding.
+    Whoever takes it must find the same as the general path, only sooner.
+    Raises: Refused.
+    """
+    end = data.find(b"\r\n\r\n") + 4
+    if not 4 <= end <= header_limit or b"\n\n" in data[:end] or b"chunked" in data[:end]:
+        return None
+    head = parse_head(data[:end])
+    headers, status, size = head.headers, head.status, len(data) - end
+    if (
+        headers.get("content-length") != str(size)
+        or not 200 <= status < 600
+        or status in _NOT_COUNTED
+        or "transfer-encoding" in headers
+        or "content-encoding" in headers
+        or size > body_limit
+    ):
+        return None
+    return head, end
+
+
+def stays(head: Head) -> bool:
+    """Return whether the connection stays open behind a whole answer."""
     connection = head.headers.get("connection", "").lower()
     return "close" not in connection and (head.version > 1.0 or "keep-alive" in connection)

@@ -90,6 +90,27 @@ class ConnectingAttempt:
             self.fail("local", "too many attempts are waiting for a free slot already")
         self.launching = False
 
+    def resume(
+        self,
+        times_s: tuple[float, float, float],
+        address: Address | None,
+        sock: socket.SocketType | None,
+        *,
+        reused: bool,
+    ) -> None:
+        """Take over from a lane that has a slot already. times_s: launched_s, mark_s, connect_s.
+
+        One of the methods below says how it goes on.
+        """
+        self.launched_s, self.mark_s, self.connect_s = times_s
+        self.started = True
+        self.launching = False
+        self.address, self.sock, self.reused = address, sock, reused
+        self.bucket = self.engine.expire_at(self.launched_s + self.attempt.timeout_s, self)
+        self.doing = "connecting"
+        if sock is not None:
+            self.engine.hand_over(sock, self)
+
     def start(self) -> None:
         self.started = True
         if not self.launching:  # it has waited for its slot
@@ -179,7 +200,7 @@ class ConnectingAttempt:
                 return
         address = hop.address if hop.foreign or plan.override is None else plan.override
         if address is not None:
-            self._connect_to(address)
+            self.connect_to(address)
             return
         name = plan.probe.resolve if plan.probe.resolve and not hop.foreign else hop.place.host
         known = self.engine.resolver.known(name, plan.family)
@@ -213,9 +234,9 @@ class ConnectingAttempt:
                 cancel()
                 self.cancel_step = None
             return
-        self._connect_to(addresses[0])
+        self.connect_to(addresses[0])
 
-    def _connect_to(self, address: Address) -> None:
+    def connect_to(self, address: Address) -> None:
         plan, engine = self.plan, self.engine
         self.address = address
         self.doing = "connecting"
@@ -236,10 +257,10 @@ class ConnectingAttempt:
                 raise OSError(code, os.strerror(code))
             if plan.near and not self.hop.tls and self._sent_at_once(sock):
                 return
-            self.ready = self._connecting
+            self.ready = self.connecting
             engine.watch(sock, self)
         except OSError as error:
-            self._not_connected(error)
+            self.not_connected(error)
 
     def _sent_at_once(self, sock: socket.SocketType) -> bool:
         """Send the request right behind the call to connect; False if the peer has not answered that yet.
@@ -266,7 +287,7 @@ class ConnectingAttempt:
             self.engine.watch(sock, self)
         return True
 
-    def _not_connected(self, error: OSError) -> None:
+    def not_connected(self, error: OSError) -> None:
         place = self.hop.place
         where = self.address[1] if self.address is not None else place.host
         where = f"[{where}]" if ":" in where else where
@@ -275,20 +296,20 @@ class ConnectingAttempt:
     def _dialed(self, sock: socket.SocketType | None, address: Address | None, error: OSError | None) -> None:
         self.cancel_step = None
         if sock is None:
-            self._not_connected(error or OSError(errno.EHOSTUNREACH, "no route"))
+            self.not_connected(error or OSError(errno.EHOSTUNREACH, "no route"))
             return
         self.sock, self.address = sock, address
         self.engine.hand_over(sock, self)
         self._connected()
 
-    def _connecting(self, events: int) -> None:
+    def connecting(self, events: int) -> None:
         sock = self.sock
         if sock is None:
             return
         if events & FAILED:
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code:
-                self._not_connected(OSError(code, os.strerror(code)))
+                self.not_connected(OSError(code, os.strerror(code)))
                 return
         self._connected()
 
@@ -341,8 +362,8 @@ class ConnectingAttempt:
                     return
         except BlockingIOError:
             return
-        except TlsFailed as error:
-            self._tls_failed(error)
+        except TlsFailed as failed:
+            self._tls_failed(failed)
         except OSError as error:
             self.fail("reset" if reason_of(error) == "reset" else "tls", f"TLS handshake: {explain(error)}")
 
@@ -385,7 +406,7 @@ class ConnectingAttempt:
         self.plan.resumptions.clear()
         self._disconnect()
         self.mark_s = perf_counter()
-        self._connect_to(self.address)
+        self.connect_to(self.address)
 
     # -- the other half -----------------------------------------------------------------------------------------
 

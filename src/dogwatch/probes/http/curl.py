@@ -5,7 +5,6 @@ libcurl never resolves a name: its wheel's resolver fails under load, and redire
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pycurl
 
+from dogwatch.core.curl import CurlLoop
 from dogwatch.probes.engine.addresses import Address, literal
 from dogwatch.probes.engine.dial import reason_of
 from dogwatch.probes.http.attempt import REDIRECTS, HttpAttempt
@@ -52,80 +52,6 @@ _REASONS = {
 _CONNECTION = frozenset({pycurl.E_COULDNT_CONNECT, pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR, _QUIC_ERROR})
 
 
-class CurlLane:
-    """A multi handle on the event loop: one per engine, made at the first use, closed with it."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._loop = engine.loop
-        self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
-        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
-        self._owners: dict[Any, CurlAttempt] = {}
-        self._watched: set[int] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self.closed = False
-
-    def add(self, handle: Any, owner: CurlAttempt) -> None:
-        self._owners[handle] = owner
-        self._multi.add_handle(handle)
-
-    def remove(self, handle: Any) -> None:
-        if self._owners.pop(handle, None) is not None:
-            self._multi.remove_handle(handle)
-        handle.close()
-
-    def close(self) -> None:
-        """Safe to call twice: the engine closes it, and whoever closes the environment's extras."""
-        if self.closed:
-            return
-        self.closed = True
-        for owner in list(self._owners.values()):
-            owner.broken(RuntimeError("the probe engine was closed"))
-        if self._timer is not None:
-            self._timer.cancel()
-        self._multi.close()
-        for fd in self._watched:
-            self._loop.remove_reader(fd)
-            self._loop.remove_writer(fd)
-        self._watched.clear()
-
-    def _on_socket(self, what: int, fd: int, _multi: Any, _data: Any) -> None:
-        if fd in self._watched:
-            self._loop.remove_reader(fd)
-            self._loop.remove_writer(fd)
-        self._watched.discard(fd)
-        if what & pycurl.POLL_IN and what != pycurl.POLL_REMOVE:
-            self._loop.add_reader(fd, self._act, fd, pycurl.CSELECT_IN)
-            self._watched.add(fd)
-        if what & pycurl.POLL_OUT and what != pycurl.POLL_REMOVE:
-            self._loop.add_writer(fd, self._act, fd, pycurl.CSELECT_OUT)
-            self._watched.add(fd)
-
-    def _on_timer(self, timeout_ms: int) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if timeout_ms >= 0:
-            # Never from inside this call: libcurl forbids it.
-            self._timer = self._loop.call_later(timeout_ms / 1000, self._act, pycurl.SOCKET_TIMEOUT, 0)
-
-    def _act(self, fd: int, events: int) -> None:
-        self._multi.socket_action(fd, events)
-        while True:
-            queued, good, bad = self._multi.info_read()
-            for handle in good:
-                self._ended(handle, 0, "")
-            for handle, code, message in bad:
-                self._ended(handle, code, message)
-            if not queued:
-                return
-
-    def _ended(self, handle: Any, code: int, message: str) -> None:
-        owner = self._owners.get(handle)
-        if owner is not None:
-            owner.transferred(code, message)
-
-
 class CurlAttempt(HttpAttempt):
     """An attempt whose requests libcurl makes; everything around them is as in the fast lane."""
 
@@ -133,7 +59,7 @@ class CurlAttempt(HttpAttempt):
 
     def __init__(self, engine: Engine, plan: HttpPlan, attempt: Attempt, done: Done) -> None:
         super().__init__(engine, plan, attempt, done)
-        self.lane: CurlLane | None = None
+        self.lane: CurlLoop | None = None
         self.handle: Any = None
         self.refused: Refused | None = None
         self.resolve_list: list[str] = []
@@ -398,6 +324,9 @@ class CurlAttempt(HttpAttempt):
         if chain:
             self.chain = tuple(chain)
 
+    def cut(self) -> None:
+        self.broken(RuntimeError("the probe engine was closed"))
+
     def _drop_handle(self) -> None:
         handle, self.handle = self.handle, None
         if handle is not None and self.lane is not None:
@@ -439,7 +368,7 @@ def launch_slow(plan: HttpPlan, attempt: Attempt, done: Done) -> Cancel:
     engine: Engine = attempt.env.engine
     lane = attempt.env.extra.get("http.curl")
     if lane is None or lane.closed:
-        lane = attempt.env.extra["http.curl"] = CurlLane(engine)
+        lane = attempt.env.extra["http.curl"] = CurlLoop()
         engine.at_close(lane.close)
     running = CurlAttempt(engine, plan, attempt, done)
     running.lane = lane

@@ -10,7 +10,7 @@ from dogwatch.probes.engine.addresses import Address
 from dogwatch.probes.engine.tls import TlsChannel
 
 if TYPE_CHECKING:
-    from dogwatch.probes.engine.engine import Engine
+    from dogwatch.probes.engine.engine import Engine, Handler
 
 # A kept connection that nobody uses any more (its probe is gone) goes after this time.
 KEPT_S = 120.0
@@ -23,7 +23,7 @@ class Kept:
     with every attempt would cost more than keeping the connection saves.
     """
 
-    __slots__ = ("address", "bucket", "channel", "engine", "since_s", "sock")
+    __slots__ = ("address", "bucket", "channel", "engine", "since_s", "sock", "user")
 
     def __init__(self, engine: Engine, address: Address) -> None:
         self.engine = engine
@@ -32,37 +32,47 @@ class Kept:
         self.address = address
         self.since_s = 0.0
         self.bucket = 0
+        # Who asks on the connection without having taken it away: it stays registered here, which costs nothing.
+        self.user: Handler | None = None
 
     def put(self, sock: socket.SocketType, channel: TlsChannel | None, address: Address, now_s: float) -> None:
         """Keep a connection; of two, where attempts ran side by side, the second."""
-        if self.sock is not None:
+        if self.sock is not None and self.user is None:
             self.engine.drop(self.sock)
+        self.user = None
         self.sock, self.channel, self.address, self.since_s = sock, channel, address, now_s
         self.engine.hand_over(sock, self)
         if not self.bucket:
             self.bucket = self.engine.expire_at(now_s + KEPT_S, self)
 
-    def ready(self, _events: int) -> None:
+    def ready(self, events: int) -> None:
+        if self.user is not None:
+            self.user.ready(events)
+            return
         # Nothing was asked: it is the end, or something that we must not mistake for the next answer. A TLS server
         # may send session tickets late, but then the next attempt makes a new connection, which is no harm.
         self.close()
 
-    def broken(self, _error: Exception) -> None:
-        self.close()
+    def broken(self, error: Exception) -> None:
+        if self.user is not None:
+            self.user.broken(error)
+        else:
+            self.close()
 
     def expire(self) -> None:
         self.bucket = 0
         if self.sock is None:
             return
-        until_s = self.since_s + KEPT_S
-        if until_s > perf_counter():
+        now_s = perf_counter()
+        until_s = (self.since_s if self.user is None else now_s) + KEPT_S
+        if until_s > now_s:
             self.bucket = self.engine.expire_at(until_s, self)
         else:
             self.close()
 
     def take(self) -> socket.SocketType | None:
         """Return the connection for use, None if it has ended."""
-        sock, self.sock = self.sock, None
+        sock, self.sock, self.user = self.sock, None, None
         return sock
 
     def close(self) -> None:

@@ -7,8 +7,6 @@ import zlib
 from functools import lru_cache
 from typing import Any
 
-import msgspec
-
 from dogwatch.probes.http.request import TOKEN
 
 MAX_HEADERS = 512
@@ -134,36 +132,44 @@ def _repeat(headers: dict[str, str], name: str, value: str) -> None:
         headers[name] = f"{headers[name]}, {value}"
 
 
-class Body(msgspec.Struct, eq=False):
+class Body:
     """A body as it arrives. `feed` returns True once it is complete; Refused says what broke it.
 
     length: -1 where it is unknown. limit: bytes on the wire, and bytes decoded, each. truncate: end quietly at the
     limit instead of failing. keep: how many decoded bytes to keep. Neither length nor chunked: until the end.
+    state: bytes left of the chunk; -1: size line, -2: line end behind a chunk, -3: trailers.
     """
 
-    length: int
-    limit: int
-    truncate: bool
-    keep: int
-    chunked: bool = False
-    encoding: str = ""
-    decoder: Any = None
-    received: int = 0
-    decoded: int = 0
-    kept: bytes | bytearray = b""
-    truncated: bool = False
-    line: bytes = b""
-    state: int = -1  # bytes left of the chunk; -1: size line, -2: line end behind a chunk, -3: trailers
-    trailers: int = 0
-    chunks: int = 0
+    __slots__ = (
+        "chunked", "chunks", "decoded", "decoder", "encoding", "keep", "kept", "length", "limit", "line", "received",
+        "state", "trailers", "truncate", "truncated",
+    )  # fmt: skip
+
+    def __init__(self, length: int, limit: int, truncate: bool, keep: int, *, chunked: bool = False) -> None:
+        self.length = length
+        self.limit = limit
+        self.truncate = truncate
+        self.keep = keep
+        self.chunked = chunked
+        self.encoding = ""
+        self.decoder: Any = None
+        self.received = self.decoded = self.trailers = self.chunks = 0
+        self.kept: bytes | bytearray = b""
+        self.truncated = False
+        self.line = b""
+        self.state = -1
 
     def whole(self, data: bytes) -> bool:
         """Take a body that arrived at once, the usual case; False if it needs more than counting."""
         if self.encoding:
             return False
-        self.received = self.decoded = len(data)
-        self.kept = data if len(data) <= self.keep else data[: self.keep]
+        self.took(data, len(data))
         return True
+
+    def took(self, data: bytes, size: int) -> None:
+        """Take a body of that size that needs no more than counting. data: all of it, or more than is to be kept."""
+        self.received = self.decoded = size
+        self.kept = data if len(data) <= self.keep else data[: self.keep]
 
     @property
     def until_close(self) -> bool:

@@ -203,9 +203,18 @@ def leaf_values(chain: tuple[bytes, ...]) -> dict[str, Any]:
 
 def body_text(headers: Mapping[str, str], body: bytes | bytearray) -> str:
     """Return a body as text, by the charset the server named, else UTF-8; what is not text becomes U+FFFD."""
+    return decode_text(charset_of(headers), body)
+
+
+def charset_of(headers: Mapping[str, str]) -> str:
+    """Return the charset that the server named, else utf-8."""
     content_type = headers.get("content-type", "")
+    return _charset(content_type[:200]) if content_type else "utf-8"
+
+
+def decode_text(charset: str, body: bytes | bytearray) -> str:
     try:
-        return body.decode(_charset(content_type[:200]) if content_type else "utf-8", "replace")
+        return body.decode(charset, "replace")
     except (LookupError, UnicodeError, ValueError):
         return body.decode("utf-8", "replace")
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
 from dogwatch.core.units import Bytes, Seconds, Secret
 from dogwatch.probes.engine.addresses import literal
 from dogwatch.probes.http.attempt import HttpAttempt
+from dogwatch.probes.http.lane import HttpLane
 from dogwatch.probes.http.plan import parse_statuses, plan_of
 from dogwatch.probes.http.request import TOKEN, parse_url
 from dogwatch.probes.http.result import accepted_versions
+from dogwatch.probes.lane import Landing, Lane
 from dogwatch.probes.probe import Attempt, Cancel, Done, Probe
 
 _Fault = tuple[tuple[str | int, ...], str, str]
@@ -187,6 +189,12 @@ class HttpProbe(Probe, frozen=True, kw_only=True):
         running = HttpAttempt(attempt.env.engine, plan, attempt, done)
         running.launch()
         return running.cancel
+
+    def lane(self, attempt: Attempt, landing: Landing, owner: Any) -> Lane | None:
+        plan = plan_of(self, attempt.memory)
+        if plan.slow or plan.first.tls or self.method == "HEAD":
+            return None
+        return HttpLane(attempt.env.engine, plan, attempt, landing, owner)
 
     def address(self) -> str:
         try:

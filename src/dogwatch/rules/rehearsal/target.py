@@ -120,6 +120,7 @@ def walk(watcher: Watcher, signals: Sequence[Signal] | Iterator[Signal], ticks: 
         while at < len(ticks) and ticks[at] <= signal.time_s:
             yield from watcher.tick(ticks[at])
             at += 1
-        yield from watcher.take(signal)
+        # Nothing is awaited here: what an action would have brought about is not in the recording.
+        yield from (edge for edge in watcher.take(signal) if isinstance(edge, AlertEdge))
     for tick_s in ticks[at:]:
         yield from watcher.tick(tick_s)

@@ -220,6 +220,11 @@ async def list_incidents(
 
 @get("/api/v1/incidents/{number:int}", opt=may("incident"), summary="One incident", responses=refusals(404, 503))
 async def show_incident(ctx: Ctx, number: NumberParam) -> IncidentDetail:
+    return await incident_detail(ctx, number)
+
+
+async def incident_detail(ctx: WebContext, number: int) -> IncidentDetail:
+    """Return an incident with that of it which the one who asks may see. Raises: NotFound, NotAllowed."""
     incidents, incident = await _found(ctx, number)
     sees = ctx.rights.filter("incident")
     held = [one.alert for one in explained(incidents.state, number) if sees(one.alert.labels)]

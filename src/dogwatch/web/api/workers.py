@@ -29,4 +29,15 @@ async def drain_worker(ctx: Ctx, worker_id: Annotated[str, PathParameter(max_len
     return models.worker_out(await ctx.services.runs.drain(segment(worker_id), ctx.actor))
 
 
-WORKER_HANDLERS = (list_workers, drain_worker)
+@post(
+    "/api/v1/workers/{worker_id:str}/resume",
+    opt=may("worker", "change"),
+    status_code=200,
+    summary="Let a drained worker take runs again",
+    responses=refusals(403, 404, 409, 503),
+)
+async def resume_worker(ctx: Ctx, worker_id: Annotated[str, PathParameter(max_length=200)]) -> models.WorkerOut:
+    return models.worker_out(await ctx.services.runs.drain(segment(worker_id), ctx.actor, on=False))
+
+
+WORKER_HANDLERS = (list_workers, drain_worker, resume_worker)

@@ -2,13 +2,18 @@
 import { csrf, toast } from "./actions.js";
 
 const LISTS = new Set(["roles"]);
+const listed = (text) => text.split(/[\s,]+/).filter(Boolean);
+const mapped = (text) => Object.fromEntries(listed(text).map((pair) => pair.split("=", 2)));
 
 function valuesOf(form) {
   const values = {};
   for (const [name, text] of new FormData(form)) {
     if (LISTS.has(name)) (values[name] ??= []).push(text);
     else if (name === "days") values.expires_after_s = text ? Number(text) * 86400 : null;
-    else if (name === "labels") values.labels = Object.fromEntries(text.split(/[\s,]+/).filter(Boolean).map((pair) => pair.split("=", 2)));
+    else if (name === "labels") values.labels = mapped(text);
+    else if (form.elements[name]?.dataset?.type === "list") values[name] = listed(text);
+    else if (form.elements[name]?.dataset?.type === "map") values[name] = mapped(text);
+    else if (name === "number") values.number = Number(text);
     else values[name] = text;
   }
   for (const list of LISTS) if (form.querySelector(`[name="${list}"]`)) values[list] ??= [];
@@ -47,6 +52,7 @@ async function send(form) {
 }
 
 export function startAccess() {
+  for (const input of document.querySelectorAll("input[data-zone]")) input.value = Intl.DateTimeFormat().resolvedOptions().timeZone;
   document.addEventListener("submit", (event) => {
     if (!event.target.matches("form[data-json]")) return;
     event.preventDefault();

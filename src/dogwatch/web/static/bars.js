@@ -1,5 +1,6 @@
 // Heartbeat bars: drawn as bars.py draws them, with a tip for each bar by mouse, touch and arrow keys.
 import { clock, duration } from "./times.js";
+import { t } from "./words.js";
 
 const SLOT = 6;
 const SHAPES = {
@@ -8,7 +9,7 @@ const SHAPES = {
   fail: (x) => `3V15M${x} 18V21`,
   off: () => "10V14",
 };
-const WORDS = { up: "passed", degraded: "degraded", fail: "failed", off: "in maintenance" };
+const WORDS = { up: t("passed"), degraded: t("degraded"), fail: t("failed"), off: t("in maintenance") };
 
 const slots = (bars) => bars.querySelector("svg").viewBox.baseVal.width / SLOT;
 const values = (bars) => JSON.parse(bars.dataset.bars);
@@ -22,8 +23,8 @@ export function draw(bars, data) {
   });
   for (const [name, path] of Object.entries(paths)) bars.querySelector(`.b-${name}`).setAttribute("d", path);
   const failed = data.filter(([, , name]) => name === "fail").length;
-  const target = bars.closest("[data-target]")?.dataset.target ?? bars.getAttribute("aria-label").split(": ")[0];
-  bars.setAttribute("aria-label", `${target}: last ${data.length} checks, ${failed ? `${failed} failed` : "all passed"}`);
+  const target = bars.closest("[data-target]")?.dataset.target ?? bars.getAttribute("aria-label").split(/: |：/)[0];
+  bars.setAttribute("aria-label", failed ? t("{0}: last {1} checks, {2} failed", target, data.length, failed) : t("{0}: last {1} checks, all passed", target, data.length));
 }
 
 export function shapeOf(result) {

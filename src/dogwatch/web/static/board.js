@@ -1,5 +1,6 @@
 // The board: what is folded stays folded, "/" goes to the filter, a row opens its chart.
 import { makeChart } from "./charts.js";
+import { t } from "./words.js";
 
 const KEY = "dogwatch.folds";
 
@@ -33,7 +34,7 @@ function toggleChart(button) {
     return;
   }
   const name = row.dataset.target;
-  row.append(makeChart(`/api/v1/targets/${encodeURIComponent(name)}/history`, `Latency of ${name}`));
+  row.append(makeChart(`/api/v1/targets/${encodeURIComponent(name)}/history`, t("Latency of {0}", name)));
 }
 
 export function startBoard() {

@@ -3,17 +3,18 @@
 import { colour } from "./drawing.js";
 import { hostSeries } from "./series.js";
 import { clock, duration } from "./times.js";
+import { locale, t } from "./words.js";
 
-const PHASES = [["resolve_s", "Resolve"], ["connect_s", "Connect"], ["tls_s", "TLS"], ["first_byte_s", "First byte"], ["transfer_s", "Transfer"]];
+const PHASES = [["resolve_s", t("Look up")], ["connect_s", t("Connect")], ["tls_s", "TLS"], ["first_byte_s", t("First byte")], ["transfer_s", t("Transfer")]];
 const RANGES = ["1h", "24h", "7d", "30d"];
 const RANGE_KEY = "dogwatch.range";
 const SPANS_S = { "1h": 3600, "24h": 86400, "7d": 604800, "30d": 2592000 };
 const EVERY_MS = 30_000;
 const SOON_MS = 5_000; // while the history is so short that every result moves it
 const YOUNG_S = 3 * 3600;
-const seconds = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit", second: "2-digit" });
-const hours = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
-const days = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+const seconds = new Intl.DateTimeFormat(locale, { hour: "numeric", minute: "2-digit", second: "2-digit" });
+const hours = new Intl.DateTimeFormat(locale, { hour: "numeric", minute: "2-digit" });
+const days = new Intl.DateTimeFormat(locale, { month: "short", day: "numeric" });
 let library = null;
 
 function loadLibrary() {
@@ -21,7 +22,7 @@ function loadLibrary() {
     const script = document.createElement("script");
     script.src = document.body.dataset.uplot;
     script.onload = () => resolve(window.uPlot);
-    script.onerror = () => { library = null; reject(new Error("the chart library did not load")); };
+    script.onerror = () => { library = null; reject(new Error(t("the chart library did not load"))); };
     document.head.append(script);
   });
   return library;
@@ -40,8 +41,8 @@ function latency(body) {
   const common = {
     x, failures, format: duration,
     summary: known.length
-      ? `mean ${duration(mean)}, slowest ${duration(max)}, ${failed ? `${failed} failed` : "none failed"}`
-      : failed ? `all ${failed} failed` : "",
+      ? t("mean {0}, slowest {1}, {2}", duration(mean), duration(max), failed ? t("{0} failed", failed) : t("none failed"))
+      : failed ? t("all {0} failed", failed) : "",
   };
   if (points.some((one) => one.phases && PHASES.some(([key]) => one.phases[key] > 0))) {
     const stacked = PHASES.map(() => []);
@@ -62,7 +63,7 @@ function latency(body) {
       }),
       keys: PHASES.map(([key, label]) => [label, colour(`--${key.replace("_s", "").replace("_", "-")}`)]),
       rows: (index) => [
-        ["Total", duration(total[index])],
+        [t("Total"), duration(total[index])],
         ...PHASES.map(([key, label]) => [label, duration(points[index].phases?.[key])]),
       ],
     };
@@ -72,16 +73,16 @@ function latency(body) {
     ...common,
     columns: [points.map((one) => one.max_s), points.map((one) => one.min_s), total],
     series: [
-      { label: "Slowest", stroke: "transparent", points: { show: false } },
-      { label: "Fastest", stroke: "transparent", points: { show: false } },
-      { label: "Mean", stroke: ink, width: 2, points: { show: known.length < 3, size: 6 } },
+      { label: t("Slowest"), stroke: "transparent", points: { show: false } },
+      { label: t("Fastest"), stroke: "transparent", points: { show: false } },
+      { label: t("Mean"), stroke: ink, width: 2, points: { show: known.length < 3, size: 6 } },
     ],
     bands: [{ series: [1, 2], fill: `color-mix(in srgb, ${ink} 22%, transparent)` }],
-    keys: [["Mean", ink], ["Fastest to slowest", `color-mix(in srgb, ${ink} 30%, transparent)`]],
+    keys: [[t("Mean"), ink], [t("Fastest to slowest"), `color-mix(in srgb, ${ink} 30%, transparent)`]],
     rows: (index) => [
-      ["Mean", duration(total[index])],
-      ["Fastest", duration(points[index].min_s)],
-      ["Slowest", duration(points[index].max_s)],
+      [t("Mean"), duration(total[index])],
+      [t("Fastest"), duration(points[index].min_s)],
+      [t("Slowest"), duration(points[index].max_s)],
     ],
   };
 }
@@ -108,7 +109,7 @@ function tipFor(model) {
     const index = plot.cursor.idx;
     if (index === null || index === undefined || plot.cursor.left < 0 || !plot.over.matches(":hover")) { if (plot.root.closest(".chart").matches("[data-shared]") && document.querySelector(".u-over:hover")) return; tip.hidden = true; return; }
     const lines = [clock(model.x[index]), ...model.rows(index).map(([name, value]) => `${name}  ${value}`)];
-    if (model.failures?.[index]) lines.push(`${model.failures[index]} failed`);
+    if (model.failures?.[index]) lines.push(t("{0} failed", model.failures[index]));
     tip.textContent = lines.join("\n");
     tip.hidden = false;
     const box = plot.over.getBoundingClientRect();
@@ -126,7 +127,7 @@ function showKeys(figure, model) {
     list.className = "key chart-key";
     figure.querySelector(".plot").after(list);
   }
-  const keys = model.failures?.some(Boolean) ? [...model.keys, ["Failed checks", colour("--down")]] : model.keys;
+  const keys = model.failures?.some(Boolean) ? [...model.keys, [t("Failed checks"), colour("--down")]] : model.keys;
   list.replaceChildren(...keys.map(([label, ink]) => {
     const entry = document.createElement("li");
     const patch = document.createElement("span");
@@ -244,7 +245,7 @@ class Chart {
     this.figure.querySelector("figcaption").textContent = model.summary ? `${label}: ${model.summary}` : label;
     const span = body.until_s - body.since_s;
     const ticks = span <= 300 ? seconds : span <= 2 * 86400 ? hours : days;
-    if (!model.summary) { this.figure.querySelector(".chart-key")?.remove(); place.textContent = "No data in this time."; return; }
+    if (!model.summary) { this.figure.querySelector(".chart-key")?.remove(); place.textContent = t("No data in this time."); return; }
     place.textContent = "";
     const axis = { stroke: colour("--muted"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
     this.plotted = new uPlot({
@@ -270,7 +271,7 @@ class Chart {
     this.plotted.over.addEventListener("mouseleave", () => { document.getElementById("tip").hidden = true; });
     const canvas = place.querySelector("canvas");
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `${label}, last ${this.range}: ${model.summary}`);
+    canvas.setAttribute("aria-label", t("{0}, last {1}: {2}", label, this.range, model.summary));
     showKeys(this.figure, model);
   }
 
@@ -305,7 +306,7 @@ export function makeChart(source, label) {
   const ranges = document.createElement("div");
   ranges.className = "ranges";
   ranges.setAttribute("role", "group");
-  ranges.setAttribute("aria-label", "Time shown");
+  ranges.setAttribute("aria-label", t("Time shown"));
   for (const one of RANGES) {
     const button = document.createElement("button");
     button.type = "button";

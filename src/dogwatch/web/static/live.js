@@ -2,12 +2,14 @@
 // catches up before it calls itself live.
 import { push } from "./bars.js";
 import { duration } from "./times.js";
+import { t } from "./words.js";
 
 const SILENCE_MS = 25_000; // two and a half of the server's beats
 const FEW = 250; // up to this many targets the stream carries all results, above only those on screen
 const AT_ONCE = 60;
-const REFRESH_MS = { now: 700, "target-now": 1500, hosts: 5000, "host-now": 5000, "runs-now": 1000, "jobs-now": 1500, "job-now": 1000, "workers-now": 2000, "schedules-now": 2000, "schedule-now": 2000, "webhooks-now": 2000, "deliveries-now": 2000, "outbox-now": 2000, "settings-now": 4000 };
+const REFRESH_MS = { now: 700, "target-now": 1500, hosts: 5000, "host-now": 5000, "runs-now": 1000, "jobs-now": 1500, "job-now": 1000, "workers-now": 2000, "schedules-now": 2000, "schedule-now": 2000, "webhooks-now": 2000, "deliveries-now": 2000, "outbox-now": 2000, "settings-now": 4000, "incidents-now": 1000, "incident-now": 1000, "silences-now": 2000, "maintenance-now": 2000 };
 const RUNS = ["runs-now", "jobs-now", "job-now", "workers-now", "schedules-now", "schedule-now", "webhooks-now", "deliveries-now", "outbox-now", "settings-now"];
+const INCIDENTS = ["incidents-now", "incident-now", "silences-now", "maintenance-now"];
 const RUNS_EVERY_MS = 4000; // not every change of a run is told: other processes work on them, too
 
 let source = null;
@@ -53,7 +55,7 @@ function soon(id) {
 function headline() {
   const verdict = document.querySelector(".verdict");
   const down = Number(verdict?.dataset.down ?? 0);
-  if (verdict) document.title = document.title.replace(/^(\(\d+ down\) )?/, down ? `(${down} down) ` : "");
+  if (verdict) document.title = document.title.replace(/^(\([^)]*\d[^)]*\) )?/, down ? `(${t("{0} down", down)}) ` : "");
   const word = down ? "-down" : Number(verdict?.dataset.degraded ?? 0) ? "-degraded" : "";
   const icon = document.getElementById("icon");
   icon.href = icon.href.replace(/icon[a-z-]*\.svg$/, `icon${word}.svg`);
@@ -95,6 +97,7 @@ function catchUp() {
   refresh("host-now");
   refresh("run-now");
   RUNS.forEach(refresh);
+  INCIDENTS.forEach(refresh);
   freshRows([...document.querySelectorAll(".row")].filter((one) => !many() || onScreen.has(one)));
 }
 
@@ -135,7 +138,7 @@ function onTransition(transition) {
 function address() {
   // Where there are thousands and no row is on screen, no result is worth its way here.
   const results = !many() || onScreen.size || document.querySelector("[data-target-page]");
-  const topics = `${results ? "result,target," : ""}transition,sample,reload,finding,run`;
+  const topics = `${results ? "result,target," : ""}transition,sample,reload,finding,run,incident`;
   const query = new URLSearchParams({ topics, brief: "true" });
   if (drawn) query.set("since_s", drawn);
   const page = document.querySelector("[data-target-page]");
@@ -158,7 +161,7 @@ function connect() {
     drawn = "";
     if (broken) catchUp();
     broken = false;
-    say("live", "Live");
+    say("live", t("Live"));
   };
   source.onerror = again;
   source.addEventListener("bye", again);
@@ -174,6 +177,7 @@ function connect() {
   }));
   source.addEventListener("finding", heard(() => soon("now")));
   source.addEventListener("run", heard(() => RUNS.forEach(soon)));
+  source.addEventListener("incident", heard(() => { soon("now"); INCIDENTS.forEach(soon); }));
   source.addEventListener("target", heard(() => { soon("now"); soon("target-now"); }));
 }
 
@@ -183,7 +187,7 @@ function again() {
   source.close();
   broken = true;
   attempts += 1;
-  say("waiting", "Reconnecting");
+  say("waiting", t("Reconnecting"));
   clearTimeout(retryTimer);
   retryTimer = setTimeout(connect, 200 + Math.random() * Math.min(30_000, 500 * 2 ** attempts));
 }
@@ -218,7 +222,7 @@ export function startLive() {
   requestAnimationFrame(() => setTimeout(connect, 50));
   setInterval(() => {
     if (source && !broken && Date.now() - lastHeard > SILENCE_MS) {
-      say("stale", "Stale: nothing heard");
+      say("stale", t("Stale: nothing heard"));
       again();
     }
   }, 5000);

@@ -1,6 +1,8 @@
 // The command palette (Ctrl-K, ?) and the keys that go to pages: "g o", "g j"… Pages are those of the navigation.
-const LETTERS = { "/": "o", "/jobs": "j", "/runs": "r", "/schedules": "s", "/workers": "k", "/webhooks": "w", "/deliveries": "d", "/outbox": "m", "/users": "u", "/audit": "a", "/settings": "p", "/settings/configuration": "c" };
-const BELOW = { "/webhooks": [["/deliveries", "Deliveries"]], "/settings": [["/settings/configuration", "Configuration"]] };
+import { t } from "./words.js";
+
+const LETTERS = { "/": "o", "/incidents": "i", "/jobs": "j", "/runs": "r", "/schedules": "s", "/workers": "k", "/webhooks": "w", "/deliveries": "d", "/outbox": "m", "/users": "u", "/audit": "a", "/settings": "p", "/settings/configuration": "c" };
+const BELOW = { "/incidents": [["/rules", t("Rules")], ["/maintenance", t("Maintenance")]], "/webhooks": [["/deliveries", t("Deliveries")]], "/settings": [["/settings/configuration", t("Configuration")]] };
 const CHORD_MS = 1200;
 const PAUSE_MS = 120;
 
@@ -15,7 +17,7 @@ let timer = 0;
 
 function pages() {
   const places = [...document.querySelectorAll(".places a")].map((one) => [one.getAttribute("href"), one.textContent]);
-  return places.flatMap((one) => [one, ...(BELOW[one[0]] ?? [])]).map(([path, name]) => ({ kind: "page", name, path, note: "", letter: LETTERS[path] }));
+  return places.flatMap((one) => [one, ...(BELOW[one[0]] ?? [])]).map(([path, name]) => ({ kind: t("page"), name, path, note: "", letter: LETTERS[path] }));
 }
 
 function element(tag, text, className) {
@@ -49,7 +51,7 @@ function show(found) {
   list.replaceChildren(...found.map(option));
   list.hidden = !found.length;
   input.setAttribute("aria-expanded", String(Boolean(found.length)));
-  told.textContent = found.length ? `${found.length} found` : "Nothing of that name that you may see.";
+  told.textContent = found.length ? t("{0} found", found.length) : t("Nothing of that name that you may see.");
   told.className = found.length ? "unseen" : "muted";
   choose(0);
 }
@@ -67,7 +69,7 @@ function look() {
     const found = answer?.ok ? await answer.json() : [];
     if (turn !== asked || !dialog) return;
     show([...known, ...found]);
-    if (!answer?.ok) { told.textContent = "Dogwatch does not answer: only pages are found."; told.className = "muted"; }
+    if (!answer?.ok) { told.textContent = t("Dogwatch does not answer: only pages are found."); told.className = "muted"; }
   }, PAUSE_MS);
 }
 
@@ -90,17 +92,17 @@ function open() {
   dialog?.remove(); // closed, but not yet told so
   const own = dialog = document.createElement("dialog");
   dialog.className = "palette";
-  dialog.setAttribute("aria-label", "Search and keys");
+  dialog.setAttribute("aria-label", t("Search and keys"));
   input = document.createElement("input");
-  for (const [name, value] of Object.entries({ type: "text", role: "combobox", "aria-label": "Search pages, targets, jobs, runs, schedules and hosts", "aria-controls": "palette-list", "aria-autocomplete": "list", placeholder: "Go to a page, target, job, run, schedule or host", autocomplete: "off", spellcheck: "false", maxlength: "200" })) input.setAttribute(name, value);
+  for (const [name, value] of Object.entries({ type: "text", role: "combobox", "aria-label": t("Search pages, targets, jobs, runs, schedules and hosts"), "aria-controls": "palette-list", "aria-autocomplete": "list", placeholder: t("Go to a page, target, job, run, schedule or host"), autocomplete: "off", spellcheck: "false", maxlength: "200" })) input.setAttribute(name, value);
   list = document.createElement("ul");
   list.id = "palette-list";
   list.setAttribute("role", "listbox");
-  list.setAttribute("aria-label", "Found");
+  list.setAttribute("aria-label", t("Found"));
   told = element("p", "", "unseen");
   told.setAttribute("role", "status");
   const keys = element("p", "", "keys muted");
-  for (const [key, what] of [["Ctrl K", "or"], ["?", "this"], ["/", "filter"], ["g o", "overview"], ["g j", "jobs"], ["g r", "runs"], ["g s", "schedules"], ["Esc", "close"]]) {
+  for (const [key, what] of [["Ctrl K", t("or")], ["?", t("this")], ["/", t("filter")], ["g o", t("overview")], ["g i", t("incidents")], ["g r", t("runs")], ["g s", t("schedules")], ["Esc", t("close")]]) {
     const one = element("span", "");
     one.append(element("kbd", key), ` ${what}`);
     keys.append(one);

@@ -2,6 +2,7 @@
 import { refresh, spoke } from "./live.js";
 import { csrf, toast } from "./actions.js";
 import { clock } from "./times.js";
+import { t } from "./words.js";
 
 const MOST_LINES = 5000;
 const AT_ONCE_MS = 400;
@@ -73,8 +74,8 @@ function show() {
 function tell() {
   const all = box.childElementCount;
   const hidden = box.querySelectorAll(".out[hidden]").length;
-  const older = dropped ? `, ${dropped} older ones are not shown here` : "";
-  document.getElementById("o-count").textContent = !all ? "Nothing was written yet." : hidden ? `${all - hidden} of ${all} lines${older}` : `${all} line${all === 1 ? "" : "s"}${older}`;
+  const older = dropped ? t(", {0} older ones are not shown here", dropped) : "";
+  document.getElementById("o-count").textContent = (!all ? t("Nothing was written yet.") : hidden ? t("{0} of {1} lines", all - hidden, all) : all === 1 ? t("1 line") : t("{0} lines", all)) + older;
 }
 
 function filter() {
@@ -141,7 +142,7 @@ function ask({ title, effects, asks, go }) {
   yes.textContent = title;
   const no = document.createElement("button");
   no.type = "button";
-  no.textContent = "Leave it";
+  no.textContent = t("Leave it");
   no.addEventListener("click", () => dialog.close());
   actions.append(yes, no);
   form.append(actions);
@@ -184,7 +185,7 @@ function order(button) {
       if (asks) body[verb === "decide" ? "comment" : "reason"] = text;
       const found = await post(`/api/v1/runs/${encodeURIComponent(run)}/${verb}`, body, verb === "rerun" ? key : "");
       if (verb === "rerun") location.assign(`/runs/${encodeURIComponent(found.run_id)}`);
-      else { toast(`${title}: done`); refresh("run-now"); }
+      else { toast(t("{0}: done", title)); refresh("run-now"); }
     },
   });
 }
@@ -201,7 +202,7 @@ async function confirmForm(form) {
   });
   if (plan) {
     const answer = await fetch(plan, { headers: { accept: "text/html" } }).catch(() => null);
-    if (!answer?.ok) return toast("What it would do cannot be shown now", true);
+    if (!answer?.ok) return toast(t("What it would do cannot be shown now"), true);
     const parsed = new DOMParser().parseFromString(await answer.text(), "text/html");
     effects = [...effects, ...[...parsed.body.children].map((one) => document.adoptNode(one))];
   }
@@ -212,7 +213,7 @@ async function confirmForm(form) {
     go: async (text) => {
       const found = await post(form.getAttribute("action"), { ...key, ...(field && text ? { [field]: text } : {}) });
       if (leads) { location.assign(leads + encodeURIComponent(found[from])); return; }
-      toast(`${title}: done`);
+      toast(t("{0}: done", title));
       refresh(fresh ?? "workers-now");
     },
   });

@@ -1,15 +1,16 @@
 // What a host's chart draws: lines, or modes of CPU time upon each other, named by their labels.
 import { colour, size } from "./drawing.js";
+import { t } from "./words.js";
 
 const INKS = ["--line", "--connect", "--transfer", "--tls", "--resolve", "--first-byte", "--degraded-bar", "--muted"];
 // A mode of CPU time keeps its colour, and its place from below.
 const MODES = { user: "--line", system: "--connect", iowait: "--tls", nice: "--resolve", softirq: "--transfer", irq: "--first-byte", steal: "--down-bar" };
 const NAMES = {
-  dogwatch_host_memory_used_ratio: "memory", dogwatch_host_swap_used_ratio: "swap",
-  node_load1: "1 min", node_load5: "5 min", node_load15: "15 min",
-  dogwatch_host_network_receive_bytes_per_s: "in", dogwatch_host_network_transmit_bytes_per_s: "out",
-  dogwatch_host_disk_read_bytes_per_s: "read", dogwatch_host_disk_written_bytes_per_s: "written",
-  dogwatch_host_processes: "processes", node_memory_MemAvailable_bytes: "available",
+  dogwatch_host_memory_used_ratio: t("memory"), dogwatch_host_swap_used_ratio: t("swap"),
+  node_load1: t("{0} min", 1), node_load5: t("{0} min", 5), node_load15: t("{0} min", 15),
+  dogwatch_host_network_receive_bytes_per_s: t("in"), dogwatch_host_network_transmit_bytes_per_s: t("out"),
+  dogwatch_host_disk_read_bytes_per_s: t("read"), dogwatch_host_disk_written_bytes_per_s: t("written"),
+  dogwatch_host_processes: t("processes"), node_memory_MemAvailable_bytes: t("available"),
 };
 
 // Marks of an axis of sizes: 1, 2, 4 … 512 of each unit.
@@ -33,7 +34,7 @@ function parts(series) {
 function named(one) {
   const [name, labels] = parts(one.series);
   const known = NAMES[name];
-  if (labels.resource) return { label: labels.kind === "stalled" ? `${labels.resource}, everything` : labels.resource, mode: "", name };
+  if (labels.resource) return { label: labels.kind === "stalled" ? t("{0}, everything", labels.resource) : labels.resource, mode: "", name };
   const label = [...Object.values(labels), known].filter(Boolean).join(" ");
   return { label: label || name, mode: labels.mode || "", name };
 }
@@ -80,7 +81,7 @@ export function hostSeries(body, figure) {
   if (stacks) drawn.reverse();
   const total = (index) => columns.length ? columns[columns.length - 1][index] : null;
   const lines = shown.map((one, at) => [one.label, (index) => format(values[at][index])]);
-  if (stacks) lines.push(["All", (index) => format(total(index))]);
+  if (stacks) lines.push([t("All"), (index) => format(total(index))]);
   const last = x.length - 1;
   return {
     x, format, failures: null,
@@ -88,8 +89,8 @@ export function hostSeries(body, figure) {
     steps: unit === "bytes" || unit === "rate" ? BINARY : undefined,
     columns: drawn.map((one) => one.column),
     series: drawn.map((one) => one.series),
-    summary: x.length ? (stacks ? `now ${format(total(last))}` : shown.slice(0, 3).map((one, at) => `${one.label} ${format(values[at][last])}`).join(", ")) : "",
-    keys: shown.length > 1 || shown[0]?.label !== "processes" ? shown.map((one, index) => [one.label, inks[index]]) : [],
+    summary: x.length ? (stacks ? t("now {0}", format(total(last))) : shown.slice(0, 3).map((one, at) => `${one.label} ${format(values[at][last])}`).join(", ")) : "",
+    keys: shown.length > 1 || shown[0]?.name !== "dogwatch_host_processes" ? shown.map((one, index) => [one.label, inks[index]]) : [],
     rows: (index) => (stacks ? lines.slice().reverse() : lines).map(([name, value]) => [name, value(index)]),
   };
 }

@@ -1,5 +1,6 @@
 // The form of a job's parameters: shows the plan first, then starts the run.
 import { idempotencyKey, post } from "./runs.js";
+import { t } from "./words.js";
 
 function value(input) {
   const text = input.value;
@@ -24,9 +25,9 @@ function stepItem(step) {
   const item = document.createElement("li");
   const name = document.createElement("b");
   name.textContent = step.name;
-  item.append(name, ` ${step.runs === false ? "not: its condition is false" : step.summary}`);
+  item.append(name, ` ${step.runs === false ? t("not: its condition is false") : step.summary}`);
   if (step.destructive) item.className = "destructive";
-  const notes = [...step.details, step.why, step.always && "Whatever became of the steps before it", step.undo && `To undo: ${step.undo}`, step.problem && `It would fail: ${step.problem}`].filter(Boolean);
+  const notes = [...step.details, step.why, step.always && t("Whatever became of the steps before it"), step.undo && t("To undo: {0}", step.undo), step.problem && t("It would fail: {0}", step.problem)].filter(Boolean);
   for (const text of notes) {
     const note = document.createElement("p");
     note.className = "muted";
@@ -53,7 +54,7 @@ export function startStart() {
       given = parameters(form);
       const found = await post(form.dataset.plan, { parameters: given });
       plan.querySelector(".plan-steps").replaceChildren(...found.steps.map(stepItem));
-      plan.querySelector(".plan-locks").textContent = [found.concurrency && `One at a time: ${found.concurrency}`, found.locks.length && `Locks: ${found.locks.join(", ")}`].filter(Boolean).join(". ");
+      plan.querySelector(".plan-locks").textContent = [found.concurrency && t("One at a time: {0}", found.concurrency), found.locks.length && t("Locks: {0}", found.locks.join(", "))].filter(Boolean).join(". ");
       key = idempotencyKey();
       form.hidden = true;
       plan.hidden = false;

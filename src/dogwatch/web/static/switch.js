@@ -1,6 +1,11 @@
-// The theme button: as the system, light, dark.
-const NAMES = { "": "Auto", light: "Light", dark: "Dark" };
+// The theme button (as the system, light, dark) and the choice of language. Cookies, so that the server draws the page
+// as it will stay.
+import { t } from "./words.js";
+
+const NAMES = { "": t("Auto"), light: t("Light"), dark: t("Dark") };
 const NEXT = { "": "light", light: "dark", dark: "" };
+
+const keep = (name, value) => { document.cookie = `dogwatch_${name}=${value}; path=/; max-age=31536000; samesite=lax`; };
 
 export function startTheme() {
   const button = document.getElementById("theme");
@@ -12,7 +17,7 @@ export function startTheme() {
     const theme = NEXT[document.documentElement.dataset.theme || ""];
     if (theme) document.documentElement.dataset.theme = theme;
     else delete document.documentElement.dataset.theme;
-    try { localStorage.setItem("dogwatch.theme", theme); } catch { /* may be forbidden */ }
+    keep("theme", theme);
     show();
     document.dispatchEvent(new Event("dogwatch:theme"));
   });
@@ -20,4 +25,8 @@ export function startTheme() {
     document.dispatchEvent(new Event("dogwatch:theme"));
   });
   show();
+  document.getElementById("language")?.addEventListener("change", (event) => {
+    keep("language", event.target.value);
+    location.reload();
+  });
 }

@@ -1,10 +1,12 @@
 // Shows <time data-t> in the viewer's zone; relative ones are kept true.
-const short = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-const dated = new Intl.DateTimeFormat(undefined, {
+import { locale, t } from "./words.js";
+
+const short = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const dated = new Intl.DateTimeFormat(locale, {
   month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit",
 });
-const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
-const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto", style: "short" });
+const full = new Intl.DateTimeFormat(locale, { dateStyle: "full", timeStyle: "long" });
+const relative = new Intl.RelativeTimeFormat(locale, { numeric: "auto", style: "short" });
 const STEPS = [[60, 1, "second"], [3600, 60, "minute"], [86400, 3600, "hour"], [Infinity, 86400, "day"]];
 
 export function clock(seconds) {
@@ -14,7 +16,7 @@ export function clock(seconds) {
 
 export function ago(seconds) {
   const past = Date.now() / 1000 - seconds;
-  if (Math.abs(past) < 5) return "just now";
+  if (Math.abs(past) < 5) return t("just now");
   const [, size, unit] = STEPS.find(([below]) => Math.abs(past) < below);
   return relative.format(-Math.round(past / size), unit);
 }
@@ -23,13 +25,14 @@ export function ago(seconds) {
 export function span(since) {
   let rest = Math.max(0, Math.round(Date.now() / 1000 - since));
   const parts = [];
-  for (const [size, unit] of [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]]) {
+  const units = [[86400, (n) => t("{0} d", n)], [3600, (n) => t("{0} h", n)], [60, (n) => t("{0} min", n)], [1, (n) => t("{0} s", n)]];
+  for (const [size, form] of units) {
     const count = Math.floor(rest / size);
     rest -= count * size;
-    if (count) parts.push(`${count} ${unit}`);
-    if (parts.length === 2 || (parts.length && unit === "min")) break;
+    if (count) parts.push(form(count));
+    if (parts.length === 2 || (parts.length && size === 60)) break;
   }
-  return parts.join(" ") || "0 s";
+  return parts.join(" ") || t("{0} s", 0);
 }
 
 export function duration(seconds) {
@@ -43,7 +46,7 @@ export function duration(seconds) {
 // How long until: "first check in 3 s", "now" when it should be under way.
 export function until(then, lead) {
   const left = Math.ceil(then - Date.now() / 1000);
-  const text = left <= 0 ? "now" : left < 90 ? `in ${left} s` : relative.format(Math.round(left / 60), "minute");
+  const text = left <= 0 ? t("now") : left < 90 ? t("in {0} s", left) : relative.format(Math.round(left / 60), "minute");
   return lead ? `${lead} ${text}` : text;
 }
 
@@ -54,7 +57,7 @@ export function showTimes(root = document) {
 function showTime(element) {
   const seconds = Number(element.dataset.t);
   const { relative: isRelative, span: isSpan, until: lead } = element.dataset;
-  const text = lead !== undefined ? until(seconds, lead) : isSpan !== undefined ? `for ${span(seconds)}` : isRelative !== undefined ? ago(seconds) : clock(seconds);
+  const text = lead !== undefined ? until(seconds, lead) : isSpan !== undefined ? t("for {0}", span(seconds)) : isRelative !== undefined ? ago(seconds) : clock(seconds);
   if (element.textContent !== text) element.textContent = text;
   if (!element.title) element.title = full.format(new Date(seconds * 1000));
 }

@@ -1,0 +1,58 @@
+"""What several sinks read out of a record: its time, its level, its text, its trace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import msgspec
+
+Record = Mapping[str, object]
+OWN = frozenset({"id", "source", "file"})
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Syslog's numbers; OTLP's are in `severity_number`.
+LEVELS: Mapping[str, int] = {
+    **dict.fromkeys(("emerg", "emergency", "panic"), 0),
+    "alert": 1,
+    **dict.fromkeys(("crit", "critical", "fatal"), 2),
+    **dict.fromkeys(("err", "error", "severe"), 3),
+    **dict.fromkeys(("warn", "warning"), 4),
+    "notice": 5,
+    **dict.fromkeys(("info", "information", "informational"), 6),
+    **dict.fromkeys(("debug", "trace", "verbose"), 7),
+}
+_OTLP = (21, 19, 18, 17, 13, 10, 9, 5)
+
+
+def time_ns(record: Record, now_ns: int) -> int:
+    """Return the record's `timestamp`, RFC 3339 as the transform of that name writes it, in nanoseconds; else now."""
+    text = record.get("timestamp")
+    if not isinstance(text, str):
+        return now_ns
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return now_ns
+    since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
+
+
+def level(record: Record) -> tuple[str, int] | None:
+    """Return the level's name and its number in syslog, or None for one that is not known."""
+    name = record.get("level", record.get("severity"))
+    number = LEVELS.get(name.lower()) if isinstance(name, str) else None
+    return None if number is None else (str(name), number)
+
+
+def severity_number(name: str, number: int) -> int:
+    """Return OpenTelemetry's number of a level."""
+    return 1 if name.lower() == "trace" else _OTLP[number]
+
+
+def message(record: Record) -> str:
+    """Return the message; of a record that was made into columns, those as JSON."""
+    rest = {name: value for name, value in record.items() if name not in OWN}
+    text = rest.get("message")
+    if isinstance(text, str) and len(rest) == 1:
+        return text
+    return msgspec.json.encode(rest, enc_hook=str).decode()

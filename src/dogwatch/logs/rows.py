@@ -1,0 +1,329 @@
+"""Records as objects of one class for each set of names: what changes lines without a library of columns.
+
+A decoder that knows the names beforehand reads JSON about twice as fast as one that makes columns, and keeps each
+value's type; see docs/decisions/0106.
+"""
+
+from __future__ import annotations
+
+import zlib
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, chain, compress, count, repeat
+from operator import add, attrgetter
+from typing import Any
+
+import msgspec
+
+from dogwatch.logs.block import Block, record_id
+from dogwatch.logs.multiline import INNER
+
+OWN = ("id", "source", "file")
+MAX_NAMES = 500
+ABSENT = msgspec.UNSET
+_ENCODER = msgspec.json.Encoder(enc_hook=str)
+_GENERIC = msgspec.json.Decoder()
+
+
+class Shape:
+    """The class of records with these names. attributes: name → attribute of a record."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self.attributes = {name: f"f{at}" for at, name in enumerate(names)}
+        fields = [
+            *((name, Any, msgspec.field(default=ABSENT)) for name in OWN),
+            *((self.attributes[name], Any, msgspec.field(default=ABSENT, name=name)) for name in names),
+        ]
+        self.type: Any = msgspec.defstruct("Record", fields, forbid_unknown_fields=True, gc=False)
+        self.decoder = msgspec.json.Decoder(self.type)
+
+
+class Book:
+    """The names that one route has met. extras: what its steps write. A block is read with all names of its route."""
+
+    def __init__(self, extras: Iterable[str] = ()) -> None:
+        self._extras = tuple(dict.fromkeys(name for name in ("message", *extras) if name not in OWN))
+        self.shape = Shape(self._extras)
+
+    def learn(self, found: Iterable[str]) -> bool:
+        """Take up new names; return whether there were any. Beyond the limit it begins anew with these alone."""
+        known = self.shape.attributes
+        new = [name for name in dict.fromkeys(found) if name not in known and name not in OWN]
+        if not new:
+            return False
+        names = (*self.shape.names, *new)
+        if len(names) > MAX_NAMES:
+            names = tuple(dict.fromkeys((*self._extras, *found)))
+            names = tuple(name for name in names if name not in OWN)[:MAX_NAMES]
+        self.shape = Shape(names)
+        return True
+
+
+class Rows:
+    """A block's records while they are changed. offsets: of each line in its stream. lines: as they were read."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        items: list[Any],
+        offsets: list[int],
+        lines: list[bytes] | None,
+        crcs: list[int] | None = None,
+    ) -> None:
+        self.shape = shape
+        self.items = items
+        self.offsets = offsets
+        self._lines = lines
+        self._crcs = crcs
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory it holds."""
+        lines = self._lines or ()
+        return len(self.items) * (80 + 24 * len(self.shape.names)) + 2 * sum(map(len, lines))
+
+    @property
+    def crcs(self) -> list[int]:
+        if self._crcs is None:
+            self._crcs = list(map(_crc32(), self._lines or ()))
+        return self._crcs
+
+    def keep(self, flags: Sequence[object]) -> Rows:
+        """Return the records whose flag is true."""
+        lines = None if self._lines is None else list(compress(self._lines, flags))
+        crcs = None if self._crcs is None else list(compress(self._crcs, flags))
+        return Rows(self.shape, list(compress(self.items, flags)), list(compress(self.offsets, flags)), lines, crcs)
+
+    def column(self, name: str) -> list[Any] | None:
+        """Return the values of a name, ABSENT where a record has none; None where no record can have it."""
+        attribute = self.shape.attributes.get(name)
+        return None if attribute is None else list(map(attrgetter(attribute), self.items))
+
+    def put(self, name: str, values: Iterable[object]) -> None:
+        _assign(self.items, self.shape.attributes[name], values)
+
+    def ids(self, stream: str) -> list[str]:
+        checks = array("I", self.crcs)
+        if checks.itemsize != 4:
+            return [record_id(stream, at, crc) for at, crc in zip(self.offsets, self.crcs, strict=True)]
+        if _LITTLE:
+            checks.byteswap()
+        hexes = checks.tobytes().hex(" ", 4).split(" ") if checks else []
+        return list(map((stream.replace("%", "%%") + ":%d:%s").__mod__, zip(self.offsets, hexes, strict=True)))
+
+    def json_lines(self, block: Block) -> bytes:
+        """Return the records as JSON lines with `id`, `source` and `file` first."""
+        _assign(self.items, "id", self.ids(block.stream))
+        _assign(self.items, "source", repeat(block.source))
+        _assign(self.items, "file", repeat(block.path))
+        return _ENCODER.encode_lines(self.items)
+
+    def reshaped(self, shape: Shape, mappings: Sequence[dict[str, Any]]) -> Rows:
+        """Return these records under another shape; what it has no name for is left out."""
+        known = shape.attributes
+        items = [shape.type(**{known[k]: v for k, v in one.items() if k in known}) for one in mappings]
+        return Rows(shape, items, self.offsets, self._lines, self._crcs)
+
+    def mappings(self) -> list[dict[str, Any]]:
+        """Return each record as a mapping of what it has."""
+        pairs = list(self.shape.attributes.items())
+        return [
+            {name: value for name, key in pairs if (value := getattr(one, key)) is not ABSENT and value is not None}
+            for one in self.items
+        ]
+
+    def pack(self) -> bytes:
+        """Return it for the disk."""
+        body = [self.offsets, self.crcs, self.mappings()]
+        return msgspec.msgpack.encode(body, enc_hook=str)
+
+
+def _assign(items: list[Any], attribute: str, values: Iterable[object]) -> None:
+    # As a loop without bytecode: it runs for every name of every record.
+    deque(map(setattr, items, repeat(attribute), values), 0)
+
+
+def unpack(data: bytes) -> Rows:
+    offsets, crcs, found = msgspec.msgpack.decode(data)
+    return from_mappings(found, offsets, None, crcs)
+
+
+def from_mappings(
+    found: Sequence[dict[str, Any]], offsets: list[int], lines: list[bytes] | None, crcs: list[int] | None
+) -> Rows:
+    names = dict.fromkeys(chain.from_iterable(found))
+    shape = Shape([name for name in names if name not in OWN])
+    items = [shape.type(**{shape.attributes[k]: v for k, v in one.items() if k not in OWN}) for one in found]
+    return Rows(shape, items, offsets, lines, crcs)
+
+
+_LITTLE = array("H", [1]).tobytes()[0] == 1
+
+
+def _crc32() -> Callable[[bytes], int]:
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        return zlib.crc32
+    crc32: Callable[[bytes], int] = isal_zlib.crc32
+    return crc32
+
+
+def _text(line: bytes) -> str:
+    return line.removesuffix(b"\r").decode("utf-8", "replace")
+
+
+class Encoded:
+    """Records as JSON lines already: made where the records were, while they are in the processor's cache."""
+
+    def __init__(self, data: bytes, count: int) -> None:
+        self.data = data
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def mappings(self) -> list[dict[str, Any]]:
+        return [_GENERIC.decode(line) for line in self.data.splitlines()]
+
+
+class Unread:
+    """A block before anything was made of it: lines."""
+
+    def __init__(self, block: Block) -> None:
+        # Where lines stand for several, they are read as they were; their ids are of what stands in the block.
+        self.joined = block.joined
+        self.data = block.data.replace(INNER, b"\n") if block.joined else block.data
+        self.lines = block.lines()
+        self.whole = [line.replace(INNER, b"\n") for line in self.lines] if block.joined else self.lines
+        self.offsets = (
+            list(block.starts)
+            if block.starts is not None
+            # One more for each newline.
+            else list(map(add, accumulate(map(len, self.lines[:-1]), initial=block.begin), count()))
+        )
+
+    def texts(self) -> list[str]:
+        """Return the lines as text; what is not UTF-8 becomes U+FFFD, and a carriage return at an end goes."""
+        if self.joined or b"\r" in self.data:
+            return [_text(line) for line in self.whole]
+        try:
+            texts = self.data.decode().split("\n")
+        except UnicodeDecodeError:
+            return [_text(line) for line in self.whole]
+        texts.pop()
+        return texts
+
+    def messages(self, book: Book) -> Rows:
+        """Return records that have a message and nothing else."""
+        shape = book.shape
+        attribute = shape.attributes["message"]
+        texts = self.texts()
+        items = [shape.type() for _ in texts]
+        for one, text in zip(items, texts, strict=True):
+            setattr(one, attribute, text)
+        return Rows(shape, items, self.offsets, self.lines)
+
+
+def read_json(unread: Unread, book: Book, *, keep: bool) -> tuple[Rows, int]:
+    """Return records of lines that are JSON objects, and how many are none: those have their text as message."""
+    try:
+        items = book.shape.decoder.decode_lines(unread.data)
+        bad: dict[int, str] = {}
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        items = []
+    if len(items) != len(unread.lines):
+        items, bad = _one_by_one(unread.whole, book)
+    rows = Rows(book.shape, items, unread.offsets, unread.lines)
+    message = book.shape.attributes["message"]
+    if keep:
+        for one, line in zip(items, unread.whole, strict=True):
+            setattr(one, message, _text(line))
+    for at, text in bad.items():
+        setattr(items[at], message, text)
+    return rows, len(bad)
+
+
+def read_json_in(rows: Rows, field: str, book: Book, *, keep: bool) -> tuple[Rows, int]:
+    """Read the JSON objects in a field of records; what is in them replaces what a record has."""
+    column = rows.column(field)
+    if column is None:
+        return rows, len(rows)
+    found = [_object(value.encode()) if isinstance(value, str) else None for value in column]
+    mappings = rows.mappings()
+    unread = 0
+    for mapping, one in zip(mappings, found, strict=True):
+        if not isinstance(one, dict):
+            unread += 1
+            continue
+        if not keep:
+            mapping.pop(field, None)
+        mapping.update(one)
+    book.learn(dict.fromkeys(chain.from_iterable(mappings)))
+    return rows.reshaped(book.shape, mappings), unread
+
+
+def _one_by_one(lines: Sequence[bytes], book: Book) -> tuple[list[Any], dict[int, str]]:
+    """Read lines of which some are no objects, or have names that are not known yet."""
+    while True:
+        decode, shape = book.shape.decoder.decode, book.shape
+        items: list[Any] = []
+        bad: dict[int, str] = {}
+        names: dict[str, None] = {}
+        for at, line in enumerate(lines):
+            try:
+                items.append(decode(line))
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                found = _object(line)
+                if isinstance(found, dict):
+                    names.update(dict.fromkeys(found))
+                bad[at] = _text(line)
+                items.append(shape.type())
+        if not names or not book.learn(names):
+            return _replaced(items, bad, lines, shape)
+        if len(book.shape.names) >= MAX_NAMES:
+            # A second round with what has room; records with still other names keep their text.
+            book.learn(())
+            return _last_round(lines, book)
+
+
+def _last_round(lines: Sequence[bytes], book: Book) -> tuple[list[Any], dict[int, str]]:
+    decode, shape = book.shape.decoder.decode, book.shape
+    items: list[Any] = []
+    bad: dict[int, str] = {}
+    for at, line in enumerate(lines):
+        try:
+            items.append(decode(line))
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            bad[at] = _text(line)
+            items.append(shape.type())
+    return _replaced(items, bad, lines, shape)
+
+
+def _replaced(
+    items: list[Any], bad: dict[int, str], lines: Sequence[bytes], shape: Shape
+) -> tuple[list[Any], dict[int, str]]:
+    """Read again what was only not UTF-8: with a replacement character in its place."""
+    for at in list(bad):
+        found = _object(lines[at])
+        if isinstance(found, dict) and all(name in shape.attributes or name in OWN for name in found):
+            given = {shape.attributes[name]: value for name, value in found.items() if name not in OWN}
+            items[at] = shape.type(**given)
+            del bad[at]
+    return items, bad
+
+
+def _object(line: bytes) -> object:
+    try:
+        return _GENERIC.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        pass
+    try:
+        return _GENERIC.decode(line.decode("utf-8", "replace"))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None

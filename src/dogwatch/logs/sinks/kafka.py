@@ -1,0 +1,207 @@
+"""The `kafka` sink: an idempotent producer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import msgspec
+
+from dogwatch.core.units import Seconds, Secret
+from dogwatch.errors import TransientError
+from dogwatch.logs.block import Block
+from dogwatch.logs.checkpoint import SinkState
+from dogwatch.logs.fields import Record
+from dogwatch.logs.records import each
+from dogwatch.logs.sink import Sink, Tools, Worker
+from dogwatch.logs.tls import ClientTls
+
+if TYPE_CHECKING:
+    from confluent_kafka import Producer
+
+_log = logging.getLogger(__name__)
+_SLICE_S = 0.1
+# What a broker will never take, however often it is sent.
+_LARGE = "MSG_SIZE_TOO_LARGE"
+_NEVER = frozenset({_LARGE, "_INVALID_ARG", "INVALID_MSG", "INVALID_MSG_SIZE", "INVALID_RECORD"})
+
+
+class Sasl(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who the agent is. username, password: of its account. mechanism: how it says so."""
+
+    username: str
+    password: Secret
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+
+
+class KafkaSink(Sink, frozen=True, kw_only=True):
+    """Produces to a Kafka topic with an idempotent producer: within the agent's life each record once, in order.
+
+    A record that comes again after a crash has the same `id` header. Records of one file have one key, so that they
+    stay in one partition, in their order.
+
+    brokers: `host:port` of some of them. topic: which must exist, or which brokers make. format: of the value, json
+    with ids, or lines as they were read; default json. key: a column whose value is the key; default the file.
+    compression: of batches; default zstd. tls: where the brokers want it. sasl: username, password, mechanism.
+    timeout: of a batch; after it the batch is tried again.
+    """
+
+    kind: ClassVar[str] = "kafka"
+
+    brokers: tuple[str, ...]
+    topic: str
+    format: Literal["json", "lines"] = "json"
+    key: str = ""
+    compression: Literal["none", "gzip", "zstd", "lz4", "snappy"] = "zstd"
+    tls: ClientTls | None = None
+    sasl: Sasl | None = None
+    timeout: Seconds = 30.0
+
+    def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
+        if not self.brokers:
+            yield ("brokers",), "names no broker", "brokers: [kafka-1:9092]"
+        for at, broker in enumerate(self.brokers):
+            host, colon, port = broker.rpartition(":")
+            if not colon or not host or not port.isdigit():
+                yield ("brokers", at), "is not host:port", "kafka-1:9092"
+        if not self.topic or not all(char.isalnum() or char in "._-" for char in self.topic) or len(self.topic) > 249:
+            yield ("topic",), "is not a topic's name", "logs"
+
+    async def open(self, tools: Tools, state: SinkState | None) -> Worker:  # noqa: ARG002
+        worker = _Kafka(self, tools)
+        await tools.thread(worker.connect)
+        return worker
+
+
+def settings(options: KafkaSink) -> dict[str, Any]:
+    """Return what librdkafka is told."""
+    found: dict[str, Any] = {
+        "bootstrap.servers": ",".join(options.brokers),
+        "client.id": "dogwatch",
+        "enable.idempotence": True,
+        "compression.type": options.compression,
+        "linger.ms": 5,
+        "message.timeout.ms": round(options.timeout * 1000),
+        "queue.buffering.max.messages": 1_000_000,
+        "security.protocol": ("SASL_" if options.sasl else "") + ("SSL" if options.tls else "PLAINTEXT"),
+        # Their lines go to our log, not to standard error.
+        "logger": logging.getLogger("dogwatch.logs.kafka"),
+        "error_cb": lambda error: _log.debug("kafka: %s", error),
+    }
+    if options.sasl is not None:
+        sasl = options.sasl
+        found |= {"sasl.mechanism": sasl.mechanism, "sasl.username": sasl.username, "sasl.password": sasl.password}
+    if options.tls is not None:
+        files = {"ca": options.tls.ca_file, "certificate": options.tls.cert_file, "key": options.tls.key_file}
+        found |= {f"ssl.{name}.location": path for name, path in files.items() if path}
+        found["enable.ssl.certificate.verification"] = options.tls.verify
+    return found
+
+
+class _Kafka:
+    def __init__(self, options: KafkaSink, tools: Tools) -> None:
+        self._options = options
+        self._tools = tools
+        self._producer: Producer | None = None
+        self._failed: list[tuple[Record, str, str]] = []
+        self._closing = False
+
+    def connect(self) -> None:
+        from confluent_kafka import KafkaException, Producer
+
+        try:
+            self._producer = Producer(settings(self._options))
+        except (KafkaException, ValueError) as error:
+            raise TransientError(f"cannot begin: {error}") from None
+
+    async def write(self, blocks: Sequence[Block]) -> None:
+        failed = await self._tools.thread(lambda: self._produce(blocks))
+        never: dict[str, list[Record]] = {}
+        for record, name, text in failed:
+            if name in _NEVER:
+                never.setdefault(text, []).append(record)
+        for reason, found in never.items():
+            await self._tools.dead(found, reason)
+        for _record, name, text in failed:
+            if name not in _NEVER:
+                raise TransientError(text)
+
+    def _produce(self, blocks: Sequence[Block]) -> list[tuple[Record, str, str]]:
+        """Send all, wait for the answers, and return what was not taken. Where it is tried again, what was taken comes
+        again, too, under its id.
+        """
+        deadline_s = time.monotonic() + self._options.timeout + 5
+        found = [one for block in blocks for one in each(block, json=self._options.format == "json")]
+        failed = self._send(found, deadline_s)
+        refused = {str(record["id"]) for record, name, _text in failed if name == _LARGE}
+        if len(refused) > 1 or (refused and len(found) > 1):
+            # A broker refuses what was packed together as a whole: by themselves all but the large ones are taken.
+            failed = [one for one in failed if one[1] != _LARGE]
+            for one in found:
+                if str(one[0]["id"]) in refused:
+                    failed += self._send([one], deadline_s)
+        return failed
+
+    def _send(self, found: Sequence[tuple[Record, bytes]], deadline_s: float) -> list[tuple[Record, str, str]]:
+        if self._producer is None:
+            self.connect()
+        producer = self._producer
+        assert producer is not None
+        self._failed = []
+        for record, value in found:
+            self._one(producer, record, value, deadline_s)
+        while len(producer) and time.monotonic() < deadline_s and not self._closing:
+            producer.flush(_SLICE_S)
+        left = len(producer)
+        if left or any(name not in _NEVER for _record, name, _text in self._failed):
+            # Nothing of this batch may arrive after it was sent again, or lines would be out of order.
+            self._end()
+        if left:
+            raise TransientError(f"{left} records were not answered within {self._options.timeout:g} s")
+        return self._failed
+
+    def _one(self, producer: Producer, record: Record, value: bytes, deadline_s: float) -> None:
+        from confluent_kafka import KafkaException
+
+        key = str(record.get(self._options.key, "")) if self._options.key else f"{record['source']}:{record['file']}"
+
+        def told(error: Any, _message: Any) -> None:
+            if error is not None:
+                self._failed.append((record, error.name(), error.str()))
+
+        while True:
+            try:
+                producer.produce(
+                    self._options.topic,
+                    value,
+                    key,
+                    on_delivery=told,
+                    headers=[("id", str(record["id"]).encode())],
+                )
+            except BufferError:
+                if time.monotonic() > deadline_s or self._closing:
+                    raise TransientError("its queue stays full") from None
+                producer.poll(_SLICE_S)
+                continue
+            except KafkaException as error:
+                self._failed.append((record, error.args[0].name(), error.args[0].str()))
+            return
+
+    def _end(self) -> None:
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            producer.purge()
+            producer.flush(_SLICE_S)
+            producer.close()
+
+    def state(self) -> SinkState | None:
+        return None
+
+    def sync(self) -> None:
+        """An answer is all there is."""
+
+    async def close(self) -> None:
+        self._closing = True
+        await self._tools.thread(self._end)

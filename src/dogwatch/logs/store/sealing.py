@@ -1,0 +1,190 @@
+"""Write-ahead files become segments, and small segments become larger ones. Blocking; loads polars."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from dogwatch.logs.rows import MAX_NAMES, OWN
+from dogwatch.logs.store.layout import Meta, Segment, sync, wal_path, write_meta
+from dogwatch.logs.store.values import checksums, time_us
+from dogwatch.logs.store.wal import read
+
+_TYPES: Mapping[str, Any] = {"str": pl.String, "int": pl.Int64, "float": pl.Float64, "bool": pl.Boolean}
+_KINDS: Mapping[type, str] = {str: "str", int: "int", float: "float", bool: "bool"}
+_INT = 2**63
+_SMALL_ROWS = 250_000
+_LARGE_ROWS = 1_000_000
+
+
+def seal(folder: Path, number: int) -> int:
+    """Make segments of a write-ahead file and delete it; one for each source. Return how many records.
+
+    Raises: OSError; then the file is as it was.
+    """
+    source_rows: dict[str, list[tuple[int, int, dict[str, Any]]]] = {}
+    for arrived_us, records in read(wal_path(folder, number)):
+        for record in records:
+            source_rows.setdefault(str(record.get("source", "")), []).append(
+                (time_us(record, arrived_us), arrived_us, record)
+            )
+    made: list[Segment] = []
+    try:
+        for source, rows in source_rows.items():
+            rows.sort(key=lambda row: row[0])
+            made.append(_segment(folder, number, source, rows))
+        sync(folder)
+    except BaseException:
+        for one in made:
+            one.delete()
+        raise
+    # This is the moment: until here the file counts, from here on its segments.
+    wal_path(folder, number).unlink()
+    sync(folder)
+    return sum(map(len, source_rows.values()))
+
+
+def _segment(folder: Path, number: int, source: str, rows: Sequence[tuple[int, int, dict[str, Any]]]) -> Segment:
+    columns: dict[str, list[Any]] = {}
+    more: list[str | None] = []
+    kinds = _kinds(record for _time, _arrived, record in rows)
+    for _time, _arrived, record in rows:
+        rest = {
+            name: value
+            for name, value in record.items()
+            if name not in OWN and value is not None and not _fits(value, kinds.get(name, ""))
+        }
+        more.append(msgspec.json.encode(rest).decode() if rest else None)
+    texts: list[str] = []
+    for name, kind in kinds.items():
+        values = [value if _fits(value := record.get(name), kind) else None for _time, _arrived, record in rows]
+        columns[name] = values
+        if kind == "str":
+            texts.append("\n".join(value for value in values if value is not None))
+    texts.extend(one for one in more if one is not None)
+    placed = {name: (f"c{at}", kind) for at, (name, kind) in enumerate(kinds.items())}
+    frame = pl.DataFrame(
+        [
+            pl.Series("t", [row[0] for row in rows], dtype=pl.Int64),
+            *(pl.Series(name, [str(row[2].get(name, "")) for row in rows], dtype=pl.String) for name in ("id", "file")),
+            *(pl.Series(placed[name][0], columns[name], dtype=_TYPES[kind]) for name, kind in kinds.items()),
+            pl.Series("more", more, dtype=pl.String),
+        ]
+    )
+    odd = dict.fromkeys(name for one in more if one for name in msgspec.json.decode(one))
+    digest = hashlib.blake2b(source.encode(), digest_size=6).hexdigest()
+    meta = Meta(
+        name=f"{number:08d}-{digest}",
+        rows=len(rows),
+        source=source,
+        columns=placed,
+        odd=tuple(odd),
+        begin_us=rows[0][0],
+        end_us=rows[-1][0],
+        arrived_us=max(row[1] for row in rows),
+        wal=number,
+    )
+    return _write(folder, meta, frame, checksums(texts))
+
+
+def _write(folder: Path, meta: Meta, frame: pl.DataFrame | pl.LazyFrame, words: Iterable[int]) -> Segment:
+    segment = Segment(folder, meta)
+    temporary = segment.parquet.with_suffix(".new")
+    try:
+        if isinstance(frame, pl.LazyFrame):
+            frame.sink_parquet(temporary, compression="zstd", compression_level=3, row_group_size=100_000)
+        else:
+            frame.write_parquet(temporary, compression="zstd", compression_level=3, row_group_size=100_000)
+        sync(temporary)
+        write_meta(segment.meta_path, meta, words)
+        temporary.rename(segment.parquet)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        segment.delete()
+        if isinstance(error, pl.exceptions.PolarsError):
+            raise OSError(f"a segment cannot be written: {error}") from None
+        raise
+    return msgspec.structs.replace(segment, size=segment.parquet.stat().st_size)
+
+
+def _kinds(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the type of each name's column: that of most of its values. Objects and lists have none."""
+    counts: dict[str, dict[str, int]] = {}
+    for record in records:
+        for name, value in record.items():
+            kind = _KINDS.get(type(value))
+            if kind is not None and name not in OWN and _fits(value, kind):
+                of = counts.setdefault(name, {})
+                of[kind] = of.get(kind, 0) + 1
+    by_use = sorted(counts, key=lambda name: -sum(counts[name].values()))[:MAX_NAMES]
+    # In the order of the names: segments that know the same ones are read together.
+    return {name: max(counts[name], key=counts[name].__getitem__) for name in sorted(by_use)}
+
+
+def _fits(value: object, kind: str) -> bool:
+    return _KINDS.get(type(value)) == kind and (kind != "int" or -_INT <= value < _INT)  # type: ignore[operator]
+
+
+def to_merge(segments: Sequence[Segment]) -> list[Segment]:
+    """Return neighbours in time of one source that are small and agree on the type of every name; or nothing."""
+    groups: dict[tuple[str, int], list[Segment]] = {}
+    for one in segments:
+        if one.meta.rows < _SMALL_ROWS:
+            groups.setdefault((one.meta.source, one.meta.begin_us // 86_400_000_000), []).append(one)
+    for group in groups.values():
+        taken: list[Segment] = []
+        kinds: dict[str, str] = {}
+        rows = 0
+        for one in group:
+            theirs = {name: kind for name, (_column, kind) in one.meta.columns.items()}
+            same = all(kinds.get(name, kind) == kind for name, kind in theirs.items())
+            if same and rows + one.meta.rows <= _LARGE_ROWS and len(kinds | theirs) <= MAX_NAMES:
+                taken.append(one)
+                kinds |= theirs
+                rows += one.meta.rows
+        if len(taken) >= 8:
+            return taken
+    return []
+
+
+def merge(folder: Path, parts: Sequence[Segment]) -> Segment:
+    """Make one segment of several. Those are deleted afterwards; until then the new one says that they do not count."""
+    kinds = {name: kind for one in parts for name, (_column, kind) in one.meta.columns.items()}
+    placed = {name: (f"c{at}", kind) for at, (name, kind) in enumerate(sorted(kinds.items()))}
+    frames = []
+    words: set[int] = set()
+    for one in parts:
+        # By way of names that cannot clash: a column's number is another in every segment.
+        renamed = {column: f"n{placed[name][0]}" for name, (column, _kind) in one.meta.columns.items()}
+        frames.append(pl.scan_parquet(one.parquet).rename(renamed))
+        words.update(_words(one))
+    names = [f"n{column}" for column, _kind in placed.values()]
+    whole = pl.concat(frames, how="diagonal").rename({name: name[1:] for name in names})
+    order = ["t", "id", "file", *(column for column, _kind in placed.values()), "more"]
+    meta = Meta(
+        name=f"m{parts[0].meta.name.removeprefix('m')[:21]}-{len(parts)}-{parts[-1].meta.end_us}",
+        rows=sum(one.meta.rows for one in parts),
+        source=parts[0].meta.source,
+        columns=placed,
+        odd=tuple(dict.fromkeys(name for one in parts for name in one.meta.odd)),
+        begin_us=min(one.meta.begin_us for one in parts),
+        end_us=max(one.meta.end_us for one in parts),
+        arrived_us=max(one.meta.arrived_us for one in parts),
+        replaces=tuple(one.meta.name for one in parts),
+    )
+    merged = _write(folder, meta, whole.select(order), words)
+    sync(folder)
+    for one in parts:
+        one.delete()
+    return merged
+
+
+def _words(segment: Segment) -> array[int]:
+    data = segment.meta_path.read_bytes()
+    return array("I", data[len(data) - 4 * segment.meta.words :])

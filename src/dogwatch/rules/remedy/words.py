@@ -1,0 +1,34 @@
+"""What people read of remedies, and the names of their runs. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+
+from dogwatch.rules.remedy.values import Remedy, Step
+from dogwatch.rules.watcher import Alert, Key
+
+_KEY_CHARS = 400
+
+
+def run_key(number: int, key: Key, step: int, attempt: int, *, undo: bool = False) -> str:
+    """Return the key of an action: the same for the same attempt of the same step about the same incident, so that it
+    is started once whatever crashes.
+    """
+    text = f"remedy/{number}/{key[0]}/{key[1]}/{step}/{attempt}{'/undo' if undo else ''}"
+    if len(text) <= _KEY_CHARS:
+        return text
+    return text[:_KEY_CHARS] + hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def plan(remedy: Remedy, step: Step, alert: Alert, why: str, left: str) -> str:
+    """Return what would be done, or why it would not be now."""
+    if why:
+        return f"would {step.says} for {alert.group}, but not now: {why}"
+    rest = len(remedy.steps) - 1
+    more = f", then up to {rest} more step{'s' if rest > 1 else ''}" if rest else ""
+    return f"would {step.says} for {alert.group}{more} (budget {remedy.budget.scope}: {left} left)"
+
+
+def spent(remedy: Remedy, group: str) -> str:
+    names = ", ".join(step.name for step in remedy.steps)
+    return f"all has been tried for {group} without success: {names}"

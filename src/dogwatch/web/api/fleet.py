@@ -1,0 +1,398 @@
+"""`/api/v1/fleet`: hosts of the inventory, commands over them, and what became of each host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+import msgspec
+from litestar import Response, get, post
+from litestar.params import JSONBody, PathParameter, QueryParameter
+from msgspec import Meta
+
+from dogwatch.access.permissions import everything
+from dogwatch.core.units import parse_duration, parse_size
+from dogwatch.errors import NotFound, UsageError
+from dogwatch.fleet.action import SshAction
+from dogwatch.fleet.adhoc import JOB, STEP, adhoc_job
+from dogwatch.fleet.book.book import FleetBook
+from dogwatch.fleet.book.values import FleetRunRow, Kept
+from dogwatch.fleet.inventory.inventory import Inventory
+from dogwatch.fleet.inventory.ranges import fold
+from dogwatch.fleet.part import FleetPart
+from dogwatch.fleet.targets import choose
+from dogwatch.web.api import run_models
+from dogwatch.web.api.models import Limit, refusals
+from dogwatch.web.context import Ctx, WebContext, segment
+from dogwatch.web.encoding import SafeResponse
+from dogwatch.web.permissions import may
+
+Text = Annotated[str, Meta(max_length=100_000)]
+Words = Annotated[str, Meta(max_length=200)]
+RunIdParam = Annotated[str, PathParameter(max_length=200, description="RUN, RUN/STEP (slash as %2F), or a beginning")]
+_GOOD = ("succeeded", "running", "waiting", "cancelled", "not started")
+
+
+class FleetHostOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A host of the inventory. last_*: when a command last ended there, how, and in which run."""
+
+    host: str
+    address: str
+    groups: list[str]
+    labels: dict[str, str]
+    last_seen_s: float | None
+    last_state: str
+    last_run: str
+
+
+class FleetHostPage(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[FleetHostOut]
+    total: int
+    next_cursor: str
+
+
+class FleetRunOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A command over hosts. counts: hosts by how they are. failed: how many of them failed."""
+
+    run: str
+    run_id: str
+    step: str
+    state: str
+    reason: str
+    what: str
+    targets: str
+    actor: str
+    retry_of: str
+    attempt: int
+    created_s: float
+    ended_s: float | None
+    hosts_total: int
+    failed: int
+    counts: dict[str, int]
+
+
+class FleetRunPage(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[FleetRunOut]
+    next_cursor: str
+
+
+class FleetResultOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A host of a run. state: waiting, running, or how it ended. place: in the order of the run."""
+
+    host: str
+    place: int
+    state: str
+    attempt: int
+    batch: int
+    exit_code: int | None
+    signal: str
+    stdout: str
+    stderr: str
+    output_cut_bytes: int
+    message: str
+    hint: str
+    connect_s: float
+    run_s: float
+    begun_s: float | None
+    ended_s: float | None
+
+
+class FleetResultPage(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[FleetResultOut]
+    next_after: int | None
+
+
+class FleetRunIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A command and where to run it. command or script; the rest as the options of `dogwatch fleet run`."""
+
+    targets: Text
+    command: Text = ""
+    script: Annotated[str, Meta(max_length=500_000)] = ""
+    args: list[Text] = []
+    limit: Text = ""
+    env: dict[str, str] = {}
+    user: Words = ""
+    sudo: bool = False
+    sudo_user: Words = ""
+    forks: Annotated[int, Meta(ge=1, le=2000)] = 50
+    timeout: Words = "60s"
+    connect_timeout: Words = "10s"
+    deadline: Words = ""
+    batch: Words = ""
+    max_fail: Words = "100%"
+    output_limit: Words = "256KiB"
+    accept_new_host_keys: bool = False
+    reason: Annotated[str, Meta(max_length=2000)] = ""
+
+
+class FleetAgainIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """what: `failed`: the hosts that failed; `rest`: those that had no turn, or were ended by us."""
+
+    what: Literal["failed", "rest"] = "failed"
+
+
+def fleet_of(ctx: WebContext) -> FleetPart:
+    """Raises: NotFound where this program has no fleet."""
+    if ctx.services.fleet is None:
+        raise NotFound("this Dogwatch has no fleet")
+    return ctx.services.fleet
+
+
+def book_of(ctx: WebContext) -> FleetBook:
+    book = fleet_of(ctx).book
+    if book is None:
+        raise NotFound("this Dogwatch keeps no fleet runs")
+    return book
+
+
+def seen_hosts(ctx: WebContext, kept: Sequence[Kept]) -> list[Kept]:
+    """Return those that the one who asks may see."""
+    sees = ctx.rights.filter("fleet")
+    return list(kept) if sees is everything else [one for one in kept if sees(one.labels)]
+
+
+async def seen_runs(ctx: WebContext, rows: Sequence[FleetRunRow]) -> list[FleetRunRow]:
+    """Return the runs with a host that the one who asks may see."""
+    if ctx.rights.filter("fleet") is everything:
+        return list(rows)
+    book = book_of(ctx)
+    return [row for row in rows if seen_hosts(ctx, await book.hosts(row.key))]
+
+
+async def found_run(ctx: WebContext, given: str) -> FleetRunRow:
+    """Raises: NotFound, also for a run of which nothing may be seen."""
+    book = book_of(ctx)
+    row = await book.show(await book.resolve(segment(given)))
+    if not await seen_runs(ctx, [row]):
+        raise NotFound(f"there is no fleet run '{given[:60]}'")
+    return row
+
+
+def run_out(row: FleetRunRow) -> FleetRunOut:
+    return FleetRunOut(
+        run=str(row.key),
+        run_id=row.key.run_id,
+        step=row.key.step,
+        state=row.state.value,
+        reason=row.reason,
+        what=row.what,
+        targets=row.targets,
+        actor=str(row.actor),
+        retry_of=row.retry_of,
+        attempt=row.attempt,
+        created_s=row.created_s,
+        ended_s=row.ended_s,
+        hosts_total=row.hosts,
+        failed=sum(count for state, count in row.counts.items() if state not in _GOOD),
+        counts=dict(row.counts),
+    )
+
+
+def result_out(one: Kept) -> FleetResultOut:
+    result = one.result
+    return FleetResultOut(
+        host=one.host,
+        place=one.place,
+        state=one.state,
+        attempt=one.attempt,
+        batch=one.batch,
+        exit_code=None if result is None else result.exit_code,
+        signal="" if result is None else result.signal,
+        stdout="" if result is None else result.stdout.decode(errors="replace"),
+        stderr="" if result is None else result.stderr.decode(errors="replace"),
+        output_cut_bytes=0 if result is None else result.cut,
+        message="" if result is None else result.message,
+        hint="" if result is None else result.hint,
+        connect_s=0.0 if result is None else result.connect_s,
+        run_s=0.0 if result is None else result.run_s,
+        begun_s=one.begun_s,
+        ended_s=one.ended_s,
+    )
+
+
+def matching_hosts(ctx: WebContext, inventory: Inventory, targets: str, q: str) -> list[str]:
+    """Return the hosts of an expression whose name, group or label holds the text. Raises: UsageError."""
+    sees = ctx.rights.filter("fleet")
+    names = choose(targets, inventory) if targets else list(inventory.hosts)
+    word = q.strip().lower()
+    found = []
+    for name in names:
+        labels = inventory.labels(name)
+        if sees is not everything and not sees(labels):
+            continue
+        text = " ".join((name, *inventory.groups_of(name), *(f"{key}={value}" for key, value in labels.items())))
+        if word in text.lower():
+            found.append(name)
+    return found
+
+
+async def hosts_out(ctx: WebContext, inventory: Inventory, names: Sequence[str]) -> list[FleetHostOut]:
+    book = fleet_of(ctx).book
+    seen = await book.last_seen(names) if book is not None else {}
+    nothing: tuple[float | None, str, str] = (None, "", "")
+    return [
+        FleetHostOut(
+            host=name,
+            address=str(inventory.variable(name, "ansible_host") or name),
+            groups=[one for one in inventory.groups_of(name) if one not in ("all", "ungrouped")],
+            labels=inventory.labels(name),
+            last_seen_s=(last := seen.get(name, nothing))[0],
+            last_state=last[1],
+            last_run=last[2],
+        )
+        for name in names
+    ]
+
+
+@get("/api/v1/fleet/hosts", opt=may("fleet"), summary="Hosts of the inventory", responses=refusals(404, 409, 503))
+async def list_hosts(
+    ctx: Ctx,
+    targets: Annotated[str, QueryParameter(max_length=2000, description="A target expression")] = "",
+    q: Annotated[str, QueryParameter(max_length=500, description="In name, groups or labels")] = "",
+    cursor: run_models.Cursor = "",
+    limit: Limit = 100,
+) -> FleetHostPage:
+    inventory = await fleet_of(ctx).inventory()
+    names = matching_hosts(ctx, inventory, targets, q)
+    at = int(cursor) if cursor.isascii() and cursor.isdigit() and len(cursor) < 10 else 0
+    following = str(at + limit) if at + limit < len(names) else ""
+    items = await hosts_out(ctx, inventory, names[at : at + limit])
+    return FleetHostPage(items=items, total=len(names), next_cursor=following)
+
+
+@get("/api/v1/fleet/runs", opt=may("fleet"), summary="Fleet runs, newest first", responses=refusals(404, 503))
+async def list_fleet_runs(
+    ctx: Ctx,
+    of: Annotated[str, QueryParameter(max_length=200, description="Steps of this run only")] = "",
+    cursor: run_models.Cursor = "",
+    limit: Limit = 50,
+) -> FleetRunPage:
+    rows, following = await book_of(ctx).find(limit=limit, cursor=cursor, run_id=of)
+    return FleetRunPage(items=[run_out(row) for row in await seen_runs(ctx, rows)], next_cursor=following)
+
+
+@get(
+    "/api/v1/fleet/runs/{run_id:str}",
+    opt=may("fleet"),
+    summary="One fleet run, with its hosts counted",
+    responses=refusals(404, 409, 503),
+)
+async def show_fleet_run(ctx: Ctx, run_id: RunIdParam) -> FleetRunOut:
+    return run_out(await found_run(ctx, run_id))
+
+
+@get(
+    "/api/v1/fleet/runs/{run_id:str}/hosts",
+    opt=may("fleet"),
+    summary="What became of its hosts, in order",
+    responses=refusals(404, 409, 503),
+)
+async def fleet_run_hosts(
+    ctx: Ctx,
+    run_id: RunIdParam,
+    after: Annotated[int, QueryParameter(ge=-1, le=2**31, description="Hosts behind this place")] = -1,
+    limit: Limit = 200,
+) -> FleetResultPage:
+    row = await found_run(ctx, run_id)
+    kept = await book_of(ctx).hosts(row.key, after=after, limit=limit)
+    following = kept[-1].place if len(kept) == limit else None
+    return FleetResultPage(items=[result_out(one) for one in seen_hosts(ctx, kept)], next_after=following)
+
+
+@post(
+    "/api/v1/fleet/runs",
+    opt=may("fleet", "run"),
+    status_code=201,
+    summary="Run a command over hosts; answers once it is on disk",
+    responses=refusals(403, 404, 409, 413, 503),
+)
+async def start_fleet_run(ctx: Ctx, data: JSONBody[FleetRunIn]) -> Response[run_models.RunOut]:
+    fleet = fleet_of(ctx)
+    inventory = await fleet.inventory()
+    hosts = choose(data.targets, inventory)
+    if data.limit:
+        kept = set(choose(data.limit, inventory))
+        hosts = [host for host in hosts if host in kept]
+    if not hosts:
+        raise NotFound("no host is chosen", hint="GET /api/v1/fleet/hosts lists what there is")
+    limit = data.limit
+    if ctx.rights.filter("fleet", "run") is not everything:
+        require_hosts(ctx, {host: inventory.labels(host) for host in hosts})
+        # What was checked is what is done, whatever the inventory says by then.
+        limit = fold(hosts)
+    # What all of its hosts carry, the run does: who may see these may see it.
+    labels = shared_labels([inventory.labels(host) for host in hosts])
+    spec, request = adhoc_job(_action(data, limit), actor=ctx.actor, reason=data.reason, labels=labels)
+    started = await ctx.services.runs.start_adhoc(spec, request)
+    run_id = started.run.run_id
+    location = {"Location": f"/api/v1/fleet/runs/{run_id}%2F{STEP}"}
+    return SafeResponse(run_models.run_out(started.run), status_code=201, headers=location)
+
+
+def shared_labels(labels: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Return the labels that all have."""
+    shared = dict(labels[0])
+    for one in labels[1:]:
+        shared = {name: value for name, value in shared.items() if one.get(name) == value}
+    return shared
+
+
+def require_hosts(ctx: WebContext, hosts: Mapping[str, Mapping[str, str]]) -> None:
+    """Raises: NotAllowed where a command may not be run on one of them."""
+    for labels in hosts.values():
+        ctx.require("fleet", "run", labels)
+
+
+def _action(data: FleetRunIn, limit: str) -> SshAction:
+    """Raises: UsageError."""
+    try:
+        return SshAction(
+            run=data.command,
+            script=data.script,
+            args=tuple(data.args),
+            targets=data.targets,
+            limit=limit,
+            env=data.env,
+            user=data.user,
+            sudo=data.sudo,
+            sudo_user=data.sudo_user,
+            forks=data.forks,
+            host_timeout=parse_duration(data.timeout),
+            connect_timeout=parse_duration(data.connect_timeout),
+            deadline=parse_duration(data.deadline) if data.deadline else None,
+            batch=data.batch,
+            max_fail=data.max_fail,
+            output_limit=parse_size(data.output_limit),
+            accept_new_host_keys=data.accept_new_host_keys,
+            strict=True,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+@post(
+    "/api/v1/fleet/runs/{run_id:str}/again",
+    opt=may("fleet", "run"),
+    status_code=201,
+    summary="Run it again where it failed, or go on with what had no turn, as a new run",
+    responses=refusals(403, 404, 409, 413, 503),
+)
+async def again_fleet_run(ctx: Ctx, run_id: RunIdParam, data: JSONBody[FleetAgainIn]) -> Response[run_models.RunOut]:
+    row = await found_run(ctx, run_id)
+    kept = await book_of(ctx).hosts(row.key)
+    require_hosts(ctx, {one.host: one.labels for one in kept})
+    run = await ctx.services.runs.show(row.key.run_id)
+    ctx.require("run", "run", run.labels)
+    started = await ctx.services.runs.rerun(run.run_id, ctx.actor, failed_only=run.job != JOB, again=data.what)
+    location = {"Location": f"/api/v1/fleet/runs/{started.run.run_id}%2F{row.key.step}"}
+    return SafeResponse(run_models.run_out(started.run), status_code=201, headers=location)
+
+
+FLEET_HANDLERS = (
+    list_hosts,
+    list_fleet_runs,
+    show_fleet_run,
+    fleet_run_hosts,
+    start_fleet_run,
+    again_fleet_run,
+)

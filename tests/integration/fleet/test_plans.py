@@ -1,0 +1,346 @@
+"""`fleet plan | apply | drift` over a real server: saved plans, hosts that moved, locks, kills, the way back."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from tests.integration.fleet.operating import tree
+from tests.integration.fleet.servers import USER, Sshd
+
+from dogwatch.cli.fleet import fleet
+from dogwatch.errors import DogwatchError
+
+BOOK = """
+hosts: "web*"
+defaults: {{port: 80}}
+vars: {{root: "{folder}/{{{{ host }}}}"}}
+secrets: {{password: "${{file:secret}}"}}
+operations:
+  - directory: {{path: "{{{{ root }}}}/conf"}}
+  - name: main
+    template: {{src: main.j2, path: "{{{{ root }}}}/conf/main", mode: "600"}}
+    notify: reload
+  - link: {{path: "{{{{ root }}}}/current", target: conf/main}}
+handlers:
+  - name: reload
+    command: {{run: "echo reloaded >> {{{{ root }}}}/log", always: true}}
+"""
+
+
+class Site:
+    """A folder with playbook, inventory and the folders that stand for hosts."""
+
+    def __init__(self, folder: Path, server: Sshd, hosts: int = 3) -> None:
+        self.folder, self.hosts = folder, [f"web{at}" for at in range(1, hosts + 1)]
+        (folder / "hosts").mkdir()
+        for host in self.hosts:
+            (folder / "hosts" / host).mkdir()
+        (folder / "known").write_text(server.known_line())
+        lines = [
+            f"{host} ansible_host=127.0.0.1 ansible_port={server.port} ansible_user={USER} "
+            f"ansible_ssh_private_key_file={server.key} dogwatch_state={folder}/state/{host}"
+            for host in self.hosts
+        ]
+        (folder / "hosts.ini").write_text("\n".join(lines) + "\n")
+        (folder / "secret").write_text("it's-S3cret\n")
+        (folder / "main.j2").write_text("port {{ port }}\npassword {{ password }}\n")
+        (folder / "empty").write_text("")
+        self.write(BOOK.format(folder=folder / "hosts"))
+
+    def write(self, text: str) -> None:
+        (self.folder / "site.yaml").write_text(text)
+
+    def root(self, host: str) -> Path:
+        return self.folder / "hosts" / host
+
+    def words(self, *words: str) -> list[str]:
+        return [
+            *words, "-i", str(self.folder / "hosts.ini"), "--known-hosts", str(self.folder / "known"),
+            "--ssh-config", str(self.folder / "empty"),
+        ]  # fmt: skip
+
+    def run(self, *words: str) -> Result:
+        return CliRunner().invoke(fleet, self.words(*words), standalone_mode=False, catch_exceptions=True)
+
+    def plan(self, *words: str) -> Result:
+        return self.run("plan", str(self.folder / "site.yaml"), "-o", self.file, *words)
+
+    def apply(self, *words: str) -> Result:
+        return self.run("apply", self.file, *words)
+
+    @property
+    def file(self) -> str:
+        return str(self.folder / "site.plan")
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dogwatch", "fleet", *self.words(*words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+@pytest.fixture
+def site(tmp_path: Path, server: Sshd, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    return Site(tmp_path, server)
+
+
+def code(result: Result) -> int:
+    """Return the exit code as the command line has it."""
+    if isinstance(result.exception, DogwatchError):
+        return result.exception.exit_code
+    if result.exception is not None:
+        raise result.exception
+    return int(result.return_value or 0)
+
+
+def states(result: Result) -> dict[str, str]:
+    return {one["host"]: one["state"] for one in json.loads(result.stdout)["hosts"]}
+
+
+def test_a_plan_is_applied_exactly_and_then_nothing_is_left(site: Site) -> None:
+    before = {host: tree(site.root(host)) for host in site.hosts}
+    planned = site.plan()
+    assert code(planned) == 0
+    assert "web[1-3] (3 hosts): 4 changes" not in planned.stdout  # their paths differ
+    assert "+password ***" in planned.stdout
+    assert {host: tree(site.root(host)) for host in site.hosts} == before
+    saved = Path(site.file).read_bytes()
+    assert b"S3cret" not in saved
+    assert Path(site.file).stat().st_mode & 0o777 == 0o600
+    applied = site.apply("--json")
+    assert (code(applied), set(states(applied).values())) == (0, {"applied"})
+    for host in site.hosts:
+        assert (site.root(host) / "conf" / "main").read_text() == "port 80\npassword it's-S3cret\n"
+        assert (site.root(host) / "log").read_text() == "reloaded\n"
+    again = site.plan("--exit-code")
+    assert (code(again), "web[1-3] (3 hosts): nothing to do" in again.stdout) == (0, True)
+    after = {host: tree(site.root(host)) for host in site.hosts}
+    assert states(site.apply("--json")) == dict.fromkeys(site.hosts, "unchanged")
+    assert {host: tree(site.root(host)) for host in site.hosts} == after
+
+
+def test_a_host_that_moved_is_refused_and_the_others_go_on(site: Site) -> None:
+    site.plan()
+    (site.root("web2") / "conf").mkdir()
+    applied = site.apply("--json", "--max-fail", "3")
+    assert code(applied) == 11
+    assert states(applied) == {"web1": "applied", "web2": "moved", "web3": "applied"}
+    message = next(one["message"] for one in json.loads(applied.stdout)["hosts"] if one["host"] == "web2")
+    assert f"path {site.root('web2')}/conf" in message
+    assert tree(site.root("web2")).keys() == {"conf"}
+
+
+def test_a_secret_that_moved_is_refused(site: Site) -> None:
+    site.plan()
+    (site.folder / "secret").write_text("another-S3cret\n")
+    applied = site.apply("--json", "--max-fail", "3")
+    assert (code(applied), set(states(applied).values())) == (11, {"moved"})
+    assert "another-S3cret" not in applied.stdout
+    assert all(tree(site.root(host)) == {} for host in site.hosts)
+
+
+def test_the_way_back(site: Site) -> None:
+    main = site.root("web1") / "conf" / "main"
+    main.parent.mkdir()
+    main.write_text("as it was\n")
+    main.chmod(0o644)
+    before = tree(site.root("web1"))
+    site.plan()
+    assert code(site.apply()) == 0
+    log = site.root("web1") / "log"
+    back = site.apply("--roll-back", "--json")
+    assert (code(back), set(states(back).values())) == (0, {"rolled_back"})
+    assert "there is no way back of: run echo reloaded" in back.stdout
+    log.unlink()
+    assert tree(site.root("web1")) == before
+    for host in ("web2", "web3"):
+        assert tree(site.root(host)).keys() == {"log"}
+
+
+def test_the_way_back_leaves_alone_what_others_changed_since(site: Site) -> None:
+    site.plan("-t", "web1")
+    site.apply()
+    main = site.root("web1") / "conf" / "main"
+    main.write_text("by hand\n")
+    back = site.apply("--roll-back")
+    assert code(back) == 1
+    assert "was changed since" in back.stdout
+    assert main.read_text() == "by hand\n"
+
+
+def test_two_applies_on_one_host_at_once(site: Site) -> None:
+    gate = site.folder / "go"
+    site.write(
+        f"hosts: web1\noperations:\n  - command: {{run: 'until [ -e {gate} ]; do sleep 0.05; done', always: true}}\n"
+        f"  - file: {{path: {site.root('web1')}/a, content: x}}\n"
+    )
+    site.plan()
+    first = site.start("apply", site.file)
+    try:
+        wait_for((site.folder / "state" / "web1" / "open").exists)
+        assert code(site.apply()) == 11  # the same plan, from the same machine
+        other = site.folder / "other.plan"
+        other.write_bytes(Path(site.file).read_bytes())
+        second = site.run("apply", str(other), "--json")
+        assert (code(second), states(second)) == (11, {"web1": "locked"})
+        assert "another apply holds it: apply " in second.stdout
+    finally:
+        gate.touch()
+        out, _ = first.communicate(timeout=30)
+    assert first.returncode == 0, out
+    assert (site.root("web1") / "a").read_text() == "x"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_at_any_point_and_resumed(site: Site, seed: int) -> None:
+    """kill -9 of dogwatch in the middle: no file is half written, and the rest is done exactly once."""
+    size = 300_000
+    operations = "".join(
+        f"  - file: {{path: '{{{{ root }}}}/f{at}', src: big{at}}}\n"
+        f"  - command: {{run: 'echo {at} >> {{{{ root }}}}/log', unless: 'grep -qx {at} {{{{ root }}}}/log'}}\n"
+        for at in range(6)
+    )
+    for at in range(6):
+        (site.folder / f"big{at}").write_bytes(bytes([65 + at]) * size)
+    site.write(f"hosts: all\nvars: {{root: '{site.folder}/hosts/{{{{ host }}}}'}}\noperations:\n{operations}")
+    assert code(site.plan()) == 0
+    running = site.start("apply", site.file, "--forks", "2")
+    # From before the first connection to the very end of what it does.
+    journals = [site.folder / "state" / host for host in site.hosts]
+    wait_for(lambda: any(one.exists() for one in journals) or running.poll() is not None)
+    time.sleep(random.Random(seed).uniform(0.0, 0.4))
+    running.send_signal(signal.SIGKILL)
+    running.communicate()
+    whole = {bytes([65 + at]) * size for at in range(6)}
+    for host in site.hosts:
+        assert {path.read_bytes() for path in site.root(host).glob("f*")} <= whole
+    if running.returncode == -signal.SIGKILL:
+        assert code(site.apply()) == 11
+    resumed = site.apply("--resume", "--json")
+    assert code(resumed) == 0, resumed.stdout
+    for host in site.hosts:
+        assert [(site.root(host) / f"f{at}").read_bytes()[:1] for at in range(6)] == [bytes([65 + a]) for a in range(6)]
+        assert (site.root(host) / "log").read_text() == "0\n1\n2\n3\n4\n5\n"
+        assert list(site.root(host).glob(".dogwatch*")) == []
+    assert code(site.plan("--exit-code")) == 0
+
+
+def test_a_failing_step_stops_its_host_and_then_the_fleet(site: Site) -> None:
+    site.write(
+        f"hosts: all\nbatches: [1, 100%]\nvars: {{root: '{site.folder}/hosts/{{{{ host }}}}'}}\noperations:\n"
+        "  - file: {path: '{{ root }}/a', content: x}\n"
+        "  - command: {run: 'echo it is broken >&2; exit 3', creates: '{{ root }}/b'}\n"
+        "  - file: {path: '{{ root }}/c', content: x}\n"
+    )
+    site.plan()
+    applied = site.apply("--json")
+    assert code(applied) == 1
+    assert states(applied) == {"web1": "failed", "web2": "not_started", "web3": "not_started"}
+    assert "it is broken" in applied.stdout
+    assert tree(site.root("web1")).keys() == {"a"}
+    # What stood in its way is mended by hand: the rest, and only the rest, is done.
+    for host in site.hosts:
+        (site.root(host) / "b").write_text("")
+    resumed = site.apply("--resume", "--json", "--max-fail", "3")
+    assert states(resumed)["web1"] == "applied", resumed.stdout
+    assert tree(site.root("web1")).keys() == {"a", "b", "c"}
+
+
+def test_mistakes_are_told_all_at_once(site: Site) -> None:
+    site.write(
+        "hosts: all\nbatches: [50%, 10%]\noperations:\n"
+        "  - fil: {path: /a}\n"
+        "  - file: {pth: /a, content: x}\n"
+        "  - file: {path: a, mode: 644, state: gone}\n"
+        "  - template: {src: no.j2, path: /a}\n"
+        "    notify: nobody\n"
+        "    when: 'hosst == 1'\n"
+        "  - line: {path: /a, line: '{{ open'}\n"
+        "  - file: {path: /a}\n    link: {path: /b}\n"
+    )
+    error = site.plan().exception
+    assert isinstance(error, DogwatchError)
+    told = str(error).replace(str(site.folder), "")
+    for part in (
+        "/site.yaml:4: unknown operation 'fil'; did you mean 'file'?",
+        "/site.yaml:5: file.pth: unknown option; did you mean 'path'?",
+        "/site.yaml:5: file: 'path' is missing",
+        "/site.yaml:6: file.state: ",
+        "/site.yaml:7: template.src: /no.j2: no such file or directory",
+        "/site.yaml:8: there is no handler 'nobody'",
+        "/site.yaml:9: when: ",
+        "/site.yaml:10: line.line: the template cannot be read",
+        "/site.yaml:11: an operation is of one kind; this one has several: file, link",
+        "/site.yaml:2: batches: ",
+    ):
+        assert part in told, part
+
+
+def test_approval_by_somebody_else(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.write(f"approval: true\n{BOOK.format(folder=site.folder / 'hosts').lstrip()}")
+    site.plan()
+    assert code(site.apply()) == 12
+    assert code(site.apply("--approve")) == 12  # one's own
+    monkeypatch.setattr("getpass.getuser", lambda: "somebody-else")
+    assert code(site.apply("--approve")) == 0
+    monkeypatch.undo()
+    assert code(site.apply()) == 0
+
+
+def test_drift(site: Site) -> None:
+    site.plan()
+    site.apply()
+    book = str(site.folder / "site.yaml")
+    well = site.run("drift", book, "--exit-code")
+    assert (code(well), well.stdout) == (0, "3 of 3 hosts are as they should be\n")
+    (site.root("web2") / "conf" / "main").chmod(0o644)
+    bad = site.run("drift", book, "--exit-code", "--diff")
+    assert code(bad) == 4
+    assert "web2  wandered  main" in bad.stdout
+    assert "mode 644 → 600" in bad.stdout
+
+
+def test_origin_of_variables(site: Site) -> None:
+    book = str(site.folder / "site.yaml")
+    shown = site.run("plan", book, "--origin", "web1", "--var", "port=81", "--json")
+    found: dict[str, Any] = json.loads(shown.stdout)["variables"]
+    assert found["port"] == {"value": 81, "from": "--var"}
+    assert found["root"]["value"] == str(site.root("web1"))
+    assert found["password"]["value"] == "(hidden)"
+    assert "hosts.ini" in found["ansible_host"]["from"]
+
+
+def test_facts_are_gathered_once(site: Site) -> None:
+    shown = site.run("facts", "web1", "--json")
+    facts = json.loads(shown.stdout)["hosts"]["web1"]
+    assert facts["cpus"] >= 1
+    assert facts["os"]["family"]
+    site.write("hosts: web1\noperations:\n  - file: {path: '/tmp/{{ facts.os.family }}-dogwatch', state: absent}\n")
+    (site.folder / "cache" / "dogwatch" / "facts" / "web1.json").write_text(
+        json.dumps({"at_s": time.time(), "facts": {**facts, "os": {"family": "kept"}}})
+    )
+    planned = site.plan("--json")
+    assert code(planned) == 0
+
+
+def wait_for(true: Any, seconds: float = 20.0) -> None:
+    end_s = time.monotonic() + seconds
+    pause = threading.Event()
+    while not true():
+        assert time.monotonic() < end_s, "it did not come"
+        pause.wait(0.02)

@@ -1,0 +1,129 @@
+"""What reports say: availability that adds up, and an inspection that names what needs a person."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.acting import FakeScene
+from tests.fakes import FakeProgram
+
+from dogwatch.errors import PermanentError
+from dogwatch.notify.message import Enqueued, Message
+from dogwatch.notify.view import Outbox
+from dogwatch.reports.action import ReportAction
+from dogwatch.reports.availability import availability_report, csv_of
+from dogwatch.reports.inspection import Sources, inspect, text_of
+from dogwatch.reports.part import Reports
+from dogwatch.store.protocol import Availability
+
+DAY_S = 86_400.0
+
+
+def row(target: str, up_s: float, down_s: float, outages: int = 0, **more: float) -> Availability:
+    known = {"degraded_s": 0.0, "maintenance_s": 0.0, "paused_s": 0.0, "unknown_s": 0.0, **more}
+    good = up_s + known["degraded_s"]
+    return Availability(
+        target=target,
+        since_s=0.0,
+        until_s=DAY_S,
+        up_s=up_s,
+        down_s=down_s,
+        incidents=outages,
+        ratio=good / (good + down_s) if good + down_s else None,
+        **known,
+    )
+
+
+def test_groups_are_sums_and_the_worst_comes_first() -> None:
+    rows = [row("a", 90, 10, 2), row("b", 100, 0), row("c", 0, 0, unknown_s=100), row("d", 50, 50, 1, degraded_s=100)]
+    report = availability_report(rows, {"a": "web", "b": "web", "d": "data"}, since_s=0, until_s=DAY_S)
+    assert [line.name for line in report.targets] == ["d", "a", "b", "c"]
+    web = next(line for line in report.groups if line.name == "web")
+    assert (web.ratio, web.outages, web.down_s, web.mean_repair_s, web.targets) == (0.95, 2, 10, 5.0, 2)
+    assert report.whole.ratio == pytest.approx(340 / 400)
+    assert report.targets[-1].ratio is None
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6), st.integers(0, 9)), max_size=20))
+def test_the_whole_is_what_its_groups_are(parts: list[tuple[float, float, int]]) -> None:
+    rows = [row(f"t{at}", up, down, outages) for at, (up, down, outages) in enumerate(parts)]
+    groups = {f"t{at}": f"g{at % 3}" for at in range(len(parts))}
+    report = availability_report(rows, groups, since_s=0, until_s=DAY_S)
+    assert report.whole.down_s == pytest.approx(sum(line.down_s for line in report.groups))
+    assert report.whole.outages == sum(line.outages for line in report.groups)
+    assert report.whole.ratio is None or 0 <= report.whole.ratio <= 1
+
+
+def test_no_spreadsheet_takes_a_name_for_a_formula() -> None:
+    rows = [row('=cmd|"/c calc"!A1', 1, 0), row('a,b\n"c"', 1, 0)]
+    report = availability_report(rows, {}, since_s=0, until_s=DAY_S)
+    names = [line["name"] for line in csv.DictReader(io.StringIO(csv_of(report))) if line["kind"] == "target"]
+    assert sorted(names) == ['\'=cmd|"/c calc"!A1', 'a,b\n"c"']
+
+
+class FakeOutbox:
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+
+    async def destinations(self) -> list[object]:
+        return []
+
+    async def send(self, message: Message) -> list[Enqueued]:
+        self.sent.append(message)
+        return [Enqueued(message_id="msg_1", destination="ops", created=True)]
+
+
+def sources(program: FakeProgram) -> Sources:
+    async def available(names: list[str], since_s: float, until_s: float) -> list[Availability]:
+        return [row(name, until_s - since_s, 0) for name in names]
+
+    return Sources(
+        clock=program.clock,
+        store=program.store,
+        targets=program.watch.targets,
+        hosts=program.hosts.hosts,
+        available=available,  # type: ignore[arg-type]
+        findings=lambda: [{"symptom": "descriptors grow"}],
+        reloads=program.reload.history,
+    )
+
+
+async def test_an_inspection_names_what_needs_a_person() -> None:
+    program = FakeProgram()
+    found = await inspect(sources(program), since_s=program.clock.now_s() - DAY_S)
+    said = [str(one) for one in found.person]
+    assert "shop/checkout is down: status is 503, expected 200" in said
+    assert "descriptors grow" in said
+    assert any("is 96 % full" in one for one in said)
+    ranks = ["critical", "error", "warning", "info"]
+    assert [ranks.index(one.severity) for one in found.person] == sorted(
+        ranks.index(one.severity) for one in found.person
+    )
+    assert "12 targets in 4 groups" in [str(one) for one in found.checked]
+    text = text_of(found, "https://watch.example/")
+    assert "[error] shop/checkout is down" in text
+    assert "https://watch.example/targets/shop%2Fcheckout" in text
+
+
+async def test_a_step_sends_it_once() -> None:
+    program, outbox = FakeProgram(), FakeOutbox()
+    reports = Reports(lambda: sources(program))
+    scene = FakeScene(services={Reports: reports, Outbox: outbox})
+    outcome = await ReportAction(to=("ops",)).apply(scene)  # type: ignore[arg-type]
+    [message] = outbox.sent
+    assert message.dedupe == scene.idempotency_key
+    assert message.severity == "error"
+    assert "Needs a person" in message.text
+    assert outcome.outputs["messages"] == ["msg_1"]  # type: ignore[union-attr]
+    kept = await ReportAction().apply(FakeScene(services={Reports: reports}))  # type: ignore[arg-type]
+    assert kept.outputs["needs"] > 0  # type: ignore[union-attr,operator]
+    with pytest.raises(PermanentError):
+        await ReportAction(to=("ops",)).apply(FakeScene())  # type: ignore[arg-type]
+
+
+def test_its_plan_says_where_it_goes() -> None:
+    assert ReportAction(to=("ops",)).plan().summary == "make the daily report of the last 1d, send it to ops"

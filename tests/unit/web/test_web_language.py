@@ -1,0 +1,132 @@
+"""The console in other languages: every text that pages, scripts and code show is in every catalogue."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from dogwatch.core.values import Status
+from dogwatch.engine.values import RunState, StepState
+from dogwatch.rules.incident import RANK
+from dogwatch.web import application, measured
+from dogwatch.web.bundle import said
+from dogwatch.web.incident_pages import STATES
+from dogwatch.web.language import LANGUAGES, SOURCE, Phrase, Words, choose, words
+from dogwatch.web.marking import SayingEnvironment
+from dogwatch.web.run_view import ICONS
+
+WEB = Path(str(resources.files("dogwatch.web")))
+OTHERS = [language for language in LANGUAGES if language != SOURCE]
+# Words of closed lists that pages show as they come.
+VOCABULARY = {
+    *(status.word for status in Status),
+    *map(str, RunState),
+    *map(str, StepState),
+    *RANK,
+    *STATES,
+    *ICONS,
+    *measured._LABELS.values(),
+    "Network in", "Network out", "Disk read", "Disk write", "yes", "no",
+    *(place.title for pages in application.PAGES for place in pages.places),
+    # Of timelines and of the audit trail.
+    "opened", "joined", "left", "fired", "ended", "muted", "heard", "told", "acked", "unacked", "comment", "flapping",
+    "escalated", "reminder", "done", "refused", "declined", "planned", "asked", "spent", "did",
+}  # fmt: skip
+
+
+def shown_by_templates() -> set[str]:
+    """Return every message of every template: it is compiled with a catalogue that only takes note."""
+    found: set[str] = set()
+
+    def note(text: str) -> str:
+        found.add(text)
+        return text
+
+    from dogwatch.web.assets import load_assets
+    from dogwatch.web.view import page_templates
+
+    plain = page_templates(load_assets())[SOURCE]
+    environment = SayingEnvironment(
+        find=note, loader=plain.loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(plain.filters)
+    environment.globals.update(plain.globals)
+    for name in environment.list_templates():
+        environment.get_template(name)
+    for file in (WEB / "templates").glob("*.html"):
+        found.update(re.findall(r'\bsay\("([^"]+)"', file.read_text()))
+    return found
+
+
+def shown_by_scripts() -> set[str]:
+    return said({file.name: file.read_text() for file in (WEB / "static").glob("*.js")})
+
+
+def shown_by_code() -> Iterator[str]:
+    """Yield the first arguments of Phrase("…") and ….say("…")."""
+    for file in (*WEB.rglob("*.py"), *(WEB.parent / "reports").glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
+                continue
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in ("Phrase", "say", "Said") and isinstance(node.args[0].value, str):
+                yield node.args[0].value
+
+
+def everything() -> set[str]:
+    return shown_by_templates() | shown_by_scripts() | set(shown_by_code()) | VOCABULARY
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_no_text_is_untranslated(language: str) -> None:
+    assert sorted(everything() - set(words(language).catalogue)) == []
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_no_translation_is_left_over(language: str) -> None:
+    assert sorted(set(words(language).catalogue) - everything()) == []
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_translations_name_no_value_that_is_not_there(language: str) -> None:
+    place = re.compile(r"\{\d+\}|</?\d+>")
+    for text, other in words(language).catalogue.items():
+        assert set(place.findall(other)) <= set(place.findall(text)), text
+        assert other.strip(), text
+        # What is opened is closed.
+        assert sorted(re.findall(r"<(\d+)>", other)) == sorted(re.findall(r"</(\d+)>", other)), text
+
+
+def test_scripts_show_no_text_of_their_own() -> None:
+    """Whatever a script puts on a page goes through t(): a sentence in quotes that does not is found here."""
+    sentence = re.compile(r"""(?<![\w.])(["'`])([A-Z][a-z]+(?: [a-z]+)+[^"'`]*|[A-Z][a-z]{3,})\1""")
+    for file in (WEB / "static").glob("*.js"):
+        source = re.sub(r"//[^\n]*", "", file.read_text())
+        source = re.sub(r'\b(?:t|Error)\("(?:[^"\\]|\\.)*"', "", source)
+        keys = {"Enter", "Escape", "Home", "End", "ArrowDown", "ArrowUp", "ArrowLeft", "ArrowRight", "Control"}
+        left = [found[2] for found in sentence.finditer(source) if found[2] not in keys and found[2] != "Event"]
+        assert (file.name, left) == (file.name, [])
+
+
+def test_a_language_is_chosen_then_accepted_then_english() -> None:
+    assert choose("zh", "en") == "zh"
+    assert choose("xx", "zh-CN,zh;q=0.9,en;q=0.8") == "zh"
+    assert choose("", "de, en;q=0.5, zh;q=0.7") == "zh"
+    assert choose("", "en;q=0.5, zh;q=0") == "en"
+    assert choose("", "de;q=rubbish,,;;") == "en"
+    assert choose("", "") == "en"
+
+
+def test_a_phrase_is_english_until_it_is_said() -> None:
+    phrase = Phrase("{0} of {1}", 3, Phrase("four"))
+    assert phrase == "3 of four"
+    chinese = Words("zh", {"{0} of {1}": "{1} 中的 {0}", "four": "四"})
+    assert chinese.said(phrase) == "四 中的 3"
+    assert chinese.missing == set()
+    chinese.say("unheard of")
+    assert chinese.missing == {"unheard of"}
