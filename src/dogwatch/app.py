@@ -71,6 +71,7 @@ from dogwatch.reports.part import Reports, changes_in
 from dogwatch.rules.backtest_desk import Backtests
 from dogwatch.rules.escalation import incidents_section
 from dogwatch.rules.maintenance import MAINTENANCE
+from dogwatch.rules.outside.tables import outside_tables
 from dogwatch.rules.part import Around, Incidents
 from dogwatch.rules.planned.part import MaintenancePart
 from dogwatch.rules.planned.tables import maintenance_tables
@@ -152,6 +153,7 @@ def state_tables() -> tuple[Tables, ...]:
         webhook_tables(),
         incident_tables(),
         maintenance_tables(),
+        outside_tables(),
         remedy_tables(),
         fleet_tables(),
         status_tables(),
@@ -274,6 +276,7 @@ class App:
                 rules=RULES,
                 incidents=INCIDENTS,
                 calendar=lambda: self.maintenance.calendar,
+                outside=True,
                 remedy=Doings(DOING, Acting(database, self.engine.runs)),
             )
         )
