@@ -70,6 +70,8 @@ from dogwatch.reports.inspection import Sources
 from dogwatch.reports.part import Reports, changes_in
 from dogwatch.rules.backtest_desk import Backtests
 from dogwatch.rules.escalation import incidents_section
+from dogwatch.rules.links.links import Links
+from dogwatch.rules.links.tables import link_tables
 from dogwatch.rules.maintenance import MAINTENANCE
 from dogwatch.rules.outside.tables import outside_tables
 from dogwatch.rules.part import Around, Incidents
@@ -154,6 +156,7 @@ def state_tables() -> tuple[Tables, ...]:
         incident_tables(),
         maintenance_tables(),
         outside_tables(),
+        link_tables(),
         remedy_tables(),
         fleet_tables(),
         status_tables(),
@@ -201,6 +204,8 @@ class Services(msgspec.Struct, kw_only=True):
     status: StatusPart | None = None
     reports: Reports | None = None
     backtests: Backtests | None = None
+    # By which notices are acknowledged.
+    links: Links | None = None
     # The configuration in force, value by value, secrets masked; to be called beside the loop. The newest look of the
     # self-watch at this process.
     settings: Callable[[], Sequence[Row]] | None = None
@@ -264,6 +269,7 @@ class App:
         self.hooks = Hooks(database, self.engine.runs, clock=clock, spawn=spawn, jobs=JOBS)
         self.maintenance = MaintenancePart(database, store, clock=clock, spawn=spawn)
         self.maintenance.on_change(lambda calendar: self.schedules.freeze(calendar.frozen))
+        self.links = Links(database, self.notify.enqueue)
         self.incidents = Incidents(
             Around(
                 database=database,
@@ -271,7 +277,7 @@ class App:
                 bus=bus,
                 store=store,
                 spawn=spawn,
-                enqueue=self.notify.enqueue,
+                enqueue=self.links.enqueue,
                 targets=self.watch.targets,
                 rules=RULES,
                 incidents=INCIDENTS,
