@@ -77,6 +77,9 @@ from dogwatch.rules.outside.tables import outside_tables
 from dogwatch.rules.part import Around, Incidents
 from dogwatch.rules.planned.part import MaintenancePart
 from dogwatch.rules.planned.tables import maintenance_tables
+from dogwatch.rules.quorum.part import LocationsPart
+from dogwatch.rules.quorum.spec import LOCATIONS
+from dogwatch.rules.quorum.tables import quorum_tables
 from dogwatch.rules.remedy.acting import Acting
 from dogwatch.rules.remedy.checks import across
 from dogwatch.rules.remedy.compile import of_probes, of_rules, of_services
@@ -135,6 +138,7 @@ SECTIONS: tuple[Section[Any], ...] = (
     SERVICES,
     REMEDIATION,
     MAINTENANCE,
+    LOCATIONS,
     STATUS_PAGE,
     LOGS,
     ENGINE,
@@ -157,6 +161,7 @@ def state_tables() -> tuple[Tables, ...]:
         maintenance_tables(),
         outside_tables(),
         link_tables(),
+        quorum_tables(),
         remedy_tables(),
         fleet_tables(),
         status_tables(),
@@ -204,6 +209,7 @@ class Services(msgspec.Struct, kw_only=True):
     status: StatusPart | None = None
     reports: Reports | None = None
     backtests: Backtests | None = None
+    locations: LocationsPart | None = None
     # By which notices are acknowledged.
     links: Links | None = None
     # The configuration in force, value by value, secrets masked; to be called beside the loop. The newest look of the
@@ -283,6 +289,8 @@ class App:
                 incidents=INCIDENTS,
                 calendar=lambda: self.maintenance.calendar,
                 outside=True,
+                # Of these several places decide together.
+                shared=lambda: frozenset(one.target for one in self.locations.options.quorum),
                 remedy=Doings(DOING, Acting(database, self.engine.runs)),
             )
         )
@@ -299,6 +307,7 @@ class App:
                 destinations=NOTIFY,
             )
         )
+        self.locations = LocationsPart(database, clock=clock, spawn=spawn, targets=self.watch.targets)
         self.backtests = Backtests(self.incidents, clock)
         # In the order in which they start; they stop the other way round.
         self.parts: tuple[Part, ...] = (
@@ -318,6 +327,7 @@ class App:
             self.incidents,
             self.status,
             self.watch,
+            self.locations,
         )
         self._register_gauges()
 
@@ -356,6 +366,8 @@ class App:
             status=self.status,
             reports=self.reports,
             backtests=self.backtests,
+            links=self.links,
+            locations=self.locations,
             settings=lambda: rows(reload.current) if reload.current is not None else (),
             sample=self.self_watch.newest,
             logs=self.logs.reader,
@@ -396,6 +408,7 @@ class App:
         yield from self.notify.metrics()
         yield from self.hooks.metrics()
         yield from self.incidents.metrics()
+        yield from self.locations.metrics()
         yield from self.fleet.metrics()
         yield from self.logs.metrics()
         yield from self.self_watch.metrics()

@@ -39,7 +39,7 @@ from dogwatch.rules.remedy.doing import Doing, Doings
 from dogwatch.rules.remedy.explain import Explanation, explanation, kept
 from dogwatch.rules.remedy.values import NONE, Result
 from dogwatch.rules.sight import TOPICS, Known, Sight, history
-from dogwatch.rules.spec import Rule, RuleSpec, compile_rule
+from dogwatch.rules.spec import DOWN_RULE, Rule, RuleSpec, compile_rule
 from dogwatch.rules.topology import Topology
 from dogwatch.rules.watcher import AlertEdge, Key, Watcher
 from dogwatch.store.database import Database, Tx
@@ -65,6 +65,7 @@ _HELD_EVERY_S = 60.0
 class Around(msgspec.Struct, frozen=True, kw_only=True):
     """What the part is given. targets: what is watched now. enqueue: puts a message in the outbox. calendar: of all
     maintenance; None for that of the configuration alone. outside: alerts of others are kept in this database.
+    shared: targets whose thresholds alone open no incident here, since several places decide together.
     """
 
     database: Database
@@ -78,6 +79,7 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
     incidents: Section[IncidentOptions]
     calendar: Callable[[], Calendar] | None = None
     outside: bool = False
+    shared: Callable[[], frozenset[str]] = frozenset
     remedy: Doings | None = None
 
 
@@ -223,6 +225,8 @@ class Incidents:
         events: Sequence[Event] = self._heard.take() if self._heard is not None else ()
         self._moments += moments(self.watcher, self._sight.signals(events), now_s)
         await self._look_outside(now_s)
+        if self.watcher.shared != self._around.shared():
+            self._share()
         if len(self._moments) > _MOST_MOMENTS:
             self._moments = [moment for moment in self._moments if moment.edges]
         results = await self._acting.results(now_s) if self._acting is not None else []
@@ -230,6 +234,17 @@ class Incidents:
         if self._acting is not None:
             await self._acting.withdraw()
         return decisions
+
+    def _share(self) -> None:
+        """Leave the thresholds of some targets to what several places say."""
+        self.watcher.shared = shared = self._around.shared()
+        alone = [(key, one) for key, one in self.watcher.out.items() if key[0] == DOWN_RULE and key[1] in shared]
+        if alone:
+            now_s = self._around.clock.now_s()
+            edges = tuple(AlertEdge(time_s=now_s, fired=False, alert=one) for _key, one in alone)
+            self._moments.append(Moment(time_s=now_s, edges=edges))
+            for key, _one in alone:
+                del self.watcher.out[key]
 
     async def _look_outside(self, now_s: float) -> None:
         """Take in what became of alerts that others raise."""
@@ -306,6 +321,7 @@ class Incidents:
         before, self._stale = self.watcher, False
         names = {rule.name for rule in wanted.rules}
         self.watcher = Watcher(wanted.rules)
+        self._share()
         self.watcher.awaited = frozenset(self._setting.remedies.startup)
         # For how long conditions hold is written down now and then: in a reload what is in memory is newer.
         held = before.held if self._begun else kept.held

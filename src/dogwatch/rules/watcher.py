@@ -70,6 +70,8 @@ class Watcher:
         self.held: dict[Key, Held] = {}
         self.out: dict[Key, Alert] = {}
         self.awaited: frozenset[str] = frozenset()
+        # Targets whose thresholds alone mean nothing: several places decide together.
+        self.shared: frozenset[str] = frozenset()
         self._down_severity = down_severity
         # Of grouped rules: what each member last said.
         self._members: dict[Key, dict[str, Answer]] = {}
@@ -179,7 +181,7 @@ class Watcher:
         if status is None:
             return
         key = (DOWN_RULE, signal.target)
-        if status == "down" and key not in self.out:
+        if status == "down" and key not in self.out and signal.target not in self.shared:
             reason = str(signal.values.get("probe.reason") or "")
             self.out[key] = alert = down_alert(
                 signal.target, signal.time_s, signal.labels, reason, severity=self._down_severity
