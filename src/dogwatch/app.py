@@ -297,7 +297,6 @@ class App:
                 outside=True,
                 # Of these several places decide together.
                 shared=lambda: frozenset(one.target for one in self.locations.options.quorum),
-                remedy=Doings(DOING, Acting(database, self.engine.runs)),
             )
         )
         self.status = StatusPart(
