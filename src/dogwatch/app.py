@@ -38,6 +38,7 @@ from dogwatch.engine.schedules.service import Schedules
 from dogwatch.engine.schedules.tables import schedule_tables
 from dogwatch.engine.section import ENGINE
 from dogwatch.engine.tables import engine_tables
+from dogwatch.engine.traces import TRACES, TracesPart
 from dogwatch.engine.values import StartRun
 from dogwatch.errors import UsageError
 from dogwatch.fleet.action import SshAction
@@ -135,6 +136,7 @@ SECTIONS: tuple[Section[Any], ...] = (
     STATUS_PAGE,
     LOGS,
     ENGINE,
+    TRACES,
     STORE,
     DATABASE,
     SELF_WATCH,
@@ -258,6 +260,7 @@ class App:
                 more=DOING.jobs,
             )
         )
+        self.traces = TracesPart(self.engine.runs, clock=clock, spawn=spawn)
         self.schedules = Scheduler(database, self.engine.runs, clock=clock, section=SCHEDULES, spawn=spawn)
         self.hooks = Hooks(database, self.engine.runs, clock=clock, spawn=spawn, jobs=JOBS)
         self.maintenance = MaintenancePart(database, store, clock=clock, spawn=spawn)
@@ -299,6 +302,7 @@ class App:
             self.notify,
             self.fleet,
             self.engine,
+            self.traces,
             self.maintenance,
             self.schedules,
             self.hooks,
@@ -383,6 +387,7 @@ class App:
         yield from self.database.metrics()
         yield from self.access.metrics()
         yield from self.engine.metrics()
+        yield from self.traces.metrics()
         yield from self.schedules.metrics()
         yield from self.notify.metrics()
         yield from self.hooks.metrics()

@@ -77,7 +77,7 @@ class WebApplication:
 
 
 def create_web(services: Services, options: WebOptions | None = None, meter: Meter | None = None) -> WebApplication:
-    """Return the application over a running program's services. Reads the static files and compiles the templates.
+    """Return the application over a running program's services. Reads the static files.
 
     meter: counts its requests; given, it counts on over a change of options.
     """

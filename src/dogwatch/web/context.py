@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import jinja2
 import msgspec
 from litestar import Request
 from litestar.di import NamedDependency
@@ -29,6 +28,9 @@ from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
 from dogwatch.web.sight import event_filter, seen_services
 from dogwatch.web.snapshot import SnapshotWatch, Summary
+
+if TYPE_CHECKING:
+    import jinja2
 
 PERIODS_S = {"1h": 3600.0, "24h": 86400.0, "7d": 7 * 86400.0, "30d": 30 * 86400.0}
 AVAILABILITY_PERIODS = ("24h", "7d", "30d")

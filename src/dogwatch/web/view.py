@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
-import jinja2
 import msgspec
 
 from dogwatch.config.status import ReloadRecord
@@ -22,8 +22,10 @@ from dogwatch.web.assets import Assets
 from dogwatch.web.badges import percent
 from dogwatch.web.context import AVAILABILITY_PERIODS, WebContext
 from dogwatch.web.language import LANGUAGES, SOURCE, Phrase, Words, words
-from dogwatch.web.marking import SayingEnvironment
 from dogwatch.web.run_view import icon_of
+
+if TYPE_CHECKING:
+    import jinja2
 
 GROUP_ROWS = 50
 _ROWS_AT_FIRST = 120
@@ -263,16 +265,36 @@ def phase_parts(view: TargetView) -> list[tuple[str, str, float, float]]:
 
 
 def page_templates(assets: Assets) -> Mapping[str, jinja2.Environment]:
-    """Return the templates of each language. Those of the first are compiled now and not under somebody's request;
-    of another language each when it is first needed, because most programs never need it.
+    """Return the templates of each language, each made and compiled when a page first needs it: most programs are
+    looked at in one language, and many not at all, which is several megabytes.
     """
-    found = {language: _templates(assets, words(language)) for language in LANGUAGES}
-    for name in found[SOURCE].list_templates():
-        found[SOURCE].get_template(name)
-    return found
+    return _Templates(assets)
+
+
+class _Templates(Mapping[str, "jinja2.Environment"]):
+    def __init__(self, assets: Assets) -> None:
+        self._assets = assets
+        self._made: dict[str, jinja2.Environment] = {}
+
+    def __getitem__(self, language: str) -> jinja2.Environment:
+        if language not in self._made:
+            if language not in LANGUAGES:
+                raise KeyError(language)
+            self._made[language] = _templates(self._assets, words(language))
+        return self._made[language]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(LANGUAGES)
+
+    def __len__(self) -> int:
+        return len(LANGUAGES)
 
 
 def _templates(assets: Assets, spoken: Words) -> jinja2.Environment:
+    import jinja2
+
+    from dogwatch.web.marking import SayingEnvironment
+
     environment = SayingEnvironment(
         find=None if spoken.language == SOURCE else spoken.find,
         loader=jinja2.PackageLoader("dogwatch.web", "templates"),
