@@ -67,7 +67,7 @@ class History:
             columns = ResultColumns()
             for row in self.rows:
                 if row.target == name and since_s <= row.time_s < until_s:
-                    columns.add(columns.pack(row))
+                    columns.add(columns.pack(row), round(row.time_s * 1000))
             found.append(RawResults(target=name, fresh=[columns] if len(columns) else []))
         return found
 

@@ -14,7 +14,7 @@ from dogwatch.logs.section import LOGS
 
 async def until(path: Path, text: str) -> None:
     async with asyncio.timeout(8):
-        while not path.exists() or text not in path.read_text():  # noqa: ASYNC110
+        while not path.exists() or text not in path.read_text():  # noqa: ASYNC110, ASYNC240
             await asyncio.sleep(0.05)
 
 
