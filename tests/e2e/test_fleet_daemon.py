@@ -126,6 +126,21 @@ def test_who_may_run_on_some_hosts_only_cannot_on_others(daemon: Daemon) -> None
     assert {one["host"] for one in listed["hosts"]} == {"box1", "box2", "box3", "box4"}
 
 
+def test_the_daemon_inspects_and_what_it_saw_is_judged_again(daemon: Daemon) -> None:
+    checks = ("--check-only", "disk", "--check-only", "memory")
+    code, answer = told(daemon, "inspect", "-t", "box[1:2]", *checks, "--disk", "100%", "--memory", "100%")
+    assert (code, [one["reading"]["complete"] for one in answer["hosts"]]) == (0, [True, True])
+    assert [one["findings"] for one in answer["hosts"]] == [[], []]
+    code, again = told(daemon, "inspect", "--again", answer["run"], "--disk", "0%", "--exit-code")
+    assert (code, {one["check"] for one in again["hosts"][0]["findings"]}) == (1, {"disk"})
+    code, planned = told(daemon, "inspect", "-t", "all", "--check")
+    assert (code, planned["hosts"]) == (0, 6)
+    listed = json.loads(fleet(daemon, "runs", "--json").stdout)
+    assert [one["what"] for one in listed] == ["# inspection: memory, disk …"]
+    other = told(daemon, "run", "true", "-t", "box1")[1]["run"]
+    assert fleet(daemon, "inspect", "--again", other).returncode == 2
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
