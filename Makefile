@@ -4,7 +4,7 @@ PYTEST := $(PY) -m pytest
 WORKERS ?= auto
 TESTS ?= tests
 
-.PHONY: run test check bench soak docs screenshots setup lock format clean
+.PHONY: run test compile check bench soak docs screenshots setup lock format clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.ready
@@ -19,6 +19,11 @@ test: setup
 	scripts/install-test-tools
 	$(PYTEST) $(TESTS) -m "not serial and not soak" -n $(WORKERS)
 	$(PYTEST) $(TESTS) -m "serial and not soak"
+	$(if $(filter tests,$(TESTS)),scripts/test-compiled -n $(WORKERS))
+
+# Where there is a C compiler; without one everything runs from its sources.
+compile: setup
+	scripts/compile --if-needed
 
 check: setup
 	.venv/bin/ruff format --check .
@@ -31,7 +36,7 @@ format: setup
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-bench: setup
+bench: compile
 	scripts/install-test-tools
 	$(PY) -m bench
 

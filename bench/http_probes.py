@@ -256,13 +256,16 @@ def output_of(command: list[str], **environment: str) -> dict[str, Any]:
 class Case:
     """One comparison: what we run, what Go runs, how often."""
 
-    def __init__(self, name: str, scheme: str, workers: int, count: int, ours: list[str], go: list[str]) -> None:
+    def __init__(
+        self, name: str, scheme: str, workers: int, count: int, ours: list[str], go: list[str], path: str = ""
+    ) -> None:
         self.name = name
         self.scheme = scheme
         self.workers = workers
         self.count = count
         self.ours = ours
         self.go = go
+        self.path = path
 
 
 def cases(quick: bool) -> list[Case]:
@@ -286,6 +289,15 @@ def cases(quick: bool) -> list[Case]:
                 ["-x25519"],
             ),
             Case(f"keep-alive, c={workers}", "plain", workers, n * 2, ["--keep-alive"], ["-keep-alive"]),
+            Case(
+                f"keep-alive, answers change, c={workers}",
+                "plain",
+                workers,
+                n * 2,
+                ["--keep-alive"],
+                ["-keep-alive"],
+                "changing",
+            ),
         ]
     return found
 
@@ -296,7 +308,11 @@ def compare(case: Case, ports: dict[str, int], directory: str, rounds: int) -> d
     ours: the whole watch. For information: engine: without it; interpreted: the whole watch from its sources, where
     `scripts/compile` has built nothing; bare: the floor, where nothing is encrypted.
     """
-    url = f"http://127.0.0.1:{ports['plain']}/" if case.scheme == "plain" else f"https://localhost:{ports['tls']}/"
+    url = (
+        f"http://127.0.0.1:{ports['plain']}/{case.path}"
+        if case.scheme == "plain"
+        else f"https://localhost:{ports['tls']}/"
+    )
     shared = ["--url", url, "--count", str(case.count), "--workers", str(case.workers), "--ca", f"{directory}/ca.pem"]
     ours = [sys.executable, "-m", "bench.http_probes", "client", *shared, *case.ours, "--mode"]
     theirs = [str(BINARY), "client", "-url", url, "-n", str(case.count), "-c", str(case.workers)]
@@ -361,7 +377,7 @@ def targets_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         ("plain, new connection", 0.65),
         ("HTTPS, default policy, c", 1.0),
         ("HTTPS, full handshakes, c", 1.0),
-        ("keep-alive", 0.5),
+        ("keep-alive, c", 0.5),
         ("blackbox_exporter", 0.15),
     )
     found = []

@@ -22,7 +22,9 @@ from dogwatch.rules.incident import Decisions
 from dogwatch.rules.part import Around, Incidents
 from dogwatch.rules.sight import row_of
 from dogwatch.rules.spec import RuleSpec, rules_section
+from dogwatch.store.columns import ResultColumns, milliseconds
 from dogwatch.store.database import Database, Tx
+from dogwatch.store.raw import RawResults
 
 ANNA = Actor(kind="user", name="anna")
 START = 1_800_000_000.0
@@ -58,6 +60,22 @@ class History:
 
     async def transitions(self, target: str | None = None, *, since_s: float = 0.0, limit: int = 100) -> Sequence[Any]:
         return []
+
+    async def raw_results(self, targets: Sequence[str], *, since_s: float, until_s: float) -> Sequence[RawResults]:
+        found = []
+        for name in targets:
+            columns = ResultColumns()
+            for row in self.rows:
+                if row.target == name and since_s <= row.time_s < until_s:
+                    columns.add(columns.pack(row), milliseconds(row.time_s))
+            found.append(RawResults(target=name, fresh=[columns] if len(columns) else []))
+        return found
+
+    async def raw_samples(self, *_args: object, **_kwargs: object) -> Sequence[Any]:
+        return []
+
+    async def alive(self, *, since_s: float, until_s: float) -> Sequence[tuple[float, float]]:
+        return [(since_s, until_s)]
 
     async def series(self, *_args: object, **_kwargs: object) -> Sequence[Any]:
         return []

@@ -27,6 +27,7 @@ import (
 	"regexp"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -60,8 +61,13 @@ func main() {
 func serve(directory string) {
 	runtime.GOMAXPROCS(2)
 	body := []byte(`{"status":"ok","version":"1.2.3","uptime_s":12345,"checks":["database","queue","disk"]}`)
+	var answers atomic.Int64
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
+		if r.URL.Path == "/changing" { // no two answers are the same, and all are as long
+			fmt.Fprintf(w, `{"status":"ok","version":"1.2.3","uptime_s":%d,"checks":["database","queue"]}`, 1e9+answers.Add(1))
+			return
+		}
 		w.Write(body)
 	})
 	plain, secure, silent := listen(), listen(), listen()

@@ -38,17 +38,20 @@ from dogwatch.engine.schedules.service import Schedules
 from dogwatch.engine.schedules.tables import schedule_tables
 from dogwatch.engine.section import ENGINE
 from dogwatch.engine.tables import engine_tables
+from dogwatch.engine.traces import TRACES, TracesPart
 from dogwatch.engine.values import StartRun
 from dogwatch.errors import UsageError
 from dogwatch.fleet.action import SshAction
 from dogwatch.fleet.book.tables import fleet_tables
 from dogwatch.fleet.part import FleetPart
+from dogwatch.fleet.planned import DriftAction, PlaybookAction
 from dogwatch.fleet.section import FLEET
 from dogwatch.fleet.shell import FleetShell
 from dogwatch.hosts.hosts import Hosts, Spawn
 from dogwatch.hosts.section import HOST
 from dogwatch.hosts.view import HostsView
 from dogwatch.logs.part import LogsPart
+from dogwatch.logs.reader import Logs
 from dogwatch.logs.section import LOGS
 from dogwatch.notify.action import NotifyAction
 from dogwatch.notify.notify import Notify
@@ -66,11 +69,18 @@ from dogwatch.probes.watch import Watch
 from dogwatch.reports.action import ReportAction
 from dogwatch.reports.inspection import Sources
 from dogwatch.reports.part import Reports, changes_in
+from dogwatch.rules.backtest_desk import Backtests
 from dogwatch.rules.escalation import incidents_section
+from dogwatch.rules.links.links import Links
+from dogwatch.rules.links.tables import link_tables
 from dogwatch.rules.maintenance import MAINTENANCE
+from dogwatch.rules.outside.tables import outside_tables
 from dogwatch.rules.part import Around, Incidents
 from dogwatch.rules.planned.part import MaintenancePart
 from dogwatch.rules.planned.tables import maintenance_tables
+from dogwatch.rules.quorum.part import LocationsPart
+from dogwatch.rules.quorum.spec import LOCATIONS
+from dogwatch.rules.quorum.tables import quorum_tables
 from dogwatch.rules.remedy.acting import Acting
 from dogwatch.rules.remedy.checks import across
 from dogwatch.rules.remedy.compile import of_probes, of_rules, of_services
@@ -98,7 +108,9 @@ from dogwatch.webhooks.tables import webhook_tables
 from dogwatch.webhooks.view import HooksView
 
 # Every kind of action there is, the engine's own and the features'.
-ACTIONS: Registry[Action] = Registry("action", *ENGINE_ACTIONS, NotifyAction, ReportAction, SshAction, EvidenceAction)
+ACTIONS: Registry[Action] = Registry(
+    "action", *ENGINE_ACTIONS, NotifyAction, ReportAction, SshAction, PlaybookAction, DriftAction, EvidenceAction
+)
 JOBS = jobs_section(ACTIONS)
 
 
@@ -127,9 +139,11 @@ SECTIONS: tuple[Section[Any], ...] = (
     SERVICES,
     REMEDIATION,
     MAINTENANCE,
+    LOCATIONS,
     STATUS_PAGE,
     LOGS,
     ENGINE,
+    TRACES,
     STORE,
     DATABASE,
     SELF_WATCH,
@@ -147,6 +161,9 @@ def state_tables() -> tuple[Tables, ...]:
         webhook_tables(),
         incident_tables(),
         maintenance_tables(),
+        outside_tables(),
+        link_tables(),
+        quorum_tables(),
         remedy_tables(),
         fleet_tables(),
         status_tables(),
@@ -193,10 +210,16 @@ class Services(msgspec.Struct, kw_only=True):
     fleet: FleetPart | None = None
     status: StatusPart | None = None
     reports: Reports | None = None
+    backtests: Backtests | None = None
+    locations: LocationsPart | None = None
+    # By which notices are acknowledged.
+    links: Links | None = None
     # The configuration in force, value by value, secrets masked; to be called beside the loop. The newest look of the
     # self-watch at this process.
     settings: Callable[[], Sequence[Row]] | None = None
     sample: Callable[[], Sample | None] | None = None
+    # The log store; None where this program has none.
+    logs: Logs | None = None
 
 
 class App:
@@ -216,6 +239,8 @@ class App:
         access: Access,
     ) -> None:
         self.clock = clock
+        # How people reach the console, for messages; whoever serves it says so.
+        self.address: Callable[[], str] = lambda: ""
         self.bus = bus
         self.store = store
         self.env = env
@@ -226,7 +251,9 @@ class App:
         self.self_watch = SelfWatch(clock=clock, bus=bus)
         self.blackbox = Blackbox(env=env, registry=PROBES)
         self.notify = Notify(database, clock=clock, spawn=spawn, jobs=JOBS)
-        self.fleet = FleetPart(database=database)
+        self.fleet = FleetPart(database=database, plans=state_path(store_path).parent / "plans")
+        # Probes of the kind `remote` look at hosts through it.
+        env.extra["shell"] = shell = FleetShell(self.fleet)
         self.logs = LogsPart(state_path(store_path).parent / "logs")
         self.reports = Reports(lambda: self._sources())  # noqa: PLW0108 of parts that are built below
         self.engine = EnginePart(
@@ -240,7 +267,7 @@ class App:
                 services={
                     Outbox: self.notify,
                     FleetPart: self.fleet,
-                    Shell: FleetShell(self.fleet),
+                    Shell: shell,
                     Keeper: EvidenceKeeper(database),
                     Reports: self.reports,
                 },
@@ -248,10 +275,12 @@ class App:
                 more=DOING.jobs,
             )
         )
+        self.traces = TracesPart(self.engine.runs, clock=clock, spawn=spawn)
         self.schedules = Scheduler(database, self.engine.runs, clock=clock, section=SCHEDULES, spawn=spawn)
         self.hooks = Hooks(database, self.engine.runs, clock=clock, spawn=spawn, jobs=JOBS)
         self.maintenance = MaintenancePart(database, store, clock=clock, spawn=spawn)
         self.maintenance.on_change(lambda calendar: self.schedules.freeze(calendar.frozen))
+        self.links = Links(database, self.notify.enqueue)
         self.incidents = Incidents(
             Around(
                 database=database,
@@ -259,12 +288,15 @@ class App:
                 bus=bus,
                 store=store,
                 spawn=spawn,
-                enqueue=self.notify.enqueue,
+                enqueue=self.links.enqueue,
                 targets=self.watch.targets,
                 rules=RULES,
                 incidents=INCIDENTS,
                 calendar=lambda: self.maintenance.calendar,
-                remedy=Doings(DOING, Acting(database, self.engine.runs)),
+                remedy=Doings(DOING, Acting(database, self.engine.runs, address=self._at)),
+                outside=True,
+                # Of these several places decide together.
+                shared=lambda: frozenset(one.target for one in self.locations.options.quorum),
             )
         )
         self.status = StatusPart(
@@ -280,6 +312,8 @@ class App:
                 destinations=NOTIFY,
             )
         )
+        self.locations = LocationsPart(database, clock=clock, spawn=spawn, targets=self.watch.targets)
+        self.backtests = Backtests(self.incidents, clock)
         # In the order in which they start; they stop the other way round.
         self.parts: tuple[Part, ...] = (
             StorePart(store, store_path),
@@ -288,6 +322,7 @@ class App:
             self.notify,
             self.fleet,
             self.engine,
+            self.traces,
             self.maintenance,
             self.schedules,
             self.hooks,
@@ -298,8 +333,12 @@ class App:
             self.incidents,
             self.status,
             self.watch,
+            self.locations,
         )
         self._register_gauges()
+
+    def _at(self) -> str:
+        return self.address()
 
     def _register_gauges(self) -> None:
         """Tell the self-watch of every queue there is."""
@@ -335,8 +374,12 @@ class App:
             fleet=self.fleet,
             status=self.status,
             reports=self.reports,
+            backtests=self.backtests,
+            links=self.links,
+            locations=self.locations,
             settings=lambda: rows(reload.current) if reload.current is not None else (),
             sample=self.self_watch.newest,
+            logs=self.logs.reader,
         )
 
     def _sources(self) -> Sources:
@@ -370,10 +413,12 @@ class App:
         yield from self.database.metrics()
         yield from self.access.metrics()
         yield from self.engine.metrics()
+        yield from self.traces.metrics()
         yield from self.schedules.metrics()
         yield from self.notify.metrics()
         yield from self.hooks.metrics()
         yield from self.incidents.metrics()
+        yield from self.locations.metrics()
         yield from self.fleet.metrics()
         yield from self.logs.metrics()
         yield from self.self_watch.metrics()
@@ -402,6 +447,7 @@ class App:
 
     async def close(self) -> None:
         """Close what the parts shared, the store last."""
+        await self.backtests.close()
         await close_env(self.env)
         await self.database.close()
         await self.store.close()

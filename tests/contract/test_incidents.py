@@ -7,14 +7,15 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.incidents import ANNA, OPTIONS, Result, Watched
+from tests.incidents import ANNA, OPTIONS, START, Result, Watched
 
 from dogwatch.access.tables import access_tables
 from dogwatch.core.values import Event
 from dogwatch.errors import Conflict, NotFound, TransientError
 from dogwatch.notify.tables import notify_tables
 from dogwatch.rules import records
-from dogwatch.rules.backtest import rehearse
+from dogwatch.rules.backtest import Span, rehearse
+from dogwatch.rules.backtest_store import rehearse_store
 from dogwatch.rules.desk import Setting
 from dogwatch.rules.escalation import Policy
 from dogwatch.rules.incident import Silence
@@ -172,6 +173,12 @@ async def test_a_backtest_decides_what_the_live_rules_decided(watched: Watched) 
     assert msgspec.json.encode(found.notes) == msgspec.json.encode(live)
     notices = [notice for decisions in watched.decisions for notice in decisions.notices]
     assert msgspec.json.encode([one.notice for one in found.notices]) == msgspec.json.encode(notices)
+    # The same in columns, over what the store gives back.
+    span = Span(since_s=START + 5.0, until_s=watched.clock.now_s())
+    fast = await rehearse_store(watched.store, setting, rules, sight.nodes, (), span)  # type: ignore[arg-type]
+    assert fast.signals == len(events)
+    assert msgspec.json.encode(fast.notes) == msgspec.json.encode(live)
+    assert msgspec.json.encode([one.notice for one in fast.notices]) == msgspec.json.encode(notices)
 
 
 def _again(row: Any) -> Result:

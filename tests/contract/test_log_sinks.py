@@ -33,8 +33,8 @@ from dogwatch.logs.tls import ClientTls
 from dogwatch.logs.tools import SinkTools
 
 HTTP: dict[str, type[Component]] = {"http": HttpSink, "loki": LokiSink, "elasticsearch": ElasticsearchSink}
-# Against real servers in tests/integration/logs/test_real_sinks.py; the protocols of the others, there, too.
-REAL = {"clickhouse", "kafka", "nats", "otlp", "s3", "syslog"}
+# Against real servers in tests/integration/logs/test_real_sinks.py; the store in test_log_store_crash.py beside it.
+REAL = {"clickhouse", "kafka", "nats", "otlp", "s3", "store", "syslog"}
 
 
 def block(*lines: bytes, begin: int = 0) -> Block:

@@ -21,6 +21,7 @@ from tests.probing import Trust, ask, children, free_port, new_attempt, open_des
 from dogwatch.config.load import load
 from dogwatch.config.section import Fault
 from dogwatch.core.clock import ManualClock
+from dogwatch.errors import TransientError
 from dogwatch.probes.heartbeats import HeartbeatLedger
 from dogwatch.probes.kinds import PROBES
 from dogwatch.probes.kinds.dns import DnsProbe
@@ -29,6 +30,7 @@ from dogwatch.probes.kinds.exec import ExecProbe
 from dogwatch.probes.kinds.grpc import GrpcProbe
 from dogwatch.probes.kinds.heartbeat import HeartbeatProbe
 from dogwatch.probes.kinds.icmp import IcmpProbe
+from dogwatch.probes.kinds.remote import RemoteProbe
 from dogwatch.probes.kinds.tcp import DialogueStep, TcpProbe
 from dogwatch.probes.kinds.tls import TlsProbe
 from dogwatch.probes.kinds.unix import UnixProbe
@@ -331,6 +333,41 @@ async def docker_silent(folder: Path) -> AsyncIterator[Scene]:
         yield Scene(DockerProbe(container="web", socket=path))
 
 
+# --- remote
+
+
+class _Shell:
+    """Hosts that are this machine, one that refuses, and one that never answers."""
+
+    async def knows(self, host: str) -> bool:
+        return host in ("here", "refused", "silent")
+
+    async def run(self, host: str, script: str, *, timeout_s: float, limit_bytes: int) -> tuple[bytes, str]:
+        if host == "refused":
+            raise TransientError("refused cannot be looked at: refused 127.0.0.1:22 refuses connections")
+        if host == "silent":
+            await asyncio.Event().wait()
+        process = await asyncio.create_subprocess_exec("/bin/sh", "-c", script, stdout=asyncio.subprocess.PIPE)
+        out, _ = await process.communicate()
+        return out[:limit_bytes], ""
+
+
+@scene
+async def remote_good(folder: Path) -> AsyncIterator[Scene]:
+    probe = RemoteProbe(host="here", checks=("time", "memory", "disk"), disk=1.0, memory=1.0)
+    yield Scene(probe, extra={"shell": _Shell()})
+
+
+@scene
+async def remote_refused(folder: Path) -> AsyncIterator[Scene]:
+    yield Scene(RemoteProbe(host="refused"), extra={"shell": _Shell()})
+
+
+@scene
+async def remote_silent(folder: Path) -> AsyncIterator[Scene]:
+    yield Scene(RemoteProbe(host="silent"), extra={"shell": _Shell()})
+
+
 # --- heartbeat
 
 
@@ -431,6 +468,17 @@ CASES: dict[str, Case] = {
         good=docker_good,
         refused=docker_refused,
         silent=docker_silent,
+    ),
+    "remote": Case(
+        example={"host": "web01", "checks": ["disk", "certificates"], "disk": "80%", "expires": "30d"},
+        bad=[
+            ({}, "host"),
+            ({"host": "a", "checks": []}, "checks"),
+            ({"host": "a", "checks": ["certificates"], "certificates": ["/etc/$(id)"]}, "certificates"),
+        ],
+        good=remote_good,
+        refused=remote_refused,
+        silent=remote_silent,
     ),
     "heartbeat": Case(
         example={"cron": "30 3 * * *", "timezone": "Europe/Berlin", "grace": "30m"},
@@ -623,6 +671,7 @@ SHORT: dict[str, tuple[Any, str]] = {
     "websocket": ("wss://shop.example/live?token=x", "wss://shop.example/live"),
     "exec": (["/bin/check", "--password=x"], "/bin/check"),
     "docker": ("web", "web"),
+    "remote": ("web01", "web01"),
     "heartbeat": ("1d", "heartbeat"),
 }
 

@@ -206,3 +206,22 @@ def test_a_changed_module_file_is_reloaded_and_a_bad_one_changes_nothing(tmp_pat
         failed = wait_until(lambda: [one for one in daemon.get("/api/v1/reloads") if one["outcome"] == "failed"])
         assert "blackbox.yml:1: modules.third.prober: unknown prober" in failed[0]["problems"][0]
         assert answers("other")
+
+
+def test_config_show_masks_what_a_job_says_is_secret(tmp_path: Path) -> None:
+    file = tmp_path / "dogwatch.yaml"
+    file.write_text("""
+jobs:
+  - name: deploy
+    parameters: {token: {secret: true}, env: {}}
+    steps: [{name: one, exec: {run: "true"}}]
+schedules:
+  - {name: nightly, job: deploy, every: 1h, parameters: {token: hunter2-very-secret, env: staging}}
+""")
+    for more in ([], ["--json"], ["schedules"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "dogwatch", "config", "show", "-c", str(file), *more],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert "hunter2" not in done.stdout, more
+        assert "staging" in done.stdout

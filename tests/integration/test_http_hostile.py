@@ -10,12 +10,19 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from http_servers import Writer, client, descriptors, serving, until
+from http_servers import Client, Writer, client, descriptors, serving, until
 
 from dogwatch.probes.kinds.http import HttpProbe
 from dogwatch.probes.probe import EVIDENCE_BYTES, Attempt, ProbeResult
 
 TIMEOUT_S = 0.3
+
+
+@pytest.fixture(autouse=True, params=["launch", "lane"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test by each of the two ways that an attempt may go."""
+    monkeypatch.setattr(Client, "by_lane", request.param == "lane")
+    return str(request.param)
 
 
 async def endless(writer: Writer, piece: bytes, pause_s: float = 0.0) -> None:

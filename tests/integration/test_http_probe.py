@@ -9,13 +9,20 @@ import zlib
 from pathlib import Path
 
 import pytest
-from http_servers import Writer, client, descriptors, serving
+from http_servers import Client, Writer, client, descriptors, serving
 
 from dogwatch.probes.engine.resolver import ResolverFiles
 from dogwatch.probes.kinds.http import BasicAuth, HttpProbe
 from dogwatch.probes.probe import Attempt, ProbeResult
 
 OK = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{"status":"ok"}'
+
+
+@pytest.fixture(autouse=True, params=["launch", "lane"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test by each of the two ways that an attempt may go."""
+    monkeypatch.setattr(Client, "by_lane", request.param == "lane")
+    return str(request.param)
 
 
 async def test_values_phases_and_body_of_a_plain_answer() -> None:

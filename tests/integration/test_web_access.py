@@ -583,3 +583,18 @@ async def test_two_tokens_of_one_name_are_told_apart(web: Site) -> None:
     weak = str(refused.event.actor)
     assert web.access.is_in(Actor(kind="token", name=weak.removeprefix("token:")), "role:viewer")
     assert not web.access.is_in(Actor(kind="token", name=weak.removeprefix("token:")), "role:admin")
+
+
+async def test_too_much_at_once_is_answered_429(tmp_path: Path) -> None:
+    from dogwatch.web.options import RateOptions
+
+    async with site(tmp_path, rate=RateOptions(max=5, per=60.0, local=True)) as web:
+        await web.user("root", "admin")
+        client = await web.client(token=await web.token("viewer"))
+        answers = [await client.get("/api/v1/targets") for _ in range(7)]
+        assert [one.status_code for one in answers] == [200] * 5 + [429] * 2
+        assert answers[-1].headers["retry-after"] in ("12", "11", "24", "23")
+        assert answers[-1].json()["code"] == "too_many"
+        other = await web.client(token=await web.token("viewer"))
+        assert (await other.get("/api/v1/targets")).status_code == 200
+        assert (await client.get("/healthz")).status_code == 200

@@ -8,7 +8,8 @@ import msgspec
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks. kind: user, token, local (this machine's own socket or shell), schedule, webhook, rule, run, system.
+    """Who asks. kind: user, token, certificate, local (this machine's own socket or shell), schedule, webhook,
+    rule, run, system.
 
     name: the user's or token's name, the schedule's, the run's id. address: from where, "" where there is none.
     """

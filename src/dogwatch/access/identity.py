@@ -11,14 +11,15 @@ from dogwatch.access.permissions import BUILT_IN, Rights
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """how: local (this machine, while there are no users, or over the admin socket), session (a browser), token, or
-    anonymous. user: name of the user behind it, "" for none. csrf: of the session; what its forms must repeat.
+    """how: local (this machine, while there are no users, or over the admin socket), session (a browser), token,
+    certificate (a client's, over TLS), or anonymous. user: name of the user behind it, "" for none. csrf: of the
+    session; what its forms must repeat.
     key: of the session or token, for ending it.
     """
 
     actor: Actor
     rights: Rights
-    how: Literal["local", "session", "token", "anonymous"]
+    how: Literal["local", "session", "token", "certificate", "anonymous"]
     user: str = ""
     csrf: str = ""
     key: str = ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -28,6 +29,27 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
     user: str = ""
     group: str = ""
     roles: tuple[str, ...] = ()
+
+
+class CertificateBinding(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom a client's certificate stands for, once server.tls.client_ca vouches for it; the first that fits counts.
+
+    subject: its common name, with * and ?; "" for any. san: one of its other names, `DNS:agent-*.example`,
+    `URI:spiffe://example/agent/*`, `email:ann@example.org`; "" for any. user: a user of this Dogwatch, whose roles it
+    has; "" for none. roles: of a program that is no user.
+    """
+
+    subject: str = ""
+    san: str = ""
+    user: str = ""
+    roles: tuple[str, ...] = ()
+
+    def fits(self, names: Sequence[str]) -> bool:
+        """Return whether it is for a certificate of these names: `CN:agent-1`, `DNS:agent-1.example`…"""
+        common = [name[3:] for name in names if name.startswith("CN:")]
+        others = [name for name in names if not name.startswith("CN:")]
+        subject = not self.subject or any(fnmatchcase(name, self.subject) for name in common)
+        return subject and (not self.san or any(fnmatchcase(name, self.san) for name in others))
 
 
 class PasswordPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,11 +145,12 @@ class AccessOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     roles: name → what it allows, beside viewer, operator and admin. bindings: who has which roles, beside those given
     to a user by name. public: what needs no login: `status` (badges), `metrics` (`/metrics`, `/probe`). oidc: login
-    elsewhere; none for local users only.
+    elsewhere; none for local users only. certificates: whom clients' certificates stand for (mutual TLS).
     """
 
     roles: dict[str, tuple[Rule, ...]] = {}
     bindings: tuple[Binding, ...] = ()
+    certificates: tuple[CertificateBinding, ...] = ()
     public: tuple[Literal["status", "metrics"], ...] = ("status",)
     password: PasswordPolicy = PasswordPolicy()
     sessions: SessionOptions = SessionOptions()
@@ -156,12 +179,24 @@ def _check(options: AccessOptions) -> Iterable[Fault]:
         for role in binding.roles:
             if role not in known:
                 yield Fault(("bindings", at, "roles"), f"there is no role '{role}'", nearest(role, known))
+    yield from _certificate_faults(options.certificates, known)
     yield from _oidc_faults(options.oidc, known)
     yield from _audit_faults(options.audit)
     if options.password.memory < 8 * 1024 * 1024:
         yield Fault(("password", "memory"), "must be at least 8MiB")
     if options.sessions.longest < options.sessions.idle:
         yield Fault(("sessions", "longest"), "must not be shorter than idle")
+
+
+def _certificate_faults(certificates: Sequence[CertificateBinding], known: list[str]) -> Iterable[Fault]:
+    for at, one in enumerate(certificates):
+        if not one.subject and not one.san:
+            yield Fault(("certificates", at), "names neither a subject nor a san; every certificate would fit")
+        if bool(one.user) == bool(one.roles):
+            yield Fault(("certificates", at), "gives either a user or roles")
+        for role in one.roles:
+            if role not in known:
+                yield Fault(("certificates", at, "roles"), f"there is no role '{role}'", nearest(role, known))
 
 
 def _rule_faults(path: tuple[str | int, ...], rule: Rule) -> Iterable[Fault]:

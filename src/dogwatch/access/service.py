@@ -17,7 +17,7 @@ from dogwatch.access.actor import SYSTEM, Actor, Subject
 from dogwatch.access.identity import Identity, local
 from dogwatch.access.keeper import AuditKeeper
 from dogwatch.access.oidc import Provider
-from dogwatch.access.options import AccessOptions
+from dogwatch.access.options import AccessOptions, CertificateBinding
 from dogwatch.access.passwords import Passwords
 from dogwatch.access.permissions import Permission, Rights, Role
 from dogwatch.access.recording import Recorder
@@ -185,6 +185,33 @@ class Access(Recorder):
             self._seen_in.clear()
         named = (*(f"role:{name}" for name in roles), *(f"group:{name}" for name in groups))
         self._seen_in[str(actor)] = frozenset(named)
+
+    async def by_certificate(self, names: Sequence[str], address: str) -> Identity | None:
+        """Return whom a client's certificate stands for. names: of one that a trusted authority has signed."""
+        binding = next((one for one in self.options.certificates if one.fits(names)), None)
+        if binding is None:
+            return None
+        digest = digest_of("\0".join((*names, binding.user, *binding.roles)))
+        found = self._remembered(digest)
+        if found is None:
+            found = await self._certificate_identity(binding, names)
+            if found is None:
+                return None
+            self._remember(digest, found)
+        return _at(found, address)
+
+    async def _certificate_identity(self, binding: CertificateBinding, names: Sequence[str]) -> Identity | None:
+        roles: tuple[str, ...] = binding.roles
+        groups: Sequence[str] = ()
+        if binding.user:
+            user = await self.database.read(lambda tx: users.find_user(tx, binding.user))
+            if user is None or user.disabled:
+                return None
+            roles, groups = self.roles_of(user), user.groups
+        name = next((one[3:] for one in names if one.startswith("CN:")), names[0] if names else "")
+        actor = Actor(kind="certificate", name=f"{binding.user} by {name}" if binding.user else name)
+        self._see(actor, roles, groups)
+        return Identity(actor=actor, rights=self.rights_of(roles), how="certificate", user=binding.user)
 
     async def by_session(self, secret: str, address: str) -> Identity | None:
         """Return who a browser's session stands for."""

@@ -186,9 +186,10 @@ def _counts(loaded: Loaded) -> dict[str, int]:
 
 def _show(loaded: Loaded, prefix: str, *, origin: bool, as_json: bool) -> int:
     from dogwatch.cli.output import print_json
-    from dogwatch.config.show import rows
+    from dogwatch.config.show import masked, rows
 
-    found = [row for row in rows(loaded) if not prefix or re.match(re.escape(prefix) + r"($|[.\[])", row.path)]
+    shown = masked(rows(loaded), _secret_paths(loaded))
+    found = [row for row in shown if not prefix or re.match(re.escape(prefix) + r"($|[.\[])", row.path)]
     if not found:
         known = ", ".join(loaded.catalog.sections)
         raise UsageError(f"nothing is set below '{prefix}'", hint=f"sections: {known}")
@@ -198,6 +199,17 @@ def _show(loaded: Loaded, prefix: str, *, origin: bool, as_json: bool) -> int:
     for row in found:
         click.echo(_row_text(row, origin=origin))
     return 0
+
+
+def _secret_paths(loaded: Loaded) -> frozenset[str]:
+    """Return where schedules hold what only their jobs say is secret."""
+    sections = loaded.catalog.sections
+    if "schedules" not in sections or "jobs" not in sections:
+        return frozenset()
+    from dogwatch.engine.schedules.section import secret_parameters
+
+    jobs = {job.name: job for job in loaded.get(sections["jobs"])}
+    return secret_parameters(loaded.get(sections["schedules"]), jobs)
 
 
 def _row_text(row: Row, *, origin: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import getpass
 import os
 import signal
@@ -33,10 +34,13 @@ _KEPT = (
 _PATHS = ("key", "sudo_password_file", "ssh_config", "known_hosts")
 
 
+_GARBAGE = 100_000
+
+
 class Deed(msgspec.Struct, frozen=True, kw_only=True):
     """What is done on each host, as plain data, so that it can be taken up again.
 
-    kind: run, copy or fetch. what: for people. arguments: of copy and fetch. env, input: kept sealed.
+    kind: run, copy, fetch or inspect. what: for people. arguments: of copy and fetch. env, input: kept sealed.
     """
 
     kind: str = "run"
@@ -125,6 +129,8 @@ def carry_out(make: Callable[[OwnBook], Awaitable[Setup]], resumed: str = "") ->
             with Hold(book.folder, await book.resolve(resumed)):
                 return await _resumed(book, await make(book))
 
+    # Thousands of connections are thousands of objects that live for a while: looking through them costs a twentieth.
+    gc.set_threshold(_GARBAGE, 20, 20)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(everything())
 
@@ -219,6 +225,10 @@ def work_of(deed: Deed, order: Order) -> Work | None:
     from dogwatch.fleet.files import copying, fetching
 
     given = deed.arguments
+    if deed.kind == "inspect":
+        from dogwatch.fleet.inspecting import inspecting
+
+        return inspecting(deed.script, timeout_s=order.timeout_s)
     if deed.kind == "copy":
         return copying(Path(given["source"]), given["target"], mode=given["mode"], timeout_s=order.timeout_s)
     return fetching(given["path"], Path(given["folder"]), timeout_s=order.timeout_s)
@@ -358,13 +368,20 @@ def tell_batches(what: str, hosts: Sequence[str], rollout: Any, as_json: bool) -
 
 def on_hosts(deed: Deed, options: Mapping[str, Any]) -> int:
     """Carry it out on the hosts that the options choose, tell the results, and return the exit code."""
+    carried = gather_results(deed, options)
+    return 0 if carried is None else finish(carried, options)
+
+
+def gather_results(deed: Deed, options: Mapping[str, Any]) -> Carried | None:
+    """Carry it out on the hosts that the options choose; None where only the batches were to be told."""
     from dogwatch.cli.fleet_common import chosen_hosts, inventory_of
 
     rollout = order_of(deed, options).rollout
     inventory = inventory_of(options["paths"], options["sources"])
     hosts = chosen_hosts(inventory, options["targets"], options["limit"])
     if options["only_check"]:
-        return tell_batches(deed.what, hosts, rollout, options["as_json"])
+        tell_batches(deed.what, hosts, rollout, options["as_json"])
+        return None
     setup = Setup(
         deed=deed,
         options=dict(options),
@@ -376,7 +393,7 @@ def on_hosts(deed: Deed, options: Mapping[str, Any]) -> int:
     async def make(_book: OwnBook) -> Setup:
         return setup
 
-    return finish(carry_out(make), options)
+    return carry_out(make)
 
 
 def go_on(given: str, options: Mapping[str, Any], explicit: Mapping[str, Any], *, failed_only: bool) -> int:

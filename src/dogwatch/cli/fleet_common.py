@@ -85,18 +85,20 @@ def reaching(command: F) -> F:
 
 def _configuration(paths: Sequence[str], sources: Sequence[str]) -> Loaded | None:
     """Return the configuration; None where there is none and `-i` says enough."""
-    from dogwatch.cli.config import find_paths
-    from dogwatch.config.load import Loader
-    from dogwatch.daemon.sections import SECTIONS
-    from dogwatch.fleet.section import FLEET
-
     environ = dict(os.environ)
+    from dogwatch.cli.config import find_paths
+
     try:
         found = find_paths(paths, environ)
     except UsageError:
         if sources:
             return None
         raise UsageError("there is no inventory", hint="-i names one; or write a fleet: section (-c)") from None
+    # All that a configuration may hold is loaded only where there is one.
+    from dogwatch.config.load import Loader
+    from dogwatch.daemon.sections import SECTIONS
+    from dogwatch.fleet.section import FLEET
+
     known = SECTIONS if any(one.key == FLEET.key for one in SECTIONS) else (*SECTIONS, FLEET)
     return Loader(found, known, environ=environ).load()
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +37,10 @@ from dogwatch.cli.output import print_json
 from dogwatch.errors import Conflict, NotFound, UsageError
 
 if TYPE_CHECKING:
+    from dogwatch.fleet.book.own import OwnBook
     from dogwatch.fleet.inventory.inventory import Inventory
     from dogwatch.fleet.plans.apply import Applying
+    from dogwatch.fleet.plans.going import Went
     from dogwatch.fleet.plans.make import Making
     from dogwatch.fleet.plans.plan import Plan
     from dogwatch.fleet.pool import Dialer
@@ -71,6 +72,7 @@ def plan_(**options: Any) -> int:
         dogwatch fleet apply site.plan
     """
     from dogwatch.fleet.plans.plan import encoded
+    from dogwatch.fleet.plans.saving import write_whole
 
     making = making_of(options)
     if options["origin"]:
@@ -128,8 +130,10 @@ def apply_(**options: Any) -> int:
 
 
 def _apply(plan: Plan, digest: str, inventory: Inventory, journal: Any, options: Mapping[str, Any]) -> int:
+    from dogwatch.cli.fleet_carry import data_folder
     from dogwatch.cli.fleet_probes import gate_of
     from dogwatch.cli.fleet_progress import progress
+    from dogwatch.fleet.book.own import own_book
     from dogwatch.fleet.plans.apply import Applier
     from dogwatch.fleet.plans.going import Goer, Going, exit_code, rollout_of
     from dogwatch.fleet.plans.journal import Line, states
@@ -159,9 +163,14 @@ def _apply(plan: Plan, digest: str, inventory: Inventory, journal: Any, options:
 
     async def work(dialer: Dialer, interrupted: Interrupted) -> Any:
         applier = Applier(applying, journal)
-        with progress(len(plan.hosts)) as watcher:
-            goer = Goer(plan, more, applier, journal, dialer, gate=gate, watcher=watcher, heed=interrupted.heed)
-            return await goer.go(before)
+        async with own_book(data_folder()) as book:
+            note = _noting(book, plan, digest, applying, back=options["roll_back"])
+            await note(None)  # no audit, no change
+            with progress(len(plan.hosts)) as watcher:
+                goer = Goer(plan, more, applier, journal, dialer, gate=gate, watcher=watcher, heed=interrupted.heed)
+                went = await goer.go(before)
+            await note(went)
+        return went
 
     went, ended_by = with_dialer(options, work)
     if not ended_by and all(one.ok for one in went.done):
@@ -173,12 +182,38 @@ def _apply(plan: Plan, digest: str, inventory: Inventory, journal: Any, options:
     return 128 + ended_by if ended_by else exit_code(went.done)
 
 
+def _noting(
+    book: OwnBook, plan: Plan, digest: str, applying: Applying, *, back: bool
+) -> Callable[[Went | None], Awaitable[None]]:
+    """Return what writes an audit event: that it begins, and how it went."""
+    from dogwatch.access.actor import Subject
+    from dogwatch.cli.fleet_carry import this_actor
+    from dogwatch.fleet.plans.going import told_hosts
+
+    async def note(went: Went | None) -> None:
+        about: dict[str, Any] = {"apply": applying.apply_id, "playbook": plan.playbook, "digest": digest}
+        if went is not None:
+            about["hosts"] = {state: hosts[:1000] for state, hosts in told_hosts(went.done).items()}
+        well = went is None or all(one.ok for one in went.done)
+        await book.note(
+            this_actor(),
+            "roll back" if back else "apply",
+            Subject(noun="fleet-plan", name=plan.plan_id),
+            outcome="begun" if went is None else "done" if well else "failed",
+            reason="" if went is None else went.stopped,
+            after=about,
+        )
+
+    return note
+
+
 def _applying(
     plan: Plan, digest: str, lines: Sequence[Any], inventory: Inventory, options: Mapping[str, Any]
 ) -> Applying:
     """Return what is applied. Raises: Conflict where the journal says that something else must come first."""
     from dogwatch.fleet.operations import OPERATIONS
     from dogwatch.fleet.plans.apply import Applying
+    from dogwatch.fleet.plans.driving import plan_secrets
     from dogwatch.fleet.plans.going import folders_of
     from dogwatch.fleet.plans.journal import unfinished
 
@@ -199,27 +234,12 @@ def _applying(
         salt=plan.salt,
         holder=f"apply {apply_id} of {whoami()}",
         plans={host.host: host for host in plan.hosts},
-        secrets=_secrets(plan, inventory),
+        secrets=plan_secrets(plan, inventory),
         operations=OPERATIONS,
         folders=folders_of(inventory, hosts),
         resume=options["resume"],
         timeout_s=options["timeout"],
     )
-
-
-def _secrets(plan: Plan, inventory: Inventory) -> dict[str, dict[str, str]]:
-    """Return the secrets that stand in each host's plan, read anew."""
-    from dogwatch.fleet.playbook.expand import host_secrets, read_secrets
-
-    found: dict[str, dict[str, str]] = {}
-    for play in plan.plays:
-        if not any(host.secrets for host in play.hosts):
-            continue
-        shared = read_secrets(play.secrets, Path(plan.folder), dict(os.environ))
-        for host in play.hosts:
-            if host.secrets:
-                found[host.host] = {**host_secrets(inventory, host.host), **shared}
-    return found
 
 
 def _only(plan: Plan, inventory: Inventory, targets: tuple[str, ...]) -> frozenset[str] | None:
@@ -271,8 +291,9 @@ def facts(**options: Any) -> int:
       dogwatch fleet facts web01
       dogwatch fleet facts -t @web --json
     """
-    from dogwatch.fleet.connection import Connection, Ended, State
+    from dogwatch.fleet.connection import Connection, Ended, HostFailed, State
     from dogwatch.fleet.login import Login
+    from dogwatch.fleet.operations.state import CannotRead
     from dogwatch.fleet.plans.make import logins_of
     from dogwatch.fleet.run import FleetRun, Order
 
@@ -287,7 +308,10 @@ def facts(**options: Any) -> int:
 
     async def work(dialer: Dialer, interrupted: Interrupted) -> None:
         async def one(host: str, login: Login, connection: Connection) -> Ended:
-            found[host] = await source.of(host, login, connection)
+            try:
+                found[host] = await source.of(host, login, connection)
+            except CannotRead as error:
+                raise HostFailed(State.MISCONFIGURED, str(error), hint=error.hint) from None
             return Ended(state=State.SUCCEEDED)
 
         rest = [host for host in hosts if host not in found]
@@ -391,19 +415,3 @@ def _origin(making: Making, options: Mapping[str, Any]) -> int:
             tell_origin(host, scope, as_json=options["as_json"])
             return 0
     raise NotFound(f"{host} is not among the hosts of {options['playbook']}")
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that only its owner reads, whole or not at all. Raises: UsageError."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise UsageError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from None

@@ -59,7 +59,7 @@ class When(click.ParamType[int]):
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Records as JSON lines; counts as one object.")
 @click.option("--memory", default="256MiB", show_default=True, metavar="SIZE", help="At most this much.")
-@click.option("--threads", type=click.IntRange(1, 64), default=2, show_default=True)
+@click.option("--threads", type=click.IntRange(1, 64), default=2, show_default=True, help="At most so many cores.")
 @click.option("--time", "time_limit", default="30s", show_default=True, metavar="DURATION", help="At most this long.")
 @click.option("--folder", metavar="PATH", help="The store's folder. Default: what the configuration says.")
 @click.option("-c", "--config", "paths", multiple=True, metavar="PATH", help="As for `logs check`.")
@@ -227,6 +227,8 @@ def _say(answer: Answer, *, as_json: bool) -> None:
         said += f"; {answer.skipped} of {answer.segments} segments skipped"
     if answer.by_row:
         said += f"; {answer.by_row:,} judged one by one"
+    if answer.unreadable:
+        said += f"; {answer.unreadable} damaged segments are missing"
     click.echo(said, err=True)
 
 

@@ -32,6 +32,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "explain": ("dogwatch.cli.explain", "explain", "Say why an incident or a run happened, and what was not done."),
     "report": ("dogwatch.cli.report", "report", "Report availability, and what needs a person."),
     "rule": ("dogwatch.cli.rule", "rule", "List and check rules; try them on recorded history."),
+    "backtest": ("dogwatch.cli.backtest", "backtest", "Try rules on recorded history, and compare them."),
+    "signals": ("dogwatch.cli.backtest", "signals", "Keep recorded signals as files, and check them."),
     "worker": ("dogwatch.cli.worker", "worker", "List and drain workers; run one on this machine."),
     "logs": ("dogwatch.cli.logs", "logs", "Check, try and run the log agent; search its store."),
     "config": ("dogwatch.cli.up", "config", "Check the configuration, show it, print its schema."),

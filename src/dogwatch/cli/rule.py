@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from dogwatch.cli.backtest import backtest, line, read_rules, seconds
 from dogwatch.cli.client import Client, json_option, server_option
-from dogwatch.cli.incident import clock_time
 from dogwatch.cli.output import one_line, print_json, print_table
-from dogwatch.core.units import format_duration, parse_duration
-from dogwatch.errors import ConfigError, UsageError
+from dogwatch.core.units import format_duration
+from dogwatch.errors import ConfigError
 
 _config = click.option("-c", "--config", "paths", multiple=True, metavar="PATH", help="The configuration.")
-_SHOWN = 50
 
 
 @click.group()
@@ -62,20 +60,6 @@ def list_(client: Client, as_json: bool) -> None:
     )
 
 
-def _read(paths: Sequence[str]) -> list[Any]:
-    """Return the rules of the configuration files. Raises: ConfigError."""
-    # Loading a configuration loads every feature: not for commands that only ask a daemon.
-    from dogwatch.app import RULES
-    from dogwatch.cli.config import find_paths
-    from dogwatch.config.load import Loader
-    from dogwatch.daemon.sections import SECTIONS
-
-    environ = dict(os.environ)
-    loader = Loader(find_paths(paths, environ), SECTIONS, environ=environ)
-    found = loader.validate(loader.parse()).get(RULES)
-    return list(found)
-
-
 @rule.command()
 @_config
 @json_option
@@ -88,7 +72,7 @@ def check(paths: tuple[str, ...], as_json: bool) -> int:
       dogwatch rule check -c rules.yaml
     """
     try:
-        rules = _read(paths)
+        rules = read_rules(paths)
     except ConfigError as error:
         if as_json:
             problems = [
@@ -108,15 +92,11 @@ def check(paths: tuple[str, ...], as_json: bool) -> int:
 
 
 def _rehearse(client: Client, since: str, paths: Sequence[str]) -> Any:
-    try:
-        since_s = parse_duration(since)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    body: dict[str, object] = {"since_s": since_s}
+    body: dict[str, object] = {"since_s": seconds(since)}
     if paths:
         from dogwatch.rules.remedy.text import on_wire
 
-        body["rules"] = [on_wire(one) for one in _read(paths)]
+        body["rules"] = [on_wire(one) for one in read_rules(paths)]
     return client.post("/api/v1/rules/backtest", body)
 
 
@@ -140,49 +120,7 @@ def plan(client: Client, since: str, paths: tuple[str, ...], as_json: bool) -> N
     if not items:
         click.echo(f"Nothing would be open now, after {found['signals']} signals.")
     for item in items:
-        click.echo(_line(item))
+        click.echo(line(item))
 
 
-@rule.command()
-@click.option("--since", default="30d", show_default=True, help="How far back.")
-@click.option("--against", multiple=True, metavar="PATH", help="Files with other rules, to compare with.")
-@_config
-@server_option
-@json_option
-def backtest(client: Client, since: str, against: tuple[str, ...], paths: tuple[str, ...], as_json: bool) -> None:
-    """Say what rules would have done with what was recorded: incidents, notices, what was told as one.
-
-    \b
-    Examples:
-      dogwatch rule backtest --since 30d
-      dogwatch rule backtest --since 7d --against new.yaml
-    """
-    found = _rehearse(client, since, paths)
-    other = _rehearse(client, since, against) if against else None
-    if as_json:
-        print_json(found if other is None else {"first": found, "second": other})
-        return
-    _show(found)
-    if other is not None:
-        click.echo("\nWith the other rules:")
-        _show(other)
-        less = len(found["notices"]) - len(other["notices"])
-        click.echo(f"\n{abs(less)} notices {'fewer' if less >= 0 else 'more'} with the other rules.")
-
-
-def _show(found: Mapping[str, Any]) -> None:
-    click.echo(f"{found['signals']} signals from {clock_time(found['since_s'])} to {clock_time(found['until_s'])}")
-    for item in found["incidents"][-_SHOWN:]:
-        click.echo(f"  {_line(item)}")
-    if len(found["incidents"]) > _SHOWN:
-        click.echo(f"  and {len(found['incidents']) - _SHOWN} before these")
-    alerts = sum(found["fired"].values())
-    click.echo(
-        f"{len(found['incidents'])} incidents, {len(found['notices'])} notices for {alerts} alerts; "
-        f"{found['suppressed']} were told as a part of another"
-    )
-
-
-def _line(item: Mapping[str, Any]) -> str:
-    ended = f"{format_duration(item['ended_s'] - item['began_s'])}" if item["ended_s"] else "open"
-    return f"{clock_time(item['opened_s'])}  {item['severity']:8}  {ended:>8}  {one_line(item['summary'])}"
+rule.add_command(backtest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 import msgspec
@@ -35,6 +35,18 @@ def rows(loaded: Loaded) -> list[Row]:
             node = None
         found += _rows(loaded.catalog.shapes[key], loaded.get(section), node, (key,))
     return found
+
+
+def masked(rows: Sequence[Row], paths: Set[str]) -> list[Row]:
+    """Return the settings with the values at these paths, and below them, masked."""
+    heads = {path.partition("[")[0].partition(".")[0] for path in paths}
+
+    def hides(path: str) -> bool:
+        if path.partition("[")[0].partition(".")[0] not in heads:
+            return False
+        return path in paths or any(path.startswith((f"{one}.", f"{one}[")) for one in paths)
+
+    return [msgspec.structs.replace(row, value=MASK) if hides(row.path) else row for row in rows]
 
 
 def _rows(shape: Shape, value: Any, node: Node | None, path: Path) -> Iterator[Row]:

@@ -32,6 +32,7 @@ MODULES = (
     "dogwatch.probes.engine.engine",
     "dogwatch.probes.http.attempt",
     "dogwatch.probes.http.connecting",
+    "dogwatch.probes.http.curl",
     "dogwatch.probes.http.kept",
     "dogwatch.probes.http.lane",
     "dogwatch.probes.http.plan",

@@ -21,13 +21,17 @@ class FleetPart:
     """Holds the `fleet:` section in force; the service behind the action kind `ssh`.
 
     base: the folder that relative paths of sources are relative to, where the configuration does not say its own.
-    database: where runs are written down; None: nowhere.
+    database: where runs are written down; None: nowhere. plans: the folder that plans of steps are kept in; None where
+    this program has none.
     """
 
     name = "fleet"
 
-    def __init__(self, base: Path | None = None, *, database: Database | None = None) -> None:
+    def __init__(
+        self, base: Path | None = None, *, database: Database | None = None, plans: Path | None = None
+    ) -> None:
         self._base = base
+        self.plans = plans
         self.book = None if database is None else FleetBook(database, audited=False)
         self._pools: dict[tuple[float, bool], Pool] = {}
         self._fleet = Fleet()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dogwatch.errors import DogwatchError, PermanentError, TransientError
+from dogwatch.errors import DogwatchError, TransientError
 from dogwatch.fleet.connection import UNTOUCHED, HostFailed
 from dogwatch.fleet.login import Login, login_of
 from dogwatch.fleet.part import FleetPart
 from dogwatch.fleet.run import FleetRun, Order
+
+_CONNECT_S = 10.0
 
 
 class FleetShell:
@@ -23,18 +25,12 @@ class FleetShell:
 
     async def run(self, host: str, script: str, *, timeout_s: float, limit_bytes: int) -> tuple[bytes, str]:
         """Return what it wrote, and what kept it from its end. Raises: DogwatchError."""
-        try:
-            from dogwatch.fleet.connections.ssh import SshDialer, SshOptions
-        except ImportError:
-            raise PermanentError("SSH is not installed here", hint="pip install 'dogwatch[fleet]'") from None
         inventory = await self._fleet.inventory()
         logins: dict[str, Login | HostFailed] = {host: login_of(host, inventory.variables(host))}
-        dialer = SshDialer(SshOptions(connect_timeout_s=min(10.0, timeout_s)))
-        order = Order(script=script, forks=1, timeout_s=timeout_s)
-        try:
-            (result,) = await FleetRun(order, logins, dialer).run()
-        finally:
-            await dialer.close()
+        # Kept connections: who looks at a host again and again does not log in each time.
+        pool = self._fleet.pool(connect_timeout_s=_CONNECT_S)
+        order = Order(script=script, forks=1, timeout_s=timeout_s, deadline_s=timeout_s, limit_bytes=2 * limit_bytes)
+        (result,) = await FleetRun(order, logins, pool).run()
         if result.state in UNTOUCHED:
             raise TransientError(f"{host} cannot be looked at: {result.word} {result.message}".strip())
         return result.stdout[:limit_bytes], "" if result.ok else f"{result.word} {result.message}".strip()

@@ -8,6 +8,8 @@ from pathlib import Path
 from dogwatch.config.part import Configuration, Prepared
 from dogwatch.core.metrics import Family, series
 from dogwatch.logs.agent import Agent, SinkStatus, SourceStatus
+from dogwatch.logs.place import store_folder
+from dogwatch.logs.reader import LogReader
 from dogwatch.logs.section import LOGS, LogsSpec
 
 
@@ -23,6 +25,10 @@ class LogsPart:
         self._folder = folder
         self.spec = LogsSpec()
         self.agent: Agent | None = None
+        self.reader = LogReader(
+            lambda: store_folder(self.spec, Path(self.spec.folder) if self.spec.folder else self._folder),
+            lambda: {one.name: one.labels for one in self.spec.sources},
+        )
 
     def prepare(self, configuration: Configuration) -> Prepared:
         return _PreparedLogs(self, configuration.get(LOGS))

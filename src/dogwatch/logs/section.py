@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -25,11 +25,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 class SourceSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where lines come from; one key names the kind, `file: {paths: […]}`.
 
-    name: what routes and records call it; the checkpoint knows it by this name.
+    name: what routes and records call it; the checkpoint knows it by this name. labels: who may read its records is
+    decided by these and by its name, as `source`.
     """
 
     name: str
     source: Source
+    labels: Mapping[str, str] = {}
 
 
 class Buffer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -16,15 +16,17 @@ class Lane:
     """One target's usual attempts. A kind's own lane inherits this.
 
     duration_s and the phases: of the newest attempt that ended well, as in ProbeResult. fresh: it has ended and nobody
-    has taken it yet. small: `result` may be asked for until the next attempt ends well, not only at once.
+    has taken it yet. small: `result` may be asked for until the next attempt ends well, not only at once. answer: the
+    same object as long as nothing but times is new.
     """
 
-    __slots__ = ("connect_s", "duration_s", "first_byte_s", "fresh", "owner", "small")
+    __slots__ = ("answer", "connect_s", "duration_s", "first_byte_s", "fresh", "owner", "small")
 
     def __init__(self, owner: Any) -> None:
         self.owner = owner
         self.fresh = False
         self.small = False
+        self.answer: object = None
         self.duration_s = self.connect_s = self.first_byte_s = 0.0
 
     def start(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -31,7 +32,9 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     """What would have happened. incidents: in the order of their numbers; those at the end may be open still.
 
     fired: alerts by rule. suppressed: alerts that were told of as a part of another's incident only. starts: what
-    would have been done, each taken to end well at once.
+    would have been done, each taken to end well at once. lost: seconds → results of which no more than means over so
+    long were left. dropped: what was too much to be kept, by kind; the newest are there. busy_s: how long it took to
+    compute.
     """
 
     since_s: float
@@ -43,6 +46,28 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     fired: dict[str, int]
     suppressed: int
     starts: Sequence[Start] = ()
+    held: int = 0
+    planned: int = 0
+    lost: dict[int, int] = {}
+    dropped: dict[str, int] = {}
+    busy_s: float = 0.0
+
+
+class Span(msgspec.Struct, frozen=True, kw_only=True):
+    """The time that a backtest goes through."""
+
+    since_s: float
+    until_s: float
+
+
+class Progress(msgspec.Struct, kw_only=True):
+    """How far a backtest is. share: of the time, 0 to 1. stop: set by whoever wants no more of it."""
+
+    share: float = 0.0
+    signals: int = 0
+    time_s: float = 0.0
+    busy_s: float = 0.0
+    stop: bool = False
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +111,8 @@ def rehearse(
         fired=dict(sorted(kept.fired.items())),
         suppressed=sum(note.kind == "joined" for note in kept.notes),
         starts=kept.starts,
+        held=sum(note.kind == "held" for note in kept.notes),
+        planned=sum(note.kind == "planned" for note in kept.notes),
     )
 
 
@@ -116,6 +143,62 @@ def _groups(seen: Sequence[Moment]) -> Iterator[list[Moment]]:
         group.append(moment)
     if group:
         yield group
+
+
+class Outage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A time in which something was wrong, as somebody who knows has written it down.
+
+    targets: names with * and ? of what an incident must be about. rules: that count; none for all. within: how long
+    after the begin it must be found at the latest; none for the outage's end.
+    """
+
+    name: str
+    since_s: float
+    until_s: float
+    targets: tuple[str, ...] = ("*",)
+    rules: tuple[str, ...] = ()
+    within: float | None = None
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether rules found an outage. number: the incident, 0 where it was missed. after_s: how long it took them.
+    told_after_s: until somebody was told; None where nobody was.
+    """
+
+    outage: Outage
+    number: int = 0
+    after_s: float | None = None
+    told_after_s: float | None = None
+
+
+def find_outages(found: Rehearsal, outages: Sequence[Outage]) -> list[Found]:
+    """Return for each outage what the rules of a rehearsal made of it."""
+    return [_found(found, outage) for outage in outages]
+
+
+def _found(rehearsal: Rehearsal, outage: Outage) -> Found:
+    ended = {one.number: one.ended_s for one in rehearsal.incidents}
+    by_s = outage.until_s if outage.within is None else outage.since_s + outage.within
+    for note in rehearsal.notes:
+        if note.kind not in ("opened", "joined") or note.time_s > by_s or not _about(note, outage):
+            continue
+        end_s = ended.get(note.number)
+        if end_s is not None and end_s < outage.since_s:
+            continue
+        told = next((one for one in rehearsal.notes if one.kind == "told" and one.number == note.number), None)
+        return Found(
+            outage=outage,
+            number=note.number,
+            after_s=max(0.0, note.time_s - outage.since_s),
+            told_after_s=None if told is None else max(0.0, told.time_s - outage.since_s),
+        )
+    return Found(outage=outage)
+
+
+def _about(note: Note, outage: Outage) -> bool:
+    if outage.rules and not any(fnmatch.fnmatchcase(note.rule, pattern) for pattern in outage.rules):
+        return False
+    return any(fnmatch.fnmatchcase(note.target, pattern) for pattern in outage.targets)
 
 
 def compare(first: Rehearsal, second: Rehearsal) -> Difference:

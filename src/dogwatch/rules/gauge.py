@@ -22,7 +22,9 @@ _EVIDENCE_CHARS = 500
 
 
 class Seen(msgspec.Struct, kw_only=True):
-    """What is known of one target. rules: those that look at it. windows: by name of the value and length."""
+    """What is known of one target. rules: those that look at it. windows: by name of the value and length. changed:
+    the values that the newest signal changed. fresh: its rules have not seen a signal yet.
+    """
 
     source: str
     target: str
@@ -30,6 +32,8 @@ class Seen(msgspec.Struct, kw_only=True):
     rules: Sequence[Rule]
     newest: dict[str, Value]
     windows: dict[tuple[str, float], Window]
+    changed: set[str] = msgspec.field(default_factory=set)
+    fresh: bool = True
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -89,14 +93,20 @@ class Gauge:
         seen = self.seen.get(key)
         if seen is None or seen.labels != signal.labels:
             seen = self._know(signal, seen)
+        newest, read = seen.newest, self._read
+        # All is new where it is the first signal that its rules see.
+        changed = set(signal.values) if seen.fresh else set()
+        seen.fresh = False
         for name, value in signal.values.items():
-            if name in self._read:
-                seen.newest[name] = value
+            if name in read and (name not in newest or newest[name] != value):
+                newest[name] = value
+                changed.add(name)
             for length_s, ranked in self._windows.get(name, {}).items():
                 window = seen.windows.get((name, length_s))
                 if window is None:
                     window = seen.windows[name, length_s] = Window(length_s, ranked=ranked)
                 window.add(signal.time_s, _number(value))
+        seen.changed = changed
         return seen
 
     def know(self, source: str, target: str, labels: Mapping[str, str], now_s: float) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -25,19 +25,21 @@ from dogwatch.engine.schedules.plan import shared_zones
 from dogwatch.engine.values import Page
 from dogwatch.errors import Conflict, NotFound, TransientError
 from dogwatch.rules import records
-from dogwatch.rules.backtest import Rehearsal, rehearse
+from dogwatch.rules.backtest import Progress, Rehearsal, Span
 from dogwatch.rules.decider import Held
 from dogwatch.rules.desk import Input, Setting
 from dogwatch.rules.driver import Moment, decide, moments
 from dogwatch.rules.escalation import IncidentOptions, Policy
 from dogwatch.rules.incident import Decisions, Incident, Note, Order, Silence, State
 from dogwatch.rules.maintenance import MAINTENANCE, Calendar, Maintenance, build_maintenance
+from dogwatch.rules.outside import book as outside
+from dogwatch.rules.recording import write as write_recording
 from dogwatch.rules.records import Change, Done, Enqueue
 from dogwatch.rules.remedy.doing import Doing, Doings
 from dogwatch.rules.remedy.explain import Explanation, explanation, kept
 from dogwatch.rules.remedy.values import NONE, Result
 from dogwatch.rules.sight import TOPICS, Known, Sight, history
-from dogwatch.rules.spec import Rule, RuleSpec, compile_rule
+from dogwatch.rules.spec import DOWN_RULE, Rule, RuleSpec, compile_rule
 from dogwatch.rules.topology import Topology
 from dogwatch.rules.watcher import AlertEdge, Key, Watcher
 from dogwatch.store.database import Database, Tx
@@ -54,13 +56,16 @@ HOUSEKEEPING_S = 3600.0
 _EVENTS = 100_000
 # What waits to be decided while the database refuses; beyond, the oldest ticks are given up, never alerts' ends.
 _MOST_MOMENTS = 10_000
+# Where a notice of another's alert was missed, and for those that are over by themselves.
+_OUTSIDE_EVERY_S = 5.0
 # How long conditions hold changes all the time; it is written down this often, and with all else that is.
 _HELD_EVERY_S = 60.0
 
 
 class Around(msgspec.Struct, frozen=True, kw_only=True):
     """What the part is given. targets: what is watched now. enqueue: puts a message in the outbox. calendar: of all
-    maintenance; None for that of the configuration alone.
+    maintenance; None for that of the configuration alone. outside: alerts of others are kept in this database.
+    shared: targets whose thresholds alone open no incident here, since several places decide together.
     """
 
     database: Database
@@ -73,6 +78,8 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
     rules: Section[list[RuleSpec]]
     incidents: Section[IncidentOptions]
     calendar: Callable[[], Calendar] | None = None
+    outside: bool = False
+    shared: Callable[[], frozenset[str]] = frozenset
     remedy: Doings | None = None
 
 
@@ -116,6 +123,10 @@ class Incidents:
         self._begun = False
         self._rehearsing = asyncio.Lock()
         self._written_s = 0.0
+        # The newest change of others' alerts that was taken in; whether there is one that was not.
+        self._outside = 0
+        self._told_outside, self._looked_s = True, 0.0
+        self._deaf: Callable[[], None] | None = None
         self.trouble = ""
         self.counts: Counter[str] = Counter()
         self._wake = asyncio.Event()
@@ -143,12 +154,17 @@ class Incidents:
             bus = self._around.bus
             self._heard = self._stack.enter_context(bus.subscribe(*TOPICS, capacity=_EVENTS))
             self._stack.enter_context(bus.subscribe("transition", capacity=1, call=self._wake.set))
+        if self._deaf is None and self._around.outside:
+            self._deaf = self._around.database.listen(outside.TOPIC, self._hear_outside)
         if not self._tasks:
             self._tasks = [self._around.spawn("incidents", self._run())]
 
     async def stop(self) -> None:
         await cancel_and_wait(self._tasks)
         self._tasks = []
+        if self._deaf is not None:
+            self._deaf()
+            self._deaf = None
         if self._acting is not None:
             self._acting.stop()
         self._stack.close()
@@ -183,10 +199,13 @@ class Incidents:
         await asyncio.sleep(GATHER_S)
 
     async def _purge(self, before_s: float) -> None:
-        acting, budget_s = self._acting, self._around.clock.now_s() - _CLAIMS_KEPT_S
+        now_s, others = self._around.clock.now_s(), self._around.outside
+        acting, budget_s = self._acting, now_s - _CLAIMS_KEPT_S
 
         def work(tx: Tx) -> None:
             records.purge(tx, before_s)
+            if others:
+                outside.purge(tx, now_s)
             if acting is not None:
                 acting.purge(tx, before_s, budget_s)
 
@@ -205,6 +224,9 @@ class Incidents:
         now_s = self._around.clock.now_s()
         events: Sequence[Event] = self._heard.take() if self._heard is not None else ()
         self._moments += moments(self.watcher, self._sight.signals(events), now_s)
+        await self._look_outside(now_s)
+        if self.watcher.shared != self._around.shared():
+            self._share()
         if len(self._moments) > _MOST_MOMENTS:
             self._moments = [moment for moment in self._moments if moment.edges]
         results = await self._acting.results(now_s) if self._acting is not None else []
@@ -212,6 +234,37 @@ class Incidents:
         if self._acting is not None:
             await self._acting.withdraw()
         return decisions
+
+    def _share(self) -> None:
+        """Leave the thresholds of some targets to what several places say."""
+        self.watcher.shared = shared = self._around.shared()
+        alone = [(key, one) for key, one in self.watcher.out.items() if key[0] == DOWN_RULE and key[1] in shared]
+        if alone:
+            now_s = self._around.clock.now_s()
+            edges = tuple(AlertEdge(time_s=now_s, fired=False, alert=one) for _key, one in alone)
+            self._moments.append(Moment(time_s=now_s, edges=edges))
+            for key, _one in alone:
+                del self.watcher.out[key]
+
+    async def _look_outside(self, now_s: float) -> None:
+        """Take in what became of alerts that others raise."""
+        waited_s = now_s - self._looked_s
+        if not self._around.outside or (not self._told_outside and 0 <= waited_s < _OUTSIDE_EVERY_S):
+            return
+        self._told_outside = False
+        after = self._outside
+        found = await self._around.database.read(lambda tx: outside.changes(tx, after, now_s))
+        self._looked_s = now_s
+        edges = [
+            edge for one in found for edge in self.watcher.tell(one.alert, firing=one.firing, now_s=now_s)
+        ]  # fmt: skip
+        self._outside = max((self._outside, *(one.changed for one in found)))
+        if edges:
+            self._moments.append(Moment(time_s=now_s, edges=tuple(edges)))
+
+    def _hear_outside(self) -> None:
+        self._told_outside = True
+        self._wake.set()
 
     async def _write(self, now_s: float, results: Sequence[Result] = ()) -> Decisions:
         seen, asked = list(self._moments), list(self._asked)
@@ -233,13 +286,16 @@ class Incidents:
         )
         done, enqueue, acting = [one.done for one in asked], self._around.enqueue, self._acting
         prepared = acting.prepare(decisions, self.state, after) if acting is not None else None
+        hint = acting.hint if acting is not None else None
 
         def more(tx: Tx) -> None:
             if acting is not None and prepared is not None:
                 acting.save(tx, prepared)
 
         try:
-            self._version = await self._around.database.write(lambda tx: records.save(tx, change, done, enqueue, more))
+            self._version = await self._around.database.write(
+                lambda tx: records.save(tx, change, done, enqueue, more, hint)
+            )
         except (Conflict, TransientError):
             # Whether it is on disk is not known: what is there decides how it goes on.
             self._version = None
@@ -268,11 +324,14 @@ class Incidents:
         before, self._stale = self.watcher, False
         names = {rule.name for rule in wanted.rules}
         self.watcher = Watcher(wanted.rules)
+        self._share()
         self.watcher.awaited = frozenset(self._setting.remedies.startup)
         # For how long conditions hold is written down now and then: in a reload what is in memory is newer.
         held = before.held if self._begun else kept.held
         self.watcher.held = {key: one for key, one in held.items() if key[0] in names}
         self._begun = True
+        # What others said is told again; what is known already changes nothing.
+        self._outside, self._told_outside = 0, True
         self.watcher.out = {key: one.alert for key, one in kept.state.alerts.items() if one.active}
         # Edges that are not written down yet are not in what was kept.
         for moment in self._moments:
@@ -403,22 +462,40 @@ class Incidents:
         """Return how many alerts of each rule are out."""
         return Counter(key[0] for key in self.watcher.out)
 
-    async def rehearse(self, *, since_s: float, specs: Sequence[RuleSpec] | None = None) -> Rehearsal:
-        """Return what rules would have done with what was recorded. specs: instead of those in force, checked.
+    async def rehearse(
+        self,
+        *,
+        since_s: float,
+        until_s: float | None = None,
+        specs: Sequence[RuleSpec] | None = None,
+        progress: Progress | None = None,
+    ) -> Rehearsal:
+        """Return what rules would have done with what was recorded. since_s: how far back. until_s: a time, None for
+        now. specs: instead of those in force, checked.
 
-        Raises: Conflict while another one runs.
+        Raises: Conflict while another one runs, UsageError where numpy is missing.
         """
         if self._rehearsing.locked():
             raise Conflict("another backtest is running", hint="try again when it has ended")
         async with self._rehearsing:
-            now_s = self._around.clock.now_s()
+            now_s = self._around.clock.now_s() if until_s is None else until_s
             sight = Sight(self._around.targets())
-            sight.hosts = set(self._sight.hosts)
             rules = tuple(map(compile_rule, specs)) if specs is not None else self.wanted.rules
             setting = self._setting_of(self.wanted, sight, list(self._around.targets()), specs, rehearsed=True)
-            signals = await history(self._around.store, sight, since_s=now_s - since_s, until_s=now_s)
-            # Minutes of computing must not hold the event loop. It shares nothing with what runs live.
-            return await asyncio.to_thread(rehearse, setting, rules, signals, until_s=now_s, nodes=sight.nodes)
+            # What it computes with is heavy, and needed by nothing else.
+            from dogwatch.rules.backtest_store import rehearse_store
+
+            span = Span(since_s=now_s - since_s, until_s=now_s)
+            hosts = sorted(self._sight.hosts)
+            return await rehearse_store(self._around.store, setting, rules, sight.nodes, hosts, span, progress)
+
+    def record(self, *, since_s: float, until_s: float) -> AsyncIterator[bytes]:
+        """Return what was recorded in a time, as a file of signals."""
+        sight, now_s = Sight(self._around.targets()), self._around.clock.now_s()
+        hosts = sorted(self._sight.hosts)
+        return write_recording(
+            self._around.store, sight.nodes, hosts, since_s=since_s, until_s=min(until_s, now_s), made_s=now_s
+        )
 
     async def _ask(self, order: Order, done: Done) -> None:
         answer = asyncio.get_running_loop().create_future()

@@ -70,7 +70,8 @@ class RuleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """A rule ready to be asked. source: "probe" or "host", whose targets it looks at. quorum, share: one of both.
-    version: of its text.
+    version: of its text. plain: the values that it reads, where its answer follows from these of one target alone and
+    so stays while they do; None where it does not.
     """
 
     spec: RuleSpec
@@ -80,6 +81,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     quorum: int = 1
     share: float = 0.0
     version: str = ""
+    plain: frozenset[str] | None = None
 
     @property
     def name(self) -> str:
@@ -111,9 +113,13 @@ def compile_rule(spec: RuleSpec) -> Rule:
     when = compile_when(spec.when)
     resolve = compile_when(spec.resolve) if spec.resolve is not None else None
     quorum, share = at_least(spec.at_least)
+    names = frozenset(when.newest.values())
+    own = "probe." if reads(when, "probe.") else "host."
+    # With a `resolve` of its own, a condition may hold though its alert has ended.
+    alone = resolve is None and not when.over and all(path.startswith(own) for path in names)
     return Rule(
         spec=spec, when=when, resolve=resolve, source="probe" if reads(when, "probe.") else "host",
-        quorum=quorum, share=share, version=version_of(text_of(spec)),
+        quorum=quorum, share=share, version=version_of(text_of(spec)), plain=names if alone else None,
     )  # fmt: skip
 
 
@@ -137,6 +143,8 @@ def _name_faults(at: int, name: str, names: dict[str, int]) -> Iterator[Fault]:
         yield Fault((at, "name"), "a name must not be empty, nor begin or end with space")
     elif len(name) > MAX_NAME_CHARS or not name.isprintable():
         yield Fault((at, "name"), f"a name is at most {MAX_NAME_CHARS} printable characters")
+    if name.startswith(("probe:", "service:")):
+        yield Fault((at, "name"), "'probe:' and 'service:' begin the names of remedies that are not rules'")
     if name == DOWN_RULE:
         yield Fault((at, "name"), f"'{DOWN_RULE}' is what the thresholds of probes are called", "take another name")
     if name in names:

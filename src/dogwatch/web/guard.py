@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import math
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -22,6 +23,7 @@ from dogwatch.web.encoding import encode_json
 from dogwatch.web.meter import Meter, route
 from dogwatch.web.options import WebOptions, is_loopback
 from dogwatch.web.permissions import IDENTITY, REFUSALS
+from dogwatch.web.rates import Rates
 from dogwatch.web.recognise import Recogniser
 
 log = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ class Guard:
         self._options = options
         external = urlsplit(options.external_url)
         self._hosts = frozenset(name.lower() for name in (*options.allowed_hosts, external.hostname or "") if name)
+        self._rates = Rates(options.rate)
         self._origin = f"{external.scheme}://{external.netloc}".lower() if external.hostname else ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,6 +95,13 @@ class Guard:
         except DogwatchError as error:
             # Who asks cannot be told while the database is gone.
             await answer.problem(problems.from_error(error))
+            return
+        now_s = asyncio.get_running_loop().time()
+        wait_s = self._rates.wait_s(scope[IDENTITY], scope["path"], now_s, forwarded=_forwarded(headers))
+        if wait_s > 0:
+            self._meter.refused(429)
+            problem = problems.problem(429, "you ask for too much at once", hint=f"wait {wait_s:.1f} s")
+            await answer.problem(problem, (b"retry-after", str(math.ceil(wait_s)).encode()))
             return
         if scope["method"] == "HEAD" and not scope["path"].startswith("/ping/"):
             scope["method"] = "GET"
@@ -275,12 +285,13 @@ class _Answer:
         start["headers"] = headers
         return {**message, "body": body}
 
-    async def problem(self, problem: problems.Problem) -> None:
+    async def problem(self, problem: problems.Problem, *more: tuple[bytes, bytes]) -> None:
         """Send a problem document instead of asking the application."""
         body = encode_json(problem)
         headers = [
             (b"content-type", problems.MEDIA_TYPE.encode()),
             (b"content-length", str(len(body)).encode()),
+            *more,
         ]
         await self.send({"type": "http.response.start", "status": problem.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})

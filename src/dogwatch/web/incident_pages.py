@@ -14,6 +14,7 @@ from dogwatch.errors import NotFound
 from dogwatch.rules.incident import RANK, Incident, Silence
 from dogwatch.rules.part import Incidents
 from dogwatch.rules.spec import DOWN_RULE
+from dogwatch.web.api.explain import explained_incident
 from dogwatch.web.api.incidents import incident_detail
 from dogwatch.web.context import Ctx, WebContext
 from dogwatch.web.contributions import Pages, Place
@@ -147,6 +148,7 @@ async def silences_fragment(ctx: Ctx) -> Response[bytes]:
 async def _detail_values(ctx: WebContext, number: int) -> dict[str, Any]:
     detail = await incident_detail(ctx, number)
     incident = detail.incident
+    explanation = await explained_incident(ctx, number)
     known = {view.name for view in ctx.targets()} if ctx.may("probe") else set()
     may_change = ctx.rights.filter("incident", "change")(incident.labels)
     rule = next((rule for rule in _incidents(ctx).rules() if rule.name == incident.rule), None)
@@ -154,6 +156,11 @@ async def _detail_values(ctx: WebContext, number: int) -> dict[str, Any]:
         "incident": incident,
         "explains": detail.explains,
         "timeline": detail.timeline,
+        "actions": explanation.actions,
+        "not_done": explanation.not_done,
+        "budgets": explanation.budgets,
+        "evidence": explanation.evidence,
+        "because": explanation.because,
         "known": known,
         "hosts": {host.name for host in ctx.services.hosts.hosts()} if ctx.may("host") else set(),
         "rule": rule.spec if rule is not None and ctx.rights.filter("rule")(rule.spec.labels) else None,

@@ -30,6 +30,17 @@ class TlsOptions(msgspec.Struct, frozen=True, kw_only=True):
     client: Literal["optional", "required"] = "required"
 
 
+class RateOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How much one caller may ask for: a user, a token, a certificate, or an address. More is answered 429.
+
+    max: requests in any `per`. per: how long that is. local: whether callers on this machine are limited, too.
+    """
+
+    max: Count = 3000
+    per: Seconds = 30.0
+    local: bool = False
+
+
 class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How the console, API, metrics and heartbeats are served.
 
@@ -49,6 +60,7 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     request_timeout: how long a request's head and body may take to arrive.
     header_limit: size of a request's head at most.
     body_limit: size of a request's body at most.
+    rate: how much one caller may ask for; heartbeats, webhooks and static files do not count.
     tls: certificate and key for HTTPS; none for HTTP.
     ping_body_limit: how much of a heartbeat's body is kept; the rest is dropped, and ten times this refused.
     """
@@ -67,6 +79,7 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     header_limit: Bytes = 32 * 1024
     body_limit: Bytes = 1024 * 1024
     ping_body_limit: Bytes = 100_000
+    rate: RateOptions = RateOptions()
     tls: TlsOptions | None = None
 
 
@@ -110,6 +123,8 @@ def _check(options: WebOptions) -> Iterable[Fault]:
             yield Fault(("external_url",), f"'{options.external_url}' is not an address such as https://watch.example")
         elif parts.query or parts.fragment or parts.path.rstrip("/"):
             yield Fault(("external_url",), "has a path, but Dogwatch is served at the root of a name")
+    if not options.rate.per > 0:
+        yield Fault(("rate", "per"), "must be more than nothing")
     if options.streams > options.connections:
         yield Fault(("streams",), f"is more than connections ({options.connections}); each stream is a connection")
 

@@ -14,6 +14,8 @@ MEDIA_TYPE = "application/problem+json"
 STATUSES = {
     "usage": 400,
     "config": 422,
+    "query": 400,
+    "query_limit": 503,
     "not_found": 404,
     "conflict": 409,
     "store_locked": 503,

@@ -1,4 +1,4 @@
-"""Finds out who makes a request: a token, a browser's session, this machine itself, or nobody known."""
+"""Finds out who makes a request: a token, a session, a client's certificate, this machine itself, or nobody known."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from dogwatch.web.options import WebOptions, is_loopback, parse_listen
 COOKIE = "dogwatch_session"
 SECURE_COOKIE = "__Host-dogwatch_session"
 _LONGEST = 200
+# Where the server leaves the names of a client's certificate, in the connection's state.
+CERTIFICATE = "dogwatch.certificate"
 
 
 class Recogniser:
@@ -40,6 +42,11 @@ class Recogniser:
         cookie = session_cookie(headers, secure=scope.get("scheme") == "https")
         if cookie:
             found = await access.by_session(cookie, address)
+            if found is not None:
+                return found
+        names = scope.get("state", {}).get(CERTIFICATE, ())
+        if names:
+            found = await access.by_certificate(names, address)
             if found is not None:
                 return found
         if not access.has_users and self._trusts(client, forwarded=forwarded):

@@ -14,7 +14,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dogwatch.web.application import WebApplication
 from dogwatch.web.meter import Meter
-from dogwatch.web.tls import Tls
+from dogwatch.web.recognise import CERTIFICATE
+from dogwatch.web.tls import Tls, certificate_names
 
 log = logging.getLogger(__name__)
 # What parsing one request may cost of the loop. A body of one-byte chunks costs a thousand times what others do.
@@ -41,6 +42,9 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        names = certificate_names(transport.get_extra_info("peercert"))
+        if names:
+            self.app_state = {**self.app_state, CERTIFICATE: names}
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -13,9 +13,9 @@ import msgspec
 from litestar import Response, get
 from litestar.params import QueryParameter
 
-from dogwatch.config.nodes import format_path
-from dogwatch.config.show import MASK, Row
+from dogwatch.config.show import Row, masked
 from dogwatch.diagnose import fds, tasks
+from dogwatch.engine.schedules.section import secret_parameters
 from dogwatch.web import view
 from dogwatch.web.context import Ctx, WebContext
 from dogwatch.web.contributions import Pages, Place
@@ -101,28 +101,8 @@ def secret_paths(ctx: WebContext) -> frozenset[str]:
     if schedules is None:
         return frozenset()
     jobs = {job.name: job for job in ctx.services.runs.jobs()} if ctx.may("job") else {}
-    found: set[str] = set()
-    for index, name in enumerate(schedules.names()):
-        spec = schedules.spec(name)
-        known = jobs[spec.job].parameters if spec.job in jobs else {}
-        found.update(
-            format_path(("schedules", index, "parameters", key))
-            for key in spec.parameters
-            if key not in known or known[key].secret
-        )
-    return frozenset(found)
-
-
-def masked(rows: Sequence[Row], paths: Set[str]) -> list[Row]:
-    """Return the settings with the values at these paths, and below them, masked."""
-
-    def hides(path: str) -> bool:
-        return path in paths or any(path.startswith((f"{one}.", f"{one}[")) for one in paths)
-
-    return [
-        msgspec.structs.replace(row, value=MASK) if row.path.startswith("schedules[") and hides(row.path) else row
-        for row in rows
-    ]
+    specs = [schedules.spec(name) for name in schedules.names()]
+    return secret_parameters(specs, jobs)
 
 
 def _sections(rows: Sequence[Row]) -> Mapping[str, int]:

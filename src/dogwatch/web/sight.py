@@ -27,6 +27,7 @@ from dogwatch.probes.probe import ProbeResult
 from dogwatch.probes.view import TargetView, WatchView
 from dogwatch.rules.incident import Note
 from dogwatch.store.protocol import Store
+from dogwatch.web.seen_logs import SeenLogs
 from dogwatch.web.seen_runs import SeenRuns, seen_plan, sees_all_runs
 
 _MOST_LOOKED_AT = 10_000
@@ -47,6 +48,7 @@ class SeenWatch:
         self._identity = identity
         self._access = access
         self._sees = identity.rights.filter("probe")
+        self.sees_all = self._sees is everything
 
     def targets(self) -> Sequence[TargetView]:
         views = self._inner.targets()
@@ -196,6 +198,8 @@ def seen_services(services: Services, identity: Identity, access: Access) -> Ser
     if not sees_all_runs(identity):
         runs = SeenRuns(services.runs, identity, access)
         changes["runs"], changes["plan"] = runs, seen_plan(services.plan, runs)
+    if services.logs is not None and rights.filter("log") is not everything:
+        changes["logs"] = SeenLogs(services.logs, rights.filter("log"))
     if rights.filter("program") is not everything:
         changes["findings"] = tuple
     if rights.restricted("probe", "host", "program"):

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import ssl
 from pathlib import Path
+from typing import Any
 
 from dogwatch.errors import DogwatchError
 from dogwatch.web.options import TlsOptions
 
 log = logging.getLogger(__name__)
 _LOOK_S = 5.0
+_LONGEST_NAME = 500
 
 
 def tls_context(options: TlsOptions) -> ssl.SSLContext:
@@ -41,6 +43,18 @@ def load(context: ssl.SSLContext, options: TlsOptions) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DogwatchError(f"cannot use {what} for TLS: {reason.lower()}") from error
+
+
+def certificate_names(certificate: Any) -> tuple[str, ...]:
+    """Return the names of a client's certificate, as ssl gives it: `CN:agent-1`, `DNS:agent-1.example`…
+
+    certificate: empty or None where the client showed none; never one that was not verified.
+    """
+    if not certificate:
+        return ()
+    subject = [f"CN:{value}" for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
+    others = [f"{kind}:{value}" for kind, value in certificate.get("subjectAltName", ())]
+    return tuple(name for name in (*subject, *others) if len(name) <= _LONGEST_NAME and name.isprintable())
 
 
 def _refuse() -> str:

@@ -11,14 +11,15 @@ from typing import Any
 import msgspec
 import yaml
 
+from dogwatch.errors import ConfigError
+from dogwatch.fleet.connection import Connection
 from dogwatch.fleet.connections.local import LocalConnection
 from dogwatch.fleet.login import Login
 from dogwatch.fleet.operations import OPERATIONS
-from dogwatch.fleet.operations.reading import joined, seals_of
-from dogwatch.fleet.operations.who import WhoNeed
+from dogwatch.fleet.operations.reading import seals_of
 from dogwatch.fleet.plans.apply import Applier, Applying, Done
 from dogwatch.fleet.plans.asking import ask
-from dogwatch.fleet.plans.decide import decide_host
+from dogwatch.fleet.plans.decide import decide_host, needs_of
 from dogwatch.fleet.plans.journal import Journal
 from dogwatch.fleet.plans.plan import HostPlan
 from dogwatch.fleet.playbook.expand import Expander, Scope
@@ -82,10 +83,10 @@ def shown(root: Path) -> Tree:
 class Box:
     """root: the folder that operations of cases work in, `{{ root }}`. folder: what lies beside the playbook."""
 
-    def __init__(self, root: Path, folder: Path, state: Path) -> None:
+    def __init__(self, root: Path, folder: Path, state: Path, connection: Connection | None = None) -> None:
         self.root, self.folder, self.state = root, folder, state
         self.engine = Engine()
-        self.connection = LocalConnection()
+        self.connection = connection or LocalConnection()
         self.login = Login(host="box", connection="local")
 
     def playbook(self, operations: list[Any], handlers: list[Any] | None = None) -> str:
@@ -95,13 +96,16 @@ class Box:
         self, operations: list[Any], *, handlers: list[Any] | None = None, variables: Mapping[str, Any] | None = None
     ) -> HostPlan:
         text = self.playbook(operations, handlers)
-        playbook = read_playbook("case.yaml", text, self.folder, OPERATIONS, self.engine)
+        try:
+            playbook = read_playbook("case.yaml", text, self.folder, OPERATIONS, self.engine)
+        except ConfigError as error:
+            return HostPlan(host="box", problems=tuple(map(str, error.problems)))
         given = {"root": str(self.root), "host": "box", "groups": [], **(variables or {})}
         scope = Scope(values=Values(given, self.engine), origin={}, secrets={})
         tasks, problems = Expander(playbook, playbook.plays[0], OPERATIONS, self.engine).tasks(scope)
-        if problems:
-            return HostPlan(host="box", problems=tuple(problems))
-        needs = joined([WhoNeed(), *(need for task in tasks for need in task.operation.needs(task.context))])
+        needs, more = needs_of(tasks)
+        if problems or more:
+            return HostPlan(host="box", problems=(*problems, *more))
         read = await ask(self.connection, self.login, needs, timeout_s=30.0)
         plan = decide_host("box", tasks, read)
         # As from a file.
@@ -119,7 +123,7 @@ class Box:
             resume=resume,
             timeout_s=60.0,
         )
-        return Applier(applying, Journal(self.state.parent / "journal"))
+        return Applier(applying, Journal(self.folder.parent / "journal"))
 
     async def apply(self, plan: HostPlan, apply_id: str = "", *, resume: bool = False) -> Done:
         applier = self.applier(plan, apply_id or secrets.token_hex(8), resume=resume)
@@ -140,8 +144,9 @@ class Box:
 
 def predicted(plan: HostPlan) -> dict[str, str]:
     """Return what the plan says of every fact when all is done."""
-    # What is decided on the way is not foretold.
-    found = {} if any(item.later for item in plan.items) else dict(plan.facts)
+    # What is decided on the way, or comes with a package or command, is not foretold.
+    loose = any(item.later or getattr(step, "loose", False) for item in plan.items for step in (item.steps or (item,)))
+    found = {} if loose else dict(plan.facts)
     for item in plan.items:
         for step in item.steps:
             found.update(step.effects)

@@ -27,8 +27,10 @@ NOW_US = 1_795_000_000_000_000
 def _libraries(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Both libraries begin threads with their first use that last as long as the process."""
     folder = tmp_path_factory.mktemp("first")
-    put(folder, 1, [{"a": 1}])
-    sealing.seal(folder, 1)
+    for number in range(8):
+        put(folder, number, [{"a": 1}])
+        sealing.seal(folder, number)
+    sealing.merge(folder, Index(folder).contents().segments)
     LogStore(folder).run(Query())
 
 

@@ -26,7 +26,8 @@ class Naive:
         self.samples: list[tuple[float, float]] = []
 
     def add(self, time_s: float, value: float) -> None:
-        self.samples = [one for one in self.samples if one[0] < time_s] + [(time_s, value)]
+        # What has left stays away, where the clock is set back, too.
+        self.samples = [one for one in self.held(time_s) if one[0] < time_s] + [(time_s, value)]
 
     def held(self, now_s: float) -> list[tuple[float, float]]:
         return [one for one in self.samples if one[0] > now_s - self.length_s]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dogwatch.config.show import Row
+from dogwatch.config.show import Row, masked
 from dogwatch.web.palette import best
-from dogwatch.web.settings_pages import masked, matching, shown
+from dogwatch.web.settings_pages import matching, shown
 
 ROWS = [
     Row(path="server.listen", value=":8080", origin="dogwatch.yaml:3"),

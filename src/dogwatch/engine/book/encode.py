@@ -28,7 +28,7 @@ def _plain(value: Any) -> Any:
         hidden = _secret_fields(type(value))
         out = {
             field.name: _plain(item)
-            for field in msgspec.structs.fields(value)
+            for field in fields_of(type(value))
             if field.name not in hidden and not _is_default(field, item := getattr(value, field.name))
         }
         if isinstance(value, JobSpec):
@@ -43,6 +43,12 @@ def _plain(value: Any) -> Any:
     return msgspec.to_builtins(value)
 
 
+@lru_cache(maxsize=1024)
+def fields_of(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """Return a struct's fields. msgspec resolves annotations anew each time, which thousands of jobs would feel."""
+    return msgspec.structs.fields(kind)
+
+
 def _is_default(field: msgspec.structs.FieldInfo, value: object) -> bool:
     if field.default is not msgspec.NODEFAULT:
         return type(value) is type(field.default) and value == field.default
@@ -52,13 +58,12 @@ def _is_default(field: msgspec.structs.FieldInfo, value: object) -> bool:
     return False
 
 
+@lru_cache(maxsize=1024)
 def _secret_fields(kind: type[msgspec.Struct]) -> frozenset[str]:
     """Return the fields of the struct that hold a secret and nothing else (`token: Secret | None`)."""
     if kind is JobSpec:
         return frozenset()
-    return frozenset(
-        field.name for field in msgspec.structs.fields(kind) if not field.required and _is_secret(field.type)
-    )
+    return frozenset(field.name for field in fields_of(kind) if not field.required and _is_secret(field.type))
 
 
 def _is_secret(hint: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from dogwatch.config.nodes import format_path
 from dogwatch.config.section import Fault, Section
 from dogwatch.core.component import nearest
 from dogwatch.engine.schedules.decide import next_fires
@@ -54,6 +55,19 @@ def check_jobs(
         for name, message, hint in check(job, spec.parameters):
             given = name in spec.parameters
             yield Fault((at, "parameters", name) if given else (at, "job"), message, hint)
+
+
+def secret_parameters(specs: Sequence[ScheduleSpec], jobs: Mapping[str, JobSpec]) -> frozenset[str]:
+    """Return the paths of what schedules give jobs and only the job says is secret. Of a job that is not known: all."""
+    found: set[str] = set()
+    for index, spec in enumerate(specs):
+        known = jobs[spec.job].parameters if spec.job in jobs else {}
+        found.update(
+            format_path(("schedules", index, "parameters", key))
+            for key in spec.parameters
+            if key not in known or known[key].secret
+        )
+    return frozenset(found)
 
 
 def parameter_faults(job: JobSpec, given: Mapping[str, Json]) -> Iterator[tuple[str, str, str]]:

@@ -31,6 +31,15 @@ from dogwatch.fleet.drive import Channel, Drive, prepared
 from dogwatch.fleet.login import Login
 
 _PIECE = 65536
+# As OpenSSH's list, but AES-GCM first: here it costs a third of what ChaCha20 does.
+_CIPHERS = (
+    "aes128-gcm@openssh.com",
+    "aes256-gcm@openssh.com",
+    "chacha20-poly1305@openssh.com",
+    "aes256-ctr",
+    "aes192-ctr",
+    "aes128-ctr",
+)
 _NONE = ("none", "/dev/null")
 _CONFIGS = ("~/.ssh/config", "/etc/ssh/ssh_config")
 _KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
@@ -124,6 +133,8 @@ class SshDialer:
         asyncssh.set_log_level("ERROR")
         given = _CONFIGS if options.configs is None else options.configs
         self._configs = [str(path) for text in given if (path := Path(text).expanduser()).is_file()]
+        # Who names ciphers in a configuration gets these.
+        self._own_ciphers = any("ciphers" in Path(path).read_text(errors="replace").lower() for path in self._configs)
         self._known: dict[tuple[str, ...], Any] = {}
         self._keys: dict[tuple[str, str], Any] = {}
         self._taken: dict[str, str] = {}
@@ -185,6 +196,8 @@ class SshDialer:
             "request_pty": False,
             "command": None,
         }
+        if not self._own_ciphers and "config" not in extra:
+            settings["encryption_algs"] = _CIPHERS
         if (port := login.port or _number(extra.get("port"))) is not None:
             settings["port"] = port
         if login.user is not None:

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dogwatch.errors import DogwatchError
-from dogwatch.fleet.operations.paths import PRELUDE
 from dogwatch.fleet.operations.state import CannotRead, Need
 
-_START = (
+# Words of programs are English, system programs are found, and nothing is asked.
+START = (
     "LC_ALL=C; export LC_ALL; PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin; export PATH\n"
-    # Programs of another user's HOME are not run, and nothing is asked.
     "DEBIAN_FRONTEND=noninteractive; export DEBIAN_FRONTEND\n"
 )
 
@@ -27,10 +26,12 @@ def joined(needs: Iterable[Need[Any]]) -> list[Need[Any]]:
 
 def read_function(needs: Iterable[Need[Any]], mark: str) -> str:
     """Return sh that defines `reads`, which prints every fact between marks. mark: random, so that no fact has it."""
-    lines = [_START, PRELUDE, "reads() {"]
-    for at, need in enumerate(needs):
-        # In a subshell each: a variable or folder that one changes is no other's.
-        lines.append(f"printf '\\n{mark} {at}\\n'; ({need.script()})")
+    given = list(needs)
+    lines = [START, *dict.fromkeys(need.prelude for need in given if need.prelude), "reads() {"]
+    for at, need in enumerate(given):
+        # In a shell of its own: a variable or folder that one changes is no other's.
+        script = need.script() if need.tidy else f"({need.script()})"
+        lines.append(f"printf '\\n{mark} {at}\\n'; {script}")
     lines.append(f"printf '\\n{mark} end\\n'\n}}")
     return "\n".join(lines) + "\n"
 

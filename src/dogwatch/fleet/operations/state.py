@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import hashlib
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
@@ -26,7 +26,14 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Need(msgspec.Struct, Generic[F], frozen=True, kw_only=True, tag_field="need"):
-    """Something that must be known of a host. Equal keys are read once."""
+    """Something that must be known of a host. Equal keys are read once.
+
+    prelude: sh functions that its script calls. tidy: the script leaves the shell as it was, or uses only names of
+    one letter; it needs no shell of its own then.
+    """
+
+    prelude: ClassVar[str] = ""
+    tidy: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
@@ -86,10 +93,10 @@ class State:
             raise found
         return found  # type: ignore[no-any-return]
 
-    def put(self, need: Need[F], fact: F) -> None:
-        """Say what a decided change makes of a fact."""
+    def put(self, need: Need[F], fact: F, *, sure: bool = True) -> None:
+        """Say what a decided change makes of a fact. sure: it is known to the letter."""
         self._facts[need.key] = fact
-        self.effects[need.key] = fact.seal()
+        self.effects[need.key] = fact.seal() if sure else "?"
 
     def forget(self, need: Need[Any], by: str) -> None:
         """Say that a decided change makes something of a fact that nobody can foretell."""

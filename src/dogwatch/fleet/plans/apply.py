@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -121,6 +122,8 @@ class _Host:
     def __init__(self, applying: Applying, plan: HostPlan, login: Login, connection: Connection) -> None:
         self._applying, self._plan, self._login, self._connection = applying, plan, login, connection
         self._folder = applying.folders.get(plan.host, "")
+        # Of its own on each host: two hosts may share a file system.
+        self._id = f"{applying.apply_id}-{hashlib.sha256(plan.host.encode()).hexdigest()[:8]}"
         self._names = {item.at: item.name for item in plan.items}
         self._changed: list[str] = []
 
@@ -184,7 +187,7 @@ class _Host:
         """Return the steps that are done, and the facts that are neither as before them nor as they made them."""
         needs = self._plan.needs
         reads = read_function(needs, self._plan.mark)
-        script = journal_script(self._applying.apply_id, self._folder, reads)
+        script = journal_script(self._id, self._folder, reads)
         raw = await answer_of(self._connection, self._login, script, timeout_s=self._applying.timeout_s)
         head, _, rest = raw.partition(b"journal-end\n")
         finished, begun = _progress(head)
@@ -215,7 +218,7 @@ class _Host:
         head = await answer_of(
             self._connection,
             self._login,
-            journal_script(self._applying.apply_id, self._folder, "reads() { :; }\n"),
+            journal_script(self._id, self._folder, "reads() { :; }\n"),
             timeout_s=self._applying.timeout_s,
         )
         finished, begun = _progress(head.partition(b"journal-end\n")[0])
@@ -225,7 +228,7 @@ class _Host:
         lost = [number for number in touched if number not in known]
         if not touched:
             return self._over("unchanged", "nothing was done here")
-        script = roll_back_script(self._applying.apply_id, self._applying.holder, steps)
+        script = roll_back_script(self._id, self._applying.holder, steps)
         told, notes = await self._carry(script, b"")
         left = [line.partition(" ")[2] for line in notes if line.startswith(("left ", "stuck "))]
         left += [f"{self._names.get(number // STEPS_EACH, '')}: decided on the way, not taken back" for number in lost]
@@ -237,7 +240,7 @@ class _Host:
         reads = read_function(self._plan.needs, self._plan.mark) if seal else ""
         script, blobs = stage_script(
             Stage(
-                apply_id=self._applying.apply_id,
+                apply_id=self._id,
                 holder=self._applying.holder,
                 steps=steps,
                 last=last,
@@ -258,7 +261,7 @@ class _Host:
         size = len(data) - len(blobs)
         ended = await self._connection.run(
             RemoteCommand(
-                script=bootstrap(self._applying.apply_id, len(data), size, folder=self._folder),
+                script=bootstrap(self._id, len(data), size, folder=self._folder),
                 stdin=pieces(data),
                 become=self._login.become,
                 timeout_s=self._applying.timeout_s,

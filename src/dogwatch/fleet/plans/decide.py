@@ -12,7 +12,7 @@ from dogwatch.core.units import format_size
 from dogwatch.errors import DogwatchError
 from dogwatch.fleet.operations.operation import Operation
 from dogwatch.fleet.operations.paths import PathNeed, above
-from dogwatch.fleet.operations.reading import seals_of
+from dogwatch.fleet.operations.reading import joined, seals_of
 from dogwatch.fleet.operations.state import Later, Need, State
 from dogwatch.fleet.operations.steps import AnyStep, Attributes, Write
 from dogwatch.fleet.operations.who import WhoNeed
@@ -32,6 +32,18 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
     facts: Mapping[str, Any]
 
 
+def needs_of(tasks: Sequence[Task]) -> tuple[list[Need[Any]], list[str]]:
+    """Return everything that must be read for the tasks, and why some of them cannot be done at all."""
+    found: list[Need[Any]] = [WhoNeed()]
+    problems: list[str] = []
+    for task in tasks:
+        try:
+            found += task.operation.needs(task.context)
+        except DogwatchError as error:
+            problems.append(_told(task, error))
+    return joined(found), problems
+
+
 def decide_host(host: str, tasks: Sequence[Task], read: Read) -> HostPlan:
     """Return what is to be changed on a host. Nothing but its arguments is looked at."""
     state = State(dict(read.facts))
@@ -49,7 +61,7 @@ def decide_host(host: str, tasks: Sequence[Task], read: Read) -> HostPlan:
         try:
             item = _decided(at, task, state, notified)
         except DogwatchError as error:
-            problems.append(f"{task.name}: {error}{f'; {error.hint}' if error.hint else ''}")
+            problems.append(_told(task, error))
             continue
         if item is not None:
             items.append(item)
@@ -68,6 +80,10 @@ def decide_host(host: str, tasks: Sequence[Task], read: Read) -> HostPlan:
         facts=seals_of(read.facts),
         items=() if problems else tuple(items),
     )
+
+
+def _told(task: Task, error: DogwatchError) -> str:
+    return f"{task.name}: {error}{f'; {error.hint}' if error.hint else ''}"
 
 
 def without_detours(items: Sequence[Item], before: Mapping[str, str]) -> list[Item]:

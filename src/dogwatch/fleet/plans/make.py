@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +15,8 @@ from dogwatch.fleet.connection import Connection, Ended, HostFailed, State
 from dogwatch.fleet.inventory.inventory import Inventory
 from dogwatch.fleet.login import Login, login_of
 from dogwatch.fleet.operations.operation import Operation
-from dogwatch.fleet.operations.reading import joined
-from dogwatch.fleet.operations.who import WhoNeed
 from dogwatch.fleet.plans.asking import ask
-from dogwatch.fleet.plans.decide import decide_host
+from dogwatch.fleet.plans.decide import decide_host, needs_of
 from dogwatch.fleet.plans.plan import HostPlan, Plan, PlayPlan
 from dogwatch.fleet.plans.secrets import sealed
 from dogwatch.fleet.playbook.expand import Expander, Scope, read_secrets, scope_of
@@ -143,24 +140,25 @@ class _Planner:
         self._plans: dict[str, HostPlan] = {}
 
     async def work(self, host: str, login: Login, connection: Connection) -> Ended:
+        try:
+            await self._host(host, login, connection)
+        except HostFailed:
+            raise
+        except DogwatchError as error:
+            raise HostFailed(State.MISCONFIGURED, str(error), hint=error.hint) from None
+        return Ended(state=State.SUCCEEDED)
+
+    async def _host(self, host: str, login: Login, connection: Connection) -> None:
         facts = await self._making.facts.of(host, login, connection) if self._play.uses_facts else None
         scope = self.scope(host, facts)
         tasks, problems = self._expander.tasks(scope)
-        try:
-            needs = joined([WhoNeed(), *(need for task in tasks for need in task.operation.needs(task.context))])
-        except DogwatchError as error:
-            problems.append(str(error))
+        needs, more = needs_of(tasks)
+        problems += more
         if problems:
             plan = HostPlan(host=host, problems=tuple(problems), total=len(tasks))
         else:
-            read = await ask(connection, login, needs, timeout_s=self._making.timeout_s)
-            plan = (
-                await asyncio.to_thread(decide_host, host, tasks, read)
-                if len(tasks) > 200
-                else decide_host(host, tasks, read)
-            )
+            plan = decide_host(host, tasks, await ask(connection, login, needs, timeout_s=self._making.timeout_s))
         self._plans[host] = sealed(plan, scope.secrets, self._salt)
-        return Ended(state=State.SUCCEEDED)
 
     def scope(self, host: str, facts: Mapping[str, Any] | None) -> Scope:
         return scope_of(

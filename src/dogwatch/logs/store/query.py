@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from dogwatch.logs.store.wal import read
 if TYPE_CHECKING:
     import duckdb
 
+_log = logging.getLogger(__name__)
 Record = dict[str, Any]
 MAX_LIMIT = 10_000
 _MAX_GROUPS = 1000
@@ -72,7 +74,7 @@ class Answer(msgspec.Struct, kw_only=True):
     """records: the oldest first; each with `time_us`. groups: values of the names → count, the most frequent first.
     buckets: begin in microseconds → count. matched: records counted, where something was to be counted. segments,
     skipped: how many there were, and how many of them were not opened. by_row: records that had to be judged one by
-    one, because SQL could not. took_s: how long it took.
+    one, because SQL could not. unreadable: damaged segments, whose records are missing. took_s: how long it took.
     """
 
     records: list[Record] = []
@@ -82,6 +84,7 @@ class Answer(msgspec.Struct, kw_only=True):
     segments: int = 0
     skipped: int = 0
     by_row: int = 0
+    unreadable: int = 0
     took_s: float = 0.0
 
 
@@ -255,11 +258,27 @@ class _Running:
         with _connection(self._limits) as connection, _alarm(connection, self._left_s()):
             for alike in kinds.values():
                 self._check()
-                try:
-                    self._alike(connection, alike)
-                except Exception as error:
-                    _translate(error, self._limits)
-                    raise
+                self._whole(connection, alike)
+
+    def _whole(self, connection: duckdb.DuckDBPyConnection, segments: list[Segment]) -> None:
+        """Take all of these segments, or, where one cannot be read, each of the others."""
+        import duckdb
+
+        before = msgspec.structs.replace(self._answer, buckets=dict(self._answer.buckets))
+        groups, found = dict(self._groups), list(self._found)
+        try:
+            self._alike(connection, segments)
+        except duckdb.Error as error:
+            _translate(error, self._limits)
+            self._answer, self._groups, self._found = before, groups, found
+            if len(segments) > 1:
+                for one in segments:
+                    self._whole(connection, [one])
+                return
+            if not segments[0].parquet.exists():
+                raise FileNotFoundError(segments[0].parquet) from None
+            _log.warning("segment %s cannot be read: %s", segments[0].parquet.name, error)
+            self._answer.unreadable += 1
 
     def _left_s(self) -> float:
         return max(0.01, self._begun_s + self._limits.time_s - time.monotonic())

@@ -42,10 +42,13 @@ _QUICK = frozenset({"status", "body", "duration_s", "http_version", "reused", "b
 class Shape:
     """A head as it comes again and again, but for the date: two stretches of bytes, and what they mean.
 
-    prefix: up to the date, suffix: behind it. total: bytes of the whole answer.
+    prefix: up to the date, suffix: the head behind it. rest: all behind it, as it came last. total: bytes of the
+    whole answer.
     """
 
-    __slots__ = ("charset", "gap", "head", "prefix", "room", "size", "start", "status", "stays", "suffix", "total")
+    __slots__ = (
+        "charset", "gap", "head", "prefix", "rest", "room", "size", "start", "status", "stays", "suffix", "total",
+    )  # fmt: skip
 
     def __init__(self, data: bytes, end: int, head: Head) -> None:
         date = data.find(_DATE, 0, end)
@@ -54,6 +57,7 @@ class Shape:
             self.prefix, self.suffix, self.gap = data[: date + len(_DATE)], data[behind:end], _DATE_CHARS
         else:
             self.prefix, self.suffix, self.gap = data[:end], b"", 0
+        self.rest = data[len(self.prefix) + self.gap :]
         self.head = head
         self.status = head.status
         self.start = end
@@ -64,15 +68,20 @@ class Shape:
         self.stays = stays(head)
         self.charset = charset_of(head.headers)
 
-    def fits(self, data: bytes) -> bool:
-        """Return whether another answer has this head, and so this many bytes of content."""
+    def fits(self, data: bytes) -> int:
+        """Return 0 for an answer with another head, 1 for one with this (and so this many bytes of content), 2 for
+        one that is the same as the last from end to end, but for its date."""
         if len(data) != self.total or not data.startswith(self.prefix):
-            return False
-        if not self.gap:
-            return True
+            return 0
         at = len(self.prefix)
-        behind = at + self.gap
-        return data.startswith(self.suffix, behind) and data.find(b"\n", at) > behind
+        if self.gap and data.find(b"\n", at) <= at + self.gap:
+            return 0
+        if data.endswith(self.rest):
+            return 2
+        if not data.startswith(self.suffix, at + self.gap):
+            return 0
+        self.rest = data[at + self.gap :]
+        return 1
 
 
 class HttpLane(Lane):
@@ -219,17 +228,22 @@ class HttpLane(Lane):
             else:
                 self._connected(sock)
             return
+        shape = self._shape
+        room = shape.room if shape is not None else _READ_BYTES
         try:
-            shape = self._shape
-            data = sock.recv(shape.room if shape is not None else _READ_BYTES)
+            data = sock.recv(room)
         except BlockingIOError:
             return
         except OSError as error:
             self._go_on().lost(error)
             return
         now_s = perf_counter()
-        if shape is None or not shape.fits(data):
-            shape = self._learn(data)
+        fits = shape.fits(data) if shape is not None else 0
+        if fits != 2:
+            self.answer = data
+        if shape is None or not fits:
+            # With no room left there may be more, of which nobody would tell us again.
+            shape = self._learn(data) if len(data) < room else None
             if shape is None:
                 self._go_on().received(data, events)
                 return

@@ -10,6 +10,7 @@ from dogwatch.probes.kinds.grpc import GrpcProbe
 from dogwatch.probes.kinds.heartbeat import HeartbeatProbe
 from dogwatch.probes.kinds.http import HttpProbe
 from dogwatch.probes.kinds.icmp import IcmpProbe
+from dogwatch.probes.kinds.remote import RemoteProbe
 from dogwatch.probes.kinds.tcp import TcpProbe
 from dogwatch.probes.kinds.tls import TlsProbe
 from dogwatch.probes.kinds.unix import UnixProbe
@@ -29,4 +30,5 @@ PROBES: Registry[Probe] = Registry(
     ExecProbe,
     DockerProbe,
     HeartbeatProbe,
+    RemoteProbe,
 )

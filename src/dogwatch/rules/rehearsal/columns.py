@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -40,6 +42,7 @@ class _Header(msgspec.Struct, frozen=True, array_like=True):
     words: list[str]
 
 
+_COUNT = itemgetter(0)
 _open = msgspec.msgpack.Decoder(tuple[_Header, bytes]).decode
 
 
@@ -120,7 +123,9 @@ class Reader:
 
     def track(self, raw: RawResults, words: Words, labels: Any, *, since_s: float, until_s: float) -> Track:
         """Return a target's results with since_s <= time < until_s."""
-        parts = [self._block(block, words) for block in raw.blocks]
+        parts = [
+            self._batch(count, list(same), words) for count, same in groupby(map(self._inflate, raw.blocks), _COUNT)
+        ]
         parts += [self._columns(rows, words) for rows in raw.fresh]
         track = Track()
         track.words = words.list
@@ -159,24 +164,35 @@ class Reader:
         for name, column in zip(self.names, columns[3:], strict=True):
             track.durations[name] = column[start:stop] / 1e6
 
-    def _block(self, data: bytes, words: Words) -> list[Any]:
+    def _inflate(self, data: bytes) -> tuple[int, list[str], bytes]:
+        """Return how many rows a block has, its words, and its planes as deep as they are read."""
         header, body = _open(data)
-        count = header.count
-        raw = np.frombuffer(zlib.decompressobj().decompress(body, count * self._depth), np.uint8)
-        ms = raw[: 8 * count].reshape(8, count).T.copy().view(np.int64).reshape(count).cumsum()
+        return header.count, header.words, zlib.decompressobj().decompress(body, header.count * self._depth)
+
+    def _batch(self, count: int, blocks: list[tuple[int, list[str], bytes]], words: Words) -> list[Any]:
+        """Return the columns of blocks of one size; what numpy does costs the same for one as for many."""
+        many = len(blocks)
+        raw = np.frombuffer(b"".join(block[2] for block in blocks), np.uint8).reshape(many, count * self._depth)
+        deltas = raw[:, : 8 * count].reshape(many, 8, count).transpose(0, 2, 1).copy().view(np.int64)
+        ms = deltas.reshape(many, count).cumsum(axis=1).reshape(-1)
         at = 8 * count
-        flags = raw[at : at + count]
+        flags = raw[:, at : at + count].reshape(-1)
         at += count
-        if len(header.words) > 1:
-            places = np.array([words.place(word) for word in header.words], np.int64)
-            reasons = places[raw[at : at + 2 * count].reshape(2, count).T.copy().view(np.uint16).reshape(count)]
+        if any(len(block[1]) > 1 for block in blocks):
+            planes = raw[:, at : at + 2 * count].reshape(many, 2, count).transpose(0, 2, 1).copy().view(np.uint16)
+            table = planes.reshape(many, count).astype(np.int64)
+            for row, block in zip(table, blocks, strict=True):
+                if len(block[1]) > 1:
+                    row[:] = np.array([words.place(word) for word in block[1]], np.int64)[row]
+            reasons = table.reshape(-1)
         else:
-            reasons = np.zeros(count, np.int64)
+            reasons = np.zeros(many * count, np.int64)
         at += 2 * count
         out = [ms, flags, reasons]
         for place in self._places:
             begin = at + 4 * count * place
-            out.append(raw[begin : begin + 4 * count].reshape(4, count).T.copy().view(np.uint32).reshape(count))
+            quads = raw[:, begin : begin + 4 * count].reshape(many, 4, count).transpose(0, 2, 1).copy()
+            out.append(quads.view(np.uint32).reshape(-1))
         return out
 
     def _columns(self, rows: ResultColumns, words: Words) -> list[Any]:

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from dogwatch.rules.decider import Edge, Held, Truth, step
 from dogwatch.rules.gauge import judge
-from dogwatch.rules.rehearsal.spans import Rows, Series
-from dogwatch.rules.rehearsal.truth import NO, UNKNOWN, YES, Leaf, Mask, Term, Unsupported, compile_ranges, flipped
+from dogwatch.rules.rehearsal.spans import Places, Rows, Series
+from dogwatch.rules.rehearsal.truth import ANY, NO, UNKNOWN, YES, Leaf, Mask, Term, Unsupported, compile_ranges, flipped
 from dogwatch.rules.spec import Rule, reads
 from dogwatch.rules.watcher import Alert, AlertEdge, alert_of
 from dogwatch.rules.when import When
@@ -53,8 +53,6 @@ class Course:
         self, series: Series, chunk: Chunk, target: str, labels: dict[str, str], held: Held | None, alert: Alert | None
     ) -> tuple[Held | None, Alert | None, list[AlertEdge]]:
         """Return the state and the alert that is out after the time, and what began and ended in it."""
-        if held is None and self._when.never(series, chunk):
-            return None, alert, []
         masks = self._when.masks(series, chunk)
         starts = self._starts(series, chunk, masks)
         if held is None and not len(starts):
@@ -71,7 +69,7 @@ class Course:
         open_ = masks != NO
         edges = np.diff(np.concatenate(([0], open_.view(np.int8), [0])))
         begins, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-        times = np.concatenate(([chunk.begin_s], series.time[series.first :], [np.inf]))
+        times = np.append(series.places(chunk.begin_s, chunk.end_s).begin_s, np.inf)
         long = times[ends] - times[begins] >= self.rule.spec.for_ - _ROUNDING_S
         places = np.flatnonzero(open_)[np.repeat(long, ends - begins)]
         starts: npt.NDArray[np.int64] = places[maybe[places]]
@@ -92,19 +90,31 @@ class Ranges:
         self.when = when
         self._masks = compile_ranges(when.tree, when.kinds)
 
-    def never(self, series: Series, chunk: Chunk) -> bool:
-        """Return whether it surely holds at no time of all."""
-        if not self.when.over or not series.first:
-            return False
-        terms = series.whole(self.when, chunk.begin_s, chunk.end_s)
-        return not int(self._masks(terms.__getitem__, 1)[0]) & YES
-
     def masks(self, series: Series, chunk: Chunk) -> Mask:
-        """Return what it can say from each signal to the next; first from the begin of the time on."""
-        begin = np.concatenate(([chunk.begin_s], series.time[series.first :]))
-        end = np.concatenate((series.time[series.first :], [chunk.end_s]))
-        rows = Rows(np.arange(series.first - 1, len(series)), begin, end)
-        masks = self._masks(self._leaf(series, rows), len(begin))
+        """Return what it can say from each signal to the next; first from the begin of the time on.
+
+        Stretches in which it surely does not hold are not looked at more closely.
+        """
+        places = series.places(chunk.begin_s, chunk.end_s)
+        if places.parts is None:
+            return self._closely(series, places, None)
+        parts = places.parts
+        found = self._masks(series.stretches(self.when, parts).__getitem__, len(parts.first))
+        masks = np.repeat(found, parts.last - parts.first)
+        if len(masks) < len(places.begin_s):
+            # Without a row before, nothing is known of the first place.
+            masks = np.concatenate((np.array([ANY], np.uint8), masks))
+        near = np.flatnonzero(masks & YES)
+        if len(near):
+            masks[near] = self._closely(series, places, near)
+        return masks
+
+    def _closely(self, series: Series, places: Places, some_of: npt.NDArray[np.int64] | None) -> Mask:
+        begin, end, row = places.begin_s, places.end_s, places.row
+        if some_of is not None:
+            begin, end, row = begin[some_of], end[some_of], row[some_of]
+        rows = Rows(row, begin, end)
+        masks = self._masks(self._leaf(series, rows), len(row))
         if any(over.function == "quantile" for over in self.when.over.values()):
             vague = np.flatnonzero((masks & (masks - 1)) != 0)
             if len(vague):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from dogwatch.rules.desk import Setting
 from dogwatch.rules.driver import Moment, decide
 from dogwatch.rules.incident import Decisions, Incident, Note, Notice, State
 from dogwatch.rules.rehearsal.wake import next_due
+from dogwatch.rules.remedy.values import Start
 from dogwatch.rules.watcher import AlertEdge
 
 # Of each so many are kept, the newest: a rule that fires all day must not fill the memory.
@@ -23,6 +25,7 @@ class Kept:
         self.incidents: dict[int, Incident] = {}
         self.notes: list[Note] = []
         self.notices: list[tuple[float, Notice]] = []
+        self.starts: list[Start] = []
         self.fired: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
@@ -31,6 +34,7 @@ class Kept:
         for incident in (*state.incidents.values(), *decisions.ended):
             self.incidents[incident.number] = incident
         self.notes += decisions.notes
+        self.starts += decisions.starts
         self.notices += ((now_s, notice) for notice in decisions.notices)
         for note in decisions.notes:
             self.kinds[note.kind] += 1
@@ -39,7 +43,12 @@ class Kept:
         self._bound()
 
     def _bound(self) -> None:
-        for name, held in (("notes", self.notes), ("notices", self.notices)):
+        every: tuple[tuple[str, list[Any]], ...] = (
+            ("notes", self.notes),
+            ("notices", self.notices),
+            ("starts", self.starts),
+        )
+        for name, held in every:
             if len(held) > 2 * MOST_KEPT:
                 self.dropped[name] += len(held) - MOST_KEPT
                 del held[: len(held) - MOST_KEPT]

@@ -76,8 +76,6 @@ class Group:
             series = post.series
             if series is None or post.plain:
                 return None
-            if self._ranges.never(series, chunk):
-                continue
             maybe = np.flatnonzero((self._ranges.masks(series, chunk) & YES) != 0)
             if not len(maybe):
                 continue

@@ -6,32 +6,25 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-import msgspec
-
 from dogwatch.core.values import Signal
+from dogwatch.errors import DogwatchError
+from dogwatch.rules.backtest import Progress
 from dogwatch.rules.names import HOST_SERIES, by_time, host_signal
 from dogwatch.rules.rehearsal.course import Chunk
 from dogwatch.rules.rehearsal.run import TOGETHER, Run, chunks
 from dogwatch.store.columns import SampleColumns
 from dogwatch.store.protocol import Store
-from dogwatch.store.raw import RawSamples
+from dogwatch.store.raw import RawResults, RawSamples
 
 # How often probes ask, as long as nothing better is known: it only sets how long chunks are.
 _EVERY_S = 15.0
 
 
-class Progress(msgspec.Struct, kw_only=True):
-    """How far a backtest is. share: of the time, 0 to 1. stop: set by whoever wants no more of it."""
-
-    share: float = 0.0
-    signals: int = 0
-    time_s: float = 0.0
-    busy_s: float = 0.0
-    stop: bool = False
-
-
-class Stopped(Exception):
+class Stopped(DogwatchError):
     """Somebody wanted no more of it."""
+
+    def __init__(self) -> None:
+        super().__init__("the backtest was stopped")
 
 
 async def rehearse_history(
@@ -52,10 +45,16 @@ async def rehearse_history(
             raw = await store.raw_results(part, since_s=before.begin_s, until_s=before.end_s)
             await asyncio.to_thread(run.warm, before, raw)
     rows_per_s = len(names) / _EVERY_S
+    span_s = max(until_s - since_s, 1e-9)
     for chunk in chunks(since_s, until_s, alive, rows_per_s=rows_per_s, small=bool(run.rules.plain)):
-        for part in _parts(names):
+        for done, part in enumerate(_parts(names)):
             raw = await store.raw_results(part, since_s=chunk.begin_s, until_s=chunk.end_s)
-            await asyncio.to_thread(_timed, progress, run.take, chunk, raw)
+            known = {one.target: one for one in raw}
+            # Time passes also for those of which nothing is kept.
+            every = [known.get(name) or RawResults(target=name) for name in part]
+            await asyncio.to_thread(_timed, progress, run.take, chunk, every)
+            passed_s = chunk.begin_s - since_s + (chunk.end_s - chunk.begin_s) * done * TOGETHER / len(names)
+            progress.share, progress.signals = passed_s / span_s, run.signals
             if progress.stop:
                 raise Stopped
         signals: list[Signal] = []
@@ -64,7 +63,7 @@ async def rehearse_history(
                 samples = await store.raw_samples(host, HOST_SERIES, since_s=chunk.begin_s, until_s=chunk.end_s)
                 signals += await asyncio.to_thread(host_signals, host, samples, chunk)
         await asyncio.to_thread(_timed, progress, run.close, chunk, by_time(signals))
-        progress.share = min(1.0, (chunk.end_s - since_s) / max(until_s - since_s, 1e-9))
+        progress.share = min(1.0, (chunk.end_s - since_s) / span_s)
         progress.signals, progress.time_s = run.signals, chunk.end_s
 
 

@@ -21,9 +21,9 @@ from dogwatch.rules.watcher import TICK_S, AlertEdge
 from dogwatch.store.raw import RawResults
 
 # Rows that one chunk may hold, about: it bounds the memory, and what is begun anew for each chunk is cheap beside it.
-CHUNK_ROWS = 6_000_000
+CHUNK_ROWS = 24_000_000
 SMALL_ROWS = 1_500_000
-LONGEST_CHUNK_S = 86_400.0
+LONGEST_CHUNK_S = 4 * 86_400.0
 SHORTEST_CHUNK_S = 900.0
 # Targets that are read together.
 TOGETHER = 32
@@ -132,11 +132,16 @@ def chunks(
     room = SMALL_ROWS if small else CHUNK_ROWS
     length_s = min(LONGEST_CHUNK_S, max(SHORTEST_CHUNK_S, room / max(rows_per_s, 1e-9)))
     length_s = max(TICK_S, length_s // TICK_S * TICK_S)
-    begin_s, last_s = since_s, math.nextafter(until_s, math.inf)
+    begin_s, last_s = since_s, (math.floor(until_s * 1000) + 1) / 1000
     while begin_s < last_s:
         end_s = min((begin_s // length_s + 1) * length_s, last_s)
-        yield Chunk(begin_s=begin_s, end_s=end_s, ticks=list(_ticks(begin_s, end_s, alive)))
+        yield cut(begin_s, end_s, alive)
         begin_s = end_s
+
+
+def cut(begin_s: float, end_s: float, alive: Sequence[tuple[float, float]]) -> Chunk:
+    """Return a chunk with the ticks in it."""
+    return Chunk(begin_s=begin_s, end_s=end_s, ticks=list(_ticks(begin_s, end_s, alive)))
 
 
 def _ticks(begin_s: float, end_s: float, alive: Sequence[tuple[float, float]]) -> Iterator[float]:

@@ -19,6 +19,8 @@ from dogwatch.rules.when import Over, When
 from dogwatch.rules.windows import MAX_SAMPLES, Window
 
 _PRECISION = 2.3e-16
+# Signals that are looked at as one first.
+STRETCH = 64
 # Numbers that are sorted at once.
 _MATRIX = 1_000_000
 _STATUS_CODES = np.array([float(zlib.crc32(word.encode())) for word in STATUS_WORDS])
@@ -30,6 +32,27 @@ class Rows(msgspec.Struct, frozen=True, gc=False):
     row: Ints
     begin_s: Floats
     end_s: Floats
+
+
+class Stretches(msgspec.Struct, frozen=True, gc=False):
+    """Runs of rows one after the other, first..last, and their times until the next one begins."""
+
+    first: Ints
+    last: Ints
+    begin_s: Floats
+    end_s: Floats
+
+
+class Places(msgspec.Struct, frozen=True, gc=False):
+    """The times from each signal of a chunk to the next, the first from the chunk's begin on; row: newest there.
+
+    parts: many of them at once; None where there are few.
+    """
+
+    row: Ints
+    begin_s: Floats
+    end_s: Floats
+    parts: Stretches | None
 
 
 class Series:
@@ -47,6 +70,9 @@ class Series:
             name: np.concatenate((before.durations[name], column)) if joined else column
             for name, column in now.durations.items()
         }
+        self._places: Places | None = None
+        self._gaps: Floats | None = None
+        self._numbers: dict[str, Floats] = {}
         self._sums: dict[str, tuple[Floats, float]] = {}
         self._changes: dict[str, Ints] = {}
         self._rises: dict[str, tuple[Floats, float]] = {}
@@ -64,13 +90,32 @@ class Series:
         track.words = self.words
         return track
 
+    def places(self, begin_s: float, end_s: float) -> Places:
+        """Return the places of the chunk that this is of."""
+        if self._places is not None:
+            return self._places
+        times = self.time[self.first :]
+        begin, end = np.concatenate(([begin_s], times)), np.concatenate((times, [end_s]))
+        count, shift = len(begin), self.first - 1
+        # Without a row before, the first place has none, and stands alone.
+        skip = 0 if self.first else 1
+        parts = None
+        if count - skip >= 2 * STRETCH:
+            cuts = np.arange(skip, count - STRETCH + 1, STRETCH)
+            lasts = np.append(cuts[1:], count)
+            parts = Stretches(cuts + shift, lasts + shift, begin[cuts], end[lasts - 1])
+        self._places = Places(np.arange(shift, len(self)), begin, end, parts)
+        return self._places
+
     # Values as windows take them.
 
     def numbers(self, path: str) -> Floats:
         if path in DURATIONS:
             return self.durations[path]
         if path == "probe.success":
-            return self.success.astype(np.float64)
+            if path not in self._numbers:
+                self._numbers[path] = self.success.astype(np.float64)
+            return self._numbers[path]
         if path == "probe.status":
             codes: Floats = _STATUS_CODES[self.status]
             return codes
@@ -126,8 +171,10 @@ class Series:
 
     def newest(self, path: str, kind: str, rows: Rows) -> Term:
         """Return what the newest value is at places."""
-        gone = rows.row < 0
+        gone: Any = rows.row < 0
         place = np.maximum(rows.row, 0)
+        if len(self) and not gone.any():
+            gone = False
         if not len(self):
             empty: Any = {"bool": Truths(UNKNOWN), "string": Text(0, [""], gone=True)}
             return empty.get(kind) or Number(0.0, 0.0, True, True)
@@ -166,7 +213,9 @@ class Series:
             case "sum" | "avg":
                 return self._mean(over, high, low, last)
             case "min" | "max":
-                found = [self._extreme(over.path, one, high, least=over.function == "min") for one in (low, last)]
+                # Where nothing is left at the end, the newest alone was the last to be there.
+                ends = (low, np.minimum(last, np.maximum(high - 1, 0)))
+                found = [self._extreme(over.path, one, high, least=over.function == "min") for one in ends]
                 return Number(np.minimum(*found), np.maximum(*found), misses, gone)
         lows, highs = (self._extreme(over.path, low, high, least=least) for least in (True, False))
         return Number(lows - abs(lows) * 1e-15, highs + abs(highs) * 1e-15, misses, gone)
@@ -224,14 +273,20 @@ class Series:
         return Number(lows, highs, misses, gone)
 
     def _changing(self, over: Over, high: Ints, low: Ints, last: Ints) -> Term:
-        changes = self._changes.get(over.path)
-        if changes is None:
-            numbers = self.numbers(over.path)
-            changes = self._changes[over.path] = np.concatenate(([0, 0], np.cumsum(numbers[1:] != numbers[:-1])))
+        changes = self._changed(over.path)
         top = np.maximum(high, 1)
         most = changes[top] - changes[np.minimum(low + 1, top)]
         least = changes[top] - changes[np.minimum(last + 1, top)]
         return Number(least.astype(np.float64), most.astype(np.float64), high <= last, high <= low, whole=True)
+
+    def _changed(self, path: str) -> Ints:
+        """Return how many changes there were before each row; of text, of its place in words."""
+        changes = self._changes.get(path)
+        if changes is None:
+            codes = self.status if path == "probe.status" else self.reasons if path == "probe.reason" else None
+            numbers = self.numbers(path) if codes is None else codes
+            changes = self._changes[path] = np.concatenate(([0, 0], np.cumsum(numbers[1:] != numbers[:-1])))
+        return changes
 
     def _rate(self, over: Over, high: Ints, low: Ints, last: Ints) -> Term:
         rises, slack = self._risen(over.path)
@@ -287,47 +342,59 @@ class Series:
             out[at] = fold(table[one][np.minimum(begin, len(table[one]) - 1)], table[one][end])
         return out
 
-    def whole(self, when: When, begin_s: float, end_s: float) -> dict[str, Term]:
-        """Return what each variable can be in all of a time, as one place. There must be a row before it."""
+    # As ranges, for stretches of many signals.
+
+    def stretches(self, when: When, parts: Stretches) -> dict[str, Term]:
+        """Return what each variable can be in all of each stretch. Each begins with a row."""
         found: dict[str, Term] = {}
-        start = self.first - 1
         for variable, path in when.newest.items():
-            found[variable] = self._all_of(path, when.kinds[variable], start)
+            found[variable] = self._all_of(path, when.kinds[variable], parts)
         for variable, over in when.over.items():
-            low = int(self.low(begin_s, over.length_s, self.first))
-            times = self.time[low:]
-            edges = np.concatenate((times, [end_s]))
-            holes = low >= self.first
-            holes = holes or bool((np.diff(edges) >= over.length_s).any())
-            found[variable] = self._all_over(over, low, holes)
+            found[variable] = self._all_over(over, parts)
         return found
 
-    def _all_of(self, path: str, kind: str, start: int) -> Term:
+    def _all_of(self, path: str, kind: str, parts: Stretches) -> Term:
         if kind == "bool":
-            part = self.success[start:]
-            return Truths((YES if part.any() else 0) | (NO if not part.all() else 0))
+            low, high = _folds(self.success.view(np.uint8), parts.first, parts.last)
+            return Truths(np.asarray((high << 1) | (low ^ 1), np.uint8))
         if kind == "string":
-            codes = self.status[start:] if path == "probe.status" else self.reasons[start:]
-            words = list(STATUS_WORDS) if path == "probe.status" else self.words
-            return Text(int(codes[0]) if bool((codes == codes[0]).all()) else -1, words)
-        column = self.durations[path][start:]
-        return Number(float(column.min()), float(column.max()))
+            status = path == "probe.status"
+            low, high = _folds(self.status if status else self.reasons, parts.first, parts.last)
+            words = list(STATUS_WORDS) if status else self.words
+            return Text(np.where(low == high, low.astype(np.int64), -1), words)
+        low, high = _folds(self.durations[path], parts.first, parts.last)
+        return Number(low, high)
 
-    def _all_over(self, over: Over, low: int, holes: bool) -> Term:
-        count = len(self) - low
+    def _all_over(self, over: Over, parts: Stretches) -> Term:
+        low = self.low(parts.begin_s, over.length_s, parts.first + 1)
+        if self._gaps is None:
+            gaps = np.append(self.time[1:] - self.time[:-1], np.inf)
+            # The gap after the last row lasts to the end at most.
+            gaps[-1] = parts.end_s[-1] - self.time[-1]
+            self._gaps = np.maximum.reduceat(gaps, parts.first)
+        holes = (low > parts.first) | (self._gaps >= over.length_s)
         if over.function == "absent":
-            return Truths(NO if not holes else YES if not count else NO | YES)
+            return Truths(np.where(holes, NO | YES, NO).astype(np.uint8))
         if over.function == "count":
-            return Number(0.0 if holes else 1.0, float(min(count, MAX_SAMPLES)), whole=True)
-        if not count:
-            return Number(0.0, 0.0, True, True, over.function == "changes")
-        numbers = self.numbers(over.path)[low:]
+            most = np.minimum(parts.last - low, MAX_SAMPLES).astype(np.float64)
+            return Number(np.where(holes, 0.0, 1.0), most, whole=True)
         match over.function:
             case "changes":
-                return Number(0.0, float((numbers[1:] != numbers[:-1]).sum()), holes, whole=True)
+                changes = self._changed(over.path)
+                most = changes[parts.last] - changes[np.minimum(low + 1, parts.last)]
+                return Number(np.zeros(len(low)), most.astype(np.float64), holes, whole=True)
             case "rate":
                 return Number(-np.inf, np.inf, True)
             case "sum":
-                return Number(0.0, float(numbers.sum()) * (1 + 1e-9), holes)
-        lowest, highest = float(numbers.min()), float(numbers.max())
-        return Number(lowest - abs(lowest) * 1e-15, highest + abs(highest) * 1e-15, holes)
+                sums, slack = self._summed(over.path)
+                return Number(np.zeros(len(low)), sums[parts.last] - sums[low] + slack, holes)
+        lowest, highest = _folds(self.numbers(over.path), np.minimum(low, parts.first), parts.last)
+        return Number(lowest * (1 - 1e-15), highest * (1 + 1e-15), holes)
+
+
+def _folds(column: Any, low: Ints, high: Ints) -> tuple[Any, Any]:
+    """Return the lowest and highest of rows low..high, each pair in order and not empty."""
+    # The last pair ends where the column does: without its end it reaches just there.
+    pairs = np.empty(2 * len(low) - 1, np.int64)
+    pairs[::2], pairs[1::2] = low, high[:-1]
+    return np.minimum.reduceat(column, pairs)[::2], np.maximum.reduceat(column, pairs)[::2]

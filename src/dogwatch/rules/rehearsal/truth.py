@@ -233,14 +233,16 @@ def _compare(op: str, left: Run, right: Run) -> Run:
         if not isinstance(a, Number) or not isinstance(b, Number):
             raise Unsupported(f"'{op}' of these")
         true, false = _RANGES[op](a, b)
-        known = np.where(true, YES, 0) | np.where(false, NO, 0)
+        known = (np.asarray(true, np.uint8) << 1) | np.asarray(false, np.uint8)
         # An infinite end stands for anything, also for what is no number: its comparison can go either way.
-        loose = (
-            np.isinf(a.low).astype(np.uint8) | np.isinf(a.high) | np.isinf(b.low) | np.isinf(b.high)
-        )  # fmt: skip
-        known = np.where(loose, YES | NO, known)
-        missing, gone = a.misses | b.misses, a.gone | b.gone
-        return Truths(np.asarray(np.where(gone, UNKNOWN, known | np.where(missing, UNKNOWN, 0)), np.uint8))
+        loose = np.isinf(a.low) | np.isinf(a.high) | np.isinf(b.low) | np.isinf(b.high)
+        if np.any(loose):
+            known = np.where(loose, YES | NO, known)
+        if np.any(missing := a.misses | b.misses):
+            known = known | np.where(missing, UNKNOWN, 0)
+        if np.any(gone := a.gone | b.gone):
+            known = np.where(gone, UNKNOWN, known)
+        return Truths(np.asarray(known, np.uint8))
 
     return run
 

@@ -42,3 +42,5 @@ def _times(setting: Setting, state: State) -> Iterator[float]:
     interval_s = options.throttle.interval
     for name in state.queue:
         yield min(state.sent.get(name, ()), default=0.0) + interval_s
+    if state.remedy.episodes:
+        yield state.clock_s  # budgets, backoff and deadlines: every tick is asked

@@ -59,6 +59,16 @@ class Doing(Protocol):
     def remedy(self) -> RemedySpec | None: ...
 
 
+class _Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What a probe's remedy is made of."""
+
+    name: str
+    do: tuple[DoSpec, ...]
+    mode: Mode | None
+    budget: BudgetSpec | None
+    remedy: RemedySpec | None
+
+
 class Source(msgspec.Struct, frozen=True, kw_only=True):
     """A remedy before it is compiled. path: of its `do`, below the section. text: what its version is made of."""
 
@@ -92,8 +102,8 @@ def of_rules(specs: Sequence[RuleSpec]) -> Iterator[Source]:
 def of_probes(specs: Sequence[Doing]) -> Iterator[Source]:
     for at, spec in enumerate(specs):
         if spec.do:
-            kept = {"name": spec.name, "do": spec.do, "mode": spec.mode, "budget": spec.budget, "remedy": spec.remedy}
-            text = text_of(msgspec.defstruct("Probe", list(kept))(**kept))
+            kept = _Kept(name=spec.name, do=spec.do, mode=spec.mode, budget=spec.budget, remedy=spec.remedy)
+            text = text_of(kept)
             yield _source(f"probe:{spec.name}", DOWN_RULE, (spec.name,), spec, text, (at, "do"))
 
 

@@ -36,7 +36,7 @@ title 'descriptors'
 printf 'in use, free, most: '; cat /proc/sys/fs/file-nr 2>/dev/null
 look sh -c 'for p in /proc/[0-9]*; do
   set -- "$p"/fd/*; [ -e "$1" ] || [ -L "$1" ] || continue
-  printf "%s %s %s\\n" "$#" "${p#/proc/}" "$(cat "$p/comm" 2>/dev/null)"
+  name=; read -r name < "$p/comm"; printf "%s %s %s\\n" "$#" "${p#/proc/}" "$name"
 done 2>/dev/null | sort -rn | head -n 10'
 """
 _REST = """\

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dogwatch.engine.action import Action
-from dogwatch.engine.book.encode import encode
+from dogwatch.engine.book.encode import encode, fields_of
 from dogwatch.engine.spec import JobSpec, StepSpec
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _plain(value: Any) -> Any:
         return action_plain(value)
     if isinstance(value, msgspec.Struct):
         out: dict[str, Any] = {}
-        for field in msgspec.structs.fields(value):
+        for field in fields_of(type(value)):
             item = getattr(value, field.name)
             made = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
             if item == made:

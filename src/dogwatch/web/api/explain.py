@@ -15,7 +15,7 @@ from dogwatch.errors import NotFound
 from dogwatch.rules.part import Incidents
 from dogwatch.rules.remedy import records
 from dogwatch.rules.remedy.explain import Explanation
-from dogwatch.web.api.incidents import AlertOut, IncidentOut, NoteOut, NumberParam, _found, _note_out, _out
+from dogwatch.web.api.incidents import AlertOut, IncidentOut, NoteOut, NumberParam, _found, _note_out, incident_out
 from dogwatch.web.api.models import refusals
 from dogwatch.web.context import Ctx, WebContext
 from dogwatch.web.permissions import may
@@ -122,13 +122,13 @@ async def explain(
 ) -> ExplanationOut:
     text = subject.removeprefix("#")
     if text.isascii() and text.isdecimal() and len(text) <= 15:
-        return await _incident(ctx, int(text), None)
+        return await explained_incident(ctx, int(text), None)
     run = await ctx.services.runs.show(subject)
     if not ctx.rights.filter("run")(run.labels):
         raise NotFound(f"no run '{subject}'")
     number = await _number_of(ctx, run)
     if number:
-        return await _incident(ctx, number, run)
+        return await explained_incident(ctx, number, run)
     return _of_run(run)
 
 
@@ -144,7 +144,8 @@ async def _number_of(ctx: WebContext, run: Run) -> int | None:
     return found
 
 
-async def _incident(ctx: WebContext, number: int, run: Run | None) -> ExplanationOut:
+async def explained_incident(ctx: WebContext, number: int, run: Run | None = None) -> ExplanationOut:
+    """Return why an incident happened, as far as the one who asks may see. Raises: NotFound, NotAllowed."""
     incidents, _ = await _found(ctx, number)
     found = await incidents.explain(number)
     sees = ctx.rights.filter("incident")
@@ -153,7 +154,7 @@ async def _incident(ctx: WebContext, number: int, run: Run | None) -> Explanatio
     shown = {found.incident.root} | {alert.group for alert in alerts}
     actions = [one for one in found.actions if sees(one.start.labels) or one.start.group == found.incident.root]
     return ExplanationOut(
-        incident=_out(found.incident),
+        incident=incident_out(found.incident),
         run=_run_out(run) if run is not None else None,
         because=_because(found, limited=limited),
         alerts=[

@@ -12,16 +12,13 @@ from dogwatch.core.units import parse_duration
 from dogwatch.errors import NotFound, UsageError
 from dogwatch.rules.desk import explained
 from dogwatch.rules.incident import Incident, Note, Silence
-from dogwatch.rules.part import LONGEST_BACKTEST_S, Incidents
-from dogwatch.rules.spec import Rule, RuleSpec, check_rules
+from dogwatch.rules.part import Incidents
+from dogwatch.rules.spec import Rule
 from dogwatch.web.api.models import Limit, refusals
 from dogwatch.web.context import Ctx, WebContext
 from dogwatch.web.permissions import may
 
 _TEXT = 2000
-# Of a backtest so many of each are answered, the newest.
-_SHOWN = 1000
-_SHOWN_LINES = 50
 _LONGEST_SILENCE_S = 365 * 86_400.0
 NumberParam = Annotated[int, PathParameter(ge=1, le=2**53, description="Of the incident")]
 Text = Annotated[str, msgspec.Meta(max_length=_TEXT)]
@@ -134,7 +131,7 @@ class RuleOut(msgspec.Struct, frozen=True, kw_only=True):
     firing: int
 
 
-def _incidents(ctx: WebContext) -> Incidents:
+def incidents_of(ctx: WebContext) -> Incidents:
     if ctx.services.incidents is None:
         raise NotFound("there are no incidents in this program")
     return ctx.services.incidents
@@ -142,7 +139,7 @@ def _incidents(ctx: WebContext) -> Incidents:
 
 async def _found(ctx: WebContext, number: int, verb: str = "read") -> tuple[Incidents, Incident]:
     """Return an incident. What may not be seen does not exist. Raises: NotFound, NotAllowed."""
-    incidents = _incidents(ctx)
+    incidents = incidents_of(ctx)
     incident = await incidents.show(number)
     if not ctx.rights.filter("incident")(incident.labels):
         raise NotFound(f"no incident #{number}")
@@ -150,7 +147,7 @@ async def _found(ctx: WebContext, number: int, verb: str = "read") -> tuple[Inci
     return incidents, incident
 
 
-def _out(one: Incident) -> IncidentOut:
+def incident_out(one: Incident) -> IncidentOut:
     return IncidentOut(
         number=one.number,
         state=one.state,
@@ -216,9 +213,9 @@ async def list_incidents(
 ) -> IncidentPage:
     if cursor and not (cursor.isascii() and cursor.isdecimal()):
         raise UsageError(f"'{cursor}' is no cursor of this list", hint="begin without one")
-    page = await _incidents(ctx).find(state=which, limit=limit, before=int(cursor[:18]) if cursor else None)
+    page = await incidents_of(ctx).find(state=which, limit=limit, before=int(cursor[:18]) if cursor else None)
     sees = ctx.rights.filter("incident")
-    return IncidentPage(items=[_out(one) for one in page.items if sees(one.labels)], next_cursor=page.cursor)
+    return IncidentPage(items=[incident_out(one) for one in page.items if sees(one.labels)], next_cursor=page.cursor)
 
 
 @get("/api/v1/incidents/{number:int}", opt=may("incident"), summary="One incident", responses=refusals(404, 503))
@@ -247,7 +244,9 @@ async def incident_detail(ctx: WebContext, number: int) -> IncidentDetail:
         )
         for alert in held
     ]
-    return IncidentDetail(incident=_out(incident), explains=alerts, timeline=[_note_out(note) for note in notes])
+    return IncidentDetail(
+        incident=incident_out(incident), explains=alerts, timeline=[_note_out(note) for note in notes]
+    )
 
 
 async def _order(ctx: WebContext, number: int, verb: str, data: TextIn | None) -> IncidentOut:
@@ -255,7 +254,7 @@ async def _order(ctx: WebContext, number: int, verb: str, data: TextIn | None) -
     text = data.text if data is not None else ""
     if verb == "comment" and not text.strip():
         raise UsageError("the comment is empty")
-    return _out(await incidents.order(number, verb, ctx.actor, text=text))
+    return incident_out(await incidents.order(number, verb, ctx.actor, text=text))
 
 
 _ORDER = refusals(403, 404, 409, 413, 503)
@@ -307,7 +306,7 @@ async def resolve_incident(ctx: Ctx, number: NumberParam, data: JSONBody[TextIn 
 
 @get("/api/v1/silences", opt=may("incident", whole=True), summary="Silences that are on", responses=refusals(404, 503))
 async def list_silences(ctx: Ctx) -> list[SilenceOut]:
-    return [_silence_out(one) for one in _incidents(ctx).silences()]
+    return [_silence_out(one) for one in incidents_of(ctx).silences()]
 
 
 @post(
@@ -329,7 +328,7 @@ async def create_silence(ctx: Ctx, data: JSONBody[SilenceIn]) -> SilenceOut:
     elif data.rule or data.targets or data.match:
         # What it takes is known by its labels only: whoever is limited to some must name them.
         ctx.require("incident", "create", data.match)
-        incidents = _incidents(ctx)
+        incidents = incidents_of(ctx)
     else:
         raise UsageError("nothing says what is silenced", hint="give number, rule, targets or match")
     silence = Silence(
@@ -352,72 +351,14 @@ async def create_silence(ctx: Ctx, data: JSONBody[SilenceIn]) -> SilenceOut:
     responses=refusals(403, 404, 503),
 )
 async def delete_silence(ctx: Ctx, silence_id: Annotated[str, PathParameter(max_length=100)]) -> None:
-    await _incidents(ctx).unsilence(silence_id, ctx.actor)
+    await incidents_of(ctx).unsilence(silence_id, ctx.actor)
 
 
 @get("/api/v1/rules", opt=may("rule"), summary="Rules, in configuration order", responses=refusals(404, 503))
 async def list_rules(ctx: Ctx) -> list[RuleOut]:
-    incidents, sees = _incidents(ctx), ctx.rights.filter("rule")
+    incidents, sees = incidents_of(ctx), ctx.rights.filter("rule")
     firing = incidents.firing()
     return [_rule_out(rule, firing.get(rule.name, 0)) for rule in incidents.rules() if sees(rule.spec.labels)]
-
-
-class BacktestIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """since_s: how far back. rules: in place of those in force; durations in seconds."""
-
-    since_s: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_BACKTEST_S)]
-    rules: list[RuleSpec] | None = None
-
-
-class ToldOut(msgspec.Struct, frozen=True, kw_only=True):
-    """A notice that would have gone out. lines: one, or several that go together."""
-
-    time_s: float
-    to: list[str]
-    lines: list[str]
-
-
-class BacktestOut(msgspec.Struct, frozen=True, kw_only=True):
-    """What would have happened. suppressed: alerts told of only as a part of another's incident."""
-
-    since_s: float
-    until_s: float
-    signals: int
-    incidents: list[IncidentOut]
-    notices: list[ToldOut]
-    fired: dict[str, int]
-    suppressed: int
-
-
-@post(
-    "/api/v1/rules/backtest",
-    opt=may("rule", "run", whole=True),
-    status_code=200,
-    summary="What rules would have done with what was recorded",
-    responses=refusals(403, 404, 409, 413, 503),
-)
-async def backtest_rules(ctx: Ctx, data: JSONBody[BacktestIn]) -> BacktestOut:
-    specs = data.rules
-    if specs is not None and (faults := list(check_rules(specs))):
-        fault = faults[0]
-        raise UsageError(f"rules.{'.'.join(map(str, fault.path))}: {fault.message}", hint=fault.hint)
-    found = await _incidents(ctx).rehearse(since_s=data.since_s, specs=specs)
-    return BacktestOut(
-        since_s=found.since_s,
-        until_s=found.until_s,
-        signals=found.signals,
-        incidents=[_out(one) for one in found.incidents[-_SHOWN:]],
-        notices=[
-            ToldOut(
-                time_s=one.time_s,
-                to=list(one.notice.to),
-                lines=[part.text for part in one.notice.parts[:_SHOWN_LINES]],
-            )
-            for one in found.notices[-_SHOWN:]
-        ],
-        fired=found.fired,
-        suppressed=found.suppressed,
-    )
 
 
 INCIDENT_HANDLERS = (
@@ -431,5 +372,4 @@ INCIDENT_HANDLERS = (
     create_silence,
     delete_silence,
     list_rules,
-    backtest_rules,
 )

@@ -45,7 +45,20 @@ async function look(form) {
   }
 }
 
+// What was seen before an action is fetched when somebody opens it.
+async function showEvidence(details) {
+  const shown = details.querySelector("code");
+  if (details.dataset.shown) return;
+  details.dataset.shown = "yes";
+  const answer = await fetch(details.dataset.evidence, { headers: { accept: "application/json" } }).catch(() => null);
+  const body = answer ? await answer.json() : null;
+  shown.textContent = body ? body.text ?? body.detail : t("Dogwatch does not answer");
+}
+
 export function startIncidents() {
+  document.addEventListener("toggle", (event) => {
+    if (event.target.matches?.("details[data-evidence][open]")) showEvidence(event.target);
+  }, true);
   document.addEventListener("submit", (event) => {
     if (!event.target.matches("form[data-backtest]")) return;
     event.preventDefault();
