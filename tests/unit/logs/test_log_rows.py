@@ -201,7 +201,7 @@ WHERE = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.lists(FLAT, min_size=1, max_size=8), WHERE)
 def test_conditions_over_rows_say_what_cel_says(found: list[dict[str, Any]], condition: str) -> None:
     step: Any = WhereTransform(condition=condition).open()
