@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -344,3 +345,23 @@ def wait_for(true: Any, seconds: float = 20.0) -> None:
     while not true():
         assert time.monotonic() < end_s, "it did not come"
         pause.wait(0.02)
+
+
+def test_the_example_of_the_guide(site: Site) -> None:
+    """What the guide shows is done with it: planned, applied, and nothing to do after it."""
+    guide = (Path(__file__).parents[3] / "docs" / "guide" / "playbooks.md").read_text()
+    book = re.search(r"```yaml\n# site.yaml\n(.*?)```", guide, re.DOTALL)
+    template = re.search(r"```jinja\n(.*?)```", guide, re.DOTALL)
+    assert book is not None
+    assert template is not None
+    site.write(book[1].replace("/tmp/shop", str(site.folder / "hosts")))
+    (site.folder / "shop.conf.j2").write_text(template[1])
+    (site.folder / "token.txt").write_text("very-secret\n")
+    assert code(site.plan()) == 0
+    assert code(site.apply()) == 0
+    for host in site.hosts:
+        assert (site.root(host) / "current").read_text() == "listen = 8080\ntoken = very-secret\n"
+        assert (site.root(host) / "hosts.allow").read_text() == "sshd: 10.0.0.0/8\nsshd: 192.168.0.0/16\n"
+        assert (site.root(host) / "limits.yaml").read_text() == "limits:\n  open_files: 65536\n"
+    assert code(site.plan("--exit-code")) == 0
+    assert code(site.run("drift", str(site.folder / "site.yaml"), "--exit-code")) == 0
