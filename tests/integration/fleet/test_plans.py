@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from tests.integration.fleet.operating import tree
-from tests.integration.fleet.servers import USER, Sshd
+from tests.integration.fleet.servers import USER, Sshd, sshd
 
 from dogwatch.cli.fleet import fleet
 from dogwatch.errors import DogwatchError
@@ -95,6 +97,7 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path, server: Sshd, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("DOGWATCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     return Site(tmp_path, server)
@@ -133,6 +136,24 @@ def test_a_plan_is_applied_exactly_and_then_nothing_is_left(site: Site) -> None:
     after = {host: tree(site.root(host)) for host in site.hosts}
     assert states(site.apply("--json")) == dict.fromkeys(site.hosts, "unchanged")
     assert {host: tree(site.root(host)) for host in site.hosts} == after
+
+
+def test_an_apply_is_audited(site: Site) -> None:
+    site.plan()
+    site.apply()
+    site.apply("--roll-back")
+    databases = list((site.folder / "data").rglob("state.db"))
+    assert len(databases) == 1
+    with contextlib.closing(sqlite3.connect(databases[0])) as database:
+        rows = database.execute("SELECT actor, verb, noun, outcome, body FROM audit_events ORDER BY number").fetchall()
+    assert [row[:4] for row in rows] == [
+        (f"local:{USER}", "apply", "fleet-plan", "begun"),
+        (f"local:{USER}", "apply", "fleet-plan", "done"),
+        (f"local:{USER}", "roll back", "fleet-plan", "begun"),
+        (f"local:{USER}", "roll back", "fleet-plan", "done"),
+    ]
+    assert "web[1-3]" in rows[1][4]
+    assert not any("S3cret" in row[4] for row in rows)
 
 
 def test_a_host_that_moved_is_refused_and_the_others_go_on(site: Site) -> None:
@@ -365,3 +386,31 @@ def test_the_example_of_the_guide(site: Site) -> None:
         assert (site.root(host) / "limits.yaml").read_text() == "limits:\n  open_files: 65536\n"
     assert code(site.plan("--exit-code")) == 0
     assert code(site.run("drift", str(site.folder / "site.yaml"), "--exit-code")) == 0
+
+
+def test_a_connection_that_is_lost_in_the_middle(tmp_path: Path, server: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host is told as lost, nothing is torn, and the rest is done when it is back."""
+    monkeypatch.setenv("DOGWATCH_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    with sshd(tmp_path / "dying", authorized=server.key) as dying:
+        site = Site(tmp_path, dying, hosts=1)
+        root = site.root("web1")
+        site.write(
+            f"hosts: web1\noperations:\n  - file: {{path: {root}/a, content: x}}\n"
+            "  - command:\n      always: true\n"
+            f"      run: 'echo begun > {root}/b; until [ -e {root}/go ]; do sleep 0.05; done'\n"
+            f"  - file: {{path: {root}/c, content: x}}\n"
+        )
+        assert code(site.plan()) == 0
+        running = site.start("apply", site.file)
+        wait_for((root / "b").exists)
+        dying.kill()
+        out, _ = running.communicate(timeout=30)
+        assert running.returncode == 1, out
+        assert b"connection lost" in out
+        assert not (root / "c").exists()
+        (root / "go").touch()
+        dying.start()
+        resumed = site.apply("--resume", "--json")
+        assert (code(resumed), states(resumed)) == (0, {"web1": "applied"}), resumed.stdout
+        assert (root / "c").read_text() == "x"
