@@ -291,8 +291,9 @@ def facts(**options: Any) -> int:
       dogwatch fleet facts web01
       dogwatch fleet facts -t @web --json
     """
-    from dogwatch.fleet.connection import Connection, Ended, State
+    from dogwatch.fleet.connection import Connection, Ended, HostFailed, State
     from dogwatch.fleet.login import Login
+    from dogwatch.fleet.operations.state import CannotRead
     from dogwatch.fleet.plans.make import logins_of
     from dogwatch.fleet.run import FleetRun, Order
 
@@ -307,7 +308,10 @@ def facts(**options: Any) -> int:
 
     async def work(dialer: Dialer, interrupted: Interrupted) -> None:
         async def one(host: str, login: Login, connection: Connection) -> Ended:
-            found[host] = await source.of(host, login, connection)
+            try:
+                found[host] = await source.of(host, login, connection)
+            except CannotRead as error:
+                raise HostFailed(State.MISCONFIGURED, str(error), hint=error.hint) from None
             return Ended(state=State.SUCCEEDED)
 
         rest = [host for host in hosts if host not in found]

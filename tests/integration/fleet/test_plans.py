@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import random
 import re
@@ -12,8 +13,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from click.testing import CliRunner, Result
@@ -44,6 +46,7 @@ class Site:
     """A folder with playbook, inventory and the folders that stand for hosts."""
 
     def __init__(self, folder: Path, server: Sshd, hosts: int = 3) -> None:
+        self.server = server
         self.folder, self.hosts = folder, [f"web{at}" for at in range(1, hosts + 1)]
         (folder / "hosts").mkdir()
         for host in self.hosts:
@@ -358,6 +361,93 @@ def test_facts_are_gathered_once(site: Site) -> None:
     )
     planned = site.plan("--json")
     assert code(planned) == 0
+
+
+def test_a_host_that_cannot_be_read_is_told_and_the_others_are_planned(site: Site, tmp_path: Path) -> None:
+    with sshd(tmp_path / "odd", more="SetEnv PATH=/nowhere", authorized=site.server.key) as odd:
+        (site.folder / "known").write_text(site.server.known_line() + odd.known_line())
+        text = (site.folder / "hosts.ini").read_text().splitlines()
+        text[1] = text[1].replace(str(site.server.port), str(odd.port))
+        (site.folder / "hosts.ini").write_text("\n".join(text) + "\n")
+        site.write(f"hosts: all\noperations:\n  - file: {{path: '{site.folder}/hosts/{{{{ host }}}}/a', content: x}}\n")
+        planned = site.plan("--json")
+        found = {one["host"]: one["problems"] for one in json.loads(planned.stdout)["hosts"]}
+        assert code(planned) == 3
+        assert found["web1"] == found["web3"] == []
+        assert "cannot be read" in found["web2"][0]
+        facts = site.run("facts", "-t", "all", "--json")
+        assert json.loads(facts.stdout)["hosts"].keys() >= {"web1", "web3"}
+
+
+def test_what_is_changed_between_a_crash_and_its_resume_is_refused(site: Site) -> None:
+    root = site.root("web1")
+    (root / "mine").write_text("as planned\n")
+    site.write(
+        f"hosts: web1\noperations:\n  - file: {{path: {root}/a, content: x}}\n"
+        f"  - command: {{always: true, run: 'echo > {root}/b; until [ -e {root}/go ]; do sleep 0.05; done'}}\n"
+        f"  - file: {{path: {root}/mine, content: y}}\n"
+    )
+    assert code(site.plan()) == 0
+    running = site.start("apply", site.file)
+    wait_for((root / "b").exists)
+    running.kill()
+    running.communicate()
+    (root / "mine").write_text("by hand\n")
+    (root / "go").touch()
+    resumed = site.apply("--resume", "--json")
+    assert code(resumed) in (1, 11)
+    assert (root / "mine").read_text() == "by hand\n"
+
+
+class Probes(http.server.BaseHTTPRequestHandler):
+    """A daemon that knows one target for each host; `down` are down."""
+
+    down: ClassVar[set[str]] = set()
+
+    def do_GET(self) -> None:
+        items = [
+            {
+                "name": f"shop on web{at}",
+                "labels": {"host": f"web{at}"},
+                "status": "down" if f"web{at}" in self.down else "up",
+                "last_time_s": time.time() + 1,
+            }
+            for at in (1, 2, 3)
+        ]
+        body = json.dumps({"items": items, "total": 3, "counts": {}, "next_cursor": ""}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002
+
+
+@pytest.fixture
+def probes() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Probes) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.allow_leak("thread:*asyncio*", reason="the loop's own threads ask the daemon")
+def test_a_batch_that_makes_hosts_sick_is_the_last(site: Site, probes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOGWATCH_TOKEN", "t")
+    text = BOOK.format(folder=site.folder / "hosts").lstrip()
+    site.write(f"batches: [1]\nprobes: {{match: 'host={{{{ host }}}}', settle: 100ms}}\n{text}")
+    assert code(site.plan()) == 0
+    assert code(site.apply("--server", "http://127.0.0.1:9")) == 13  # before anything is changed
+    assert tree(site.root("web1")) == {}
+    monkeypatch.setattr(Probes, "down", {"web2"})
+    applied = site.apply("--server", probes, "--json")
+    assert states(applied) == {"web1": "applied", "web2": "applied", "web3": "not_started"}
+    assert "probes are not well: shop on web2 (down)" in json.loads(applied.stdout)["stopped"]
+    monkeypatch.setattr(Probes, "down", set())
+    assert states(site.apply("--server", probes, "--json", "--resume"))["web3"] == "applied"
 
 
 def wait_for(true: Any, seconds: float = 20.0) -> None:
