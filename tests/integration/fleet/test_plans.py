@@ -170,6 +170,33 @@ def test_a_host_that_moved_is_refused_and_the_others_go_on(site: Site) -> None:
     assert tree(site.root("web2")).keys() == {"conf"}
 
 
+def test_secrets_are_in_no_plan_and_in_every_place_where_they_belong(site: Site) -> None:
+    secret = "p4ss'wd\"$(x)`y` \\z"
+    (site.folder / "secret").write_text(secret + "\n")
+    (site.root("web1") / "old").write_text("a = 1\nkey = an-0ld-key\n")
+    root = site.root("web1")
+    site.write(
+        "hosts: web1\nsecrets: {password: '${file:secret}'}\noperations:\n"
+        f"  - command:\n      run: 'printf %s \"$P\" > {root}/env; cat > {root}/stdin'\n"
+        "      env: {P: '{{ password }}'}\n      stdin: '{{ password }}'\n      user: root\n"
+        f"      unless: 'grep -qF -- {{{{ password | quote }}}} {root}/env'\n"
+        f"  - line: {{path: {root}/old, match: '^key', line: 'key = {{{{ password }}}}'}}\n"
+    )
+    planned = site.plan()
+    assert code(planned) == 0
+    saved = Path(site.file).read_text()
+    for text in (planned.stdout, saved):
+        for part in ("p4ss", "$(x)", "an-0ld-key"):
+            assert part not in text
+    assert "-***" in planned.stdout
+    assert code(site.apply()) == 0
+    assert (root / "env").read_text() == secret
+    assert (root / "stdin").read_text() == secret
+    assert (root / "old").read_text() == f"a = 1\nkey = {secret}\n"
+    assert code(site.plan("--exit-code")) == 0
+    assert "p4ss" not in "".join(path.read_text() for path in site.folder.glob("site.plan*"))
+
+
 def test_a_secret_that_moved_is_refused(site: Site) -> None:
     site.plan()
     (site.folder / "secret").write_text("another-S3cret\n")
