@@ -138,3 +138,22 @@ def repr_of(text: str) -> str:
 def make_empty(root: Path) -> None:
     shutil.rmtree(root)
     root.mkdir()
+
+
+async def test_long_files_are_known_by_their_digest(box: Box) -> None:
+    (box.folder / "long").write_bytes(b"line\n" * 400_000)
+    copy = [{"file": {"path": "{{ root }}/long", "src": "long"}}]
+    assert (await box.apply(await box.plan(copy))).message == ""
+    again = await box.plan(copy)
+    assert again.items == ()
+    assert sum(len(seal) for seal in again.facts.values()) < 1000
+    (box.root / "long").write_bytes(b"other\n" * 400_000)
+    changed = await box.plan(copy)
+    assert [step.diff for item in changed.items for step in item.steps] == [
+        "the old content is too long to be shown; new: 1.91 MiB\n"
+    ]
+    assert (await box.apply(changed, "a1")).message == ""
+    assert (await box.back(changed, "a1")).state == "rolled back"
+    assert (box.root / "long").read_bytes() == b"other\n" * 400_000
+    line = await box.plan([{"line": {"path": "{{ root }}/long", "line": "x"}}])
+    assert "is longer than 1 MiB: it is not edited" in line.problems[0]

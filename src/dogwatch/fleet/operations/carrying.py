@@ -195,7 +195,7 @@ def stage_script(stage: Stage) -> tuple[str, bytes]:
     if stage.seal:
         lines.append(
             f'x=$(reads </dev/null 2>/dev/null | sha256sum); if [ "${{x%% *}}" != {stage.seal} ]; then '
-            "say moved; reads </dev/null 2>/dev/null; say ''; fin moved; fi"
+            "say moved; (reads </dev/null 2>/dev/null); say ''; fin moved; fi"
         )
     lines.append('printf \'%s\' "$A" > "$s/open"')
     lines += [f"go {at} s{at}" for at, _ in stage.steps]
