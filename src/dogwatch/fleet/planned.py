@@ -19,6 +19,7 @@ from dogwatch.fleet.inventory.ranges import fold
 from dogwatch.fleet.part import FleetPart
 from dogwatch.fleet.results import HostResult
 from dogwatch.fleet.rollout import parse_amount, parse_batches
+from dogwatch.fleet.sight import Sight
 
 if TYPE_CHECKING:
     from dogwatch.fleet.inventory.inventory import Inventory
@@ -120,7 +121,11 @@ class PlaybookAction(Action, frozen=True, kw_only=True):
     async def _apply(self, plan: Plan, digest: str, path: Path, inventory: Inventory, scene: Scene) -> Outcome:
         from dogwatch.fleet.plans.driving import apply_saved
         from dogwatch.fleet.plans.going import Going
+        from dogwatch.fleet.plans.watching import gate_by
 
+        # Asked for only where a play has probes: a program that watches nothing can apply all others.
+        asks = any(play.probes for play in plan.plays)
+        gate = gate_by(scene.get(Sight).look, inventory) if asks else None
         going = Going(
             inventory=inventory,
             forks=self.forks,
@@ -136,6 +141,7 @@ class PlaybookAction(Action, frozen=True, kw_only=True):
             timeout_s=self.apply_timeout,
             dialer=scene.get(FleetPart).pool(connect_timeout_s=self.connect_timeout),
             watcher=Log(scene),
+            gate=gate,
         )
         by_state: dict[str, list[str]] = {}
         for one in went.done:
