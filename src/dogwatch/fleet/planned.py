@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from dogwatch.fleet.plans.plan import Plan
 
 _TOLD_CHARS = 4096
+# Plans of steps that are kept, for the way back.
+_PLANS = 200
 
 
 class PlaybookAction(Action, frozen=True, kw_only=True):
@@ -73,7 +75,7 @@ class PlaybookAction(Action, frozen=True, kw_only=True):
 
     async def apply(self, scene: Scene) -> Outcome | Wait:
         from dogwatch.fleet.plans.plan import encoded, read_plan
-        from dogwatch.fleet.plans.saving import write_whole
+        from dogwatch.fleet.plans.saving import prune, write_whole
 
         for _, message, hint in self.faults():
             raise PermanentError(message, hint=hint)
@@ -86,6 +88,7 @@ class PlaybookAction(Action, frozen=True, kw_only=True):
             if not path.exists():
                 plan = await _plan(self, inventory, scene, self.connect_timeout)
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                prune(path.parent, _PLANS - 1)
                 write_whole(path, encoded(plan))
                 scene.write(told(plan))
             plan, digest = read_plan(path)
