@@ -145,8 +145,8 @@ class FakeRuns:
             parameters=more.pop("parameters", {"env": "staging", "version": "v1.2"}),
             created_s=more.pop("created_s", now_s - 60),
             queued_s=now_s - 60,
-            started_s=None if state in (RunState.QUEUED, RunState.SCHEDULED) else now_s - 58,
-            ended_s=now_s - 5 if state.ended else None,
+            started_s=more.pop("started_s", None if state in (RunState.QUEUED, RunState.SCHEDULED) else now_s - 58),
+            ended_s=more.pop("ended_s", now_s - 5 if state.ended else None),
             labels=more.pop("labels", {"team": "shop"}),
             **more,
         )

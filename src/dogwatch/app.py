@@ -38,6 +38,7 @@ from dogwatch.engine.schedules.service import Schedules
 from dogwatch.engine.schedules.tables import schedule_tables
 from dogwatch.engine.section import ENGINE
 from dogwatch.engine.tables import engine_tables
+from dogwatch.engine.traces import TRACES, TracesPart
 from dogwatch.engine.values import StartRun
 from dogwatch.errors import UsageError
 from dogwatch.fleet.action import SshAction
@@ -142,6 +143,7 @@ SECTIONS: tuple[Section[Any], ...] = (
     STATUS_PAGE,
     LOGS,
     ENGINE,
+    TRACES,
     STORE,
     DATABASE,
     SELF_WATCH,
@@ -237,6 +239,8 @@ class App:
         access: Access,
     ) -> None:
         self.clock = clock
+        # How people reach the console, for messages; whoever serves it says so.
+        self.address: Callable[[], str] = lambda: ""
         self.bus = bus
         self.store = store
         self.env = env
@@ -271,6 +275,7 @@ class App:
                 more=DOING.jobs,
             )
         )
+        self.traces = TracesPart(self.engine.runs, clock=clock, spawn=spawn)
         self.schedules = Scheduler(database, self.engine.runs, clock=clock, section=SCHEDULES, spawn=spawn)
         self.hooks = Hooks(database, self.engine.runs, clock=clock, spawn=spawn, jobs=JOBS)
         self.maintenance = MaintenancePart(database, store, clock=clock, spawn=spawn)
@@ -288,10 +293,10 @@ class App:
                 rules=RULES,
                 incidents=INCIDENTS,
                 calendar=lambda: self.maintenance.calendar,
+                remedy=Doings(DOING, Acting(database, self.engine.runs, address=self._at)),
                 outside=True,
                 # Of these several places decide together.
                 shared=lambda: frozenset(one.target for one in self.locations.options.quorum),
-                remedy=Doings(DOING, Acting(database, self.engine.runs)),
             )
         )
         self.status = StatusPart(
@@ -317,6 +322,7 @@ class App:
             self.notify,
             self.fleet,
             self.engine,
+            self.traces,
             self.maintenance,
             self.schedules,
             self.hooks,
@@ -330,6 +336,9 @@ class App:
             self.locations,
         )
         self._register_gauges()
+
+    def _at(self) -> str:
+        return self.address()
 
     def _register_gauges(self) -> None:
         """Tell the self-watch of every queue there is."""
@@ -404,6 +413,7 @@ class App:
         yield from self.database.metrics()
         yield from self.access.metrics()
         yield from self.engine.metrics()
+        yield from self.traces.metrics()
         yield from self.schedules.metrics()
         yield from self.notify.metrics()
         yield from self.hooks.metrics()

@@ -23,6 +23,8 @@ UNMOUNT = 0x2000
 OVERFLOW = 0x4000
 IGNORED = 0x8000
 _ONLYDIR = 0x01000000
+# Tells of the first event, and of no other until it is watched again.
+ONCE = 0x80000000
 _MASK = (
     MODIFY | ATTRIB | CLOSE_WRITE | MOVED_FROM | MOVED_TO | CREATE | DELETE | DELETE_SELF | MOVE_SELF | _ONLYDIR
 )  # fmt: skip
@@ -40,12 +42,13 @@ class Notice(msgspec.Struct, frozen=True):
 
 
 class Inotify:
-    """Watches directories, not recursively. `fd` is readable when there are notices.
+    """Watches directories, not recursively. `fd` is readable when there are notices. mask: of what.
 
     Raises: OSError where the system has no inotify, or no more of it (fs.inotify.max_user_instances).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mask: int = _MASK) -> None:
+        self._mask = mask | _ONLYDIR
         libc = ctypes.CDLL(None, use_errno=True)
         try:
             self._add = libc.inotify_add_watch
@@ -69,7 +72,7 @@ class Inotify:
             self._remove(self.fd, watch)
         for folder in folders:
             # Added anew even if known: the path may lead to another directory now.
-            watch = self._add(self.fd, os.fsencode(folder), _MASK)
+            watch = self._add(self.fd, os.fsencode(folder), self._mask)
             if watch < 0:
                 error = _last_error()
                 if error.errno in (errno.ENOSPC, errno.ENOMEM):
@@ -80,6 +83,11 @@ class Inotify:
                 self._forget(folder)
             self._watches[folder] = watch
             self._folders[watch] = folder
+
+    @property
+    def watched(self) -> set[Path]:
+        """Return the directories that are watched."""
+        return set(self._watches)
 
     def _forget(self, folder: Path) -> None:
         watch = self._watches.pop(folder, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterator
 from typing import ClassVar, Generic, TypeVar
 
@@ -30,27 +31,39 @@ class Registry(Generic[C]):
     """The one list of a family's kinds. Outside packages join by entry point, and only when configuration names them.
 
     family: what a member is called in messages ("probe"); the entry-point group is `dogwatch.<family>s`.
+    components: classes; or, of a family that most programs do not use, where they are, as entry points are written:
+    `kafka = package.module:KafkaSink`. Those are imported when configuration names them.
     """
 
-    def __init__(self, family: str, *components: type[C]) -> None:
+    def __init__(self, family: str, *components: type[C] | str) -> None:
         self.family = family
-        self._by_kind: dict[str, type[C]] = {component.kind: component for component in components}
-        if len(self._by_kind) != len(components):
+        self._by_kind: dict[str, type[C]] = {}
+        self._later: dict[str, str] = {}
+        self._kinds: dict[str, None] = {}
+        for component in components:
+            if isinstance(component, str):
+                kind, _, place = component.partition(" = ")
+                self._later[kind] = place
+            else:
+                kind = component.kind
+                self._by_kind[kind] = component
+            self._kinds[kind] = None
+        if len(self._kinds) != len(components):
             raise ValueError(f"two {family} components have the same kind")
 
     def __iter__(self) -> Iterator[type[C]]:
-        return iter(self._by_kind.values())
+        return (self._known(kind) for kind in self.kinds())
 
     def __contains__(self, kind: object) -> bool:
-        return kind in self._by_kind
+        return kind in self._kinds
 
     def kinds(self) -> tuple[str, ...]:
-        return tuple(self._by_kind)
+        return tuple(self._kinds)
 
     def find(self, kind: str) -> type[C] | None:
         """Return the component of that kind, ours or an outside package's; None if nobody has it."""
-        if kind in self._by_kind:
-            return self._by_kind[kind]
+        if kind in self:
+            return self._known(kind)
         # Imported when it is needed: it costs more than all the rest of reading a configuration.
         from importlib.metadata import entry_points
 
@@ -66,8 +79,17 @@ class Registry(Generic[C]):
         """
         component = self.find(kind)
         if component is None:
-            raise UsageError(f"unknown {self.family} kind '{kind}'", hint=nearest(kind, self._by_kind))
+            raise UsageError(f"unknown {self.family} kind '{kind}'", hint=nearest(kind, self.kinds()))
         return component
+
+    def _known(self, kind: str) -> type[C]:
+        if kind not in self._by_kind:
+            module, _, name = self._later[kind].partition(":")
+            component: type[C] = getattr(importlib.import_module(module), name)
+            if component.kind != kind:
+                raise ValueError(f"{self._later[kind]} is of the kind {component.kind}, not {kind}")
+            self._by_kind[kind] = component
+        return self._by_kind[kind]
 
 
 def nearest(word: str, known: Iterator[str] | dict[str, type[C]] | tuple[str, ...] | list[str]) -> str:

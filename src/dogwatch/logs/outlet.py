@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from dogwatch.logs.sink import Sink, Worker
 from dogwatch.logs.tools import SinkTools
 
 _log = logging.getLogger(__name__)
+_DISK_AGAIN_S = 1.0
 
 
 class Entry:
@@ -66,6 +68,10 @@ class Outlet:
         self._queue: deque[Entry] = deque()
         self._bytes = 0
         self._on_disk = disk is not None and not disk.empty
+        # What came with a ticket while the disk could not take it: no more than sources had read by then.
+        self._over: list[Entry] = []
+        # When the disk is tried again after it failed, on the loop's clock.
+        self._disk_again_s = 0.0
         self._lock = asyncio.Lock()
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -90,7 +96,8 @@ class Outlet:
         return self._on_disk or self._bytes >= self._limits.memory_bytes
 
     def _disk_room(self) -> bool:
-        return self._disk is not None and self._disk.held_bytes < self._limits.disk_bytes
+        broken = asyncio.get_running_loop().time() < self._disk_again_s
+        return self._disk is not None and not broken and self._disk.held_bytes < self._limits.disk_bytes
 
     async def put(self, blocks: Sequence[Block], ticket: Ticket | None) -> None:
         """Take what one read brought; waits for room where nothing may be dropped.
@@ -105,7 +112,9 @@ class Outlet:
                     self._arrived.set()
                     return
                 self._room.clear()
-            await self._room.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DISK_AGAIN_S):
+                    await self._room.wait()
 
     async def _take(self, entry: Entry) -> bool:
         if not self._memory_full():
@@ -116,11 +125,12 @@ class Outlet:
         if (self._disk_room() or (blocks and over and self._on_disk)) and await self._to_disk(entry):
             return True
         if blocks:
-            if over and not self._on_disk:
+            if over and self._on_disk:
+                self._over.append(entry)
+            elif over:
                 self._queue.append(entry)
                 self._bytes += entry.size
-                return True
-            return False
+            return over
         oldest = self._limits.when_full is WhenFull.DROP_OLDEST and not self._on_disk
         if oldest and len(self._queue) > self._writing:
             dropped = self._queue[self._writing]
@@ -141,7 +151,7 @@ class Outlet:
     async def _to_disk(self, entry: Entry) -> bool:
         disk = self._disk
         assert disk is not None
-        entries = [entry] if self._on_disk else [*self._queue, entry]
+        entries = [*self._over, entry] if self._on_disk else [*self._queue, entry]
         try:
             places = await self._tools.thread(lambda: [disk.append(one.blocks) for one in entries])
         except asyncio.CancelledError:
@@ -150,6 +160,7 @@ class Outlet:
         except OSError as error:
             disk.rewind(self.disk_state)
             self._fail(f"cannot buffer on disk: {error}")
+            self._disk_again_s = asyncio.get_running_loop().time() + _DISK_AGAIN_S
             return False
         if not self._on_disk:
             # What is in memory stays there to be written; the disk is read from behind it.
@@ -157,6 +168,7 @@ class Outlet:
                 one.place = place
             disk.skip_to(places[-2] if len(places) > 1 else (disk.state().segment, disk.state().offset))
             self._on_disk = True
+        self._over = []
         self.disk_state = disk.state()
         for one in entries:
             if one.ticket is not None:
@@ -232,6 +244,9 @@ class Outlet:
             disk.release((state.end_segment, state.end_offset))
             self.disk_state = disk.state()
             self._on_disk = False
+            self._queue.extend(self._over)
+            self._bytes += sum(one.size for one in self._over)
+            self._over = []
             self._made_room()
             return False
         entry = Entry(found[0], None)

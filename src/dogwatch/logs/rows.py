@@ -6,9 +6,10 @@ value's type; see docs/decisions/0106.
 
 from __future__ import annotations
 
+import re
 import zlib
 from array import array
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, chain, compress, count, repeat
 from operator import add, attrgetter
@@ -21,9 +22,16 @@ from dogwatch.logs.multiline import INNER
 
 OWN = ("id", "source", "file")
 MAX_NAMES = 500
+_PLACES, _MANY = 16, 1000
 ABSENT = msgspec.UNSET
+_ODD_NAME = re.compile(r'["\\\x00-\x1f\ud800-\udfff]')
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
 _GENERIC = msgspec.json.Decoder()
+
+
+def storable(name: str) -> bool:
+    """Return whether records can have this name: without quotes, backslashes and control characters."""
+    return _ODD_NAME.search(name) is None
 
 
 class Shape:
@@ -36,8 +44,21 @@ class Shape:
             *((name, Any, msgspec.field(default=ABSENT)) for name in OWN),
             *((self.attributes[name], Any, msgspec.field(default=ABSENT, name=name)) for name in names),
         ]
+        self._fields = fields
+        self._placed: OrderedDict[tuple[str, str], msgspec.json.Decoder[Any]] = OrderedDict()
         self.type: Any = msgspec.defstruct("Record", fields, forbid_unknown_fields=True, gc=False)
         self.decoder = msgspec.json.Decoder(self.type)
+
+    def placed(self, source: str, path: str) -> msgspec.json.Decoder[Any]:
+        """Return a decoder of records that have their source and file already. Worth it for many records at once."""
+        found = self._placed.get((source, path))
+        if found is None:
+            fields = [("id", Any, ABSENT), ("source", Any, source), ("file", Any, path), *self._fields[len(OWN) :]]
+            kind = msgspec.defstruct("Placed", fields, forbid_unknown_fields=True, gc=False)
+            found = self._placed[source, path] = msgspec.json.Decoder(kind)
+            if len(self._placed) > _PLACES:
+                self._placed.popitem(last=False)
+        return found
 
 
 class Book:
@@ -50,19 +71,23 @@ class Book:
     def learn(self, found: Iterable[str]) -> bool:
         """Take up new names; return whether there were any. Beyond the limit it begins anew with these alone."""
         known = self.shape.attributes
-        new = [name for name in dict.fromkeys(found) if name not in known and name not in OWN]
+        found = [name for name in found if name not in OWN and storable(name)]
+        new = [name for name in dict.fromkeys(found) if name not in known]
         if not new:
             return False
         names = (*self.shape.names, *new)
         if len(names) > MAX_NAMES:
-            names = tuple(dict.fromkeys((*self._extras, *found)))
-            names = tuple(name for name in names if name not in OWN)[:MAX_NAMES]
+            names = tuple(dict.fromkeys((*self._extras, *found)))[:MAX_NAMES]
         self.shape = Shape(names)
         return True
 
 
 class Rows:
-    """A block's records while they are changed. offsets: of each line in its stream. lines: as they were read."""
+    """A block's records while they are changed. offsets: of each line in its stream. lines: as they were read.
+
+    placed: whether each has its source and file. literal: whether every text in the records comes out of their lines,
+    and only once, but for what was added to all.
+    """
 
     def __init__(
         self,
@@ -77,6 +102,9 @@ class Rows:
         self.offsets = offsets
         self._lines = lines
         self._crcs = crcs
+        self.literal = False
+        self.added: tuple[str, ...] = ()
+        self.placed = False
 
     def __len__(self) -> int:
         return len(self.items)
@@ -97,7 +125,19 @@ class Rows:
         """Return the records whose flag is true."""
         lines = None if self._lines is None else list(compress(self._lines, flags))
         crcs = None if self._crcs is None else list(compress(self._crcs, flags))
-        return Rows(self.shape, list(compress(self.items, flags)), list(compress(self.offsets, flags)), lines, crcs)
+        kept = Rows(self.shape, list(compress(self.items, flags)), list(compress(self.offsets, flags)), lines, crcs)
+        kept.literal, kept.added, kept.placed = self.literal, self.added, self.placed
+        return kept
+
+    def at_most(self, char: str) -> int | None:
+        """Return how often a character can be in all texts of the records together; None where that is not known."""
+        if not self.literal or self._lines is None:
+            return None
+        whole = b"".join(self._lines)
+        # Written as an escape it would not be seen.
+        if b"\\u00" in whole:
+            return None
+        return whole.count(char.encode()) + len(self.items) * sum(one.count(char) for one in self.added)
 
     def column(self, name: str) -> list[Any] | None:
         """Return the values of a name, ABSENT where a record has none; None where no record can have it."""
@@ -119,8 +159,9 @@ class Rows:
     def json_lines(self, block: Block) -> bytes:
         """Return the records as JSON lines with `id`, `source` and `file` first."""
         _assign(self.items, "id", self.ids(block.stream))
-        _assign(self.items, "source", repeat(block.source))
-        _assign(self.items, "file", repeat(block.path))
+        if not self.placed:
+            _assign(self.items, "source", repeat(block.source))
+            _assign(self.items, "file", repeat(block.path))
         return _ENCODER.encode_lines(self.items)
 
     def reshaped(self, shape: Shape, mappings: Sequence[dict[str, Any]]) -> Rows:
@@ -198,6 +239,7 @@ class Unread:
     def __init__(self, block: Block) -> None:
         # Where lines stand for several, they are read as they were; their ids are of what stands in the block.
         self.joined = block.joined
+        self.source, self.path = block.source, block.path
         self.data = block.data.replace(INNER, b"\n") if block.joined else block.data
         self.lines = block.lines()
         self.whole = [line.replace(INNER, b"\n") for line in self.lines] if block.joined else self.lines
@@ -205,7 +247,7 @@ class Unread:
             list(block.starts)
             if block.starts is not None
             # One more for each newline.
-            else list(map(add, accumulate(map(len, self.lines[:-1]), initial=block.begin), count()))
+            else list(map(add, accumulate(map(len, self.lines[:-1]), initial=block.begin), count()))[: len(self.lines)]
         )
 
     def texts(self) -> list[str]:
@@ -232,14 +274,21 @@ class Unread:
 
 def read_json(unread: Unread, book: Book, *, keep: bool) -> tuple[Rows, int]:
     """Return records of lines that are JSON objects, and how many are none: those have their text as message."""
+    decoder = book.shape.decoder
+    # A record may name a source of its own, which counts for nothing.
+    many = len(unread.lines) >= _MANY and not any(text in unread.data for text in (b'"source"', b'"file"', b"\\u00"))
+    if many:
+        decoder = book.shape.placed(unread.source, unread.path)
     try:
-        items = book.shape.decoder.decode_lines(unread.data)
+        items = decoder.decode_lines(unread.data)
         bad: dict[int, str] = {}
     except (msgspec.MsgspecError, UnicodeDecodeError):
         items = []
     if len(items) != len(unread.lines):
         items, bad = _one_by_one(unread.whole, book)
+        many = False
     rows = Rows(book.shape, items, unread.offsets, unread.lines)
+    rows.literal, rows.placed = not keep, many and not bad
     message = book.shape.attributes["message"]
     if keep:
         for one, line in zip(items, unread.whole, strict=True):
@@ -258,7 +307,7 @@ def read_json_in(rows: Rows, field: str, book: Book, *, keep: bool) -> tuple[Row
     mappings = rows.mappings()
     unread = 0
     for mapping, one in zip(mappings, found, strict=True):
-        if not isinstance(one, dict):
+        if not isinstance(one, dict) or not all(map(storable, one)):
             unread += 1
             continue
         if not keep:

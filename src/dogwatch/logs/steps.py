@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from dogwatch.logs.block import Block
-from dogwatch.logs.rows import Book, Rows, Unread
+from dogwatch.logs.rows import Book, Rows, Unread, storable
 from dogwatch.logs.transform import RowStep, Step
 
 
@@ -16,13 +16,17 @@ class Steps:
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self._steps = tuple(steps)
-        self._book = Book(name for step in steps if isinstance(step, RowStep) for name in step.writes)
+        writes = [name for step in steps if isinstance(step, RowStep) for name in step.writes]
+        self._book = Book(filter(storable, writes))
         # From the first step that works on columns alone, everything does: there and back would cost more.
         self._by_rows = next((at for at, one in enumerate(steps) if not isinstance(one, RowStep)), len(steps))
+        if not all(map(storable, writes)):
+            self._by_rows = 0
 
     def apply(self, block: Block) -> Block:
         """Return the block as the steps leave it."""
-        if block.made is None and not self._by_rows:
+        columns = block.made is not None and block.plain_rows is None
+        if columns or (block.made is None and not self._by_rows):
             return self._columns(block, 0)
         made: Rows | Unread = Unread(block)
         if (rows := block.plain_rows) is not None:

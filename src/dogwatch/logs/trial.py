@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from dogwatch.logs.block import Block
+from dogwatch.logs.multiline import INNER
 from dogwatch.logs.records import records
 from dogwatch.logs.rows import OWN
 from dogwatch.logs.section import LogsSpec
+from dogwatch.logs.source import Source
 from dogwatch.logs.sources.file import FileSource
 from dogwatch.logs.steps import through
+from dogwatch.logs.transform import Step
 
 
 def source_of(spec: LogsSpec, name: str) -> str | None:
@@ -28,23 +31,61 @@ def source_of(spec: LogsSpec, name: str) -> str | None:
 
 
 def trial(spec: LogsSpec, source: str, data: bytes) -> Iterator[str]:
-    """Yield lines for people: each line, and what it is after each step of each route from the source."""
+    """Yield lines for people: each record, and what it is after each step of each route from the source."""
+    lines = _records(next(one.source for one in spec.sources if one.name == source), data)
     for number, route in enumerate(spec.effective_routes()):
         if source not in route.from_:
             continue
         yield f"route {number + 1}, to {', '.join(route.to)}"
         steps = [(transform.kind, transform.open()) for transform in route.do]
         at = 0
-        for line in data.splitlines():
+        for line in lines:
             block = Block(
-                source=source, stream="test", path="-", begin=at, end=at + len(line) + 1, data=line + b"\n", count=1
+                source=source,
+                stream="test",
+                path="-",
+                begin=at,
+                end=at + len(line) + 1,
+                data=line + b"\n",
+                count=1,
+                starts=(at,),
+                joined=INNER in line,
             )
             at = block.end
-            yield f"  {line.decode('utf-8', 'replace')}"
-            for kind, step in steps:
-                block = through(block, [step])
-                if not block.rows:
-                    yield f"    {kind}: dropped"
-                    break
-                shown = {name: value for name, value in records(block)[0].items() if name not in OWN}
-                yield f"    {kind}: {msgspec.json.encode(shown, enc_hook=str).decode()}"
+            yield "  " + line.decode("utf-8", "replace").replace(INNER.decode(), "\n  ")
+            yield from _steps(block, steps)
+
+
+def _records(source: Source, data: bytes) -> list[bytes]:
+    """Return what the source would make one record each of."""
+    multiline = getattr(source, "multiline", None)
+    if multiline is None:
+        return data.splitlines()
+    data = data if data.endswith(b"\n") or not data else data + b"\n"
+    found: list[bytes] = multiline.joiner().join(data.replace(b"\r\n", b"\n"), whole=True).data.split(b"\n")
+    return found[:-1]
+
+
+def _steps(block: Block, steps: Sequence[tuple[str, Step]]) -> Iterator[str]:
+    for kind, step in steps:
+        before = dict(step.counts)
+        block = through(block, [step])
+        if not block.rows:
+            yield f"    {kind}: dropped"
+            return
+        shown = {name: value for name, value in records(block)[0].items() if name not in OWN}
+        notes = [text for name, text in _NOTES.items() if step.counts.get(name, 0) > before.get(name, 0)]
+        if problem := getattr(step, "problem", ""):
+            notes.append(problem)
+        note = f"  ({'; '.join(notes)})" if notes else ""
+        yield f"    {kind}: {msgspec.json.encode(shown, enc_hook=str).decode()}{note}"
+
+
+# What steps count, in words.
+_NOTES = {
+    "unread": "it could not be read, and passes as it is",
+    "unjudged": "it could not be judged, and passes",
+    "row_by_row": "judged row by row, which is slow",
+    "failed": "the module failed, and it passes as it is",
+    "series_dropped": "not counted: too many label values",
+}

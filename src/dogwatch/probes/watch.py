@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dogwatch.config.part import Configuration, Prepared
@@ -85,6 +85,11 @@ class Watch(Runner):
         """Return all targets in configuration order."""
         schedule_s = self.schedule.time_s(self.clock.monotonic_s())
         return [target.view(schedule_s) for target in self.all.values()]
+
+    def each(self) -> Iterator[TargetView]:
+        """Yield all targets, each as it is when its turn comes: for who looks at a large watch a slice at a time."""
+        for target in list(self.all.values()):
+            yield target.view(self.schedule.time_s(self.clock.monotonic_s()))
 
     def target(self, name: str) -> TargetView:
         """Return one target as it is now.

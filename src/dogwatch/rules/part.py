@@ -286,13 +286,16 @@ class Incidents:
         )
         done, enqueue, acting = [one.done for one in asked], self._around.enqueue, self._acting
         prepared = acting.prepare(decisions, self.state, after) if acting is not None else None
+        hint = acting.hint if acting is not None else None
 
         def more(tx: Tx) -> None:
             if acting is not None and prepared is not None:
                 acting.save(tx, prepared)
 
         try:
-            self._version = await self._around.database.write(lambda tx: records.save(tx, change, done, enqueue, more))
+            self._version = await self._around.database.write(
+                lambda tx: records.save(tx, change, done, enqueue, more, hint)
+            )
         except (Conflict, TransientError):
             # Whether it is on disk is not known: what is there decides how it goes on.
             self._version = None

@@ -26,11 +26,11 @@ from dogwatch.web.context import Ctx, Segment, WebContext, segment
 from dogwatch.web.contributions import Pages
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.exposition import EXPOSITION_HANDLERS
+from dogwatch.web.fleet_pages import FLEET
 from dogwatch.web.guard import Guard, Receive, Scope, Send
 from dogwatch.web.hook_pages import HOOKS
 from dogwatch.web.hooks import HOOK_HANDLERS
 from dogwatch.web.incident_pages import INCIDENTS
-from dogwatch.web.language import COOKIE, choose, words
 from dogwatch.web.log_pages import LOGS
 from dogwatch.web.login import LOGIN_HANDLERS
 from dogwatch.web.maintenance_pages import MAINTENANCE
@@ -54,6 +54,7 @@ PAGES: tuple[Pages, ...] = (
     INCIDENTS,
     MAINTENANCE,
     REPORTS,
+    FLEET,
     RUNS,
     SCHEDULES,
     HOOKS,
@@ -79,7 +80,7 @@ class WebApplication:
 
 
 def create_web(services: Services, options: WebOptions | None = None, meter: Meter | None = None) -> WebApplication:
-    """Return the application over a running program's services. Reads the static files and compiles the templates.
+    """Return the application over a running program's services. Reads the static files.
 
     meter: counts its requests; given, it counts on over a change of options.
     """
@@ -96,7 +97,7 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
     def seen(request: Request[Any, Any, Any]) -> WebContext:
         identity: Identity = request.scope[IDENTITY]  # type: ignore[literal-required]
         ctx = context.seen_by(identity)
-        suit(ctx, request)
+        ctx.asked = request
         request.scope[REFUSALS] = ctx.refusals  # type: ignore[literal-required]
         return ctx
 
@@ -130,13 +131,6 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
     )
     declared(inner)
     return WebApplication(Guard(inner, options, meter, services.access), context)  # type: ignore[arg-type]
-
-
-def suit(ctx: WebContext, request: Request[Any, Any, Any]) -> None:
-    """Let pages be as this viewer's browser asks for."""
-    cookies = request.cookies
-    ctx.words = words(choose(cookies.get(COOKIE, ""), request.headers.get("accept-language", "")))
-    ctx.theme = theme if (theme := cookies.get("dogwatch_theme", "")) in ("light", "dark") else ""
 
 
 @get("/static/{version:str}/{name:path}", opt=PUBLIC, include_in_schema=False)
@@ -190,6 +184,6 @@ def _failed(ctx: WebContext, request: Request[Any, Any, Any], error: Exception) 
     if page:
         identity: Identity | None = request.scope.get(IDENTITY)  # type: ignore[assignment]
         ctx = ctx.seen_by(identity if identity is not None else anonymous())
-        suit(ctx, request)
+        ctx.asked = request
         return problem_page(ctx, problem, headers)
     return SafeResponse(problem, status_code=problem.status, media_type=problems.MEDIA_TYPE, headers=headers)

@@ -125,7 +125,7 @@ class EventStream:
         if self._since_s is None or "result" not in self._topics:
             return
         left = MISSED_AT_MOST
-        for view in self._ctx.services.watch.targets():
+        for view in self._ctx.targets_now():
             if view.last_time_s is None or view.last_time_s < self._since_s:
                 continue
             if self._targets and view.name not in self._targets:

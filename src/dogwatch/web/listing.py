@@ -119,18 +119,21 @@ def counts(views: Iterable[TargetView]) -> dict[str, int]:
 
 
 class Group(msgspec.Struct, kw_only=True):
-    """Targets of one group, in configuration order. status: the worst among them."""
+    """Targets of one group, in configuration order. status: the worst among them. tally: counts, once known."""
 
     name: str
     views: list[TargetView]
+    tally: dict[str, int] | None = None
 
     @property
     def counts(self) -> dict[str, int]:
-        return counts(self.views)
+        if self.tally is None:
+            self.tally = counts(self.views)
+        return self.tally
 
     @property
     def status(self) -> str:
-        return worst(view.status for view in self.views)
+        return worst(status for status, number in self.counts.items() if number)
 
 
 _SEVERITY = ("paused", "maintenance", "pending", "up", "degraded", "down")

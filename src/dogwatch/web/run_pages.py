@@ -11,6 +11,7 @@ from litestar.params import QueryParameter
 
 from dogwatch.engine.graph_check import needs_of
 from dogwatch.engine.spec import JobSpec
+from dogwatch.engine.tracing import trace_of
 from dogwatch.engine.values import Run, RunFilter, RunState
 from dogwatch.errors import UsageError
 from dogwatch.web import listing, run_view
@@ -18,6 +19,7 @@ from dogwatch.web.api import run_models
 from dogwatch.web.api.jobs import find_job, last_runs, matching_jobs, next_fires
 from dogwatch.web.context import Ctx, Segment, WebContext, segment
 from dogwatch.web.contributions import Pages, Place
+from dogwatch.web.fleet_pages import fleet_lines
 from dogwatch.web.permissions import may
 from dogwatch.web.rendering import html_page
 
@@ -146,12 +148,14 @@ async def _run_values(ctx: WebContext, run: Run) -> dict[str, Any]:
     children = await ctx.services.runs.find(RunFilter(parent=run.run_id, limit=_RUNS_OF_JOB))
     return {
         "run": run,
+        "trace": trace_of(run.run_id),
         "graph": run_view.graph(steps),
         "bars": run_view.timeline(run, steps[:_STEPS_SHOWN], ctx.services.clock.now_s()),
         "steps_more": max(0, len(steps) - _STEPS_SHOWN),
         "orders": [order for order in run_view.orders(run, steps) if ctx.may("run", order.needs)],
         "children": children.items,
         "steps": steps,
+        "fleet": await fleet_lines(ctx, run.run_id) if any(step.kind == "ssh" for step in steps) else [],
         "node_width": run_view.NODE_WIDTH,
         "node_height": run_view.NODE_HEIGHT,
     }

@@ -48,6 +48,7 @@ class SeenWatch:
         self._identity = identity
         self._access = access
         self._sees = identity.rights.filter("probe")
+        self.sees_all = self._sees is everything
 
     def targets(self) -> Sequence[TargetView]:
         views = self._inner.targets()

@@ -53,7 +53,7 @@ def _part(ctx: WebContext) -> StatusPart:
 def _stranger(ctx: WebContext) -> WebContext:
     """Return the context as anybody has it: whoever is logged in sees the same page as all others."""
     seen = ctx.seen_by(anonymous(ctx.identity.actor.address))
-    seen.words, seen.theme = ctx.words, ctx.theme
+    seen.asked = ctx.asked
     return seen
 
 

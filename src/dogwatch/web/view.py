@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
-import jinja2
 import msgspec
 
 from dogwatch.config.status import ReloadRecord
@@ -22,11 +22,16 @@ from dogwatch.web.assets import Assets
 from dogwatch.web.badges import percent
 from dogwatch.web.context import AVAILABILITY_PERIODS, WebContext
 from dogwatch.web.language import LANGUAGES, SOURCE, Phrase, Words, words
-from dogwatch.web.marking import SayingEnvironment
 from dogwatch.web.run_view import icon_of
+
+if TYPE_CHECKING:
+    import jinja2
 
 GROUP_ROWS = 50
 _ROWS_AT_FIRST = 120
+# Of a watch of thousands the first page is a way in, not a list.
+_ROWS_OF_MANY = 60
+_MANY = 5000
 _GROUPS_SHOWN = 100
 _WRONG_SHOWN = 12
 _PHASES = (
@@ -158,10 +163,11 @@ async def rows(ctx: WebContext, views: Sequence[TargetView], slots: int = 0) -> 
 
 async def board(ctx: WebContext, wanted: listing.Filter, q: str, start: int) -> Board:
     """Return the groups with rows for the first of them; further rows are fetched when they are asked for."""
-    views = ctx.targets()
+    summary = ctx.summary()
+    views: Sequence[TargetView] = summary.views
     matching = [one for one in views if wanted.matches(one)] if wanted else views
-    groups = listing.grouped(matching)
-    left = _ROWS_AT_FIRST
+    groups = listing.grouped(matching) if wanted else list(summary.groups.values())
+    left = _ROWS_OF_MANY if len(matching) >= _MANY else _ROWS_AT_FIRST
     plan: list[tuple[listing.Group, Sequence[TargetView], str]] = []
     for group in groups[start : start + _GROUPS_SHOWN]:
         chosen, cursor = listing.page(group.views, cursor="", limit=min(GROUP_ROWS, left)) if left > 0 else ((), "")
@@ -193,17 +199,17 @@ async def board(ctx: WebContext, wanted: listing.Filter, q: str, start: int) -> 
 
 def now(ctx: WebContext) -> Now:
     services = ctx.services
-    views = ctx.targets()
-    wrong = listing.troubled(views)
+    summary = ctx.summary()
+    wrong = summary.wrong
     history = services.reload.history()
     failed = history[0] if history and history[0].outcome == "failed" else None
     opened = open_incidents(ctx)
     return Now(
         incidents=opened[:_WRONG_SHOWN],
         incidents_more=max(0, len(opened) - _WRONG_SHOWN),
-        counts=listing.counts(views),
-        total=len(views),
-        unknown=sum(one.status == "pending" and one.kind != "heartbeat" for one in views),
+        counts=summary.counts,
+        total=len(summary.views),
+        unknown=summary.unknown,
         wrong=wrong[:_WRONG_SHOWN],
         wrong_more=max(0, len(wrong) - _WRONG_SHOWN),
         reload=failed,
@@ -259,16 +265,36 @@ def phase_parts(view: TargetView) -> list[tuple[str, str, float, float]]:
 
 
 def page_templates(assets: Assets) -> Mapping[str, jinja2.Environment]:
-    """Return the templates of each language. Those of the first are compiled now and not under somebody's request;
-    of another language each when it is first needed, because most programs never need it.
+    """Return the templates of each language, each made and compiled when a page first needs it: most programs are
+    looked at in one language, and many not at all, which is several megabytes.
     """
-    found = {language: _templates(assets, words(language)) for language in LANGUAGES}
-    for name in found[SOURCE].list_templates():
-        found[SOURCE].get_template(name)
-    return found
+    return _Templates(assets)
+
+
+class _Templates(Mapping[str, "jinja2.Environment"]):
+    def __init__(self, assets: Assets) -> None:
+        self._assets = assets
+        self._made: dict[str, jinja2.Environment] = {}
+
+    def __getitem__(self, language: str) -> jinja2.Environment:
+        if language not in self._made:
+            if language not in LANGUAGES:
+                raise KeyError(language)
+            self._made[language] = _templates(self._assets, words(language))
+        return self._made[language]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(LANGUAGES)
+
+    def __len__(self) -> int:
+        return len(LANGUAGES)
 
 
 def _templates(assets: Assets, spoken: Words) -> jinja2.Environment:
+    import jinja2
+
+    from dogwatch.web.marking import SayingEnvironment
+
     environment = SayingEnvironment(
         find=None if spoken.language == SOURCE else spoken.find,
         loader=jinja2.PackageLoader("dogwatch.web", "templates"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,43 @@ def test_test_shows_each_step(tmp_path: Path) -> None:
     assert dogwatch("test", "nothing", "--with", str(sample), "-c", str(configured(tmp_path))).returncode == 10
 
 
+def test_test_shows_records_of_several_lines_and_what_could_not_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    (tmp_path / "m.wat").write_text("(module)")
+    path.write_text(
+        f"logs:\n  sources: [{{name: app, file: {{paths: [{tmp_path}/a.log], multiline: {{preset: java}}}}}}]\n"
+        "  routes: [{do: [logfmt, {redact: [card, token]}, "
+        f"{{wasm: {tmp_path}/m.wat}}, trace, {{rate_limit: 1}}]}}]\n"
+        "  sinks: [{name: o, stdout: {}}]\n"
+    )
+    sample = tmp_path / "sample.log"
+    sample.write_text("a=4111111111111111\n\tat x\nplain\nplain\n")
+    found = dogwatch("test", "app", "--with", str(sample), "-c", str(path))
+    assert found.returncode == 0, found.stderr
+    failed = "(the module failed, and it passes as it is; it exports no memory)"
+    assert found.stdout.splitlines() == [
+        "route 1, to o",
+        "  a=4111111111111111",
+        "  \tat x",
+        '    logfmt: {"a":"4111111111111111","at":"true","x":"true"}',
+        '    redact: {"a":"***","at":"true","x":"true"}',
+        '    wasm: {"a":"***","at":"true","x":"true"}  ' + failed,
+        '    trace: {"a":"***","at":"true","x":"true"}',
+        '    rate_limit: {"a":"***","at":"true","x":"true"}',
+        *(
+            [
+                "  plain",
+                '    logfmt: {"message":"plain"}  (it could not be read, and passes as it is)',
+                '    redact: {"message":"plain"}',
+                '    wasm: {"message":"plain"}  ' + failed,
+                '    trace: {"message":"plain"}',
+                "    rate_limit: dropped",
+            ]
+            * 2
+        ),
+    ]
+
+
 def test_run_reads_standard_input_to_its_end(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("logs:\n  sources: [{name: i, stdin: {}}]\n  sinks: [{name: o, stdout: {}}]\n")
@@ -133,3 +171,47 @@ async def test_the_part_follows_the_configuration(tmp_path: Path) -> None:
     assert 'dogwatch_logs_sink_written_total{sink="out"}' in {s for one in part.metrics() for s, _value in one.series}
     await part.stop()
     assert (tmp_path / "one.log").read_text().count("\n") == 2
+
+
+@pytest.mark.allow_leak("fd:anon_inode:*", reason="the runtime of polars lasts as long as the process")
+async def test_changed_configurations_under_load_lose_nothing(tmp_path: Path) -> None:
+    """Reloaded again and again while a file is written and rotated: each line is in one of the outputs, once."""
+    part = LogsPart(tmp_path / "state")
+    source = tmp_path / "in.log"
+    source.touch()
+    written = []
+
+    def write(count: int) -> None:
+        lines = [f'{{"level": "info", "n": {len(written) + at}}}' for at in range(count)]
+        written.extend(range(len(written), len(written) + count))
+        with source.open("a") as file:
+            file.write("\n".join(lines) + "\n")
+
+    def found() -> list[int]:
+        paths = tmp_path.glob("out-*.log")
+        return [json.loads(line)["n"] for path in paths for line in path.read_bytes().rpartition(b"\n")[0].splitlines()]
+
+    async def reload(number: int) -> None:
+        spec = Loader([configured(tmp_path, f"out-{number % 3}.log")], [LOGS], environ={}).load().get(LOGS)
+        prepared = part.prepare(Given(spec))  # type: ignore[arg-type]
+        await prepared.start()
+        if number % 4 == 3:
+            # Another part of the configuration failed: the old one goes on.
+            await prepared.discard()
+            return
+        prepared.swap()
+        await prepared.finish()
+
+    for number in range(12):
+        await reload(number)
+        for _ in range(3):
+            write(200)
+            await asyncio.sleep(0.03)
+        if number % 3 == 0:
+            source.rename(tmp_path / f"in.log.{number}")
+            source.touch()
+    async with asyncio.timeout(20):
+        while len(found()) < len(written):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    await part.stop()
+    assert sorted(found()) == written

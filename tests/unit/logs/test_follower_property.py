@@ -36,6 +36,7 @@ class World:
         self.pending = b""
         self.delivered: list[tuple[str, bytes]] = []
         self.now_s = 0.0
+        self.began_s = time.time()
         self.crashes = 0
         self.saved: list[Saved] = []
         self.horizon_s: float | None = None
@@ -43,9 +44,18 @@ class World:
         self.follower: Follower | None = None
         self.progress = Progress()
         self.path.touch()
+        self.stamp(self.path)
         self.start()
         self.search()
         self.checkpoint()
+
+    @property
+    def wall_s(self) -> float:
+        return self.began_s + self.now_s
+
+    def stamp(self, path: Path) -> None:
+        """Give a file the time that it is in this world."""
+        os.utime(path, (self.wall_s, self.wall_s))
 
     # -- the agent
 
@@ -95,7 +105,7 @@ class World:
     def search(self) -> None:
         if self.follower is not None:
             self.follower.retire(self.now_s, lambda _stream: True)
-            self.follower.search(self.now_s, time.time())
+            self.follower.search(self.now_s, self.wall_s)
             self.note()
 
     def checkpoint(self) -> None:
@@ -136,6 +146,7 @@ class World:
             while self.sweep():
                 pass
             self.search()
+            self.now_s += 2
         self.now_s += 10
         while self.sweep():
             pass
@@ -158,6 +169,7 @@ class World:
             data += line + b"\n"
         with self.path.open("ab") as file:
             file.write(data)
+        self.stamp(self.path)
 
     def write_torn(self) -> None:
         """Write the first half of a line; the next write brings the rest."""
@@ -166,6 +178,7 @@ class World:
         line = self._line() + b"\n"
         with self.path.open("ab") as file:
             file.write(line[:5])
+        self.stamp(self.path)
         self.pending = line[5:]
         self.written.append(line[:-1])
 
@@ -173,6 +186,7 @@ class World:
         if self.pending:
             with self.path.open("ab") as file:
                 file.write(self.pending)
+            self.stamp(self.path)
             self.pending = b""
 
     def _shift(self) -> None:
@@ -187,26 +201,30 @@ class World:
         self._shift()
         self.path.rename(self.folder / "app.log.1")
         self.path.touch()
+        self.stamp(self.path)
 
     def copy_truncate(self) -> None:
         self._finish_line()
         self._shift()
         shutil.copyfile(self.path, self.folder / "app.log.1")
+        self.stamp(self.folder / "app.log.1")
         os.truncate(self.path, 0)
+        self.stamp(self.path)
 
     def compress(self) -> None:
         """Compress the second newest rotated file, as `delaycompress` does."""
-        old = self.folder / "app.log.2"
-        if old.exists():
-            packed = self.folder / "app.log.2.gz"
-            packed.write_bytes(gzip.compress(old.read_bytes()))
-            old.unlink()
+        self._pack(self.folder / "app.log.2")
 
     def compress_now(self) -> None:
         """Compress the newest rotated file at once."""
-        old = self.folder / "app.log.1"
+        self._pack(self.folder / "app.log.1")
+
+    def _pack(self, old: Path) -> None:
         if old.exists():
-            (self.folder / "app.log.1.gz").write_bytes(gzip.compress(old.read_bytes()))
+            packed = old.with_name(old.name + ".gz")
+            packed.write_bytes(gzip.compress(old.read_bytes()))
+            # As gzip does: the time of what is in it.
+            shutil.copystat(old, packed)
             old.unlink()
 
     def late(self) -> None:
@@ -217,6 +235,7 @@ class World:
             self.written.append(line)
             with old.open("ab") as file:
                 file.write(line + b"\n")
+            self.stamp(old)
 
     def pass_time(self) -> None:
         self.now_s += 20

@@ -12,6 +12,8 @@ import pytest
 
 from dogwatch.core.values import Status
 from dogwatch.engine.values import RunState, StepState
+from dogwatch.fleet.book.values import RunState as FleetRunState
+from dogwatch.fleet.connection import State as HostState
 from dogwatch.rules.incident import RANK
 from dogwatch.web import application, measured
 from dogwatch.web.bundle import said
@@ -27,12 +29,21 @@ VOCABULARY = {
     *(status.word for status in Status),
     *map(str, RunState),
     *map(str, StepState),
+    *map(str, FleetRunState),
+    *map(str, HostState),
     *RANK,
     *STATES,
     *ICONS,
     *measured._LABELS.values(),
     "Network in", "Network out", "Disk read", "Disk write", "yes", "no",
     *(place.title for pages in application.PAGES for place in pages.places),
+    # Titles of problems, and what people meet who log in.
+    "Bad Request", "Unauthorized", "Forbidden", "Not Found", "Method Not Allowed", "Conflict", "Too Many Requests",
+    "Internal Server Error", "Service Unavailable", "there is nothing at this address", "you may not do that",
+    "the name or the password is wrong", "the code is wrong", "load it again",
+    "the page is too old, or cookies are refused", "an error of Dogwatch's own; the log says more",
+    "you ask for too much at once", "this is not a mail address", "a webhook's address begins with https://",
+    "no further subscriptions are taken now", "there is no such subscription",
     # Of timelines and of the audit trail.
     "opened", "joined", "left", "fired", "ended", "muted", "heard", "told", "acked", "unacked", "comment", "flapping",
     "escalated", "reminder", "done", "refused", "declined", "planned", "asked", "spent", "did",

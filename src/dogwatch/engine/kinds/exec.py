@@ -17,6 +17,7 @@ from dogwatch.core.units import Bytes, Seconds, format_size
 from dogwatch.engine.action import Action, Change, Outcome, Scene
 from dogwatch.engine.launch.command import ANSWER_BYTES, Command, ExitStatus
 from dogwatch.engine.launch.launcher import Launcher
+from dogwatch.engine.tracing import traceparent
 from dogwatch.engine.values import Json
 from dogwatch.errors import PermanentError
 
@@ -43,8 +44,8 @@ class ProgramFailed(PermanentError):
 class ExecAction(Action, frozen=True, kw_only=True):
     """Runs a shell script or a program on the machine of the worker. Nothing of it runs on when the step has ended.
 
-    The program sees DOGWATCH_RUN_ID, _JOB, _STEP, _ATTEMPT and _IDEMPOTENCY_KEY. What it writes to the file
-    $DOGWATCH_OUTPUT as lines `name=value`, or `name<<END`, lines and `END`, are further outputs.
+    The program sees DOGWATCH_RUN_ID, _JOB, _STEP, _ATTEMPT and _IDEMPOTENCY_KEY, and TRACEPARENT. What it writes to
+    the file $DOGWATCH_OUTPUT as lines `name=value`, or `name<<END`, lines and `END`, are further outputs.
 
     run: a script, for bash -eu -o pipefail, or sh -eu where there is no bash. command: a program and its arguments
     instead, without a shell. interpreter: what runs the script, which becomes its last argument: `python3 -c`.
@@ -143,6 +144,7 @@ class ExecAction(Action, frozen=True, kw_only=True):
             "DOGWATCH_STEP": scene.step,
             "DOGWATCH_ATTEMPT": str(scene.attempt),
             "DOGWATCH_IDEMPOTENCY_KEY": scene.idempotency_key,
+            "TRACEPARENT": traceparent(scene.run_id, scene.step, scene.attempt),
         }
         return Command(
             args=self.command or [*self._interpreter(), self.run],

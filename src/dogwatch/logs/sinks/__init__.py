@@ -4,31 +4,19 @@ from __future__ import annotations
 
 from dogwatch.core.component import Registry
 from dogwatch.logs.sink import Sink
-from dogwatch.logs.sinks.clickhouse import ClickhouseSink
-from dogwatch.logs.sinks.elasticsearch import ElasticsearchSink
-from dogwatch.logs.sinks.file import FileSink
-from dogwatch.logs.sinks.http import HttpSink
-from dogwatch.logs.sinks.kafka import KafkaSink
-from dogwatch.logs.sinks.loki import LokiSink
-from dogwatch.logs.sinks.nats import NatsSink
-from dogwatch.logs.sinks.otlp import OtlpSink
-from dogwatch.logs.sinks.s3 import S3Sink
-from dogwatch.logs.sinks.stdout import StdoutSink
-from dogwatch.logs.sinks.store import StoreSink
-from dogwatch.logs.sinks.syslog import SyslogSink
 
 SINKS: Registry[Sink] = Registry(
     "log_sink",
-    StdoutSink,
-    FileSink,
-    StoreSink,
-    HttpSink,
-    LokiSink,
-    ElasticsearchSink,
-    KafkaSink,
-    NatsSink,
-    OtlpSink,
-    SyslogSink,
-    ClickhouseSink,
-    S3Sink,
+    "stdout = dogwatch.logs.sinks.stdout:StdoutSink",
+    "file = dogwatch.logs.sinks.file:FileSink",
+    "store = dogwatch.logs.sinks.store:StoreSink",
+    "http = dogwatch.logs.sinks.http:HttpSink",
+    "loki = dogwatch.logs.sinks.loki:LokiSink",
+    "elasticsearch = dogwatch.logs.sinks.elasticsearch:ElasticsearchSink",
+    "kafka = dogwatch.logs.sinks.kafka:KafkaSink",
+    "nats = dogwatch.logs.sinks.nats:NatsSink",
+    "otlp = dogwatch.logs.sinks.otlp:OtlpSink",
+    "syslog = dogwatch.logs.sinks.syslog:SyslogSink",
+    "clickhouse = dogwatch.logs.sinks.clickhouse:ClickhouseSink",
+    "s3 = dogwatch.logs.sinks.s3:S3Sink",
 )

@@ -17,6 +17,8 @@ from dogwatch.logs.checkpoint import SinkState
 from dogwatch.logs.records import json_lines, plain_lines
 from dogwatch.logs.sink import Sink, Tools, Worker
 
+_SMALL_BYTES = 64 * 1024
+
 
 class FileSink(Sink, frozen=True, kw_only=True):
     """Appends to a file. After a crash nothing is in it twice.
@@ -119,6 +121,9 @@ class _File:
         parts = [self._encode(block) for block in blocks]
         if not self._plain:
             parts = [self._pack(b"".join(parts))]
+        elif len(parts) > 1 and sum(map(len, parts)) < _SMALL_BYTES * len(parts):
+            # One call for many small blocks; large ones are not worth the copy.
+            parts = [b"".join(parts)]
         try:
             for part in parts:
                 view = memoryview(part)

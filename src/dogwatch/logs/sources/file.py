@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import codecs
 import contextlib
+import glob
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from dogwatch.config.inotify import Inotify
 from dogwatch.core.units import Seconds
 from dogwatch.errors import UsageError
 from dogwatch.logs.block import Block, Position
@@ -21,9 +22,12 @@ from dogwatch.logs.tail.finding import Finder
 from dogwatch.logs.tail.follower import Follow, Follower
 from dogwatch.logs.tail.identity import Saved
 from dogwatch.logs.tail.lines import Text
+from dogwatch.logs.tail.notices import Notices
 from dogwatch.logs.tail.stream import Piece
 
 _BUSY_S = 0.1
+# Where the system tells of changes, so many times as rarely without being told.
+_SELDOM = 10
 
 
 class FileSource(Source, frozen=True, kw_only=True):
@@ -33,8 +37,9 @@ class FileSource(Source, frozen=True, kw_only=True):
     left out; compressed files always are, they are only read to finish what was rotated. start: of files that are
     there at the very first start, beginning or end; default end. encoding: of the files, as Python names it; default
     UTF-8, and what is not UTF-8 passes as it is. max_line: of a longer line this much is delivered, the rest is
-    counted; default 256KiB. search: how often to look for new files; default 1s. poll: the longest time between looks
-    at sizes where the system does not tell of changes; default 1s. quiet: a file that lost its name is read until
+    counted; default 256KiB. search: how often at most to look for new files; default 1s. poll: the longest time between
+    looks at sizes; default 1s. Where the system tells of changes, both are done when it does, and otherwise ten times
+    as rarely. quiet: a file that lost its name is read until
     nothing came for so long; then its last line is delivered even without a line end; default 5s. keep: a rotated file
     stays open for late lines so long; default 5m. multiline: which lines make one record.
     """
@@ -93,39 +98,48 @@ class FileSource(Source, frozen=True, kw_only=True):
 
 
 class _Running:
-    """The task of one file source: search, sweep, hand out, wait for a change."""
+    """The task of one file source: search, sweep, hand out, wait for a change.
+
+    Where the system tells of changes, files are looked for when folders change and sizes are looked at when files do;
+    without being told, only seldom: what changes elsewhere (a network, the target of a link) is found so.
+    """
 
     def __init__(self, options: FileSource, follower: Follower, intake: Intake) -> None:
         self._options = options
         self._follower = follower
         self._intake = intake
         self._known: set[str] = set()
+        self._tick_at_s = 0.0
         self._search_at_s = 0.0
-        self._changed = asyncio.Event()
-        self._inotify: Inotify | None = None
+        self._sweep_at_s = 0.0
+        self._more = True
+        self._moved = False
+        self._told = asyncio.Event()
+        self._notices: Notices | None = None
         self._shown: dict[str, int] = {}
         self._description: list[Saved] = []
         self._horizon_s = follower.horizon_s
+        # New folders that a pattern may match are told by nobody.
+        self._deep = any(glob.has_magic(os.path.dirname(path)) for path in options.paths)  # noqa: PTH120
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):
-            self._inotify = Inotify()
-        if self._inotify is not None:
-            loop.add_reader(self._inotify.fd, self._wake)
+            self._notices = Notices(self._told.set)
         self._description = list(self._intake.saved())
         self._intake.describe(lambda: self._description, lambda: self._horizon_s)
         try:
             while True:
                 await self._round()
         finally:
-            if self._inotify is not None:
-                loop.remove_reader(self._inotify.fd)
-                self._inotify.close()
+            if self._notices is not None:
+                self._notices.close()
             self._follower.close()
 
     def _describe(self) -> None:
-        """Take down which streams there are, now that no thread changes them: a checkpoint may come at any time."""
+        """Take down which streams there are, now that no thread changes them: a checkpoint may come at any time.
+
+        How far they are read is the intake's to say.
+        """
         source, follower = self._intake.source, self._follower
         self._description = [*(one.saved(source) for one in follower.streams.values()), *follower.parked()]
         self._horizon_s = follower.horizon_s
@@ -134,19 +148,39 @@ class _Running:
         intake, follower = self._intake, self._follower
         clock = intake.clock
         now_s = clock.monotonic_s()
-        ready = intake.ready()
-        search = now_s >= self._search_at_s
-        pieces = await intake.thread(lambda: self._look(ready, now_s, clock.now_s() if search else None))
+        tick = now_s >= self._tick_at_s
+        search = tick and self._must_search(now_s)
+        sweep = self._more or search or now_s >= self._sweep_at_s or self._is_told()
+        if tick:
+            self._tick_at_s = now_s + self._options.search
+        pieces: list[Piece] = []
+        if sweep or tick:
+            # Before the look: what changes after it is told.
+            self._told.clear()
+            if self._notices is not None:
+                self._notices.rearm()
+            ready = intake.ready()
+            wall_s = clock.now_s() if search else None
+            pieces = await intake.thread(lambda: self._look(ready, now_s, wall_s, sweep=sweep, tick=tick))
         if search:
-            self._search_at_s = now_s + self._options.search
+            self._search_at_s = now_s + self._options.search * (1 if self._notices is None or self._deep else _SELDOM)
             self._watch()
+        if sweep:
+            self._sweep_at_s = now_s + self._poll_s() * (1 if self._notices is None else _SELDOM)
+        # What a search brought is read in the next turn, and has told nobody that it grew.
+        self._more = bool(pieces) or follower.streams.keys() != self._known
+        self._moved = self._moved or bool(pieces)
         first = self._horizon_s is None
-        self._register()
-        if pieces or search:
+        if follower.streams.keys() != self._known or search:
+            self._register()
             self._describe()
+        elif tick and self._moved:
+            self._describe()
+            self._moved = False
         if follower.must_save or first:
             # Before a record is delivered: its stream's name, and that everything from now on is to be read.
             follower.must_save = False
+            self._describe()
             await intake.save()
         for piece in pieces:
             await intake.put(self._block(piece), piece.lanes, piece.after)
@@ -157,12 +191,29 @@ class _Running:
             # Little came: soon there will be more, and one larger block is cheaper than many small ones.
             await asyncio.sleep(_BUSY_S)
 
-    def _look(self, ready: frozenset[str], now_s: float, wall_s: float | None) -> list[Piece]:
+    def _must_search(self, now_s: float) -> bool:
+        return self._notices is None or self._notices.take_changed() or now_s >= self._search_at_s
+
+    def _is_told(self) -> bool:
+        return self._told.is_set() or bool(self._options.multiline)
+
+    def _poll_s(self) -> float:
+        poll_s = self._options.poll
+        if self._options.multiline is not None:
+            poll_s = min(poll_s, max(0.05, self._options.multiline.timeout))
+        return poll_s
+
+    def _look(
+        self, ready: frozenset[str], now_s: float, wall_s: float | None, *, sweep: bool, tick: bool
+    ) -> list[Piece]:
         """Sweep first: a truncation is noticed by the sizes before a search could mistake its copy."""
         follower = self._follower
-        pieces = follower.sweep(ready, now_s)
+        pieces = follower.sweep(ready, now_s) if sweep else []
+        if tick:
+            # What this sweep brought was not handed on yet: nobody can have accepted it.
+            fresh = {piece.stream for piece in pieces}
+            follower.retire(now_s, lambda name: name not in fresh and self._intake.accepted(name))
         if wall_s is not None:
-            follower.retire(now_s, self._intake.accepted)
             follower.search(now_s, wall_s)
         return pieces
 
@@ -175,6 +226,7 @@ class _Running:
         for name in self._follower.finished():
             self._known.discard(name)
             self._intake.forget(name)
+        self._known &= self._follower.streams.keys()
         self._intake.note_generations(self._follower.generations)
 
     def _block(self, piece: Piece) -> Block:
@@ -198,31 +250,24 @@ class _Running:
 
     async def _rest(self) -> None:
         """Wait for a change of a file, room in a lane, or the next look."""
-        self._changed.clear()
         room = asyncio.ensure_future(self._intake.room())
-        changed = asyncio.ensure_future(self._changed.wait())
-        poll_s = self._options.poll
-        if self._options.multiline is not None:
-            poll_s = min(poll_s, max(0.05, self._options.multiline.timeout))
-        limit_s = min(poll_s, max(0.01, self._search_at_s - self._intake.clock.monotonic_s()))
+        told = asyncio.ensure_future(self._told.wait())
+        next_s = min(self._tick_at_s, self._sweep_at_s)
+        limit_s = min(self._poll_s(), max(0.01, next_s - self._intake.clock.monotonic_s()))
         try:
-            await asyncio.wait([room, changed], timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+            done, _waiting = await asyncio.wait([room, told], timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+            # A lane that has room again is read for, whether or not anything changed.
+            self._more = self._more or room in done
         finally:
             room.cancel()
-            changed.cancel()
-
-    def _wake(self) -> None:
-        if self._inotify is not None:
-            self._inotify.read()
-            self._changed.set()
+            told.cancel()
 
     def _watch(self) -> None:
-        if self._inotify is None:
+        if self._notices is None:
             return
         try:
-            self._inotify.watch({Path(folder) for folder in self._follower.folders()})
+            self._notices.watch({Path(folder) for folder in self._follower.folders()})
         except OSError:
             # No more watches: looking at sizes every `poll` goes on.
-            asyncio.get_running_loop().remove_reader(self._inotify.fd)
-            self._inotify.close()
-            self._inotify = None
+            self._notices.close()
+            self._notices = None

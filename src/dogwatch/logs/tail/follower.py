@@ -16,7 +16,7 @@ from dogwatch.logs.tail.finding import Finder, Found
 from dogwatch.logs.tail.identity import MARK_BYTES, Identity, Plain, Readable, Saved, identify, mark
 from dogwatch.logs.tail.lines import Text
 from dogwatch.logs.tail.packed import Packed
-from dogwatch.logs.tail.stream import Piece, Reach, Rewritten, Stream
+from dogwatch.logs.tail.stream import Piece, Reach, Rewritten, Stream, last_line
 
 _log = logging.getLogger(__name__)
 _COPY_BYTES = 64 * 1024
@@ -73,10 +73,13 @@ class Follower:
         self._done: dict[str, Saved] = {one.stream: one for one in saved if one.done}
         # How many files were met that begin with a line of this (length, checksum).
         self._beginnings: Counter[tuple[int, int]] = Counter(_beginning(one.identity) for one in saved)
-        self._growing: dict[tuple[int, int], int] = {}
+        # Compressed files that are new and perhaps being written: size at the last search, and when they were written.
+        self._growing: dict[tuple[int, int], tuple[int, float]] = {}
         self._first = horizon_s is None
         self._unborn: set[tuple[int, int]] = set()
         self._ignored: dict[tuple[int, int], float] = {}
+        # None while it is not known; it is asked of every file that there is.
+        self._taken: set[tuple[int, int]] | None = None
         self._order: deque[str] = deque()
         # A stream's name must be on disk before a record carries it: only so is it found again in a copy.
         self.must_save = False
@@ -91,6 +94,7 @@ class Follower:
 
     def search(self, now_s: float, wall_s: float) -> None:
         """Look which files there are: new ones, rotated ones, and those that are gone."""
+        self._look_for_truncations(now_s)
         found = self._finder.find()
         names: dict[tuple[int, int], Found] = {}
         for one in found:
@@ -108,9 +112,20 @@ class Follower:
                 self._take_rotated(one, now_s)
         self._unborn &= set(names)
         self._ignored = {place: size for place, size in self._ignored.items() if place in names}
-        self._growing = {place: size for place, size in self._growing.items() if place in names}
-        self.horizon_s = wall_s
+        self._growing = {place: known for place, known in self._growing.items() if place in names}
+        # Not beyond what is still to be looked at: after a crash it must be new again.
+        self.horizon_s = min([wall_s, *(modified_s for _size, modified_s in self._growing.values())])
         self._first = False
+
+    def _look_for_truncations(self, now_s: float) -> None:
+        """A sweep that had much to read may not have come to all; their copies are new only until the horizon moves."""
+        for stream in list(self.streams.values()):
+            try:
+                stream.look(now_s)
+            except Rewritten:
+                self._rewritten(stream, now_s)
+            except OSError:
+                pass  # the next sweep says so
 
     def _mark_gone(self, names: Mapping[tuple[int, int], Found], now_s: float) -> None:
         for stream in self.streams.values():
@@ -122,9 +137,12 @@ class Follower:
                 stream.grown_s = max(stream.grown_s, now_s)
             stream.gone = gone
 
-    def _by_place(self, place: tuple[int, int]) -> Stream | None:
-        # The newest: a truncated file has an older stream at the same place.
-        return next((one for one in reversed(self.streams.values()) if one.place == place), None)
+    def _is_taken(self, one: Found) -> bool:
+        """Return whether a stream that is followed or parked has this place."""
+        if self._taken is None:
+            parked = ((saved.identity.device, saved.identity.inode) for saved in self._parked.values())
+            self._taken = {*(stream.place for stream in self.streams.values()), *parked}
+        return one.place in self._taken
 
     def _resume(self, found: Sequence[Found], now_s: float) -> None:
         """Open the files of parked streams again where they are."""
@@ -135,6 +153,7 @@ class Follower:
                 continue
             if one is None or not self._is_idle(saved, one):
                 del self._parked[saved.stream]
+                self._taken = None
                 self._homeless[saved.stream] = (saved, now_s)
 
     def _is_idle(self, saved: Saved, one: Found) -> bool:
@@ -174,7 +193,7 @@ class Follower:
         folder = os.path.dirname(saved.path)  # noqa: PTH120
         # The live name last: where little is known, a rotated file is likelier to be the one.
         for one in sorted(found, key=lambda one: one.named):
-            if os.path.dirname(one.path) != folder or self._by_place(one.place) or self._is_parked(one):  # noqa: PTH120
+            if os.path.dirname(one.path) != folder or self._is_taken(one):  # noqa: PTH120
                 continue
             file = self._open(one)
             if file is None:
@@ -189,6 +208,7 @@ class Follower:
                 stream = self._adopt(saved, one.path, file, now_s)
                 # A copy, or the compressed form: what is found here is what was lost sight of there.
                 stream.identity = msgspec.structs.replace(saved.identity, device=one.device, inode=one.inode)
+                self._taken = None
                 self.counts["recovered"] += 1
                 return True
             file.close()
@@ -221,7 +241,7 @@ class Follower:
         for lane in self._follow.lanes:
             position = saved.lanes.get(lane)
             if position is None:
-                position = Position() if self._follow.start == "beginning" else _last_line(file, self._text)
+                position = Position() if self._follow.start == "beginning" else last_line(file, self._text)
             lanes[lane] = Reach(position.offset, bytes.fromhex(position.token))
         stream = self._add(Stream(saved.stream, saved.identity, path, file, lanes), now_s)
         stream.noted_bytes = min(stream.mark.size, saved.mark.size)
@@ -234,6 +254,8 @@ class Follower:
         stream.mark = mark(stream.file, min(stream.seen_bytes, MARK_BYTES) if stream.packed else stream.seen_bytes)
         stream.noted_bytes = stream.mark.size
         self.streams[stream.name] = stream
+        if self._taken is not None:
+            self._taken.add(stream.place)
         self._order.append(stream.name)
         return stream
 
@@ -255,7 +277,7 @@ class Follower:
         return file
 
     def _take_named(self, one: Found, now_s: float) -> None:
-        if self._by_place(one.place) is not None or self._is_parked(one):
+        if self._is_taken(one):
             return
         file = self._open(one)
         if file is None:
@@ -271,20 +293,20 @@ class Follower:
         skip = self._first and self._follow.start == "end" and one.place not in self._unborn
         self._begin(identity, one.path, file, now_s, skip=skip)
 
-    def _is_parked(self, one: Found) -> bool:
-        return any((p.identity.device, p.identity.inode) == one.place for p in self._parked.values())
-
     def _take_rotated(self, one: Found, now_s: float) -> None:
         """Take a file that was made and rotated between two searches: nobody knows it, and it is not old."""
-        if self._by_place(one.place) is not None or self._is_parked(one):
+        if self._is_taken(one):
             return
         if self._first:
             self._ignored[one.place] = one.size
-        if self.horizon_s is None or one.modified_s < self.horizon_s - 1.0 or self._ignored.get(one.place) == one.size:
+        seen_bytes, _modified_s = self._growing.get(one.place, (-1, 0.0))
+        old = seen_bytes < 0 and (self.horizon_s is None or one.modified_s < self.horizon_s - 1.0)
+        if old or self._ignored.get(one.place) == one.size:
             return
-        if one.packed and self._growing.get(one.place) != one.size:
-            self._growing[one.place] = one.size  # perhaps it is being written
+        if one.packed and seen_bytes != one.size:
+            self._growing[one.place] = (one.size, one.modified_s)
             return
+        self._growing.pop(one.place, None)
         file = self._open(one)
         if file is None:
             return
@@ -327,7 +349,7 @@ class Follower:
         generation = self.generations.pop(key, -1) + 1
         self.generations[key] = generation
         self.must_save = True
-        at = _last_line(file, self._text) if skip else Position()
+        at = last_line(file, self._text) if skip else Position()
         lanes = {lane: Reach(at.offset, bytes.fromhex(at.token)) for lane in self._follow.lanes}
         self.counts["files"] += 1
         return self._add(Stream(f"{key}.{generation}", identity, path, file, lanes), now_s)
@@ -413,7 +435,7 @@ class Follower:
     def _from_copy(self, saved: Saved, copies: Iterable[Found], now_s: float) -> bool:
         # The newest first: older rotations may begin alike.
         for one in sorted(copies, key=lambda found: -found.modified_s):
-            if self._by_place(one.place) is not None:
+            if self._is_taken(one):
                 continue
             fresh = self.horizon_s is None or one.modified_s >= self.horizon_s - 1.0
             file = self._open(one) if fresh else None
@@ -422,6 +444,7 @@ class Follower:
             if saved.reaches(file):
                 stream = self._adopt(saved, one.path, file, now_s)
                 stream.identity = msgspec.structs.replace(saved.identity, device=one.device, inode=one.inode)
+                self._taken = None
                 stream.gone = True
                 self.counts["recovered"] += 1
                 return True
@@ -456,6 +479,7 @@ class Follower:
 
     def _drop(self, stream: Stream) -> None:
         del self.streams[stream.name]
+        self._taken = None
         self._order.remove(stream.name)
         stream.file.close()
 
@@ -482,18 +506,3 @@ def _beginning(identity: Identity) -> tuple[int, int]:
 
 def _unlinked(stream: Stream) -> bool:
     return isinstance(stream.file, Plain) and os.fstat(stream.file.fd).st_nlink == 0
-
-
-def _last_line(file: Readable, text: Text) -> Position:
-    """Return the place after the last line end of a file."""
-    size = file.size()
-    at = size
-    while at > 0:
-        start = max(0, at - 65536) // text.width * text.width
-        length = text.last(file.pread(at - start, start))
-        if length:
-            end = start + length
-            tail = file.pread(min(64, end), max(0, end - 64))
-            return Position(end, tail.hex())
-        at = start
-    return Position()

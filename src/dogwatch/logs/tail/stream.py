@@ -227,3 +227,18 @@ def _only_short(data: bytes, text: Text, line_bytes: int) -> bytes:
             return data[:at] if at else data[:end]
         at += window
     return data
+
+
+def last_line(file: Readable, text: Text) -> Position:
+    """Return the place after the last line end of a file."""
+    size = file.size()
+    at = size
+    while at > 0:
+        start = max(0, at - 65536) // text.width * text.width
+        length = text.last(file.pread(at - start, start))
+        if length:
+            end = start + length
+            tail = file.pread(min(64, end), max(0, end - 64))
+            return Position(end, tail.hex())
+        at = start
+    return Position()

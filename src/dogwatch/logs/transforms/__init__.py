@@ -4,47 +4,27 @@ from __future__ import annotations
 
 from dogwatch.core.component import Registry
 from dogwatch.logs.transform import Transform
-from dogwatch.logs.transforms.change import (
-    RedactTransform,
-    RemoveTransform,
-    RenameTransform,
-    SampleTransform,
-    SetTransform,
-)
-from dogwatch.logs.transforms.limit import DedupeTransform, RateLimitTransform
-from dogwatch.logs.transforms.metric import MetricTransform
-from dogwatch.logs.transforms.parse import JsonTransform, NginxTransform, RegexTransform, TimestampTransform
-from dogwatch.logs.transforms.text import (
-    ApacheTransform,
-    ContainerTransform,
-    CsvTransform,
-    LogfmtTransform,
-    SyslogTransform,
-)
-from dogwatch.logs.transforms.trace import TraceTransform
-from dogwatch.logs.transforms.wasm import WasmTransform
-from dogwatch.logs.transforms.where import WhereTransform
 
 TRANSFORMS: Registry[Transform] = Registry(
     "log_transform",
-    JsonTransform,
-    RegexTransform,
-    NginxTransform,
-    TimestampTransform,
-    WhereTransform,
-    SetTransform,
-    RenameTransform,
-    RemoveTransform,
-    RedactTransform,
-    SampleTransform,
-    LogfmtTransform,
-    ApacheTransform,
-    SyslogTransform,
-    CsvTransform,
-    ContainerTransform,
-    TraceTransform,
-    RateLimitTransform,
-    DedupeTransform,
-    MetricTransform,
-    WasmTransform,
+    "json = dogwatch.logs.transforms.parse:JsonTransform",
+    "regex = dogwatch.logs.transforms.parse:RegexTransform",
+    "nginx = dogwatch.logs.transforms.parse:NginxTransform",
+    "timestamp = dogwatch.logs.transforms.parse:TimestampTransform",
+    "where = dogwatch.logs.transforms.where:WhereTransform",
+    "set = dogwatch.logs.transforms.change:SetTransform",
+    "rename = dogwatch.logs.transforms.change:RenameTransform",
+    "remove = dogwatch.logs.transforms.change:RemoveTransform",
+    "redact = dogwatch.logs.transforms.change:RedactTransform",
+    "sample = dogwatch.logs.transforms.change:SampleTransform",
+    "logfmt = dogwatch.logs.transforms.text:LogfmtTransform",
+    "apache = dogwatch.logs.transforms.text:ApacheTransform",
+    "syslog = dogwatch.logs.transforms.text:SyslogTransform",
+    "csv = dogwatch.logs.transforms.text:CsvTransform",
+    "container = dogwatch.logs.transforms.text:ContainerTransform",
+    "trace = dogwatch.logs.transforms.trace:TraceTransform",
+    "rate_limit = dogwatch.logs.transforms.limit:RateLimitTransform",
+    "dedupe = dogwatch.logs.transforms.limit:DedupeTransform",
+    "metric = dogwatch.logs.transforms.metric:MetricTransform",
+    "wasm = dogwatch.logs.transforms.wasm:WasmTransform",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dogwatch.logs.rows import ABSENT, Book, Rows, Unread
@@ -27,6 +27,7 @@ _MATCH = re.compile(
 # What \S does not take, and cutting at spaces would.
 _ODD = (b"\t", b"\r", b"\x0b", b"\x0c")
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"))
+_STATUSES = {f"{number:03}": number for number in range(1000)}
 Fields = tuple[str, str, str, str, str, str, int, int | None, str | None, str | None]
 
 
@@ -73,15 +74,14 @@ class AccessLog:
         if self._keep or tuple(order) != _NAMES:
             return self.apply_rows(unread.messages(book), book)
         lines = unread.texts()
-        text = unread.data
-        if any(odd in text for odd in _ODD):
-            found: Iterable[Fields | None] = map(by_pattern, lines)
-        else:
-            found = by_quotes(lines)
-        make, message = shape.type, shape.attributes["message"]
         # Positional: id, source and file, then the names in their order.
-        before = (ABSENT,) * (3 + shape.names.index(_NAMES[0]))
-        items: list[Any] = [make(*before, *one) if one else one for one in found]
+        lead = (ABSENT, unread.source, unread.path, *[ABSENT] * shape.names.index(_NAMES[0]))
+        make, message = shape.type, shape.attributes["message"]
+        if any(odd in unread.data for odd in _ODD):
+            found = map(by_pattern, lines)
+            items: list[Any] = [make(*lead, *one) if one else None for one in found]
+        else:
+            items = by_quotes(lines, make, lead)
         if None in items:
             self.counts["unread"] += items.count(None)
             items = [one or make(**{message: line}) for one, line in zip(items, lines, strict=True)]
@@ -101,9 +101,9 @@ def _size(text: str) -> int | None:
     return int(text) if text != "-" and len(text) < 19 else None
 
 
-def by_quotes(lines: Sequence[str]) -> list[Fields | None]:
-    """Do the same for lines without odd spaces, several times faster; what is not plain goes to the pattern."""
-    found: list[Fields | None] = []
+def by_quotes(lines: Sequence[str], make: Callable[..., Any], lead: Sequence[object]) -> list[Any]:
+    """Make records of lines without odd spaces, several times faster; what is not plain goes to the pattern."""
+    found: list[Any] = []
     add = found.append
     for line in lines:
         try:
@@ -116,11 +116,13 @@ def by_quotes(lines: Sequence[str]) -> list[Fields | None]:
                 and address and ident and user and path and protocol and space == " "
                 and time.find("]") == len(time) - 2 > 1 and time[0] == "[" and time[-1] == " "
                 and not (before or after or end)
-                and len(status) == 3 and status.isdecimal() and size.isdecimal() and len(size) < 19
+                and size.isdecimal() and len(size) < 19
             ):  # fmt: skip
-                add((address, user, time[1:-2], method, path, protocol, int(status), int(size), referer, agent))
+                number = _STATUSES[status]
+                add(make(*lead, address, user, time[1:-2], method, path, protocol, number, int(size), referer, agent))
                 continue
-        except ValueError:
+        except (ValueError, KeyError):
             pass
-        add(by_pattern(line))
+        one = by_pattern(line)
+        add(make(*lead, *one) if one else None)
     return found

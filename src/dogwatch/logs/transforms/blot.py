@@ -12,24 +12,29 @@ _BETWEEN = "\0"
 
 
 class Blot:
-    """One pattern and what stands in its place. Patterns run in RE2, in time linear in the text."""
+    """One pattern and what stands in its place. Patterns run in RE2, in time linear in the text.
+
+    needle: a character without which nothing is found, "" if there is none. seen: how many needles were looked at, of
+    which nothing can be left but in the values they were in.
+    """
 
     def __init__(self, pattern: str, mask: str | Callable[[re.Match[str]], str]) -> None:
         import re2
 
         # Python's own engine is many times faster where nearly every value has one; this pattern is bounded.
-        self._needle = "@" if pattern == EMAIL else ""
-        compiled = re.compile(pattern) if self._needle else re2.compile(pattern)
+        self.needle = "@" if pattern == EMAIL else ""
+        self.seen = 0
+        compiled = re.compile(pattern) if self.needle else re2.compile(pattern)
         self._search: Callable[[str], object] = compiled.search
         template = mask.replace("\\", "\\\\") if isinstance(mask, str) else mask
         self._sub: Callable[[str], str] = lambda text: compiled.sub(template, text)
         # Values are tried together with a NUL between them, which these patterns do not see beyond.
-        self._joins = bool(self._needle) or not re.search(
+        self._joins = bool(self.needle) or not re.search(
             r"\^|\$|\\[AzZWDS]|\[\^|(?<!\\)\.|\(\?|\\x|\\0|\\C|\\pC", pattern
         )
 
     def finds(self, text: str) -> bool:
-        return self._needle in text if self._needle else self._search(text) is not None
+        return self.needle in text if self.needle else self._search(text) is not None
 
     def together(self, values: list[str]) -> list[str] | None:
         """Return the changed values; None where nothing is to be changed. Raises: TypeError if one is no text."""
@@ -37,9 +42,11 @@ class Blot:
         if not self._joins:
             changed = [self._sub(value) for value in values]
             return changed if changed != values else None
+        if self.needle:
+            self.seen += joined.count(self.needle)
         if not self.finds(joined):
             return None
-        if self._needle and joined.count(_BETWEEN) == len(values) - 1:
+        if self.needle and joined.count(_BETWEEN) == len(values) - 1:
             return self._sub(joined).split(_BETWEEN)
         return [self._sub(value) if self.finds(value) else value for value in values]
 

@@ -73,6 +73,7 @@ class _Set:
         for name, value in self._fields.items():
             if name not in OWN:
                 rows.put(name, repeat(value))
+                rows.added += (str(value),)
         return rows
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -197,6 +198,7 @@ class _Redact:
         self._options = options
         self._fields = options.fields
         self._made: list[Blot] | None = None
+        self._hits: set[str] = set()
         self.counts: dict[str, int] = {}
 
     @property
@@ -224,10 +226,31 @@ class _Redact:
         return frame.with_columns(changed)
 
     def apply_rows(self, rows: Rows, book: Book) -> Rows:  # noqa: ARG002
-        for name in self._fields or rows.shape.names:
-            if (column := rows.column(name)) is not None and (changed := blot_out(column, self._blots)) is not None:
-                rows.put(name, changed)
+        names = self._fields or rows.shape.names
+        needle = self._blots[0].needle if len(self._blots) == 1 else ""
+        left = rows.at_most(needle) if needle else None
+        if left is None:
+            for name in names:
+                self._column(rows, name)
+            return rows
+        # Those first where something was before: with all that can be there found, the others need no look.
+        for name in sorted(names, key=self._hits.__contains__, reverse=True):
+            if left <= 0:
+                break
+            left -= self._column(rows, name)
         return rows
+
+    def _column(self, rows: Rows, name: str) -> int:
+        """Change a column; return how many needles it had, where they are counted."""
+        column = rows.column(name)
+        if column is None:
+            return 0
+        before = sum(blot.seen for blot in self._blots)
+        changed = blot_out(column, self._blots)
+        if changed is not None:
+            self._hits.add(name)
+            rows.put(name, changed)
+        return sum(blot.seen for blot in self._blots) - before
 
 
 class SampleTransform(Transform, frozen=True, kw_only=True):

@@ -17,7 +17,8 @@ Faults = Iterable[tuple[tuple[str | int, ...], str, str]]
 
 
 class JsonTransform(Transform, frozen=True, kw_only=True):
-    """Makes columns of lines that are JSON objects. A line that is none keeps its message, and is counted.
+    """Makes columns of lines that are JSON objects. A line that is none keeps its message, and is counted; so is one
+    with a name that has quotes, backslashes or control characters, and one beyond 500 different names in a block.
 
     field: where the text is; default message. keep: leave the text there; default no, where it could be read.
     """

@@ -13,6 +13,7 @@ from dogwatch.core.component import nearest
 from dogwatch.engine.graph_check import needs_of
 from dogwatch.engine.parameters import is_required
 from dogwatch.engine.spec import JobSpec, Parameter
+from dogwatch.engine.tracing import trace_of
 from dogwatch.engine.values import Chunk, Run, RunState, StepRun, Worker
 from dogwatch.errors import UsageError
 
@@ -38,9 +39,12 @@ class TriggerOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunOut(msgspec.Struct, frozen=True, kw_only=True):
-    """A run as it is now. parent: the run whose step started it. duration_s: since it began to work."""
+    """A run as it is now. trace_id: of its spans, and of what its programs log. parent: the run whose step started it.
+    duration_s: since it began to work.
+    """
 
     run_id: str
+    trace_id: str
     job: str
     state: State
     ended: bool
@@ -68,6 +72,7 @@ def run_out(run: Run) -> RunOut:
     parent, step = run.parent or ("", "")
     return RunOut(
         run_id=run.run_id,
+        trace_id=trace_of(run.run_id),
         job=run.job,
         state=run.state.value,
         ended=run.state.ended,

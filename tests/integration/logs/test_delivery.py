@@ -1,0 +1,547 @@
+"""kill -9 at random instants under load, with rotations going on, for every source and every sink: nothing is lost, and
+what comes twice carries the same id. One table; ten instants in the plain suite, a hundred and all pairs in the soak.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+import random
+import subprocess
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import httpx
+import pytest
+import zstandard
+from tests.log_peers import S3, Clickhouse, Kafka, Nats, Peer, Store, free_port, program, running, unique
+from tests.log_world import Agent
+from tests.receiver import Receiver, receiving
+
+Found = list[tuple[str, str]]
+
+
+# -- sources: each writes lines that must arrive
+
+
+class Feeder:
+    """written: what must arrive. config: the source, as YAML. do: transforms that bring the line back to `message`."""
+
+    config = ""
+    do = "[]"
+
+    def __init__(self, folder: Path, chance: random.Random) -> None:
+        self.folder = folder
+        self.chance = chance
+        self.written: list[str] = []
+        self.number = 0
+
+    def lines(self, count: int) -> list[str]:
+        found = []
+        for _ in range(count):
+            self.number += 1
+            found.append(f"line {self.number} {'x' * (self.number % 97)}")
+        return found
+
+    async def feed(self) -> None:
+        """Write something."""
+        raise NotImplementedError
+
+    async def end(self) -> None:
+        """Wait until all that was begun is written."""
+
+
+class FileFeeder(Feeder):
+    """Files that are rotated by rename, and compressed at times, also while the agent is down."""
+
+    def __init__(self, folder: Path, chance: random.Random) -> None:
+        super().__init__(folder, chance)
+        self.config = f"file: {{paths: [{folder}/*.log], start: beginning, search: 100ms}}"
+        self.rotations = 0
+        for name in ("a", "b"):
+            (folder / f"{name}.log").write_text("# the same first line\n")
+
+    def form(self, lines: list[str]) -> str:
+        return "".join(line + "\n" for line in lines)
+
+    async def feed(self) -> None:
+        name = self.chance.choice("ab")
+        path = self.folder / f"{name}.log"
+        lines = self.lines(self.chance.randrange(1, 200))
+        with path.open("a") as file:
+            file.write(self.form(lines))
+        self.written += lines
+        if self.chance.random() < 0.3:
+            self.rotations += 1
+            path.rename(self.folder / f"{name}.log.{self.rotations:04d}")
+            path.write_text("# the same first line\n")
+        if self.chance.random() < 0.15:
+            rotated = sorted(self.folder.glob("*.log.[0-9]*[0-9]"))
+            if rotated:
+                old = self.chance.choice(rotated)
+                old.with_suffix(old.suffix + ".gz").write_bytes(gzip.compress(old.read_bytes(), 1))
+                old.unlink()
+
+
+class ContainersFeeder(FileFeeder):
+    do = "[container]"
+
+    def __init__(self, folder: Path, chance: random.Random) -> None:
+        super().__init__(folder, chance)
+        multiline = "multiline: {preset: containers, timeout: 100ms}"
+        self.config = f"containers: {{paths: ['{folder}/*.log'], start: beginning, search: 100ms, {multiline}}}"
+
+    def form(self, lines: list[str]) -> str:
+        found = []
+        for line in lines:
+            cut = 5 if self.chance.random() < 0.2 else 0
+            if cut:
+                found.append(f"2026-11-21T07:00:00.1Z stdout P {line[:cut]}")
+            found.append(f"2026-11-21T07:00:00.2Z stdout F {line[cut:]}")
+        return "".join(line + "\n" for line in found)
+
+
+class JournaldFeeder(Feeder):
+    """A real journal whose files are changed at times."""
+
+    do = "[json]"
+
+    def __init__(self, folder: Path, chance: random.Random) -> None:
+        super().__init__(folder, chance)
+        self._writer = program("systemd-journal-remote")
+        program("journalctl")
+        self.config = f"journald: {{directory: {folder}, start: beginning}}"
+        self.files = 0
+
+    async def feed(self) -> None:
+        if self.chance.random() < 0.2:
+            self.files += 1
+        lines = self.lines(self.chance.randrange(1, 100))
+        entries = "".join(
+            f"__REALTIME_TIMESTAMP={1_795_244_400_000_000 + self.number - len(lines) + at}\n"
+            f"__MONOTONIC_TIMESTAMP={1_000_000 + self.number - len(lines) + at}\n"
+            f"_BOOT_ID=0123456789abcdef0123456789abcdef\nMESSAGE={line}\n\n"
+            for at, line in enumerate(lines)
+        )
+        path = self.folder / f"remote-{self.files}.journal"
+
+        def write() -> None:
+            subprocess.run([self._writer, "-o", path, "-"], input=entries.encode(), check=True, capture_output=True)
+
+        await asyncio.to_thread(write)
+        self.written += lines
+
+
+class HttpFeeder(Feeder):
+    """A client that sends again, under the same key, until it is answered."""
+
+    def __init__(self, folder: Path, chance: random.Random) -> None:
+        super().__init__(folder, chance)
+        self.port = free_port()
+        self.config = f"http: {{listen: '127.0.0.1:{self.port}'}}"
+        self._sending: list[asyncio.Task[None]] = []
+
+    async def feed(self) -> None:
+        lines = self.lines(self.chance.randrange(1, 200))
+        self.written += lines
+        self._sending.append(asyncio.create_task(self._send(lines)))
+
+    async def _send(self, lines: list[str]) -> None:
+        body = "".join(line + "\n" for line in lines)
+        async with httpx.AsyncClient() as client:
+            while True:
+                try:
+                    headers = {"Idempotency-Key": lines[0].strip()}
+                    answer = await client.post(
+                        f"http://127.0.0.1:{self.port}/", content=body, headers=headers, timeout=20
+                    )
+                    if answer.status_code == 200:
+                        return
+                except httpx.HTTPError:
+                    pass
+                await asyncio.sleep(0.02)
+
+    async def end(self) -> None:
+        await asyncio.gather(*self._sending)
+
+
+FEEDERS: dict[str, type[Feeder]] = {
+    "file": FileFeeder,
+    "containers": ContainersFeeder,
+    "journald": JournaldFeeder,
+    "http": HttpFeeder,
+}
+
+
+# -- sinks: each says what has arrived
+
+
+class Target:
+    """config: the sink, as YAML. exactly_once: whether what comes twice is there once."""
+
+    config = ""
+    exactly_once = False
+    peer: ClassVar[type[Peer] | None] = None
+
+    def __init__(self, folder: Path, peer: Peer | None, receiver: Receiver | None) -> None:
+        self.folder = folder
+
+    def received(self) -> Found:
+        """Return (id, message) of everything that is there. Blocking."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End what it keeps open."""
+
+
+class FileTarget(Target):
+    exactly_once = True
+
+    def __init__(self, folder: Path, peer: Peer | None, receiver: Receiver | None) -> None:
+        super().__init__(folder, peer, receiver)
+        self.config = f"file: {{path: {folder}/out.ndjson, format: json, rotate: 100KB, keep: 1000}}"
+
+    def received(self) -> Found:
+        # A line without its end is being written.
+        data = [path.read_bytes().rpartition(b"\n")[0] for path in self.folder.glob("out.ndjson*")]
+        lines = [line for one in data for line in one.splitlines()]
+        return [(one["id"], one["message"]) for one in map(json.loads, lines)]
+
+
+class HttpTarget(Target):
+    def __init__(self, folder: Path, peer: Peer | None, receiver: Receiver | None) -> None:
+        super().__init__(folder, peer, receiver)
+        assert receiver is not None
+        self._receiver = receiver
+        chance = random.Random(3)
+
+        def answer(_request: object) -> tuple[int, dict[str, str]] | str:
+            # Some answers are lost, some are refusals: what was taken and not answered comes again.
+            return "cut" if chance.random() < 0.1 else ((503 if chance.random() < 0.1 else 200), {})
+
+        receiver.answer = answer
+        self.config = f"http: {{url: '{receiver.url}/in', compression: none}}"
+
+    def received(self) -> Found:
+        lines = [line for one in list(self._receiver.requests) for line in one.body.splitlines()]
+        return [(one["id"], one["message"]) for one in map(json.loads, lines)]
+
+
+class KafkaTarget(Target):
+    peer = Kafka
+
+    def __init__(self, folder: Path, peer: Peer | None, receiver: Receiver | None) -> None:
+        super().__init__(folder, peer, receiver)
+        from confluent_kafka import Consumer
+
+        assert isinstance(peer, Kafka)
+        topic = unique("t")
+        self.config = f"kafka: {{brokers: ['{peer.broker}'], topic: {topic}, timeout: 10s}}"
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": peer.broker,
+                "group.id": topic,
+                "auto.offset.reset": "earliest",
+                "topic.metadata.refresh.interval.ms": 200,
+                "allow.auto.create.topics": True,
+                "logger": logging.getLogger("test.kafka"),
+            }
+        )
+        self._consumer.subscribe([topic])
+        self._found: Found = []
+
+    def received(self) -> Found:
+        while messages := self._consumer.consume(10_000, 0.3):
+            for one in messages:
+                if one.error() is None:
+                    record = json.loads(one.value() or b"")
+                    assert dict(one.headers() or [])["id"].decode() == record["id"]
+                    self._found.append((record["id"], record["message"]))
+        return self._found
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+class NatsTarget(Target):
+    """Within its window the server drops what comes twice."""
+
+    peer = Nats
+    exactly_once = True
+
+    def __init__(self, folder: Path, peer: Peer | None, receiver: Receiver | None) -> None:
+        super().__init__(folder, peer, receiver)
+        assert isinstance(peer, Nats)
+        self._url = peer.url
+        self._name = unique("n")
+        self.config = f"nats: {{servers: ['{peer.url}'], subject: {self._name}}}"
+        self._found: Found = []
+        asyncio.run(self._add())
+
+    async def _add(self) -> None:
+        from nats.aio.client import Client
+
+        client = Client()
+        await client.connect(self._url, allow_reconnect=False)
+        await client.jetstream().add_stream(name=self._name, subjects=[self._name])
+        await client.close()
+
+    def received(self) -> Found:
+        asyncio.run(self._fetch())
+        return self._found
+
+    async def _fetch(self) -> None:
+        from nats.aio.client import Client
+        from nats.errors import TimeoutError as NothingThere
+
+        client = Client()
+        await client.connect(self._url, allow_reconnect=False)
+        try:
+            subscription = await client.jetstream().pull_subscribe(self._name, durable="d")
+            try:
+                while messages := await subscription.fetch(5000, timeout=0.3):
+                    for one in messages:
+                        assert one.headers is not None
+                        self._found.append((one.headers["Nats-Msg-Id"], json.loads(one.data)["message"]))
+                        await one.ack()
+            except NothingThere:
+                pass
+        finally:
+            await client.close()
+
+
+class StoreTarget(Target):
+    peer = Store
+    id_field = "id"
+    path = ""
+
+    def __init__(self, folder: Path, peer: Peer | None, receiver: Receiver | None) -> None:
+        super().__init__(folder, peer, receiver)
+        assert isinstance(peer, Store)
+        self.store = peer
+        self.mark = unique("m")
+        self.query = ""
+        self.configure(peer)
+
+    def configure(self, peer: Store) -> None:
+        raise NotImplementedError
+
+    def received(self) -> Found:
+        return [(one[self.id_field], one["_msg"]) for one in self.store.search(self.query)]
+
+
+class LokiTarget(StoreTarget):
+    def configure(self, peer: Store) -> None:
+        self.config = f"loki: {{url: '{peer.url}/insert', labels: {{env: {self.mark}}}}}"
+        self.query = f'{{env="{self.mark}"}}'
+
+
+class BulkTarget(StoreTarget):
+    def configure(self, peer: Store) -> None:
+        headers = f"{{VL-Msg-Field: message, VL-Extra-Fields: 'mark={self.mark}'}}"
+        self.config = f"elasticsearch: {{url: '{peer.url}/insert/elasticsearch', headers: {headers}}}"
+        self.query = f"mark:{self.mark}"
+
+
+class OtlpTarget(StoreTarget):
+    id_field = "log.record.uid"
+
+    def configure(self, peer: Store) -> None:
+        resource = f"{{service.name: {self.mark}}}"
+        self.config = f"otlp: {{url: '{peer.url}/insert/opentelemetry', resource: {resource}}}"
+        self.query = f"service.name:{self.mark}"
+
+
+class SyslogTarget(StoreTarget):
+    id_field = "dogwatch@32473.id"
+
+    def configure(self, peer: Store) -> None:
+        self.config = f"syslog: {{url: 'tcp://127.0.0.1:{peer.syslog_port}', hostname: {self.mark}}}"
+        self.query = f"hostname:{self.mark}"
+
+    def received(self) -> Found:
+        # A record of several columns comes as JSON.
+        found = super().received()
+        return [(one, json.loads(text)["message"] if text.startswith("{") else text) for one, text in found]
+
+
+class ClickhouseTarget(Target):
+    peer = Clickhouse
+
+    def __init__(self, folder: Path, peer: Peer | None, receiver: Receiver | None) -> None:
+        super().__init__(folder, peer, receiver)
+        assert isinstance(peer, Clickhouse)
+        self._server = peer
+        self._table = unique("t")
+        peer.query(f"CREATE TABLE {self._table} (id String, message String) ENGINE = Memory")
+        self.config = f"clickhouse: {{url: '{peer.url}', table: {self._table}, deduplicate: false}}"
+
+    def received(self) -> Found:
+        rows = self._server.query(f"SELECT id, message FROM {self._table} FORMAT JSONEachRow")
+        return [(one["id"], one["message"]) for one in map(json.loads, rows.splitlines())]
+
+
+class S3Target(Target):
+    peer = S3
+
+    def __init__(self, folder: Path, peer: Peer | None, receiver: Receiver | None) -> None:
+        super().__init__(folder, peer, receiver)
+        assert isinstance(peer, S3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import boto3
+
+            access = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
+            self._client = boto3.client("s3", endpoint_url=peer.url, **access)
+            self._name = unique("b")
+            self._client.create_bucket(Bucket=self._name)
+        keys = "access_key: a, secret_key: b"
+        self.config = f"s3: {{url: '{peer.url}', bucket: {self._name}, {keys}}}, batch: {{wait: 200ms}}"
+        self._read: dict[str, Found] = {}
+
+    def received(self) -> Found:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._name)
+            names = [one["Key"] for page in pages for one in page.get("Contents", [])]
+            for name in names:
+                if name not in self._read:
+                    body = self._client.get_object(Bucket=self._name, Key=name)["Body"].read()
+                    lines = zstandard.ZstdDecompressor().stream_reader(body).read().splitlines()
+                    self._read[name] = [(one["id"], one["message"]) for one in map(json.loads, lines)]
+        return [one for found in self._read.values() for one in found]
+
+    def close(self) -> None:
+        self._client.close()
+
+
+TARGETS: dict[str, type[Target]] = {
+    "file": FileTarget,
+    "http": HttpTarget,
+    "loki": LokiTarget,
+    "elasticsearch": BulkTarget,
+    "otlp": OtlpTarget,
+    "syslog": SyslogTarget,
+    "kafka": KafkaTarget,
+    "nats": NatsTarget,
+    "clickhouse": ClickhouseTarget,
+    "s3": S3Target,
+}
+
+
+# -- the table
+
+
+@pytest.fixture(scope="module")
+def peers() -> Iterator[Callable[[type[Peer]], Peer]]:
+    """Servers, started when they are first asked for."""
+    import contextlib
+
+    with contextlib.ExitStack() as stack:
+        started: dict[type[Peer], Peer] = {}
+
+        def get(kind: type[Peer]) -> Peer:
+            if kind not in started:
+                started[kind] = stack.enter_context(running(kind))
+            return started[kind]
+
+        yield get
+
+
+def configured(folder: Path, feeder: Feeder, target: Target) -> Path:
+    path = folder / "c.yaml"
+    path.write_text(
+        f"logs:\n  checkpoint: 200ms\n  sources: [{{name: s, {feeder.config}}}]\n"
+        f"  routes: [{{do: {feeder.do}}}]\n"
+        f"  sinks: [{{name: o, {target.config}, retry: {{base: 10ms, cap: 100ms}}}}]\n"
+    )
+    return path
+
+
+async def killed(folder: Path, feeder: Feeder, target: Target, kills: int, chance: random.Random) -> None:
+    agent = Agent(configured(folder, feeder, target), folder / "state")
+    await agent.start()
+    if isinstance(feeder, FileFeeder):
+        # What was rotated before the very first search is none of its business.
+        async with asyncio.timeout(20):
+            while not (folder / "state" / "checkpoint").exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    for _ in range(kills):
+        for _ in range(chance.randrange(1, 6)):
+            await feeder.feed()
+            await asyncio.sleep(chance.random() * 0.12)
+        await agent.kill()
+        for _ in range(chance.randrange(3)):
+            await feeder.feed()
+        await agent.start()
+    await feeder.feed()
+    await feeder.end()
+    wanted = set(feeder.written)
+    missing = wanted
+    for _ in range(300):
+        missing = wanted - {message for _id, message in await asyncio.to_thread(target.received)}
+        if not missing:
+            break
+        await asyncio.sleep(0.1)
+    assert await agent.stop() == 0
+    assert not missing, f"{len(missing)} lost: {sorted(missing, key=lambda one: int(one.split()[1]))[:5]}"
+    found = await asyncio.to_thread(target.received)
+    ids: dict[str, set[str]] = {}
+    for one, message in found:
+        if not message.startswith("#"):
+            ids.setdefault(message, set()).add(one)
+    assert set(ids) == wanted, "what nobody wrote"
+    several = {message: known for message, known in ids.items() if len(known) > 1}
+    assert not several, f"two ids for one record: {list(several.items())[:3]}"
+    # A client whose answer was lost sends again: under the same ids.
+    if target.exactly_once and not isinstance(feeder, HttpFeeder):
+        lines = [message for _id, message in found if not message.startswith("#")]
+        assert len(lines) == len(wanted), "a record is there twice"
+
+
+PAIRS = [(source, sink) for source in FEEDERS for sink in TARGETS]
+PLAIN = [pair for pair in PAIRS if "file" in pair]
+
+
+def lazy(test: Callable[..., object]) -> Callable[..., object]:
+    for kind in ("fd", "process", "thread"):
+        test = pytest.mark.allow_leak(f"{kind}:*", reason="receivers begin with the first test that needs them")(test)
+    return test
+
+
+async def _pair(
+    source: str, sink: str, kills: int, seed: int, folder: Path, peers: Callable[[type[Peer]], Peer]
+) -> None:
+    chance = random.Random(seed)
+    (folder / "in").mkdir()
+    feeder = FEEDERS[source](folder / "in", chance)
+    kind = TARGETS[sink].peer
+    peer = await asyncio.to_thread(peers, kind) if kind is not None else None
+    async with receiving() as receiver:
+        target = await asyncio.to_thread(TARGETS[sink], folder, peer, receiver)
+        try:
+            await killed(folder, feeder, target, kills, chance)
+        finally:
+            await asyncio.to_thread(target.close)
+
+
+@lazy
+@pytest.mark.parametrize(("source", "sink"), PLAIN)
+async def test_killed_at_ten_instants(
+    source: str, sink: str, tmp_path: Path, peers: Callable[[type[Peer]], Peer]
+) -> None:
+    await _pair(source, sink, 10, 10, tmp_path, peers)
+
+
+@lazy
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("source", "sink"), PAIRS)
+async def test_killed_at_a_hundred_instants(
+    source: str, sink: str, tmp_path: Path, peers: Callable[[type[Peer]], Peer]
+) -> None:
+    await _pair(source, sink, 100, 100, tmp_path, peers)
