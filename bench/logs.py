@@ -103,6 +103,7 @@ def measure(
         process.send_signal(signal.SIGTERM)
         _pid, _status, usage = os.wait4(process.pid, 0)
         process.returncode = 0
+        time.sleep(0.3)  # the sink notices the end of a connection
         lines = _count(out) if to_file else sink.lines()
         return {
             "cpu_s": usage.ru_utime + usage.ru_stime,
