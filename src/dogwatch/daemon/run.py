@@ -26,6 +26,7 @@ from dogwatch.daemon.listener import WebPart
 from dogwatch.daemon.operations import operations, peer_operations
 from dogwatch.daemon.sockets import own_command
 from dogwatch.daemon.systemd import notify
+from dogwatch.web.options import SECTION as SERVER
 from dogwatch.web.options import is_loopback
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class Daemon:
         self.app = await open_app(loaded, clock=self._clock, spawn=self.supervisor.start)
         try:
             self.reloader = Reloader(self._options.loader, (), clock=self._clock, bus=self.app.bus)
+            self.app.address = lambda: (self.reloader.current or loaded).get(SERVER).external_url
             self.web = WebPart(
                 self.app.services(self.reloader),
                 inherited=self._inherited,
