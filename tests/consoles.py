@@ -17,6 +17,7 @@ from dogwatch.access.options import AccessOptions
 from dogwatch.access.service import Access
 from dogwatch.access.tables import access_tables
 from dogwatch.core.clock import SystemClock
+from dogwatch.fleet.book.tables import fleet_tables
 from dogwatch.notify.section import NOTIFY
 from dogwatch.notify.tables import notify_tables
 from dogwatch.rules.planned.part import MaintenancePart, once
@@ -31,6 +32,7 @@ from dogwatch.store.state_sqlite import open_sqlite
 from tests.access import CHEAP, LOCAL, PASSWORD
 from tests.fakes import FakeProgram
 from tests.fakes_console import furnish_schedules, furnish_settings, furnish_traffic
+from tests.fakes_fleet import furnish_fleet
 from tests.fakes_runs import furnish
 from tests.incidents import Target, Watched
 from tests.web_server import Running, running
@@ -52,6 +54,9 @@ PAGES = (
     "/status",
     "/reports/availability",
     "/reports/daily",
+    "/fleet",
+    "/fleet?q=web",
+    "/fleet/runs/fleet1%2Fgo",
     "/jobs",
     "/jobs/deploy",
     "/runs",
@@ -125,6 +130,7 @@ async def console(
         maintenance_tables(),
         status_tables(),
         remedy_tables(),
+        fleet_tables(),
     )
     database = await open_sqlite(folder / "state.db", tables, clock)
     access = Access(database, folder, clock, msgspec.structs.replace(options or AccessOptions(), password=CHEAP))
@@ -141,6 +147,7 @@ async def console(
     furnish_schedules(program)
     furnish_traffic(program)
     program.services.access, program.services.database = access, database
+    program.services.fleet = await furnish_fleet(folder, database)
     program.services.incidents = watched.part
     program.services.maintenance = maintenance = MaintenancePart(
         database, program.store, clock=clock, spawn=_never_spawned

@@ -17,7 +17,7 @@ from dogwatch.engine.schedules.spec import ScheduleSpec, describe
 from dogwatch.engine.values import Page, Run, Started
 from dogwatch.errors import NotFound, UsageError
 from dogwatch.notify.message import Enqueued, Message, MessageState, OutboxRow
-from dogwatch.notify.view import DestinationView
+from dogwatch.notify.view import DestinationView, Preview
 from dogwatch.webhooks.delivery import Delivery, DeliveryDetail, DeliveryState, EndpointView, Rejection
 from tests.fakes import FakeProgram
 from tests.fakes_runs import FakeRuns
@@ -286,6 +286,10 @@ class FakeOutbox:
     async def redeliver_dead(self, destination: str, actor: Actor) -> int:
         self.calls.append(("redeliver_dead", destination, str(actor)))
         return 17
+
+    def preview(self, destination: str, message: Message | None = None) -> Preview:
+        title = message.title if message is not None else "an example"
+        return Preview(destination=destination, kind="slack", address="https://x", title=title, text="", content=None)
 
     async def test(self, destination: str, actor: Actor) -> Enqueued:
         self.calls.append(("test", destination, str(actor)))

@@ -22,7 +22,7 @@ from dogwatch.rules.incident import Decisions
 from dogwatch.rules.part import Around, Incidents
 from dogwatch.rules.sight import row_of
 from dogwatch.rules.spec import RuleSpec, rules_section
-from dogwatch.store.columns import ResultColumns
+from dogwatch.store.columns import ResultColumns, milliseconds
 from dogwatch.store.database import Database, Tx
 from dogwatch.store.raw import RawResults
 
@@ -67,7 +67,7 @@ class History:
             columns = ResultColumns()
             for row in self.rows:
                 if row.target == name and since_s <= row.time_s < until_s:
-                    columns.add(columns.pack(row), round(row.time_s * 1000))
+                    columns.add(columns.pack(row), milliseconds(row.time_s))
             found.append(RawResults(target=name, fresh=[columns] if len(columns) else []))
         return found
 

@@ -18,11 +18,15 @@ class Received:
 
 @dataclass
 class Receiver:
-    """answer: is given the request, returns status and headers; "hang" never answers, "cut" closes at once."""
+    """answer: is given the request, returns status and headers, and a body where it matters; "hang" never answers,
+    "cut" closes at once.
+    """
 
     url: str = ""
     requests: list[Received] = field(default_factory=list)
-    answer: Callable[[Received], tuple[int, dict[str, str]] | str] = lambda _request: (200, {})
+    answer: Callable[[Received], tuple[int, dict[str, str]] | tuple[int, dict[str, str], bytes] | str] = (
+        lambda _request: (200, {})
+    )
     at_once: int = 0
     most_at_once: int = 0
     delay_s: float = 0.0
@@ -57,9 +61,10 @@ class Receiver:
                     return
             finally:
                 self.at_once -= 1
-            status, more = answer
+            status, more, *rest = answer
+            said = rest[0] if rest else b"ok"
             extra = "".join(f"{name}: {value}\r\n" for name, value in more.items())
-            writer.write(f"HTTP/1.1 {status} x\r\n{extra}Content-Length: 2\r\n\r\nok".encode())
+            writer.write(f"HTTP/1.1 {status} x\r\n{extra}Content-Length: {len(said)}\r\n\r\n".encode() + said)
             await writer.drain()
 
 

@@ -48,6 +48,7 @@ class Acted(Watched):
     def __init__(self, database: Database, probes: Sequence[ProbeSpec], **values: Any) -> None:
         self.probes, self.values = list(probes), values
         self.book: RunBook
+        self.address = ""
         super().__init__(database, rules=values.pop("rules", ()))
         self.targets = list(probes)  # type: ignore[assignment]
 
@@ -91,7 +92,7 @@ class Acted(Watched):
                 targets=lambda: self.targets,
                 rules=rules,
                 incidents=incidents,
-                remedy=Doings(sections, Acting(self.database, self.book)),
+                remedy=Doings(sections, Acting(self.database, self.book, address=lambda: self.address)),
             )
         )
         part.prepare(Configuration()).swap()

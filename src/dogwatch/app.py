@@ -71,10 +71,16 @@ from dogwatch.reports.inspection import Sources
 from dogwatch.reports.part import Reports, changes_in
 from dogwatch.rules.backtest_desk import Backtests
 from dogwatch.rules.escalation import incidents_section
+from dogwatch.rules.links.links import Links
+from dogwatch.rules.links.tables import link_tables
 from dogwatch.rules.maintenance import MAINTENANCE
+from dogwatch.rules.outside.tables import outside_tables
 from dogwatch.rules.part import Around, Incidents
 from dogwatch.rules.planned.part import MaintenancePart
 from dogwatch.rules.planned.tables import maintenance_tables
+from dogwatch.rules.quorum.part import LocationsPart
+from dogwatch.rules.quorum.spec import LOCATIONS
+from dogwatch.rules.quorum.tables import quorum_tables
 from dogwatch.rules.remedy.acting import Acting
 from dogwatch.rules.remedy.checks import across
 from dogwatch.rules.remedy.compile import of_probes, of_rules, of_services
@@ -133,6 +139,7 @@ SECTIONS: tuple[Section[Any], ...] = (
     SERVICES,
     REMEDIATION,
     MAINTENANCE,
+    LOCATIONS,
     STATUS_PAGE,
     LOGS,
     ENGINE,
@@ -154,6 +161,9 @@ def state_tables() -> tuple[Tables, ...]:
         webhook_tables(),
         incident_tables(),
         maintenance_tables(),
+        outside_tables(),
+        link_tables(),
+        quorum_tables(),
         remedy_tables(),
         fleet_tables(),
         status_tables(),
@@ -201,6 +211,9 @@ class Services(msgspec.Struct, kw_only=True):
     status: StatusPart | None = None
     reports: Reports | None = None
     backtests: Backtests | None = None
+    locations: LocationsPart | None = None
+    # By which notices are acknowledged.
+    links: Links | None = None
     # The configuration in force, value by value, secrets masked; to be called beside the loop. The newest look of the
     # self-watch at this process.
     settings: Callable[[], Sequence[Row]] | None = None
@@ -226,6 +239,8 @@ class App:
         access: Access,
     ) -> None:
         self.clock = clock
+        # How people reach the console, for messages; whoever serves it says so.
+        self.address: Callable[[], str] = lambda: ""
         self.bus = bus
         self.store = store
         self.env = env
@@ -265,6 +280,7 @@ class App:
         self.hooks = Hooks(database, self.engine.runs, clock=clock, spawn=spawn, jobs=JOBS)
         self.maintenance = MaintenancePart(database, store, clock=clock, spawn=spawn)
         self.maintenance.on_change(lambda calendar: self.schedules.freeze(calendar.frozen))
+        self.links = Links(database, self.notify.enqueue)
         self.incidents = Incidents(
             Around(
                 database=database,
@@ -272,12 +288,15 @@ class App:
                 bus=bus,
                 store=store,
                 spawn=spawn,
-                enqueue=self.notify.enqueue,
+                enqueue=self.links.enqueue,
                 targets=self.watch.targets,
                 rules=RULES,
                 incidents=INCIDENTS,
                 calendar=lambda: self.maintenance.calendar,
-                remedy=Doings(DOING, Acting(database, self.engine.runs)),
+                remedy=Doings(DOING, Acting(database, self.engine.runs, address=self._at)),
+                outside=True,
+                # Of these several places decide together.
+                shared=lambda: frozenset(one.target for one in self.locations.options.quorum),
             )
         )
         self.status = StatusPart(
@@ -293,6 +312,7 @@ class App:
                 destinations=NOTIFY,
             )
         )
+        self.locations = LocationsPart(database, clock=clock, spawn=spawn, targets=self.watch.targets)
         self.backtests = Backtests(self.incidents, clock)
         # In the order in which they start; they stop the other way round.
         self.parts: tuple[Part, ...] = (
@@ -313,8 +333,12 @@ class App:
             self.incidents,
             self.status,
             self.watch,
+            self.locations,
         )
         self._register_gauges()
+
+    def _at(self) -> str:
+        return self.address()
 
     def _register_gauges(self) -> None:
         """Tell the self-watch of every queue there is."""
@@ -351,6 +375,8 @@ class App:
             status=self.status,
             reports=self.reports,
             backtests=self.backtests,
+            links=self.links,
+            locations=self.locations,
             settings=lambda: rows(reload.current) if reload.current is not None else (),
             sample=self.self_watch.newest,
             logs=self.logs.reader,
@@ -392,6 +418,7 @@ class App:
         yield from self.notify.metrics()
         yield from self.hooks.metrics()
         yield from self.incidents.metrics()
+        yield from self.locations.metrics()
         yield from self.fleet.metrics()
         yield from self.logs.metrics()
         yield from self.self_watch.metrics()

@@ -16,21 +16,30 @@ from typing import Any
 import msgspec
 import pytest
 import trustme
+from aiosmtpd.smtp import SMTP, AuthResult
 from tests.receiver import receiving
 from tests.smtp import Mailbox, mailbox
 
-from dogwatch.engine.http_client import HttpClient
-from dogwatch.engine.http_types import HttpRequest, HttpResponse
 from dogwatch.errors import DogwatchError, PermanentError, TransientError
 from dogwatch.notify import standard
 from dogwatch.notify.channel import Channel, Held
 from dogwatch.notify.channels import CHANNELS
+from dogwatch.notify.channels.alertmanager import AlertmanagerChannel
 from dogwatch.notify.channels.answers import retry_after
+from dogwatch.notify.channels.apprise import AppriseChannel
 from dogwatch.notify.channels.command import CommandChannel
+from dogwatch.notify.channels.dingtalk import DingtalkChannel
 from dogwatch.notify.channels.email import EmailChannel
+from dogwatch.notify.channels.feishu import FeishuChannel
+from dogwatch.notify.channels.ntfy import NtfyChannel
+from dogwatch.notify.channels.pagerduty import PagerdutyChannel
 from dogwatch.notify.channels.slack import SlackChannel
+from dogwatch.notify.channels.teams import TeamsChannel
+from dogwatch.notify.channels.telegram import TelegramChannel
 from dogwatch.notify.channels.webhook import WebhookChannel
+from dogwatch.notify.channels.wecom import WecomChannel
 from dogwatch.notify.message import Message, Parcel
+from dogwatch.notify.notify import HandyTools
 
 SECRET = standard.new_secret()
 # One that is right and one that is wrong for every kind; a new kind has to stand here.
@@ -45,6 +54,15 @@ EXAMPLES: dict[str, tuple[Channel, Channel]] = {
     ),
     "slack": (SlackChannel(webhook="https://hooks.slack.com/services/hidden"), SlackChannel(webhook="hidden")),
     "command": (CommandChannel(args=("/usr/bin/true",)), CommandChannel(args=())),
+    "teams": (TeamsChannel(webhook="https://x.webhook.office.com/hidden"), TeamsChannel(webhook="hidden")),
+    "pagerduty": (PagerdutyChannel(routing_key="hidden"), PagerdutyChannel(routing_key=" ", url="events")),
+    "ntfy": (NtfyChannel(topic="hidden"), NtfyChannel(topic="a/hidden", token="hidden", user="x")),
+    "telegram": (TelegramChannel(token="1:hidden", chat="-100"), TelegramChannel(token="hidden", chat="")),
+    "wecom": (WecomChannel(key="hidden"), WecomChannel(key="https://qyapi.example/?key=hidden")),
+    "dingtalk": (DingtalkChannel(token="hidden", secret="SEChidden"), DingtalkChannel(token="x", secret="hidden")),
+    "feishu": (FeishuChannel(webhook="https://open.feishu.cn/hook/hidden"), FeishuChannel(webhook="hidden")),
+    "alertmanager": (AlertmanagerChannel(urls=("http://am:9093",)), AlertmanagerChannel(urls=("am:9093",))),
+    "apprise": (AppriseChannel(urls=("ntfy://hidden",)), AppriseChannel(urls=("hidden",))),
 }
 
 
@@ -60,19 +78,11 @@ def parcel(**changes: Any) -> Parcel:
     return Parcel(**values | changes)
 
 
-class Tools:
-    def __init__(self) -> None:
-        self.client = HttpClient()
-
-    async def request(self, request: HttpRequest) -> HttpResponse:
-        return await self.client.request(request)
-
-
 @pytest.fixture
-async def tools() -> AsyncIterator[Tools]:
-    made = Tools()
+async def tools() -> AsyncIterator[HandyTools]:
+    made = HandyTools()
     yield made
-    await made.client.close()
+    await made.close()
 
 
 def test_every_kind_has_an_example() -> None:
@@ -93,7 +103,7 @@ def test_options_are_checked_and_nothing_secret_is_shown(kind: str) -> None:
 # -- webhook ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_webhook_is_signed_with_every_secret(tools: Tools) -> None:
+async def test_a_webhook_is_signed_with_every_secret(tools: HandyTools) -> None:
     other = standard.new_secret()
     async with receiving() as receiver:
         channel = WebhookChannel(url=receiver.url + "/in", secrets=(SECRET, other), headers={"X-Team": "shop"})
@@ -152,7 +162,7 @@ def test_the_vector_of_standard_webhooks() -> None:
 )
 @pytest.mark.parametrize("kind", ["webhook", "slack"])
 async def test_what_an_answer_means(
-    tools: Tools,
+    tools: HandyTools,
     kind: str,
     status: int,
     headers: dict[str, str],
@@ -191,7 +201,7 @@ def test_retry_after(text: str, wait_s: float | None) -> None:
 
 
 @pytest.mark.parametrize("kind", ["webhook", "slack"])
-async def test_nobody_there_and_private_addresses(tools: Tools, kind: str) -> None:
+async def test_nobody_there_and_private_addresses(tools: HandyTools, kind: str) -> None:
     async with receiving() as receiver:
         url = receiver.url + "/services/hidden"
     make = lambda **options: (  # noqa: E731
@@ -207,7 +217,7 @@ async def test_nobody_there_and_private_addresses(tools: Tools, kind: str) -> No
 # -- slack ------------------------------------------------------------------------------------------------------------
 
 
-async def test_slack_shows_title_text_and_link_and_obeys_no_markup(tools: Tools) -> None:
+async def test_slack_shows_title_text_and_link_and_obeys_no_markup(tools: HandyTools) -> None:
     async with receiving() as receiver:
         channel = SlackChannel(webhook=receiver.url, channel="#ops", mention="<!here>")
         await channel.send(parcel(text="<!channel> & co"), tools)
@@ -224,7 +234,9 @@ def script(text: str, **options: Any) -> CommandChannel:
     return CommandChannel(args=(sys.executable, "-c", text), **options)
 
 
-async def test_a_command_is_given_the_message(tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_command_is_given_the_message(
+    tools: HandyTools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     monkeypatch.setenv("A_SECRET_OF_OURS", "x")
     text = "import json, os, sys; json.dump([json.load(sys.stdin), dict(os.environ)], open(os.environ['OUT'], 'w'))"
@@ -237,22 +249,22 @@ async def test_a_command_is_given_the_message(tools: Tools, tmp_path: Path, monk
     assert "A_SECRET_OF_OURS" not in environment
 
 
-async def test_exit_status_is_the_answer(tools: Tools) -> None:
+async def test_exit_status_is_the_answer(tools: HandyTools) -> None:
     await script("pass").send(parcel(), tools)
     for status, error in ((1, TransientError), (75, TransientError), (64, PermanentError), (78, PermanentError)):
         with pytest.raises(error, match="no luck") as caught:
             await script(f"import sys; print('no luck'); sys.exit({status})").send(parcel(), tools)
         assert type(caught.value) is error
-    with pytest.raises(PermanentError, match="cannot start"):
+    with pytest.raises(PermanentError, match="cannot run"):
         await CommandChannel(args=("/nothing/there",)).send(parcel(), tools)
 
 
-async def test_a_command_that_says_much_or_reads_nothing_does_no_harm(tools: Tools) -> None:
+async def test_a_command_that_says_much_or_reads_nothing_does_no_harm(tools: HandyTools) -> None:
     big = msgspec.structs.replace(parcel().message, data={"x": "y" * 1_000_000})
     await script("print('x' * 5_000_000)").send(parcel(message=big), tools)
 
 
-async def test_what_a_command_started_is_gone_with_it(tools: Tools, tmp_path: Path) -> None:
+async def test_what_a_command_started_is_gone_with_it(tools: HandyTools, tmp_path: Path) -> None:
     note = tmp_path / "pid"
     text = (
         "import os, subprocess, time\n"
@@ -293,7 +305,7 @@ def mail(box: Mailbox, **options: Any) -> EmailChannel:
     return EmailChannel(host="127.0.0.1", port=box.port, **values | options)
 
 
-async def test_a_letter(tools: Tools) -> None:
+async def test_a_letter(tools: HandyTools) -> None:
     async with mailbox() as box:
         receipt = await mail(box).send(parcel(title="Größe\r\nBcc: all@example.org"), tools)
     assert receipt.detail == "taken by 127.0.0.1 for 2"
@@ -312,7 +324,7 @@ def authority() -> trustme.CA:
 
 
 @pytest.mark.parametrize("implicit", [False, True])
-async def test_tls_and_a_password(tools: Tools, authority: trustme.CA, tmp_path: Path, implicit: bool) -> None:
+async def test_tls_and_a_password(tools: HandyTools, authority: trustme.CA, tmp_path: Path, implicit: bool) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     trusted = tmp_path / "ca.pem"
@@ -328,7 +340,7 @@ async def test_tls_and_a_password(tools: Tools, authority: trustme.CA, tmp_path:
     assert len(box.letters) == 2
 
 
-async def test_a_server_without_tls_gets_nothing(tools: Tools) -> None:
+async def test_a_server_without_tls_gets_nothing(tools: HandyTools) -> None:
     async with mailbox() as box:
         with pytest.raises(Held):
             await mail(box, tls="starttls").send(parcel(), tools)
@@ -348,14 +360,14 @@ async def test_a_server_without_tls_gets_nothing(tools: Tools) -> None:
         ({"RCPT ops@example.org": "550 who"}, PermanentError),
     ],
 )
-async def test_what_a_mail_server_says(tools: Tools, replies: dict[str, str], error: type[DogwatchError]) -> None:
+async def test_what_a_mail_server_says(tools: HandyTools, replies: dict[str, str], error: type[DogwatchError]) -> None:
     async with mailbox(replies=replies) as box:
         with pytest.raises(error) as caught:
             await mail(box).send(parcel(), tools)
     assert type(caught.value) is error
 
 
-async def test_a_mail_server_that_hangs_is_left(tools: Tools) -> None:
+async def test_a_mail_server_that_hangs_is_left(tools: HandyTools) -> None:
     async with mailbox(replies={"MAIL": "hang"}) as box:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
@@ -364,3 +376,44 @@ async def test_a_mail_server_that_hangs_is_left(tools: Tools) -> None:
             await mail(box).send(parcel(timeout_s=0.2), tools)
     with pytest.raises(Held, match="no answer"):
         await mail(box).send(parcel(), tools)
+
+
+async def test_a_real_mail_server_with_tls_and_a_password(
+    tools: HandyTools, authority: trustme.CA, tmp_path: Path
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    trusted = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(trusted)
+    taken: list[Any] = []
+
+    class Handler:
+        async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802
+            taken.append(envelope)
+            return "250 OK"
+
+    def allowed(_server: Any, _session: Any, _envelope: Any, _how: str, given: Any) -> Any:
+        right = (given.login, given.password) == (b"watch", b"secret")
+        return AuthResult(success=right, handled=False)
+
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: SMTP(Handler(), tls_context=context, auth_required=True, authenticator=allowed, loop=loop),
+        "127.0.0.1",
+        0,
+    )
+    try:
+        channel = EmailChannel(
+            host="127.0.0.1", port=server.sockets[0].getsockname()[1], tls="starttls", user="watch",
+            password="secret", ca_file=str(trusted), sender="watch@example.org", to=("ops@example.org",),
+        )  # fmt: skip
+        await channel.send(parcel(), tools)
+        [envelope] = taken
+        assert envelope.rcpt_tos == ["ops@example.org"]
+        assert email.message_from_bytes(envelope.content)["Message-ID"] == "<msg_1@example.org>"
+        with pytest.raises(DogwatchError) as caught:
+            await msgspec.structs.replace(channel, password="wrong").send(parcel(), tools)
+        assert "wrong" not in str(caught.value)
+    finally:
+        server.close()
+        await server.wait_closed()

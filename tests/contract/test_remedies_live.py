@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from tests.incidents import ANNA, Target
-from tests.remedying import Acted, probe
+from tests.remedying import DO, REMEDY, Acted, probe
 
 from dogwatch.access.tables import access_tables
 from dogwatch.engine.tables import engine_tables
 from dogwatch.errors import Conflict, TransientError
+from dogwatch.notify.message import Message
 from dogwatch.notify.tables import notify_tables
 from dogwatch.rules.escalation import IncidentOptions
 from dogwatch.rules.remedy import budget
 from dogwatch.rules.remedy.spec import BudgetSpec
 from dogwatch.rules.remedy.tables import remedy_tables
 from dogwatch.rules.remedy.values import Budget
+from dogwatch.rules.spec import RuleSpec
 from dogwatch.rules.tables import incident_tables
 
 TABLES = (access_tables(), engine_tables(), notify_tables(), incident_tables(), remedy_tables())
@@ -86,6 +89,48 @@ async def test_a_budget_that_others_used_up_refuses_the_start(database: Any) -> 
     acted.clock.advance(3700.0)
     await acted.pass_time(20, db=-1)
     assert len(await acted.runs()) == 1
+    await acted.part.stop()
+
+
+@ONE
+async def test_a_rehearsal_of_what_was_recorded_starts_what_the_live_rules_started(database: Any) -> None:
+    rule = RuleSpec(
+        name="slow",
+        when="probe.duration_s > 1",
+        do=(DO,),
+        mode="auto",
+        remedy=REMEDY,
+        budget=BudgetSpec(max=2, at_once=2),
+    )
+    acted = Acted(database, [probe("db"), probe("shop"), probe("till")], rules=[rule])
+    await acted.pass_time(10, db=0.1, shop=0.1, till=0.1)
+    await acted.pass_time(25, db=-1, shop=2.0, till=2.0)
+    await acted.pass_time(10, db=0.1, shop=0.1, till=0.1)
+    live = sorted(run.key for run in await acted.runs())
+    assert live == ["remedy/1/slow/shop/0/1", "remedy/2/slow/till/0/1", "remedy/3/probe:db/db/0/1"]
+    found = await acted.part.rehearse(since_s=60.0)
+    assert sorted(start.key for start in found.starts) == live
+    # Another rule over the same record: it would only have said what it would do.
+    planned = await acted.part.rehearse(since_s=60.0, specs=[msgspec.structs.replace(rule, mode="plan")])
+    assert sorted(start.key for start in planned.starts) == ["remedy/1/probe:db/db/0/1"]
+    assert planned.planned == 2
+    await acted.part.stop()
+
+
+async def test_a_question_says_how_it_is_answered(database: Any) -> None:
+    acted = Acted(database, [probe("db", mode="approve")])
+    acted.address = "https://watch.example/"
+    await acted.restart()
+    await acted.pass_time(10, db=0.1)
+    await acted.pass_time(20, db=-1)
+    (run,) = await acted.runs()
+    rows = await database.read(lambda tx: tx.rows("SELECT body FROM outbox ORDER BY message_id"))
+    messages = [msgspec.json.decode(str(row[0]), type=Message) for row in rows]
+    asked = next(one for one in messages if one.type == "incident.asked")
+    assert f"approve or reject: https://watch.example/runs/{run.run_id}" in asked.text
+    assert asked.data["runs"] == [run.run_id]
+    assert {one.url for one in messages} == {"https://watch.example/incidents/1"}
+    acted.address = ""
     await acted.part.stop()
 
 

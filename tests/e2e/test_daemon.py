@@ -65,7 +65,7 @@ def test_interrupt_has_its_own_exit_code(daemon: Daemon) -> None:
 
 
 def test_debug_commands_answer(daemon: Daemon) -> None:
-    for what in ("tasks", "fds", "threads", "heap"):
+    for what in ("tasks", "fds", "threads", "heap", "version"):
         shown = daemon.run("debug", what)
         assert shown.returncode == 0, shown.stderr
         assert shown.stdout.strip()

@@ -16,6 +16,7 @@ NOUNS: Mapping[str, str] = {
     "worker": "workers and queues",
     "rule": "rules and their backtests",
     "incident": "incidents, silences, maintenance windows",
+    "location": "what other places see, and what they decide together",
     "notification": "channels and what was sent",
     "webhook": "endpoints and deliveries",
     "fleet": "inventory, facts, operations, plans",

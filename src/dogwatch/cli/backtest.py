@@ -115,10 +115,12 @@ def backtest(
         body["incident"] = incident
     import msgspec
 
+    from dogwatch.rules.remedy.text import on_wire
+
     if files:
-        body["rules"] = msgspec.to_builtins(read_rules(files))
+        body["rules"] = [on_wire(one) for one in read_rules(files)]
     if against:
-        body["against"] = msgspec.to_builtins(read_rules(against))
+        body["against"] = [on_wire(one) for one in read_rules(against)]
     if labels:
         from dogwatch.rules.backtest_files import read_labels
 
@@ -182,6 +184,20 @@ def _show(found: Mapping[str, Any]) -> None:
     click.echo(
         f"{found['total_incidents']} incidents, {found['total_notices']} notices for {alerts} alerts; "
         f"{found['suppressed']} were told as a part of another"
+    )
+    _show_actions(found)
+
+
+def _show_actions(found: Mapping[str, Any]) -> None:
+    """Say what would have been done, taken to end well each time, and how often it would have been held back."""
+    if not found["total_actions"] and not found["held"] and not found["planned"]:
+        return
+    for one in found["actions"][-_SHOWN:]:
+        asks = " (if approved)" if one["mode"] == "approve" else ""
+        click.echo(f"  {clock_time(one['time_s'])}  #{one['number']} {one['target']}: {one_line(one['says'])}{asks}")
+    click.echo(
+        f"{found['total_actions']} actions would have been started, {found['planned']} only planned; "
+        f"budgets, waits and freezes would have held one back {found['held']} times"
     )
 
 

@@ -74,6 +74,19 @@ def threads(socket: str | None, as_json: bool) -> None:
 @debug.command()
 @json_option
 @click.pass_obj
+def version(socket: str | None, as_json: bool) -> None:
+    """Show the daemon's version, and whether its attempts run compiled.
+
+    \b
+    Example:
+      dogwatch debug version
+    """
+    _show(socket, "version", as_json)
+
+
+@debug.command()
+@json_option
+@click.pass_obj
 def heap(socket: str | None, as_json: bool) -> None:
     """Show which types of objects there are most of.
 

@@ -235,6 +235,24 @@ def run(**options: Any) -> int:
     return on_hosts(deed, options)
 
 
+@fleet.command(context_settings={"allow_interspersed_args": True})
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.argument("words", nargs=-1, metavar="[ARGUMENT]...")
+@click.option("--env", "settings", multiple=True, metavar="K=V", help="Environment of the script.")
+@click.option("--diff", is_flag=True, help="Show how other hosts' output differs from that of most.")
+@reaching
+def script(file: str, words: tuple[str, ...], **options: Any) -> int:
+    """Run a script of this machine on many hosts, by what its first line names; as `run --script` does.
+
+    \b
+    Example:
+      dogwatch fleet script fix.py -t 'os=debian*' --sudo -- --force
+    """
+    text, data = _script(file, words)
+    env = _environment(options["settings"])
+    return on_hosts(Deed(what=f"the script {file}", script=text, input=data, env=env), options)
+
+
 def _elsewhere(again: str | None, options: Mapping[str, Any]) -> int:
     """Have a daemon carry it out."""
     from dogwatch.cli.fleet_remote import again_remote, run_remote

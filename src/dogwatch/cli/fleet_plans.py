@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,10 @@ from dogwatch.cli.output import print_json
 from dogwatch.errors import Conflict, NotFound, UsageError
 
 if TYPE_CHECKING:
+    from dogwatch.fleet.book.own import OwnBook
     from dogwatch.fleet.inventory.inventory import Inventory
     from dogwatch.fleet.plans.apply import Applying
+    from dogwatch.fleet.plans.going import Went
     from dogwatch.fleet.plans.make import Making
     from dogwatch.fleet.plans.plan import Plan
     from dogwatch.fleet.pool import Dialer
@@ -128,8 +130,10 @@ def apply_(**options: Any) -> int:
 
 
 def _apply(plan: Plan, digest: str, inventory: Inventory, journal: Any, options: Mapping[str, Any]) -> int:
+    from dogwatch.cli.fleet_carry import data_folder
     from dogwatch.cli.fleet_probes import gate_of
     from dogwatch.cli.fleet_progress import progress
+    from dogwatch.fleet.book.own import own_book
     from dogwatch.fleet.plans.apply import Applier
     from dogwatch.fleet.plans.going import Goer, Going, exit_code, rollout_of
     from dogwatch.fleet.plans.journal import Line, states
@@ -159,9 +163,14 @@ def _apply(plan: Plan, digest: str, inventory: Inventory, journal: Any, options:
 
     async def work(dialer: Dialer, interrupted: Interrupted) -> Any:
         applier = Applier(applying, journal)
-        with progress(len(plan.hosts)) as watcher:
-            goer = Goer(plan, more, applier, journal, dialer, gate=gate, watcher=watcher, heed=interrupted.heed)
-            return await goer.go(before)
+        async with own_book(data_folder()) as book:
+            note = _noting(book, plan, digest, applying, back=options["roll_back"])
+            await note(None)  # no audit, no change
+            with progress(len(plan.hosts)) as watcher:
+                goer = Goer(plan, more, applier, journal, dialer, gate=gate, watcher=watcher, heed=interrupted.heed)
+                went = await goer.go(before)
+            await note(went)
+        return went
 
     went, ended_by = with_dialer(options, work)
     if not ended_by and all(one.ok for one in went.done):
@@ -171,6 +180,31 @@ def _apply(plan: Plan, digest: str, inventory: Inventory, journal: Any, options:
     else:
         tell_done(went, options["plan"])
     return 128 + ended_by if ended_by else exit_code(went.done)
+
+
+def _noting(
+    book: OwnBook, plan: Plan, digest: str, applying: Applying, *, back: bool
+) -> Callable[[Went | None], Awaitable[None]]:
+    """Return what writes an audit event: that it begins, and how it went."""
+    from dogwatch.access.actor import Subject
+    from dogwatch.cli.fleet_carry import this_actor
+    from dogwatch.fleet.plans.going import told_hosts
+
+    async def note(went: Went | None) -> None:
+        about: dict[str, Any] = {"apply": applying.apply_id, "playbook": plan.playbook, "digest": digest}
+        if went is not None:
+            about["hosts"] = {state: hosts[:1000] for state, hosts in told_hosts(went.done).items()}
+        well = went is None or all(one.ok for one in went.done)
+        await book.note(
+            this_actor(),
+            "roll back" if back else "apply",
+            Subject(noun="fleet-plan", name=plan.plan_id),
+            outcome="begun" if went is None else "done" if well else "failed",
+            reason="" if went is None else went.stopped,
+            after=about,
+        )
+
+    return note
 
 
 def _applying(
@@ -257,8 +291,9 @@ def facts(**options: Any) -> int:
       dogwatch fleet facts web01
       dogwatch fleet facts -t @web --json
     """
-    from dogwatch.fleet.connection import Connection, Ended, State
+    from dogwatch.fleet.connection import Connection, Ended, HostFailed, State
     from dogwatch.fleet.login import Login
+    from dogwatch.fleet.operations.state import CannotRead
     from dogwatch.fleet.plans.make import logins_of
     from dogwatch.fleet.run import FleetRun, Order
 
@@ -273,7 +308,10 @@ def facts(**options: Any) -> int:
 
     async def work(dialer: Dialer, interrupted: Interrupted) -> None:
         async def one(host: str, login: Login, connection: Connection) -> Ended:
-            found[host] = await source.of(host, login, connection)
+            try:
+                found[host] = await source.of(host, login, connection)
+            except CannotRead as error:
+                raise HostFailed(State.MISCONFIGURED, str(error), hint=error.hint) from None
             return Ended(state=State.SUCCEEDED)
 
         rest = [host for host in hosts if host not in found]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,35 +13,56 @@ if TYPE_CHECKING:
     from dogwatch.fleet.results import HostResult
     from dogwatch.fleet.run import Watcher
 
+_BAR = 24
 
-class _Bar:
-    """Counts on a bar of rich, with the hosts that have been running longest: those are what one waits for."""
 
-    def __init__(self, bar: Any, total: int, done: int) -> None:
-        self._bar = bar
-        self._task = bar.add_task("", total=total, completed=done, failed="", waiting="")
+class _Screen:
+    """Two lines: how many have ended, how, and since when; below them the hosts that have been running longest."""
+
+    def __init__(self, console: Any, total: int, done: int) -> None:
+        self._console = console
+        self._total, self._done = total, done
+        self._since_s = time.monotonic()
         self._failed: Counter[str] = Counter()
-        self._running: dict[str, None] = {}
+        self._running: dict[str, float] = {}
 
     def started(self, host: str) -> None:
-        self._running[host] = None
-        self._draw(0)
+        self._running[host] = time.monotonic()
 
     def ended(self, result: HostResult) -> None:
         self._running.pop(result.host, None)
+        self._done += 1
         if not result.ok:
             self._failed[str(result.state)] += 1
-        self._draw(1)
 
     def stopped(self, reason: str) -> None:
-        self._bar.console.print(f"stopping: {reason}", style="yellow", markup=False)
+        self._console.print(f"stopping: {reason}", style="yellow", markup=False)
 
-    def _draw(self, more: int) -> None:
-        failed = ", ".join(f"{count} {word}" for word, count in self._failed.items())
-        waiting = list(self._running)[:3]
-        rest = len(self._running) - len(waiting)
-        told = f"on {', '.join(waiting)}{f' and {rest} more' if rest else ''}" if waiting else ""
-        self._bar.update(self._task, advance=more, failed=failed, waiting=told)
+    def render(self) -> Any:
+        from rich.text import Text
+
+        room = max(20, self._console.width - 1)
+        now_s = time.monotonic()
+        seconds = int(now_s - self._since_s)
+        filled = _BAR * self._done // max(1, self._total)
+        first = Text("━" * filled, style="green")
+        first.append("━" * (_BAR - filled), style="bright_black")
+        first.append(f" {self._done}/{self._total}  {seconds // 60}:{seconds % 60:02}  ")
+        first.append(", ".join(f"{count} {word}" for word, count in self._failed.items()), style="red")
+        first.truncate(room, overflow="ellipsis")
+        return Text("\n").join([first, Text(self._waiting(room, now_s), style="bright_black")])
+
+    def _waiting(self, room: int, now_s: float) -> str:
+        """Return as many of the hosts that are waited for as fit, and how many more there are."""
+        if not self._running:
+            return ""
+        names = [f"{host} {int(now_s - since_s)}s" for host, since_s in list(self._running.items())[:20]]
+        for shown in range(len(names), 0, -1):
+            more = len(self._running) - shown
+            text = f"on {', '.join(names[:shown])}{f' and {more} more' if more else ''}"
+            if len(text) <= room:
+                return text
+        return f"on {names[0]}"[: room - 1] + "…"
 
 
 @contextmanager
@@ -50,14 +72,9 @@ def progress(total: int, *, done: int = 0) -> Iterator[Watcher | None]:
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.live import Live
 
-    columns = (
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("[red]{task.fields[failed]}"),
-        TextColumn("[bright_black]{task.fields[waiting]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield _Bar(bar, total, done)
+    console = Console(stderr=True, highlight=False)
+    screen = _Screen(console, total, done)
+    with Live(console=console, transient=True, refresh_per_second=8, get_renderable=screen.render):
+        yield screen

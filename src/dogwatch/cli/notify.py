@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 from urllib.parse import quote
@@ -9,7 +10,7 @@ from urllib.parse import quote
 import click
 
 from dogwatch.cli.client import Client, json_option, server_option
-from dogwatch.cli.output import ago, one_line, print_json, print_table
+from dogwatch.cli.output import ago, indented, one_line, print_json, print_table
 
 _COLOURS = {"delivered": "green", "dead": "red", "sending": "yellow"}
 _LOOK_S = 0.3
@@ -88,6 +89,38 @@ def test(client: Client, name: str, wait_s: float, as_json: bool) -> int:
     else:
         _print_row(row)
     return 0 if row["state"] == "delivered" else 1
+
+
+@notify.command()
+@click.argument("name")
+@click.option("--title", default="", help="Of the message; without title and text an example is shown.")
+@click.option("--text", default="", help="Of the message.")
+@click.option("--type", "kind", default="incident.opened", show_default=True, help="Of the message.")
+@click.option(
+    "--severity", type=click.Choice(["info", "warning", "error", "critical"]), default="critical", show_default=True
+)
+@server_option
+@json_option
+def preview(client: Client, name: str, title: str, text: str, kind: str, severity: str, as_json: bool) -> None:
+    """Show what a destination would be sent, with its templates filled in. Nothing is sent.
+
+    \b
+    Examples:
+      dogwatch notify preview ops
+      dogwatch notify preview ops --title "disk full" --severity warning --json
+    """
+    body = {"type": kind, "title": title, "text": text, "severity": severity}
+    found = client.post(f"/api/v1/notify/{quote(name, safe='')}/preview", body)
+    if as_json:
+        print_json(found)
+        return
+    click.echo(f"{found['kind']} to {one_line(found['address'])}")
+    click.echo(click.style(one_line(found["title"]), bold=True))
+    click.echo(indented(found["text"]))
+    click.echo("as it is sent:")
+    content = found["content"]
+    shown = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False)
+    click.echo(indented(shown))
 
 
 @notify.command()

@@ -17,7 +17,16 @@ from dogwatch.errors import Problem
 
 PREFIX = "DOGWATCH_"
 # Names that mean something to the program itself, not to a setting.
-RESERVED = frozenset({"DOGWATCH_CONFIG", "DOGWATCH_DATA", "DOGWATCH_SERVER", "DOGWATCH_SOCKET", "DOGWATCH_TOKEN"})
+RESERVED = frozenset(
+    {
+        "DOGWATCH_COMPILED",
+        "DOGWATCH_CONFIG",
+        "DOGWATCH_DATA",
+        "DOGWATCH_SERVER",
+        "DOGWATCH_SOCKET",
+        "DOGWATCH_TOKEN",
+    }
+)
 
 
 class Override(msgspec.Struct, frozen=True):

@@ -19,12 +19,14 @@ from dogwatch.config.reload import Reloader
 from dogwatch.core.clock import Clock
 from dogwatch.core.stop import run_until_stopped
 from dogwatch.core.supervisor import Limits, Phase, Supervisor
+from dogwatch.daemon import compiled
 from dogwatch.daemon.admin import AdminServer
 from dogwatch.daemon.heap import SettledHeap
 from dogwatch.daemon.listener import WebPart
 from dogwatch.daemon.operations import operations, peer_operations
 from dogwatch.daemon.sockets import own_command
 from dogwatch.daemon.systemd import notify
+from dogwatch.web.options import SECTION as SERVER
 from dogwatch.web.options import is_loopback
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,7 @@ class Daemon:
         self.app = await open_app(loaded, clock=self._clock, spawn=self.supervisor.start)
         try:
             self.reloader = Reloader(self._options.loader, (), clock=self._clock, bus=self.app.bus)
+            self.app.address = lambda: (self.reloader.current or loaded).get(SERVER).external_url
             self.web = WebPart(
                 self.app.services(self.reloader),
                 inherited=self._inherited,
@@ -109,6 +112,7 @@ class Daemon:
 
     async def _watch(self, admin: AdminServer) -> Ending:
         supervisor = self.supervisor
+        log.info("attempts run %s", compiled.status())
         _ = supervisor.start("config watch", self.reloader.watch())
         supervisor.on_stop(Phase.REFUSE, "reload", self.reloader.close)
         supervisor.on_stop(Phase.REFUSE, "admin socket", admin.close)

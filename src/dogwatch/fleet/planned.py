@@ -134,7 +134,7 @@ class PlaybookAction(Action, frozen=True, kw_only=True):
             going,
             holder=f"run {scene.run_id}",
             timeout_s=self.apply_timeout,
-            connect_timeout_s=self.connect_timeout,
+            dialer=scene.get(FleetPart).pool(connect_timeout_s=self.connect_timeout),
             watcher=Log(scene),
         )
         by_state: dict[str, list[str]] = {}
@@ -278,7 +278,7 @@ async def _plan(
         extra=msgspec.to_builtins(action.vars),
         forks=action.forks,
         timeout_s=action.read_timeout,
-        connect_timeout_s=connect_timeout_s,
+        dialer=scene.get(FleetPart).pool(connect_timeout_s=connect_timeout_s),
         made_by=f"run {scene.run_id}",
         now_s=time.time,
         watcher=Log(scene),

@@ -16,6 +16,7 @@ from dogwatch.fleet.pool import Pool
 
 READ_BYTES = 16 * 1024 * 1024
 _ABSENT = 44
+_TIDY_S = 10.0
 _KINDS = {0o100000: "file", 0o040000: "directory", 0o120000: "link"}
 
 
@@ -117,7 +118,12 @@ class Session:
             f"{{ echo 'the file did not arrive whole' >&2; false; }}; }} && "
             f"{chown}chmod {mode:o} {part} && mv -fT {part} {target}"
         )
-        self._well(await self.run(script, stdin=data, timeout_s=timeout_s))
+        ended = await self.run(script, stdin=data, timeout_s=timeout_s)
+        if ended.state is State.TIMED_OUT:
+            # On a slow line the signal may come so late that it was killed before it could tidy up.
+            with contextlib.suppress(HostFailed):
+                await self.run(f"rm -f {part}", timeout_s=_TIDY_S)
+        self._well(ended)
 
     async def stat(self, path: str, *, timeout_s: float | None = 60.0) -> FileStat | None:
         """Return what a path is, None where there is nothing. Raises: HostFailed, CommandFailed."""

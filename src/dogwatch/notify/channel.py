@@ -10,6 +10,8 @@ import msgspec
 
 from dogwatch.core.component import Component
 from dogwatch.engine.http_types import HttpRequest, HttpResponse
+from dogwatch.engine.launch.command import Command, ExitStatus, Output
+from dogwatch.engine.values import Json
 from dogwatch.errors import TransientError
 from dogwatch.notify.message import Parcel
 
@@ -36,6 +38,10 @@ class Tools(Protocol):
         """Make an HTTP request; see engine.http_client."""
         ...
 
+    async def run(self, command: Command, output: Output) -> ExitStatus:
+        """Run a program to its end, under a guard that ends it when this process cannot; see engine.launch."""
+        ...
+
 
 class Channel(Component, frozen=True, kw_only=True):
     """Sends a message. An attempt may be repeated after it arrived (a crash, a lost answer): what is sent must say by
@@ -55,6 +61,10 @@ class Channel(Component, frozen=True, kw_only=True):
 
         Raises: Held, TransientError, PermanentError (the same message will never be taken).
         """
+
+    def content(self, parcel: Parcel) -> Json:
+        """Return what is sent, for a preview; secrets in it are masked by whoever shows it."""
+        return {"title": parcel.title, "text": parcel.text}
 
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
         """Find what types cannot say: (path below the options, message, hint). No I/O."""

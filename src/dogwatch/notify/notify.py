@@ -20,21 +20,24 @@ from dogwatch.core.component import nearest
 from dogwatch.core.deadline import cancel_and_wait
 from dogwatch.core.metrics import Family, series
 from dogwatch.engine.http_types import HttpRequest, HttpResponse
+from dogwatch.engine.launch.command import Command, ExitStatus, Output
 from dogwatch.engine.read_check import actions_of
 from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.values import Page
 from dogwatch.errors import ConfigError, Conflict, NotFound, Problem, TransientError
 from dogwatch.notify import outbox
 from dogwatch.notify.action import NotifyAction
+from dogwatch.notify.channels.answers import veiled
 from dogwatch.notify.ids import Ids
-from dogwatch.notify.message import Enqueued, Message, MessageState, OutboxRow
+from dogwatch.notify.message import Enqueued, Message, MessageState, OutboxRow, masked
 from dogwatch.notify.section import NOTIFY
 from dogwatch.notify.sender import Route, Sender
-from dogwatch.notify.view import DestinationView
+from dogwatch.notify.view import DestinationView, Preview
 from dogwatch.store.database import Database, Tx
 
 if TYPE_CHECKING:
     from dogwatch.engine.http_client import HttpClient
+    from dogwatch.engine.launch.launcher import Launcher
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +46,35 @@ HOUSEKEEPING_S = 60.0
 # Messages to a destination that nobody configures any more wait so long for it to come back.
 _ORPHANS_S = 86400.0
 _MOST_AT_ONCE = 1000
+# Programs of channels that run at the same time.
+_PROGRAMS = 16
 
 
-class _Tools:
-    """Makes the HTTP client at the first use: most programs that load this never send."""
+# Options of channels whose values are never shown.
+_SECRETS = ("webhook", "routing_key", "topic", "token", "password", "key", "secret", "secrets", "urls", "url")
+_EXAMPLE = Message(
+    to=(),
+    type="incident.opened",
+    title="#42 opened: db-1 is down: timeout; explains 3 more",
+    text="#42 opened: db-1 is down: timeout; explains 3 more\ntimeout\nsince 2026-01-05T03:10:00Z",
+    severity="critical",
+    data={"number": 42, "kind": "opened", "root": "db-1", "rule": "target-down", "state": "open", "explains": 3},
+    labels={"team": "shop"},
+)
+
+
+def _texts(value: object) -> list[str]:
+    values = value if isinstance(value, tuple) else (value,)
+    return [one for one in values if isinstance(one, str) and len(one) > 3]
+
+
+class HandyTools:
+    """Makes HTTP client and guard at the first use: most programs that load this never send."""
 
     def __init__(self) -> None:
         self._client: HttpClient | None = None
+        self._launcher: Launcher | None = None
+        self._opening = asyncio.Lock()
 
     async def request(self, request: HttpRequest) -> HttpResponse:
         if self._client is None:
@@ -58,10 +83,23 @@ class _Tools:
             self._client = HttpClient()
         return await self._client.request(request)
 
+    async def run(self, command: Command, output: Output) -> ExitStatus:
+        async with self._opening:
+            if self._launcher is None:
+                from dogwatch.engine.launch.launcher import Launcher
+
+                launcher = Launcher(limit=_PROGRAMS)
+                await launcher.open()
+                self._launcher = launcher
+        return await self._launcher.run(command, output)
+
     async def close(self) -> None:
         if self._client is not None:
             await self._client.close()
             self._client = None
+        if self._launcher is not None:
+            await self._launcher.close()
+            self._launcher = None
 
 
 class Notify:
@@ -85,7 +123,7 @@ class Notify:
     ) -> None:
         self._database, self._clock, self._spawn, self._sends, self._jobs = database, clock, spawn, sends, jobs
         self._ids = Ids("msg")
-        self._tools = _Tools()
+        self._tools = HandyTools()
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.sender = Sender(database, self._tools, owner=owner, clock=clock)
         self._tasks: list[asyncio.Task[Any]] = []
@@ -203,6 +241,30 @@ class Notify:
             return self.enqueue(tx, message)[0]
 
         return await self._database.write(work)
+
+    def preview(self, destination: str, message: Message | None = None) -> Preview:
+        self._known(destination)
+        route, now_s = self.sender.routes[destination], self._clock.now_s()
+        row = OutboxRow(
+            message_id="msg_preview",
+            destination=destination,
+            message=message or _EXAMPLE,
+            state=MessageState.QUEUED,
+            attempts=1,
+            created_s=now_s,
+            since_s=now_s,
+            due_s=now_s,
+        )
+        channel, parcel = route.spec.channel, route.parcel(row, now_s)
+        hidden = [text for name in _SECRETS for text in _texts(getattr(channel, name, ""))]
+        return Preview(
+            destination=destination,
+            kind=channel.kind,
+            address=channel.address(),
+            title=parcel.title,
+            text=parcel.text,
+            content=masked(channel.content(parcel), lambda text: veiled(text, hidden)),
+        )
 
     def _known(self, name: str) -> None:
         if name not in self.sender.routes:

@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from dogwatch.access.actor import Actor
-from dogwatch.engine.values import Page
+from dogwatch.engine.values import Json, Page
 from dogwatch.notify.message import Enqueued, Message, OutboxRow
 from dogwatch.store.database import Tx
 
@@ -30,6 +30,17 @@ class DestinationView(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str = ""
     trouble_since_s: float | None = None
     retry_s: float | None = None
+
+
+class Preview(msgspec.Struct, frozen=True, kw_only=True):
+    """What a destination would be sent. content: as the channel sends it, secrets masked."""
+
+    destination: str
+    kind: str
+    address: str
+    title: str
+    text: str
+    content: Json
 
 
 class Outbox(Protocol):
@@ -62,6 +73,10 @@ class Outbox(Protocol):
 
     async def redeliver_dead(self, destination: str, actor: Actor) -> int:
         """Send all dead letters of a destination again; return how many."""
+        ...
+
+    def preview(self, destination: str, message: Message | None = None) -> Preview:
+        """Return what would be sent; message: None for an example of an incident. Raises: NotFound."""
         ...
 
     async def test(self, destination: str, actor: Actor) -> Enqueued:

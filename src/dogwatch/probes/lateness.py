@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import Final
 
 from dogwatch.core.metrics import Family
 
-_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-_LEAST_S: Final = 0.001
+_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 class LatenessHistogram:
@@ -22,7 +20,12 @@ class LatenessHistogram:
         self.sum_s = 0.0
 
     def observe(self, seconds: float) -> None:
-        self._counts[bisect_left(_BOUNDS_S, seconds) if seconds > _LEAST_S else 0] += 1
+        place = 0
+        for bound_s in _BOUNDS_S:  # nearly always the first or the second
+            if seconds <= bound_s:
+                break
+            place += 1
+        self._counts[place] += 1
         self.count += 1
         self.sum_s += seconds
 

@@ -113,17 +113,17 @@ class Runner:
 
     def _come(self, target: Target, now_s: float) -> None:
         """A target's time has come: plan its next, then start it, let it wait, or skip it."""
-        spec = target.spec
+        every_s = target.every_s
         # The grid is kept: jitter and lateness are not carried over from one attempt to the next.
         grid_s = target.due_s - target.jitter_s
-        target.jitter_s = random.random() * spec.jitter if spec.jitter else 0.0  # noqa: S311 - spreads load
+        target.jitter_s = random.random() * target.spread_s if target.spread_s else 0.0  # noqa: S311 - spreads load
         lateness_s = now_s - target.due_s
-        following_s = grid_s + spec.every if target.settle_s is None else target.settle_s
+        following_s = grid_s + every_s if target.settle_s is None else target.settle_s
         target.settle_s = None
         if following_s <= now_s:
-            missed = int((now_s - following_s) / spec.every) + 1
+            missed = int((now_s - following_s) / every_s) + 1
             target.skipped += missed
-            following_s += missed * spec.every
+            following_s += missed * every_s
         self.schedule.put(target, following_s + target.jitter_s)
         if target.running or target.queued:
             target.skipped += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heapreplace
 from typing import Generic, Protocol, TypeVar
 
 # First attempts are spread over this long, or this far apart where there are many targets.
@@ -51,6 +51,8 @@ class Schedule(Generic[T]):
         # Time, the entry's number (which no other has, so that targets are never compared), target.
         self._heap: list[tuple[float, int, T]] = []
         self._turns = 0
+        # Whether the heap's first entry is the one that was given out last: most are put back, and take its place.
+        self._open = False
         self.stalls = 0
         self.stalled_s = 0.0
 
@@ -62,7 +64,12 @@ class Schedule(Generic[T]):
         self._turns += 1
         target.turn = self._turns
         target.due_s = due_s
-        heappush(self._heap, (due_s, self._turns, target))
+        entry = due_s, self._turns, target
+        if self._open:
+            self._open = False
+            heapreplace(self._heap, entry)
+        else:
+            heappush(self._heap, entry)
 
     def remove(self, target: T) -> None:
         """Forget a target; its entry is dropped when its time comes."""
@@ -74,6 +81,7 @@ class Schedule(Generic[T]):
     def next_s(self) -> float | None:
         """Return when the next entry is due, in the schedule's time; None while there is none."""
         heap = self._heap
+        self._open = False
         while heap and heap[0][1] != heap[0][2].turn:
             heappop(heap)
         return heap[0][0] if heap else None
@@ -90,9 +98,13 @@ class Schedule(Generic[T]):
     def pop(self, now_s: float) -> T | None:
         """Return the earliest target that is due by now, each once; None if there is none."""
         heap = self._heap
+        self._open = False
         while heap and heap[0][0] <= now_s:
-            _due_s, turn, target = heappop(heap)
-            if turn == target.turn:
+            entry = heap[0]
+            target = entry[2]
+            if entry[1] == target.turn:
                 target.turn = 0
+                self._open = True
                 return target
+            heappop(heap)
         return None

@@ -240,7 +240,10 @@ EXAMPLE = """
 #   http: {url: https://shop.example/health, expect: 'status == 200 && tls_days_left > 14.0'}
 #   every: 15s
 #   failures: 3
-#   labels: {team: shop}
+#   labels: {team: shop, unit: shop.service}
+#   do: [{exec: systemctl restart shop.service, verify: 1m}]
+#   mode: plan               # says what it would do; approve asks, auto does it
+#   budget: {max: 3, per: 1h}
 """
 
 

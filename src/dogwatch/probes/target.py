@@ -73,6 +73,7 @@ class Target:
         "commit",
         "config_paused",
         "due_s",
+        "every_s",
         "failed",
         "fingerprint",
         "flying",
@@ -96,6 +97,7 @@ class Target:
         "settle_s",
         "skipped",
         "spec",
+        "spread_s",
         "started_s",
         "state",
         "succeeded",
@@ -143,6 +145,8 @@ class Target:
     def adopt(self, spec: ProbeSpec, rules: Rules, env: ProbeEnv) -> None:
         """Take over a specification of the same identity; everything remembered stays."""
         self.spec = spec
+        # Of the specification, for those who ask at every attempt.
+        self.every_s, self.spread_s = spec.every, spec.jitter
         self.check: Probe = spec.check
         self.rules = rules
         self.labels_text = None

@@ -46,6 +46,8 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     fired: dict[str, int]
     suppressed: int
     starts: Sequence[Start] = ()
+    held: int = 0
+    planned: int = 0
     lost: dict[int, int] = {}
     dropped: dict[str, int] = {}
     busy_s: float = 0.0
@@ -109,6 +111,8 @@ def rehearse(
         fired=dict(sorted(kept.fired.items())),
         suppressed=sum(note.kind == "joined" for note in kept.notes),
         starts=kept.starts,
+        held=sum(note.kind == "held" for note in kept.notes),
+        planned=sum(note.kind == "planned" for note in kept.notes),
     )
 
 

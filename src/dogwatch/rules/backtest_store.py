@@ -46,6 +46,8 @@ def rehearsal_of(run: Run, span: Span, progress: Progress) -> Rehearsal:
         fired=dict(sorted(kept.fired.items())),
         suppressed=kept.kinds["joined"],
         starts=kept.starts,
+        held=kept.kinds["held"],
+        planned=kept.kinds["planned"],
         lost=dict(sorted(run.lost.items())),
         dropped=dict(kept.dropped),
         busy_s=progress.busy_s,

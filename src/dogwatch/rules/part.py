@@ -32,13 +32,14 @@ from dogwatch.rules.driver import Moment, decide, moments
 from dogwatch.rules.escalation import IncidentOptions, Policy
 from dogwatch.rules.incident import Decisions, Incident, Note, Order, Silence, State
 from dogwatch.rules.maintenance import MAINTENANCE, Calendar, Maintenance, build_maintenance
+from dogwatch.rules.outside import book as outside
 from dogwatch.rules.recording import write as write_recording
 from dogwatch.rules.records import Change, Done, Enqueue
 from dogwatch.rules.remedy.doing import Doing, Doings
 from dogwatch.rules.remedy.explain import Explanation, explanation, kept
 from dogwatch.rules.remedy.values import NONE, Result
 from dogwatch.rules.sight import TOPICS, Known, Sight, history
-from dogwatch.rules.spec import Rule, RuleSpec, compile_rule
+from dogwatch.rules.spec import DOWN_RULE, Rule, RuleSpec, compile_rule
 from dogwatch.rules.topology import Topology
 from dogwatch.rules.watcher import AlertEdge, Key, Watcher
 from dogwatch.store.database import Database, Tx
@@ -55,13 +56,16 @@ HOUSEKEEPING_S = 3600.0
 _EVENTS = 100_000
 # What waits to be decided while the database refuses; beyond, the oldest ticks are given up, never alerts' ends.
 _MOST_MOMENTS = 10_000
+# Where a notice of another's alert was missed, and for those that are over by themselves.
+_OUTSIDE_EVERY_S = 5.0
 # How long conditions hold changes all the time; it is written down this often, and with all else that is.
 _HELD_EVERY_S = 60.0
 
 
 class Around(msgspec.Struct, frozen=True, kw_only=True):
     """What the part is given. targets: what is watched now. enqueue: puts a message in the outbox. calendar: of all
-    maintenance; None for that of the configuration alone.
+    maintenance; None for that of the configuration alone. outside: alerts of others are kept in this database.
+    shared: targets whose thresholds alone open no incident here, since several places decide together.
     """
 
     database: Database
@@ -74,6 +78,8 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
     rules: Section[list[RuleSpec]]
     incidents: Section[IncidentOptions]
     calendar: Callable[[], Calendar] | None = None
+    outside: bool = False
+    shared: Callable[[], frozenset[str]] = frozenset
     remedy: Doings | None = None
 
 
@@ -117,6 +123,10 @@ class Incidents:
         self._begun = False
         self._rehearsing = asyncio.Lock()
         self._written_s = 0.0
+        # The newest change of others' alerts that was taken in; whether there is one that was not.
+        self._outside = 0
+        self._told_outside, self._looked_s = True, 0.0
+        self._deaf: Callable[[], None] | None = None
         self.trouble = ""
         self.counts: Counter[str] = Counter()
         self._wake = asyncio.Event()
@@ -144,12 +154,17 @@ class Incidents:
             bus = self._around.bus
             self._heard = self._stack.enter_context(bus.subscribe(*TOPICS, capacity=_EVENTS))
             self._stack.enter_context(bus.subscribe("transition", capacity=1, call=self._wake.set))
+        if self._deaf is None and self._around.outside:
+            self._deaf = self._around.database.listen(outside.TOPIC, self._hear_outside)
         if not self._tasks:
             self._tasks = [self._around.spawn("incidents", self._run())]
 
     async def stop(self) -> None:
         await cancel_and_wait(self._tasks)
         self._tasks = []
+        if self._deaf is not None:
+            self._deaf()
+            self._deaf = None
         if self._acting is not None:
             self._acting.stop()
         self._stack.close()
@@ -184,10 +199,13 @@ class Incidents:
         await asyncio.sleep(GATHER_S)
 
     async def _purge(self, before_s: float) -> None:
-        acting, budget_s = self._acting, self._around.clock.now_s() - _CLAIMS_KEPT_S
+        now_s, others = self._around.clock.now_s(), self._around.outside
+        acting, budget_s = self._acting, now_s - _CLAIMS_KEPT_S
 
         def work(tx: Tx) -> None:
             records.purge(tx, before_s)
+            if others:
+                outside.purge(tx, now_s)
             if acting is not None:
                 acting.purge(tx, before_s, budget_s)
 
@@ -206,6 +224,9 @@ class Incidents:
         now_s = self._around.clock.now_s()
         events: Sequence[Event] = self._heard.take() if self._heard is not None else ()
         self._moments += moments(self.watcher, self._sight.signals(events), now_s)
+        await self._look_outside(now_s)
+        if self.watcher.shared != self._around.shared():
+            self._share()
         if len(self._moments) > _MOST_MOMENTS:
             self._moments = [moment for moment in self._moments if moment.edges]
         results = await self._acting.results(now_s) if self._acting is not None else []
@@ -213,6 +234,37 @@ class Incidents:
         if self._acting is not None:
             await self._acting.withdraw()
         return decisions
+
+    def _share(self) -> None:
+        """Leave the thresholds of some targets to what several places say."""
+        self.watcher.shared = shared = self._around.shared()
+        alone = [(key, one) for key, one in self.watcher.out.items() if key[0] == DOWN_RULE and key[1] in shared]
+        if alone:
+            now_s = self._around.clock.now_s()
+            edges = tuple(AlertEdge(time_s=now_s, fired=False, alert=one) for _key, one in alone)
+            self._moments.append(Moment(time_s=now_s, edges=edges))
+            for key, _one in alone:
+                del self.watcher.out[key]
+
+    async def _look_outside(self, now_s: float) -> None:
+        """Take in what became of alerts that others raise."""
+        waited_s = now_s - self._looked_s
+        if not self._around.outside or (not self._told_outside and 0 <= waited_s < _OUTSIDE_EVERY_S):
+            return
+        self._told_outside = False
+        after = self._outside
+        found = await self._around.database.read(lambda tx: outside.changes(tx, after, now_s))
+        self._looked_s = now_s
+        edges = [
+            edge for one in found for edge in self.watcher.tell(one.alert, firing=one.firing, now_s=now_s)
+        ]  # fmt: skip
+        self._outside = max((self._outside, *(one.changed for one in found)))
+        if edges:
+            self._moments.append(Moment(time_s=now_s, edges=tuple(edges)))
+
+    def _hear_outside(self) -> None:
+        self._told_outside = True
+        self._wake.set()
 
     async def _write(self, now_s: float, results: Sequence[Result] = ()) -> Decisions:
         seen, asked = list(self._moments), list(self._asked)
@@ -234,13 +286,16 @@ class Incidents:
         )
         done, enqueue, acting = [one.done for one in asked], self._around.enqueue, self._acting
         prepared = acting.prepare(decisions, self.state, after) if acting is not None else None
+        hint = acting.hint if acting is not None else None
 
         def more(tx: Tx) -> None:
             if acting is not None and prepared is not None:
                 acting.save(tx, prepared)
 
         try:
-            self._version = await self._around.database.write(lambda tx: records.save(tx, change, done, enqueue, more))
+            self._version = await self._around.database.write(
+                lambda tx: records.save(tx, change, done, enqueue, more, hint)
+            )
         except (Conflict, TransientError):
             # Whether it is on disk is not known: what is there decides how it goes on.
             self._version = None
@@ -269,11 +324,14 @@ class Incidents:
         before, self._stale = self.watcher, False
         names = {rule.name for rule in wanted.rules}
         self.watcher = Watcher(wanted.rules)
+        self._share()
         self.watcher.awaited = frozenset(self._setting.remedies.startup)
         # For how long conditions hold is written down now and then: in a reload what is in memory is newer.
         held = before.held if self._begun else kept.held
         self.watcher.held = {key: one for key, one in held.items() if key[0] in names}
         self._begun = True
+        # What others said is told again; what is known already changes nothing.
+        self._outside, self._told_outside = 0, True
         self.watcher.out = {key: one.alert for key, one in kept.state.alerts.items() if one.active}
         # Edges that are not written down yet are not in what was kept.
         for moment in self._moments:

@@ -16,7 +16,7 @@ from dogwatch.engine.values import Page
 from dogwatch.errors import Conflict, NotFound
 from dogwatch.notify.message import Message
 from dogwatch.rules.decider import Held
-from dogwatch.rules.incident import Decisions, Incident, Note, Silence, State, Tracked, Waiting
+from dogwatch.rules.incident import Decisions, Incident, Note, Notice, Silence, State, Tracked, Waiting
 from dogwatch.rules.notices import message_of
 from dogwatch.rules.remedy.values import Life, Memory, Use
 from dogwatch.rules.watcher import Key
@@ -99,9 +99,15 @@ def load(tx: Tx) -> Kept:
 
 
 def save(
-    tx: Tx, change: Change, done: Sequence[Done], enqueue: Enqueue, more: Callable[[Tx], None] | None = None
+    tx: Tx,
+    change: Change,
+    done: Sequence[Done],
+    enqueue: Enqueue,
+    more: Callable[[Tx], None] | None = None,
+    hint: Callable[[Tx, Notice, Message], Message] | None = None,
 ) -> int:
-    """Write a step down, and return the new version. more: what else belongs to it.
+    """Write a step down, and return the new version. more: what else belongs to it. hint: adds to a message what
+    follows from that.
 
     Raises: Conflict where somebody else wrote meanwhile.
     """
@@ -136,10 +142,11 @@ def save(
             tx, one.actor, one.verb, Subject(noun="incident", name=one.name, labels=one.labels), reason=one.reason
         )
     open_now = {**change.before.incidents, **after.incidents, **{one.number: one for one in change.decisions.ended}}
-    for notice in change.decisions.notices:
-        enqueue(tx, message_of(notice, open_now))
     if more is not None:
         more(tx)
+    for notice in change.decisions.notices:
+        message = message_of(notice, open_now)
+        enqueue(tx, message if hint is None else hint(tx, notice, message))
     tx.notify(TOPIC)
     return version
 

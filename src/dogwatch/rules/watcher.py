@@ -24,7 +24,7 @@ _MOST_TICKS = 100
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """A rule that holds. rule, group: what it is of. targets: that it is about. since_s: of the condition. version: of
-    the rule's text.
+    the rule's text. outside: somebody else raised it, and says when it is over.
     """
 
     rule: str
@@ -38,6 +38,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     notify: tuple[str, ...] = ()
     escalation: str = ""
     version: str = ""
+    outside: bool = False
 
     @property
     def key(self) -> Key:
@@ -69,6 +70,8 @@ class Watcher:
         self.held: dict[Key, Held] = {}
         self.out: dict[Key, Alert] = {}
         self.awaited: frozenset[str] = frozenset()
+        # Targets whose thresholds alone mean nothing: several places decide together.
+        self.shared: frozenset[str] = frozenset()
         self._down_severity = down_severity
         # Of grouped rules: what each member last said.
         self._members: dict[Key, dict[str, Answer]] = {}
@@ -115,6 +118,14 @@ class Watcher:
             yield first
             first += TICK_S
 
+    def tell(self, alert: Alert, *, firing: bool, now_s: float) -> Iterator[AlertEdge]:
+        """Take what somebody else says of an alert of theirs."""
+        if firing and alert.key not in self.out:
+            self.out[alert.key] = alert
+            yield AlertEdge(time_s=now_s, fired=True, alert=alert)
+        elif not firing and alert.key in self.out:
+            yield self._end(alert.key, now_s)
+
     def settle(self, now_s: float) -> None:
         """Take what all members of groups say at a time for what they said last; nothing follows from it."""
         for seen in self.gauge.seen.values():
@@ -128,7 +139,9 @@ class Watcher:
         self.gauge.forget(keep)
         names = {target for _source, target in keep}
         rules = {rule.name: rule for rule in self.gauge.rules}
-        for key, alert in sorted(self.out.items()):
+        for key, alert in sorted(self.out.items(), key=lambda item: item[0]):
+            if alert.outside:
+                continue  # whoever raised it says when it is over
             if not any(target in names for target in alert.targets) or (key[0] != DOWN_RULE and key[0] not in rules):
                 self.held.pop(key, None)
                 yield self._end(key, now_s)
@@ -168,7 +181,7 @@ class Watcher:
         if status is None:
             return
         key = (DOWN_RULE, signal.target)
-        if status == "down" and key not in self.out:
+        if status == "down" and key not in self.out and signal.target not in self.shared:
             reason = str(signal.values.get("probe.reason") or "")
             self.out[key] = alert = down_alert(
                 signal.target, signal.time_s, signal.labels, reason, severity=self._down_severity

@@ -349,6 +349,11 @@ class ResultJournal:
     def __len__(self) -> int:
         return len(self._owners)
 
+    def add_successes(self, owners: list[int], records: list[bytes]) -> None:
+        """Add records without words, each of its owner's."""
+        self._owners.extend(owners)
+        self._records += b"".join(records)
+
     def add(self, owner_id: int, record: bytes, reason: str) -> None:
         """Add a record of the owner's; its word gets another number here."""
         self._owners.append(owner_id)

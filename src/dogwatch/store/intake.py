@@ -115,7 +115,9 @@ class Intake:
                 self.result(row, now_s)
             return
         time_ms, flags = round(ended.time_s * 1000), flags_of(ended.status, success=True)
-        targets, journal, seq, taken = self.targets, self._results, self._last.result_seq, 0
+        targets, seq = self.targets, self._last.result_seq
+        owners: list[int] = []
+        records: list[bytes] = []
         for index in range(len(names)):
             tail = targets.get(names[index])
             if tail is None:
@@ -129,10 +131,11 @@ class Intake:
             tail.rows.add(record, time_ms)
             seq += 1
             tail.note(seq, now_s)
-            journal.add(tail.owner_id, record, "")
-            taken += 1
+            owners.append(tail.owner_id)
+            records.append(record)
+        self._results.add_successes(owners, records)
         self._last.result_seq = seq
-        self.waiting["results"] += taken
+        self.waiting["results"] += len(records)
 
     def result(self, row: ResultRow, now_s: float) -> None:
         tail = self.targets.get(row.target) or self._new_target(row.target, now_s)

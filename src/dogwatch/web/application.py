@@ -18,6 +18,7 @@ from dogwatch.app import Services
 from dogwatch.errors import DogwatchError
 from dogwatch.web import problems
 from dogwatch.web.access_pages import ACCESS
+from dogwatch.web.ack import ACK_HANDLERS
 from dogwatch.web.api import HANDLERS
 from dogwatch.web.assets import load_assets
 from dogwatch.web.badges import BADGE_HANDLERS
@@ -25,6 +26,7 @@ from dogwatch.web.context import Ctx, Segment, WebContext, segment
 from dogwatch.web.contributions import Pages
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.exposition import EXPOSITION_HANDLERS
+from dogwatch.web.fleet_pages import FLEET
 from dogwatch.web.guard import Guard, Receive, Scope, Send
 from dogwatch.web.hook_pages import HOOKS
 from dogwatch.web.hooks import HOOK_HANDLERS
@@ -52,6 +54,7 @@ PAGES: tuple[Pages, ...] = (
     INCIDENTS,
     MAINTENANCE,
     REPORTS,
+    FLEET,
     RUNS,
     SCHEDULES,
     HOOKS,
@@ -88,6 +91,8 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
     if services.reports is not None:
         services.reports.base_url = options.external_url
     context = WebContext(services, options, assets, page_templates(assets), meter, places)
+    if services.links is not None:
+        services.links.base_url = options.external_url.rstrip("/")
 
     def seen(request: Request[Any, Any, Any]) -> WebContext:
         identity: Identity = request.scope[IDENTITY]  # type: ignore[literal-required]
@@ -102,6 +107,7 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
             *EXPOSITION_HANDLERS,
             *PING_HANDLERS,
             *HOOK_HANDLERS,
+            *ACK_HANDLERS,
             *BADGE_HANDLERS,
             *(handler for pages in PAGES for handler in pages.handlers),
             *LOGIN_HANDLERS,

@@ -19,6 +19,7 @@ from dogwatch.web.api import run_models
 from dogwatch.web.api.jobs import find_job, last_runs, matching_jobs, next_fires
 from dogwatch.web.context import Ctx, Segment, WebContext, segment
 from dogwatch.web.contributions import Pages, Place
+from dogwatch.web.fleet_pages import fleet_lines
 from dogwatch.web.permissions import may
 from dogwatch.web.rendering import html_page
 
@@ -154,6 +155,7 @@ async def _run_values(ctx: WebContext, run: Run) -> dict[str, Any]:
         "orders": [order for order in run_view.orders(run, steps) if ctx.may("run", order.needs)],
         "children": children.items,
         "steps": steps,
+        "fleet": await fleet_lines(ctx, run.run_id) if any(step.kind == "ssh" for step in steps) else [],
         "node_width": run_view.NODE_WIDTH,
         "node_height": run_view.NODE_HEIGHT,
     }

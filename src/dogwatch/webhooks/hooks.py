@@ -25,6 +25,7 @@ from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.values import Page, StartRun, Trigger
 from dogwatch.errors import ConfigError, Conflict, NotFound, Problem, TransientError, UsageError
 from dogwatch.notify.ids import Ids
+from dogwatch.rules.outside.read import NotAlerts, read_alerts
 from dogwatch.store.database import Database
 from dogwatch.webhooks import deliveries, keeping
 from dogwatch.webhooks.delivery import (
@@ -174,12 +175,24 @@ class Hooks:
             reading = await self._run(len(request.body), partial(route.read, request))
         except Malformed as error:
             raise self._refused(route, request.remote, error.status, "malformed", str(error)) from None
+        if route.endpoint.alerts and reading.state is DeliveryState.ACCEPTED:
+            try:
+                reading = self._with_alerts(route, reading)
+            except NotAlerts as error:
+                raise self._refused(route, request.remote, 422, "malformed", str(error)) from None
         one = self._delivery(route, reading, request)
         try:
             return await self._keep(route, one, reading, verified)
         except TransientError as error:
             route.count("failed")
             raise HookRefusal(503, "the delivery cannot be stored now", retry_after_s=_BUSY_S) from error
+
+    def _with_alerts(self, route: Route, reading: Reading) -> Reading:
+        """Raises: NotAlerts."""
+        kind = route.endpoint.alerts
+        if not kind:
+            return reading
+        return msgspec.structs.replace(reading, alerts=read_alerts(kind, reading.payload, self._clock.now_s()))
 
     async def _verify(self, route: Route, request: RawRequest) -> Verified:
         endpoint = route.endpoint
@@ -239,9 +252,9 @@ class Hooks:
 
     def _starter(self, route: Route, one: Delivery, reading: Reading, actor: Actor) -> tuple[Starter | None, Delivery]:
         """Return what starts the run, or the delivery as refused with the job's reason."""
-        if one.state is not DeliveryState.ACCEPTED:
-            return None, one
         endpoint = route.endpoint
+        if one.state is not DeliveryState.ACCEPTED or endpoint.alerts:
+            return None, one
         data = {"delivery": one.delivery_id, "event": one.event, "payload": reading.payload}
         if one.replay_of:
             data["replay_of"] = one.replay_of
@@ -313,6 +326,10 @@ class Hooks:
         except Malformed as error:
             raise UsageError(f"delivery {before.delivery_id}: {error}") from None
         reading = msgspec.structs.replace(reading, known_by="")
+        try:
+            reading = self._with_alerts(route, reading)
+        except NotAlerts as error:
+            raise UsageError(f"delivery {before.delivery_id}: {error}") from None
         fresh = self._delivery(route, reading, request)
         one = msgspec.structs.replace(fresh, replay_of=before.delivery_id, actor=str(actor))
         starter, one = self._starter(route, one, reading, actor)
@@ -344,7 +361,7 @@ class Hooks:
         for name in await self._database.read(deliveries.names):
             route = self._routes.get(name)
             # What a removed endpoint left is kept as long as the default says.
-            endpoint = route.endpoint if route else Endpoint(name=name, job="", scheme=_NOBODY)
+            endpoint = route.endpoint if route else Endpoint(name=name, scheme=_NOBODY)
             forget = partial(deliveries.forget, endpoint=name, older_than_s=endpoint.keep, most=endpoint.keep_max)
             while await self._database.write(forget):
                 continue
@@ -405,7 +422,7 @@ def _view(route: Route, last: Mapping[str, float]) -> EndpointView:
     endpoint = route.endpoint
     return EndpointView(
         name=endpoint.name,
-        job=endpoint.job,
+        job=endpoint.job or f"alerts of {endpoint.alerts}",
         signature=endpoint.scheme.kind,
         path=f"/hooks/{endpoint.name}",
         filter=endpoint.filter or "",
@@ -421,6 +438,8 @@ def _view(route: Route, last: Mapping[str, float]) -> EndpointView:
 def _job_problems(endpoints: list[Endpoint], jobs: list[JobSpec]) -> Iterator[Problem]:
     by_name = {job.name: job for job in jobs}
     for at, endpoint in enumerate(endpoints):
+        if endpoint.alerts:
+            continue
         job = by_name.get(endpoint.job)
         if job is None:
             hint = nearest(endpoint.job, list(by_name)) if by_name else "the section 'jobs' is empty"

@@ -9,6 +9,7 @@ import msgspec
 from dogwatch.access import audit
 from dogwatch.access.actor import Actor, Subject
 from dogwatch.engine.port import Starter
+from dogwatch.rules.outside import book as outside
 from dogwatch.store.database import Tx
 from dogwatch.webhooks import deliveries
 from dogwatch.webhooks.delivery import Answer, Delivery, DeliveryState
@@ -24,7 +25,7 @@ def store(
     Raises: Known, Conflict.
     """
     deliveries.remember(tx, one.endpoint, one.delivery_id, _proofs(tx.now_s, reading, verified, route))
-    one = _started(tx, one, starter)
+    one = _told(tx, _started(tx, one, starter), reading)
     deliveries.insert(tx, one, reading.content)
     if reading.ping:
         return Answer(status=200, id=one.delivery_id, state="pong")
@@ -55,7 +56,7 @@ def _proofs(now_s: float, reading: Reading, verified: Verified, route: Route) ->
 def store_replay(
     tx: Tx, *, one: Delivery, reading: Reading, starter: Starter | None, actor: Actor, route: Route
 ) -> Delivery:
-    one = _started(tx, one, starter)
+    one = _told(tx, _started(tx, one, starter), reading)
     deliveries.insert(tx, one, reading.content)
     subject = Subject(noun="delivery", name=one.replay_of, labels=route.endpoint.labels)
     told = {"endpoint": one.endpoint, "delivery": one.delivery_id, "state": one.state.value, "run": one.run_id}
@@ -67,3 +68,11 @@ def _started(tx: Tx, one: Delivery, starter: Starter | None) -> Delivery:
     if starter is None:
         return one
     return msgspec.structs.replace(one, run_id=starter(tx).run.run_id)
+
+
+def _told(tx: Tx, one: Delivery, reading: Reading) -> Delivery:
+    """Keep the alerts of a delivery, in its own transaction: what was answered is known."""
+    if not reading.alerts or one.state is not DeliveryState.ACCEPTED:
+        return one
+    changed = outside.take(tx, reading.alerts)
+    return msgspec.structs.replace(one, reason=f"{len(reading.alerts)} alerts, of which {changed} were new")

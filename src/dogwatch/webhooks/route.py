@@ -6,7 +6,7 @@ import hashlib
 import ipaddress
 import zlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from dogwatch.engine.values import Json
 from dogwatch.expressions.conditions import ConditionFailure, compile_condition
 from dogwatch.expressions.formula import compile_formula
 from dogwatch.notify.window import Window
+from dogwatch.rules.outside.read import OutsideAlert
 from dogwatch.webhooks.deliveries import Content
 from dogwatch.webhooks.delivery import DeliveryState, Rejection
 from dogwatch.webhooks.masks import masked_pairs, masked_text
@@ -28,7 +29,7 @@ _ID_CHARS = 500
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """What a verified request asks for. state: accepted means that a run is to be started with these parameters.
 
-    known_by: what the delivery is known again by, "" for nothing.
+    known_by: what the delivery is known again by, "" for nothing. alerts: that it tells of.
     """
 
     state: DeliveryState
@@ -40,6 +41,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     payload: Json = None
     parameters: Mapping[str, Json] = {}
     content: Content
+    alerts: Sequence[OutsideAlert] = ()
 
 
 class Route:

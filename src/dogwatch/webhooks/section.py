@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -50,7 +50,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     name: str
-    job: str
+    job: str = ""
+    alerts: Literal["", "alertmanager", "falco"] = ""
     scheme: Scheme
     filter: Expression | None = None
     parameters: Mapping[str, Expression] = {}
@@ -75,8 +76,12 @@ def check(endpoints: Sequence[Endpoint]) -> Iterator[Fault]:
         if endpoint.name in names:
             yield Fault((at, "name"), f"'{endpoint.name}' is used twice, first by hooks[{names[endpoint.name]}]")
         names.setdefault(endpoint.name, at)
-        if not endpoint.job.strip():
-            yield Fault((at, "job"), "names no job")
+        if not endpoint.job.strip() and not endpoint.alerts:
+            yield Fault((at, "job"), "names no job", "or write alerts: alertmanager, where it is told of alerts")
+        if endpoint.job and endpoint.alerts:
+            yield Fault((at, "alerts"), "stands beside job", "write two endpoints")
+        if endpoint.alerts and endpoint.parameters:
+            yield Fault((at, "parameters"), "are of a job, and alerts start none")
         for path, message, hint in endpoint.scheme.faults():
             yield Fault((at, endpoint.scheme.kind, *path), message, hint)
         yield from _expressions(at, endpoint)

@@ -123,7 +123,7 @@ class Box:
             resume=resume,
             timeout_s=60.0,
         )
-        return Applier(applying, Journal(self.state.parent / "journal"))
+        return Applier(applying, Journal(self.folder.parent / "journal"))
 
     async def apply(self, plan: HostPlan, apply_id: str = "", *, resume: bool = False) -> Done:
         applier = self.applier(plan, apply_id or secrets.token_hex(8), resume=resume)

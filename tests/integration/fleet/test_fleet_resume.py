@@ -141,3 +141,17 @@ def test_misuse_is_told(place: Path, words: list[str], code: int, message: str) 
     given = [*words, *(("-i", "hosts.ini") if "uptime" in words or "all" in words else ())]
     found, _, err = dogwatch(place, *given)
     assert (found, message in err) == (code, True), err
+
+
+def test_a_script_goes_on_as_it_was(place: Path) -> None:
+    """Its text and its arguments are kept sealed, and are there after the file is gone."""
+    script = place / "fix.sh"
+    script.write_text('#!/bin/sh\necho "$1" "$SECRET"; echo x >> count; [ "$(wc -l < count)" -ne 1 ]\n')
+    words = ("script", "fix.sh", "it's", "-i", "hosts.ini", "-t", "all", "--forks", "1", "--max-fail", "0")
+    code, first = told(place, *words, "--env", "SECRET=hunter2")
+    assert (code, states(first)[1:]) == (1, ["not_started"] * 7)
+    script.unlink()
+    code, again = told(place, "run", "--resume", str(first["run"]))
+    assert (code, again["hosts"][7]["stdout"]) == (3, "it's hunter2\n")  # type: ignore[index]
+    shown = dogwatch(place, "runs", str(first["run"]))[1]
+    assert "fix.sh" in shown

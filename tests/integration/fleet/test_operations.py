@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tests.integration.fleet.operating import Box, make_tree, predicted, shown, tree
 
 CASES = Path(__file__).parents[2] / "cases" / "operations"
@@ -65,3 +68,92 @@ async def test_case(case: dict[str, Any], box: Box) -> None:
         back = await box.back(plan, "a1")
         assert back.state == ("rolled back" if plan.items else "unchanged"), back.message
         assert tree(box.root) == before
+
+
+# What a shell, sed, printf or a terminal could take for more than itself; and what looks like an option.
+HOSTILE = st.text(
+    alphabet=st.sampled_from([*"ab $`'\"\\;&|<>(){}[]*?!#~%=-+:@,^\t\r", "é", "日", "\u202e", "\x1b"]),
+    min_size=1,
+    max_size=12,
+).filter(lambda text: text not in (".", ".."))
+_QUIET = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+@_QUIET
+@given(names=st.lists(HOSTILE, min_size=1, max_size=4, unique=True), content=HOSTILE, line=HOSTILE, target=HOSTILE)
+async def test_hostile_names_and_values(names: list[str], content: str, line: str, target: str, box: Box) -> None:
+    """Whatever a name or value holds, it is written to the letter, and nothing else is done."""
+    make_empty(box.root)
+    line = line.replace("\r", "")
+    operations: list[Any] = []
+    for name in names:
+        folder = f"{box.root}/{name}"
+        operations += [
+            {"directory": {"path": folder}},
+            {"file": {"path": f"{folder}/{name}", "content": content}},
+            {"line": {"path": f"{folder}/l", "line": f"x{line}", "create": True}},
+            {"link": {"path": f"{folder}/k {name}", "target": target}},
+            {
+                "command": {
+                    "run": 'printf %s "$V" > "$P"',
+                    "env": {"V": content, "P": f"{folder}/c"},
+                    "creates": f"{folder}/c",
+                }
+            },
+        ]
+    literal = literally(operations)
+    plan = await box.plan(literal)
+    assert plan.problems == ()
+    done = await box.apply(plan, "h1")
+    assert done.message == ""
+    wanted: dict[str, Any] = {}
+    for name in names:
+        wanted |= {
+            name: None,
+            f"{name}/{name}": content,
+            f"{name}/l": f"x{line}\n",
+            f"{name}/k {name}": {"link": target},
+            f"{name}/c": content,
+        }
+    assert shown(box.root) == wanted
+    assert (await box.plan(literal)).items == ()
+
+
+def literally(value: Any) -> Any:
+    """Return a value in which Jinja finds nothing to fill in."""
+    if isinstance(value, str):
+        return "{{ " + repr_of(value) + " }}" if "{" in value else value
+    if isinstance(value, dict):
+        return {key: literally(below) for key, below in value.items()}
+    return [literally(below) for below in value] if isinstance(value, list) else value
+
+
+def repr_of(text: str) -> str:
+    """Return text as a literal of Jinja that holds no brace."""
+    return "'" + "".join(f"\\u{ord(char):04x}" for char in text) + "'"
+
+
+def make_empty(root: Path) -> None:
+    shutil.rmtree(root)
+    root.mkdir()
+
+
+async def test_long_files_are_known_by_their_digest(box: Box) -> None:
+    (box.folder / "long").write_bytes(b"line\n" * 400_000)
+    copy = [{"file": {"path": "{{ root }}/long", "src": "long"}}]
+    assert (await box.apply(await box.plan(copy))).message == ""
+    again = await box.plan(copy)
+    assert again.items == ()
+    assert sum(len(seal) for seal in again.facts.values()) < 1000
+    (box.root / "long").write_bytes(b"other\n" * 400_000)
+    changed = await box.plan(copy)
+    assert [step.diff for item in changed.items for step in item.steps] == [
+        "the old content is too long to be shown; new: 1.91 MiB\n"
+    ]
+    assert (await box.apply(changed, "a1")).message == ""
+    assert (await box.back(changed, "a1")).state == "rolled back"
+    assert (box.root / "long").read_bytes() == b"other\n" * 400_000
+    line = await box.plan([{"line": {"path": "{{ root }}/long", "line": "x"}}])
+    assert "is longer than 1 MiB: it is not edited" in line.problems[0]

@@ -217,3 +217,61 @@ async def test_packages_of_others(box: Box, inside: Machine, manager: str) -> No
     assert (await box.plan(wanted)).items == ()
     assert (await box.back(plan, "a1")).state == "rolled back"
     assert list((inside.folder / "opt" / "db").iterdir()) == []
+
+
+async def test_a_full_disk(box: Box, inside: Machine) -> None:
+    """A file that does not fit is not half there, and what was there stays; the rest is done when there is room."""
+    inside.run("mkdir /opt/small && mount -t tmpfs -o size=256k tmpfs /opt/small && echo old > /opt/small/f")
+    (box.folder / "big").write_bytes(b"x" * 1_000_000)
+    plan = await box.plan(
+        [{"file": {"path": "/opt/small/a", "content": "a"}}, {"file": {"path": "/opt/small/f", "src": "big"}}]
+    )
+    done = await box.apply(plan, "a1")
+    assert done.state == "failed"
+    assert "No space left on device" in done.message
+    assert inside.run("ls -A /opt/small; cat /opt/small/f") == "a\nf\nold\n"
+    inside.run("mount -o remount,size=8m /opt/small")
+    assert (await box.apply(plan, "a1", resume=True)).state == "applied"
+    assert inside.run("wc -c < /opt/small/f") == "1000000\n"
+
+
+async def test_no_room_for_what_is_kept(box: Box, inside: Machine) -> None:
+    """Where the changes themselves do not arrive whole, nothing is begun."""
+    inside.run("mkdir /opt/small && mount -t tmpfs -o size=64k tmpfs /opt/small")
+    box.state = Path("/opt/small/state")
+    (box.folder / "big").write_bytes(b"x" * 1_000_000)
+    plan = await box.plan([{"file": {"path": "/opt/f", "content": "a"}}, {"file": {"path": "/opt/g", "src": "big"}}])
+    done = await box.apply(plan)
+    assert done.state == "failed"
+    assert "did not arrive whole" in done.message
+    assert inside.run("ls /opt; find /opt/small -type f") == "small\n"
+
+
+async def test_a_busybox_host(box: Box, inside: Machine) -> None:
+    """The scripts need no more than busybox has."""
+    if shutil.which("busybox") is None:
+        pytest.skip("busybox is not installed")
+    applets = inside.run("busybox --list").split()
+    for name in applets:
+        if name not in ("busybox", "nsenter", "env", "unshare"):
+            (inside.bin / name).symlink_to(shutil.which("busybox") or "")
+    (box.root / "a").write_text("old\n")
+    (box.root / "d").mkdir()
+    (box.root / "k").symlink_to("d")
+    operations = [
+        {"file": {"path": "{{ root }}/a", "content": "new\n", "mode": "600"}},
+        {"directory": {"path": "{{ root }}/d", "mode": "700"}},
+        {"line": {"path": "{{ root }}/d/f", "line": "x", "create": True}},
+        {"link": {"path": "{{ root }}/k", "target": "a"}},
+        {"command": {"run": "echo x > {{ root }}/m", "creates": "{{ root }}/m"}},
+    ]
+    before = tree(box.root)
+    plan = await box.plan(operations)
+    assert plan.problems == ()
+    done = await box.apply(plan, "a1")
+    assert (done.state, done.message) == ("applied", "")
+    assert (box.root / "d" / "f").read_text() == "x\n"
+    assert (await box.plan(operations)).items == ()
+    assert (await box.back(plan, "a1")).state == "rolled back"
+    (box.root / "m").unlink()
+    assert tree(box.root) == before

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import json
 import random
+import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from click.testing import CliRunner, Result
 from tests.integration.fleet.operating import tree
-from tests.integration.fleet.servers import USER, Sshd
+from tests.integration.fleet.servers import USER, Sshd, sshd
 
 from dogwatch.cli.fleet import fleet
 from dogwatch.errors import DogwatchError
@@ -41,6 +46,7 @@ class Site:
     """A folder with playbook, inventory and the folders that stand for hosts."""
 
     def __init__(self, folder: Path, server: Sshd, hosts: int = 3) -> None:
+        self.server = server
         self.folder, self.hosts = folder, [f"web{at}" for at in range(1, hosts + 1)]
         (folder / "hosts").mkdir()
         for host in self.hosts:
@@ -94,6 +100,7 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path, server: Sshd, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("DOGWATCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     return Site(tmp_path, server)
@@ -134,6 +141,24 @@ def test_a_plan_is_applied_exactly_and_then_nothing_is_left(site: Site) -> None:
     assert {host: tree(site.root(host)) for host in site.hosts} == after
 
 
+def test_an_apply_is_audited(site: Site) -> None:
+    site.plan()
+    site.apply()
+    site.apply("--roll-back")
+    databases = list((site.folder / "data").rglob("state.db"))
+    assert len(databases) == 1
+    with contextlib.closing(sqlite3.connect(databases[0])) as database:
+        rows = database.execute("SELECT actor, verb, noun, outcome, body FROM audit_events ORDER BY number").fetchall()
+    assert [row[:4] for row in rows] == [
+        (f"local:{USER}", "apply", "fleet-plan", "begun"),
+        (f"local:{USER}", "apply", "fleet-plan", "done"),
+        (f"local:{USER}", "roll back", "fleet-plan", "begun"),
+        (f"local:{USER}", "roll back", "fleet-plan", "done"),
+    ]
+    assert "web[1-3]" in rows[1][4]
+    assert not any("S3cret" in row[4] for row in rows)
+
+
 def test_a_host_that_moved_is_refused_and_the_others_go_on(site: Site) -> None:
     site.plan()
     (site.root("web2") / "conf").mkdir()
@@ -143,6 +168,33 @@ def test_a_host_that_moved_is_refused_and_the_others_go_on(site: Site) -> None:
     message = next(one["message"] for one in json.loads(applied.stdout)["hosts"] if one["host"] == "web2")
     assert f"path {site.root('web2')}/conf" in message
     assert tree(site.root("web2")).keys() == {"conf"}
+
+
+def test_secrets_are_in_no_plan_and_in_every_place_where_they_belong(site: Site) -> None:
+    secret = "p4ss'wd\"$(x)`y` \\z"
+    (site.folder / "secret").write_text(secret + "\n")
+    (site.root("web1") / "old").write_text("a = 1\nkey = an-0ld-key\n")
+    root = site.root("web1")
+    site.write(
+        "hosts: web1\nsecrets: {password: '${file:secret}'}\noperations:\n"
+        f"  - command:\n      run: 'printf %s \"$P\" > {root}/env; cat > {root}/stdin'\n"
+        "      env: {P: '{{ password }}'}\n      stdin: '{{ password }}'\n      user: root\n"
+        f"      unless: 'grep -qF -- {{{{ password | quote }}}} {root}/env'\n"
+        f"  - line: {{path: {root}/old, match: '^key', line: 'key = {{{{ password }}}}'}}\n"
+    )
+    planned = site.plan()
+    assert code(planned) == 0
+    saved = Path(site.file).read_text()
+    for text in (planned.stdout, saved):
+        for part in ("p4ss", "$(x)", "an-0ld-key"):
+            assert part not in text
+    assert "-***" in planned.stdout
+    assert code(site.apply()) == 0
+    assert (root / "env").read_text() == secret
+    assert (root / "stdin").read_text() == secret
+    assert (root / "old").read_text() == f"a = 1\nkey = {secret}\n"
+    assert code(site.plan("--exit-code")) == 0
+    assert "p4ss" not in "".join(path.read_text() for path in site.folder.glob("site.plan*"))
 
 
 def test_a_secret_that_moved_is_refused(site: Site) -> None:
@@ -338,9 +390,144 @@ def test_facts_are_gathered_once(site: Site) -> None:
     assert code(planned) == 0
 
 
+def test_a_host_that_cannot_be_read_is_told_and_the_others_are_planned(site: Site, tmp_path: Path) -> None:
+    with sshd(tmp_path / "odd", more="SetEnv PATH=/nowhere", authorized=site.server.key) as odd:
+        (site.folder / "known").write_text(site.server.known_line() + odd.known_line())
+        text = (site.folder / "hosts.ini").read_text().splitlines()
+        text[1] = text[1].replace(str(site.server.port), str(odd.port))
+        (site.folder / "hosts.ini").write_text("\n".join(text) + "\n")
+        site.write(f"hosts: all\noperations:\n  - file: {{path: '{site.folder}/hosts/{{{{ host }}}}/a', content: x}}\n")
+        planned = site.plan("--json")
+        found = {one["host"]: one["problems"] for one in json.loads(planned.stdout)["hosts"]}
+        assert code(planned) == 3
+        assert found["web1"] == found["web3"] == []
+        assert "cannot be read" in found["web2"][0]
+        facts = site.run("facts", "-t", "all", "--json")
+        assert json.loads(facts.stdout)["hosts"].keys() >= {"web1", "web3"}
+
+
+def test_what_is_changed_between_a_crash_and_its_resume_is_refused(site: Site) -> None:
+    root = site.root("web1")
+    (root / "mine").write_text("as planned\n")
+    site.write(
+        f"hosts: web1\noperations:\n  - file: {{path: {root}/a, content: x}}\n"
+        f"  - command: {{always: true, run: 'echo > {root}/b; until [ -e {root}/go ]; do sleep 0.05; done'}}\n"
+        f"  - file: {{path: {root}/mine, content: y}}\n"
+    )
+    assert code(site.plan()) == 0
+    running = site.start("apply", site.file)
+    wait_for((root / "b").exists)
+    running.kill()
+    running.communicate()
+    (root / "mine").write_text("by hand\n")
+    (root / "go").touch()
+    resumed = site.apply("--resume", "--json")
+    assert code(resumed) in (1, 11)
+    assert (root / "mine").read_text() == "by hand\n"
+
+
+class Probes(http.server.BaseHTTPRequestHandler):
+    """A daemon that knows one target for each host; `down` are down."""
+
+    down: ClassVar[set[str]] = set()
+
+    def do_GET(self) -> None:
+        items = [
+            {
+                "name": f"shop on web{at}",
+                "labels": {"host": f"web{at}"},
+                "status": "down" if f"web{at}" in self.down else "up",
+                "last_time_s": time.time() + 1,
+            }
+            for at in (1, 2, 3)
+        ]
+        body = json.dumps({"items": items, "total": 3, "counts": {}, "next_cursor": ""}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002
+
+
+@pytest.fixture
+def probes() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Probes) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.allow_leak("thread:*asyncio*", reason="the loop's own threads ask the daemon")
+def test_a_batch_that_makes_hosts_sick_is_the_last(site: Site, probes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOGWATCH_TOKEN", "t")
+    text = BOOK.format(folder=site.folder / "hosts").lstrip()
+    site.write(f"batches: [1]\nprobes: {{match: 'host={{{{ host }}}}', settle: 100ms}}\n{text}")
+    assert code(site.plan()) == 0
+    assert code(site.apply("--server", "http://127.0.0.1:9")) == 13  # before anything is changed
+    assert tree(site.root("web1")) == {}
+    monkeypatch.setattr(Probes, "down", {"web2"})
+    applied = site.apply("--server", probes, "--json")
+    assert states(applied) == {"web1": "applied", "web2": "applied", "web3": "not_started"}
+    assert "probes are not well: shop on web2 (down)" in json.loads(applied.stdout)["stopped"]
+    monkeypatch.setattr(Probes, "down", set())
+    assert states(site.apply("--server", probes, "--json", "--resume"))["web3"] == "applied"
+
+
 def wait_for(true: Any, seconds: float = 20.0) -> None:
     end_s = time.monotonic() + seconds
     pause = threading.Event()
     while not true():
         assert time.monotonic() < end_s, "it did not come"
         pause.wait(0.02)
+
+
+def test_the_example_of_the_guide(site: Site) -> None:
+    """What the guide shows is done with it: planned, applied, and nothing to do after it."""
+    guide = (Path(__file__).parents[3] / "docs" / "guide" / "playbooks.md").read_text()
+    book = re.search(r"```yaml\n# site.yaml\n(.*?)```", guide, re.DOTALL)
+    template = re.search(r"```jinja\n(.*?)```", guide, re.DOTALL)
+    assert book is not None
+    assert template is not None
+    site.write(book[1].replace("/tmp/shop", str(site.folder / "hosts")))
+    (site.folder / "shop.conf.j2").write_text(template[1])
+    (site.folder / "token.txt").write_text("very-secret\n")
+    assert code(site.plan()) == 0
+    assert code(site.apply()) == 0
+    for host in site.hosts:
+        assert (site.root(host) / "current").read_text() == "listen = 8080\ntoken = very-secret\n"
+        assert (site.root(host) / "hosts.allow").read_text() == "sshd: 10.0.0.0/8\nsshd: 192.168.0.0/16\n"
+        assert (site.root(host) / "limits.yaml").read_text() == "limits:\n  open_files: 65536\n"
+    assert code(site.plan("--exit-code")) == 0
+    assert code(site.run("drift", str(site.folder / "site.yaml"), "--exit-code")) == 0
+
+
+def test_a_connection_that_is_lost_in_the_middle(tmp_path: Path, server: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host is told as lost, nothing is torn, and the rest is done when it is back."""
+    monkeypatch.setenv("DOGWATCH_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    with sshd(tmp_path / "dying", authorized=server.key) as dying:
+        site = Site(tmp_path, dying, hosts=1)
+        root = site.root("web1")
+        site.write(
+            f"hosts: web1\noperations:\n  - file: {{path: {root}/a, content: x}}\n"
+            "  - command:\n      always: true\n"
+            f"      run: 'echo begun > {root}/b; until [ -e {root}/go ]; do sleep 0.05; done'\n"
+            f"  - file: {{path: {root}/c, content: x}}\n"
+        )
+        assert code(site.plan()) == 0
+        running = site.start("apply", site.file)
+        wait_for((root / "b").exists)
+        dying.kill()
+        out, _ = running.communicate(timeout=30)
+        assert running.returncode == 1, out
+        assert b"connection lost" in out
+        assert not (root / "c").exists()
+        (root / "go").touch()
+        dying.start()
+        resumed = site.apply("--resume", "--json")
+        assert (code(resumed), states(resumed)) == (0, {"web1": "applied"}), resumed.stdout
+        assert (root / "c").read_text() == "x"

@@ -13,8 +13,11 @@ from dogwatch.logs.section import LOGS
 
 
 async def until(path: Path, text: str) -> None:
+    def there() -> bool:
+        return path.exists() and text in path.read_text()
+
     async with asyncio.timeout(8):
-        while not path.exists() or text not in path.read_text():  # noqa: ASYNC110, ASYNC240
+        while not there():  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 

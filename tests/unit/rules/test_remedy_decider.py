@@ -392,6 +392,18 @@ def test_the_same_inputs_give_the_same_decisions_byte_for_byte() -> None:
     assert run() == run()
 
 
+def test_a_rehearsal_takes_actions_to_end_well_and_keeps_to_the_budget() -> None:
+    test = Room(rule(budget=BudgetSpec(max=2, per=600.0, at_once=1)))
+    test.setting = msgspec.structs.replace(test.setting, rehearsed=True)
+    test.down("a", "b", "c")
+    assert [start.group for start in test.starts] == ["a", "b"]
+    test.wait(70)
+    # The signals do not say that it helped.
+    assert test.kinds.count("failed") == 2
+    test.wait(600)
+    assert [start.group for start in test.starts] == ["a", "b", "c"]
+
+
 # Services.
 
 

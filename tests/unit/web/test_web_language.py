@@ -12,6 +12,8 @@ import pytest
 
 from dogwatch.core.values import Status
 from dogwatch.engine.values import RunState, StepState
+from dogwatch.fleet.book.values import RunState as FleetRunState
+from dogwatch.fleet.connection import State as HostState
 from dogwatch.rules.incident import RANK
 from dogwatch.web import application, measured
 from dogwatch.web.bundle import said
@@ -27,6 +29,8 @@ VOCABULARY = {
     *(status.word for status in Status),
     *map(str, RunState),
     *map(str, StepState),
+    *map(str, FleetRunState),
+    *map(str, HostState),
     *RANK,
     *STATES,
     *ICONS,

@@ -43,6 +43,8 @@ ROUTES = sorted(
 PERMISSIONS = [Permission(noun, verb) for noun, verb in itertools.product(NOUNS, VERBS)]
 # What needs no login at all: this list is read by people, and grows by their decision only.
 OPEN = {
+    "GET /ack/{link:str}",
+    "POST /ack/{link:str}",
     "GET /api/v1",
     "GET /api/v1/openapi.json",
     "GET /api/v1/{path:str}",
@@ -143,8 +145,9 @@ async def test_every_change_by_a_browser_needs_its_token(name: str, method: str,
     asked = Asked(identity, method)
     asked.headers = {"x-csrf-token": "wrong"}
     if opt.get("form"):
-        # Of the public status page: done as somebody unknown, whoever is logged in; the guard refuses other sites.
-        public = ("POST /status/subscribe", "POST /status/confirm", "POST /status/unsubscribe")
+        # The public status page and a secret link: done as somebody unknown, whoever is logged in; the guard refuses
+        # other sites.
+        public = ("POST /status/subscribe", "POST /status/confirm", "POST /status/unsubscribe", "POST /ack/{link:str}")
         known = ("POST /login", "POST /logout", "POST /setup")
         assert name in (*known, *public), "its handler must look at the form's token"
         return
@@ -166,7 +169,9 @@ def test_nothing_but_reads_is_got() -> None:
     """A GET changes nothing: it needs no CSRF token."""
     for name, method, opt in ROUTES:
         if method == "GET" and isinstance(opt["permission"], Permission):
-            assert opt["permission"].verb == "read" or name == "GET /probe", name
+            # A backtest, and what it is made from, is shown to whoever may run one; looking changes nothing.
+            known = ("GET /probe", "GET /api/v1/signals", "GET /api/v1/backtests/{backtest_id:str}")
+            assert opt["permission"].verb == "read" or name in known, name
 
 
 def test_declared_knows_all_kinds() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from msgspec.structs import replace
 
-from dogwatch.access.actor import Actor
+from dogwatch.access.actor import Actor, Subject
+from dogwatch.access.audit import record
 from dogwatch.engine.book.ids import Mint
 from dogwatch.errors import NotFound, TransientError
 from dogwatch.fleet.book import rows
@@ -52,6 +53,19 @@ class FleetBook:
         state = end_state(results, reason)
         await self._write(lambda tx: rows.close(tx, key, state, reason, actor, audited=self._audited))
         return state
+
+    async def note(
+        self,
+        actor: Actor,
+        verb: str,
+        subject: Subject,
+        *,
+        outcome: str,
+        reason: str = "",
+        after: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write an audit event of something that is no run of the book, such as a plan that is applied."""
+        await self._write(lambda tx: record(tx, actor, verb, subject, outcome=outcome, reason=reason, after=after))
 
     async def resolve(self, given: str) -> Key:
         """Return the run of `RUN`, `RUN/STEP` or a beginning. Raises: NotFound, Conflict."""

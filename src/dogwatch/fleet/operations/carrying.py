@@ -92,11 +92,11 @@ w() {
   if [ "$x" != absent ] && [ "$x" != link ]; then
     cp --attributes-only --preserve=all "$p" "$t" 2>/dev/null || { rm -f "$t"; cp -p "$p" "$t"; } || return 1
   fi
-  slice "$3" "$4" | dd of="$t" bs=65536 conv=fsync 2>"$D/dd"
+  slice "$3" "$4" 2>/dev/null | dd of="$t" bs=65536 conv=fsync 2>"$D/dd"
   if [ "$(wc -c < "$t")" -eq "$4" ] && chown -- "$6" "$t" && chmod "$5" "$t" && moved "$t" "$p"; then
     rm -f "$D/dd"; dirs="$dirs$nl${p%/*}/"; return 0
   fi
-  tail -n 3 "$D/dd"; rm -f "$t"; return 1
+  grep -v -e records -e copied "$D/dd"; rm -f "$t"; return 1
 }
 a() {
   [ -e "$B/$1.attr" ] || stat -c '%a %u:%g' "$2" > "$B/$1.attr" || return 1
@@ -142,8 +142,8 @@ r() {
 """.replace("TOLD", str(_TOLD_BYTES))
 
 _FOLDER = (
-    'if [ -n "$1" ]; then s=$1; elif [ "$(id -u)" = 0 ]; then s=/var/lib/dogwatch; '
-    "else s=${XDG_STATE_HOME:-$HOME/.local/state}/dogwatch; fi"
+    'if [ -n "$1" ]; then s=$1; elif [ "$(id -u)" = 0 ]; then s=/var/lib/dogwatch-fleet; '
+    "else s=${XDG_STATE_HOME:-$HOME/.local/state}/dogwatch-fleet; fi"
 )
 
 
@@ -195,7 +195,7 @@ def stage_script(stage: Stage) -> tuple[str, bytes]:
     if stage.seal:
         lines.append(
             f'x=$(reads </dev/null 2>/dev/null | sha256sum); if [ "${{x%% *}}" != {stage.seal} ]; then '
-            "say moved; reads </dev/null 2>/dev/null; say ''; fin moved; fi"
+            "say moved; (reads </dev/null 2>/dev/null); say ''; fin moved; fi"
         )
     lines.append('printf \'%s\' "$A" > "$s/open"')
     lines += [f"go {at} s{at}" for at, _ in stage.steps]

@@ -14,6 +14,7 @@ from dogwatch.fleet.operations.steps import AnyStep, Attributes, Link, MakeDirec
 from dogwatch.fleet.operations.who import WhoNeed
 
 _DIFF_LINES = 400
+_DIFF_CHARS = 500
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,7 +150,12 @@ def difference(before: bytes | None, after: bytes) -> str:
         return f"{len(old)} lines before, {len(new)} after\n"
     lines = list(difflib.unified_diff(old, new, n=2))[2:]
     more = f"… {len(lines) - _DIFF_LINES} more lines\n" if len(lines) > _DIFF_LINES else ""
-    return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines[:_DIFF_LINES]) + more
+    return "".join(_bounded(line) for line in lines[:_DIFF_LINES]) + more
+
+
+def _bounded(line: str) -> str:
+    line = line.removesuffix("\n")
+    return f"{line if len(line) <= _DIFF_CHARS else f'{line[:_DIFF_CHARS]}…'}\n"
 
 
 def told_attributes(before: PathFact, after: PathFact) -> str:

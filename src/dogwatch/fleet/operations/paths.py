@@ -20,7 +20,8 @@ PRELUDE = r"""p() {
     if [ ! -r "$1" ]; then echo denied; return; fi
     s=$(stat -c '%a %u %g %s %U:%G' "$1") || return
     printf 'file %s\n' "$s"; s=${s#* * * }; s=${s%% *}
-    if [ "$2" = 1 ] && [ "$s" -le CONTENT ]; then printf 'content\n'; cat "$1"; else sha256sum < "$1"; fi
+    [ "$2" = 1 ] || return 0
+    if [ "$s" -le CONTENT ]; then printf 'content\n'; cat "$1"; else sha256sum < "$1"; fi
   elif [ -d "$1" ]; then stat -c 'directory %a %u %g 0 %U:%G' "$1"
   elif [ -e "$1" ]; then stat -c 'other %a %u %g 0 %U:%G' "$1"
   else
@@ -55,9 +56,10 @@ class PathFact(Fact, frozen=True, kw_only=True):
 
 
 class PathNeed(Need[PathFact], frozen=True, kw_only=True, tag="path"):
-    """What lies at a path; with its content where that is asked for."""
+    """What lies at a path; of a file its content, too, where that is asked for, or the digest of a long one."""
 
     prelude: ClassVar[str] = PRELUDE
+    tidy: ClassVar[bool] = True
     path: str
     content: bool = False
 
@@ -96,6 +98,8 @@ class PathNeed(Need[PathFact], frozen=True, kw_only=True, tag="path"):
         if rest.startswith(b"content\n"):
             content = rest.removeprefix(b"content\n")
             return msgspec.structs.replace(fact, content=content, sha256=digest(content))
+        if not self.content:
+            return fact
         sha256 = rest[:64].decode(errors="replace")
         if len(rest.split()) != 2 or len(sha256) != 64:
             raise CannotRead(f"{self.path}: its digest cannot be made", hint="sha256sum must be there")

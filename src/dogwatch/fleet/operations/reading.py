@@ -29,8 +29,9 @@ def read_function(needs: Iterable[Need[Any]], mark: str) -> str:
     given = list(needs)
     lines = [START, *dict.fromkeys(need.prelude for need in given if need.prelude), "reads() {"]
     for at, need in enumerate(given):
-        # In a subshell each: a variable or folder that one changes is no other's.
-        lines.append(f"printf '\\n{mark} {at}\\n'; ({need.script()})")
+        # In a shell of its own: a variable or folder that one changes is no other's.
+        script = need.script() if need.tidy else f"({need.script()})"
+        lines.append(f"printf '\\n{mark} {at}\\n'; {script}")
     lines.append(f"printf '\\n{mark} end\\n'\n}}")
     return "\n".join(lines) + "\n"
 

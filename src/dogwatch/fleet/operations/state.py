@@ -28,10 +28,12 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
 class Need(msgspec.Struct, Generic[F], frozen=True, kw_only=True, tag_field="need"):
     """Something that must be known of a host. Equal keys are read once.
 
-    prelude: sh functions that its script calls.
+    prelude: sh functions that its script calls. tidy: the script leaves the shell as it was, or uses only names of
+    one letter; it needs no shell of its own then.
     """
 
     prelude: ClassVar[str] = ""
+    tidy: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod

@@ -1,4 +1,4 @@
-"""Plans and applies from beginning to end, over connections of their own: what steps of runs do."""
+"""Plans and applies from beginning to end: what steps of runs do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dogwatch.fleet.connections.ssh import SshDialer, SshOptions
 from dogwatch.fleet.facts import Facts
 from dogwatch.fleet.inventory.inventory import Inventory
 from dogwatch.fleet.operations import OPERATIONS
@@ -21,6 +20,7 @@ from dogwatch.fleet.plans.plan import Plan
 from dogwatch.fleet.playbook.expand import host_secrets, read_secrets
 from dogwatch.fleet.playbook.load import load_playbook
 from dogwatch.fleet.playbook.templates import Engine
+from dogwatch.fleet.pool import Dialer
 from dogwatch.fleet.run import Watcher
 
 
@@ -32,7 +32,7 @@ async def plan_file(
     extra: Mapping[str, Any],
     forks: int,
     timeout_s: float,
-    connect_timeout_s: float,
+    dialer: Dialer,
     made_by: str,
     now_s: Callable[[], float],
     watcher: Watcher | None = None,
@@ -52,11 +52,7 @@ async def plan_file(
         timeout_s=timeout_s,
         made_by=made_by,
     )
-    dialer = SshDialer(SshOptions(connect_timeout_s=connect_timeout_s))
-    try:
-        return await make_plan(making, dialer, watcher=watcher)
-    finally:
-        await dialer.close()
+    return await make_plan(making, dialer, watcher=watcher)
 
 
 async def apply_saved(
@@ -67,7 +63,7 @@ async def apply_saved(
     *,
     holder: str,
     timeout_s: float,
-    connect_timeout_s: float,
+    dialer: Dialer,
     watcher: Watcher | None = None,
 ) -> Went:
     """Apply a plan that lies at a path; where an apply of it was cut short, do the rest. Raises: Conflict."""
@@ -89,12 +85,8 @@ async def apply_saved(
             resume=resume,
             timeout_s=timeout_s,
         )
-        dialer = SshDialer(SshOptions(connect_timeout_s=connect_timeout_s))
-        try:
-            goer = Goer(plan, going, Applier(applying, journal), journal, dialer, watcher=watcher)
-            went = await goer.go(states(lines) if resume else {})
-        finally:
-            await dialer.close()
+        goer = Goer(plan, going, Applier(applying, journal), journal, dialer, watcher=watcher)
+        went = await goer.go(states(lines) if resume else {})
         if all(one.ok for one in went.done):
             journal.add(Line(what="over", at_s=time.time()), sync=True)
         return went

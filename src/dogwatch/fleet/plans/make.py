@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from dogwatch.core.component import Registry
-from dogwatch.errors import UsageError
+from dogwatch.errors import DogwatchError, UsageError
 from dogwatch.fleet.connection import Connection, Ended, HostFailed, State
 from dogwatch.fleet.inventory.inventory import Inventory
 from dogwatch.fleet.login import Login, login_of
@@ -141,6 +140,15 @@ class _Planner:
         self._plans: dict[str, HostPlan] = {}
 
     async def work(self, host: str, login: Login, connection: Connection) -> Ended:
+        try:
+            await self._host(host, login, connection)
+        except HostFailed:
+            raise
+        except DogwatchError as error:
+            raise HostFailed(State.MISCONFIGURED, str(error), hint=error.hint) from None
+        return Ended(state=State.SUCCEEDED)
+
+    async def _host(self, host: str, login: Login, connection: Connection) -> None:
         facts = await self._making.facts.of(host, login, connection) if self._play.uses_facts else None
         scope = self.scope(host, facts)
         tasks, problems = self._expander.tasks(scope)
@@ -149,14 +157,8 @@ class _Planner:
         if problems:
             plan = HostPlan(host=host, problems=tuple(problems), total=len(tasks))
         else:
-            read = await ask(connection, login, needs, timeout_s=self._making.timeout_s)
-            plan = (
-                await asyncio.to_thread(decide_host, host, tasks, read)
-                if len(tasks) > 200
-                else decide_host(host, tasks, read)
-            )
+            plan = decide_host(host, tasks, await ask(connection, login, needs, timeout_s=self._making.timeout_s))
         self._plans[host] = sealed(plan, scope.secrets, self._salt)
-        return Ended(state=State.SUCCEEDED)
 
     def scope(self, host: str, facts: Mapping[str, Any] | None) -> Scope:
         return scope_of(

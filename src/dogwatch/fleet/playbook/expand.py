@@ -23,6 +23,7 @@ from dogwatch.fleet.playbook.load import NAMES, as_plain, faults_of, told
 from dogwatch.fleet.playbook.model import Entry, Play, Playbook
 from dogwatch.fleet.playbook.templates import Engine, TemplateFailure, Values
 
+_NAME_CHARS = 100
 _SECRET = re.compile(r"\$\{(file:)?([^}]+)\}")
 
 
@@ -139,7 +140,7 @@ class Expander:
             found = [f"{entry.file}:{entry.line}: {one}" for one in faults_of(operation)]
             problems += found
             if not found:
-                name = self._engine.render(entry.name, values)
+                name = (self._engine.render(entry.name, values).splitlines() or [entry.kind])[0][:_NAME_CHARS]
                 name = name if entry.each is None or "{{" in entry.name else f"{name} ({str(item)[:40]})"
                 context = msgspec.structs.replace(context, name=name)
                 tasks.append(

@@ -313,7 +313,8 @@ class _Reader:
 def _name_of(kind: str, fields: Mapping[str, Any]) -> str:
     for name in ("path", "name", "run", "key", "user"):
         if isinstance(fields.get(name), str):
-            return f"{kind} {fields[name].strip().splitlines()[0][:60]}" if fields[name].strip() else kind
+            # Cut when it is filled in: half a template is none.
+            return f"{kind} {fields[name].strip()}".strip()
     return kind
 
 

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from dogwatch.core.units import Secret
+from dogwatch.engine.values import Json
 from dogwatch.errors import DogwatchError, PermanentError, TransientError
 from dogwatch.notify.channel import Channel, Held, Receipt, Tools
 from dogwatch.notify.message import Parcel
@@ -65,6 +66,9 @@ class EmailChannel(Channel, frozen=True, kw_only=True):
     async def send(self, parcel: Parcel, tools: Tools) -> Receipt:  # noqa: ARG002 - it needs no HTTP
         letter = self.letter(parcel)
         return await _Post(self, letter, parcel.timeout_s).sent()
+
+    def content(self, parcel: Parcel) -> Json:
+        return self.letter(parcel).as_string()
 
     def letter(self, parcel: Parcel) -> EmailMessage:
         """Return the message; its Message-ID is the same for every attempt, so that mail servers know it again."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
-
-import msgspec
+from typing import ClassVar, cast
 
 from dogwatch.core.units import Secret
-from dogwatch.engine.http_types import HttpRequest
+from dogwatch.engine.values import Json
 from dogwatch.notify.channel import Channel, Receipt, Tools
-from dogwatch.notify.channels.answers import ask, shown_address, url_fault
+from dogwatch.notify.channels.answers import post, shown_address, url_fault
 from dogwatch.notify.message import Parcel
 from dogwatch.notify.templates import cut
 
@@ -45,17 +43,11 @@ class SlackChannel(Channel, frozen=True, kw_only=True):
             yield ("webhook",), wrong, ""
 
     async def send(self, parcel: Parcel, tools: Tools) -> Receipt:
-        request = HttpRequest(
-            url=self.webhook,
-            method="POST",
-            headers=[("Content-Type", "application/json")],
-            body=msgspec.json.encode(self.body(parcel)),
-            timeout_s=parcel.timeout_s,
-            body_limit=4096,
-            private=self.private,
-        )
-        answer = await ask(request, tools)
+        answer = await post(self.webhook, self.body(parcel), parcel, tools, private=self.private)
         return Receipt(detail=f"answered {answer.status}")
+
+    def content(self, parcel: Parcel) -> Json:
+        return cast("Json", self.body(parcel))
 
     def body(self, parcel: Parcel) -> dict[str, object]:
         message = parcel.message

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import msgspec
 
 from dogwatch.core.units import Secret
 from dogwatch.engine.http_types import HttpRequest
+from dogwatch.engine.values import Json
 from dogwatch.notify import standard
 from dogwatch.notify.channel import Channel, Receipt, Tools
 from dogwatch.notify.channels.answers import ask, shown_address, url_fault
@@ -54,6 +55,9 @@ class WebhookChannel(Channel, frozen=True, kw_only=True):
         for name in self.headers:
             if name.lower() in _OWN_HEADERS or name.lower().startswith("webhook-"):
                 yield ("headers", name), "is set by Dogwatch itself", ""
+
+    def content(self, parcel: Parcel) -> Json:
+        return cast("Json", msgspec.json.decode(payload(parcel)))
 
     async def send(self, parcel: Parcel, tools: Tools) -> Receipt:
         body = payload(parcel)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from time import perf_counter
-from typing import Protocol
+from typing import Any, Protocol
 
 from dogwatch.core.metrics import Family
 from dogwatch.probes.engine.addresses import Address
@@ -109,7 +109,8 @@ class Engine:
         if self._epoll is None:
             return
         if self._loop is not None:
-            self._loop.remove_reader(self._epoll.fileno())
+            loop: Any = self._loop  # uvloop answers with None where asyncio says bool, which compiled code would refuse
+            loop.remove_reader(self._epoll.fileno())
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

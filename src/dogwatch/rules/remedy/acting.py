@@ -12,9 +12,10 @@ import msgspec
 from dogwatch.access.actor import SYSTEM, Actor
 from dogwatch.engine.book.topics import of_run
 from dogwatch.engine.port import Runs, Starter
-from dogwatch.engine.values import Run, RunState, StartRun, StepRun, Trigger
+from dogwatch.engine.values import Json, Run, RunState, StartRun, StepRun, Trigger
 from dogwatch.errors import Conflict, DogwatchError, NotFound, TransientError
-from dogwatch.rules.incident import Decisions, State
+from dogwatch.notify.message import Message
+from dogwatch.rules.incident import Decisions, Notice, State
 from dogwatch.rules.remedy import budget, records
 from dogwatch.rules.remedy.decide import WITHDRAWN
 from dogwatch.rules.remedy.values import Cancel, Episode, Result, Start
@@ -45,8 +46,9 @@ class Prepared(msgspec.Struct, kw_only=True):
 class Acting:
     """The live side of remedies. wake: called when there is something to be decided."""
 
-    def __init__(self, database: Database, runs: Runs) -> None:
-        self._database, self._runs = database, runs
+    def __init__(self, database: Database, runs: Runs, *, address: Callable[[], str] = lambda: "") -> None:
+        """address: of the console, as people reach it; "" where nobody said."""
+        self._database, self._runs, self._address = database, runs, address
         self.wake: Callable[[], None] = lambda: None
         # Of actions under way: the run by key, when it was looked at last, and what listens for its end.
         self._open: dict[str, str] = {}
@@ -209,6 +211,20 @@ class Acting:
             return
         records.began(tx, start, run_id)
         prepared.started[start.key] = run_id
+
+    def hint(self, tx: Tx, notice: Notice, message: Message) -> Message:
+        """Return the message with how what it asks for is approved."""
+        base = self._address().rstrip("/")
+        if base and len(notice.parts) == 1:
+            message = msgspec.structs.replace(message, url=f"{base}/incidents/{notice.parts[0].number}")
+        asked = {part.number for part in notice.parts if part.kind == "asked"}
+        runs: list[Json] = [run_id for number in sorted(asked) for run_id in records.open_runs(tx, number)]
+        if not runs:
+            return message
+        ways = [f"approve or reject: {base}/runs/{one}" if base else f"dogwatch run approve {one}" for one in runs]
+        return msgspec.structs.replace(
+            message, text="\n".join([message.text, *ways]), data={**message.data, "runs": runs}
+        )
 
     def done(self, prepared: Prepared) -> None:
         """It is on disk."""

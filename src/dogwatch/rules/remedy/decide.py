@@ -40,7 +40,8 @@ WITHDRAWN = "it is well again"
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
     """What is the case now. clock_s: the decider's own clock. frozen: the window in which nothing may be done to
-    targets with these labels, "" for none.
+    targets with these labels, "" for none. rehearsed: services are taken to have started: what is recorded does not
+    say when one began anew by an action that was not made.
     """
 
     now_s: float
@@ -48,6 +49,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     alerts: Mapping[Key, Tracked]
     incidents: Mapping[int, Incident]
     frozen: Callable[[Sequence[str], Mapping[str, str]], str] = lambda _targets, _labels: ""
+    rehearsed: bool = False
 
 
 class Acts(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +110,7 @@ class _Reaction:
 
     def run(self, events: Iterable[Event]) -> tuple[Memory, Acts]:
         for name in self.remedies.services:
-            self.lives.setdefault(name, Life(since_s=self.clock_s))
+            self.lives.setdefault(name, Life(since_s=self.clock_s, started=self.scene.rehearsed))
         given = list(events)
         for became in sorted((one for one in given if isinstance(one, Became)), key=lambda one: one.target):
             self._became(became)
@@ -129,8 +131,9 @@ class _Reaction:
     def _note(self, key: Key, kind: str, text: str, number: int | None = None) -> None:
         number = self.episodes[key].number if number is None else number
         if number:
+            said = words.filled(text, key, number)
             self.notes.append(
-                Note(number=number, time_s=self.scene.now_s, kind=kind, text=text, rule=key[0], target=key[1])
+                Note(number=number, time_s=self.scene.now_s, kind=kind, text=said, rule=key[0], target=key[1])
             )
 
     def _put(self, key: Key, **changes: object) -> Episode:
@@ -149,7 +152,7 @@ class _Reaction:
             self.lives[service.name] = replace(life, up=() if started else up, started=started)
 
     def _began_anew(self, name: str) -> None:
-        if name in self.lives:
+        if name in self.lives and not self.scene.rehearsed:
             self.lives[name] = Life(since_s=self.clock_s)
 
     # What came of actions.
@@ -330,7 +333,7 @@ class _Reaction:
         if mode == "plan":
             text = words.plan(remedy, step, alert, why or ("" if found.ok else found.why), found.left)
             self._note(key, "planned", text)
-            self.says.append(Say(number=incident.number, kind="planned", text=text))
+            self.says.append(Say(number=incident.number, kind="planned", text=words.filled(text, key, incident.number)))
             self._put(key, phase="planned", held="plan", why="the mode is plan")
         elif held:
             self._hold(key, held, why)
@@ -390,7 +393,7 @@ class _Reaction:
                 step=step.name,
                 attempt=serial,
                 job=step.job,
-                says=step.says,
+                says=words.filled(step.says, key, incident.number),
                 mode=mode,
                 budget=remedy.budget,
                 until_s=until_s - self.clock_s,
@@ -402,7 +405,9 @@ class _Reaction:
         asks = f", if it is approved within {format_duration(remedy.expires_s)}" if mode == "approve" else ""
         self._note(key, "asked" if asks else "acting", f"{step.says}{asks} (budget {remedy.budget.scope}: {left} left)")
         if asks:
-            self.says.append(Say(number=incident.number, kind="asked", text=f"{step.says}?"))
+            self.says.append(
+                Say(number=incident.number, kind="asked", text=f"{words.filled(step.says, key, incident.number)}?")
+            )
         self._put(
             key,
             phase="running", act=name, serial=serial, tries=episode.tries + 1, attempts=episode.attempts + 1,
@@ -428,7 +433,7 @@ class _Reaction:
                 step=step.name,
                 attempt=serial,
                 job=step.undo_job,
-                says=step.undo_says,
+                says=words.filled(step.undo_says, key, episode.number),
                 mode="auto",
                 undo=True,
                 labels=tracked.labels if tracked else {},

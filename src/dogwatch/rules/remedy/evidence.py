@@ -103,11 +103,12 @@ class EvidenceAction(Action, frozen=True, kw_only=True):
         """Return where was looked, what was seen, and what is missing."""
         note = ""
         if self.host:
-            shell = scene.get(Shell)  # type: ignore[type-abstract]
-            if await shell.knows(self.host):
+            shell = _shell(scene)
+            if shell is not None and await shell.knows(self.host):
                 data, note = await shell.run(self.host, script, timeout_s=self.limit, limit_bytes=2 * self.size)
                 return self.host, data, note
-            note = f"the fleet has no host '{self.host}'; this machine was looked at"
+            missing = f"the fleet has no host '{self.host}'" if shell is not None else "this worker has no fleet"
+            note = f"{missing}; the worker's own machine was looked at"
         data, ended = await self._here(scene, script)
         return "this machine", data, _joined(note, ended)
 
@@ -129,6 +130,14 @@ class EvidenceAction(Action, frozen=True, kw_only=True):
                 raise PermanentError(f"nothing could be looked at: {error}") from error
             return bytes(kept), str(error)
         return bytes(kept), ""
+
+
+def _shell(scene: Scene) -> Shell | None:
+    """Return the way to other machines; None where this program has none."""
+    try:
+        return scene.get(Shell)  # type: ignore[type-abstract]
+    except PermanentError:
+        return None
 
 
 def _joined(*notes: str) -> str:

@@ -29,7 +29,14 @@ def step_both(setting: Setting, state: State, inputs: Sequence[Input], now_s: fl
     def frozen(targets: Sequence[str], labels: Mapping[str, str]) -> str:
         return next((one.spec.name for one in setting.freeze.on(now_s) if one.takes(targets, labels)), "")
 
-    scene = Scene(now_s=now_s, clock_s=state.clock_s, alerts=state.alerts, incidents=state.incidents, frozen=frozen)
+    scene = Scene(
+        now_s=now_s,
+        clock_s=state.clock_s,
+        alerts=state.alerts,
+        incidents=state.incidents,
+        frozen=frozen,
+        rehearsed=setting.rehearsed,
+    )
     events = [one for one in inputs if isinstance(one, Became | Result)]
     memory, acts = react(setting.remedies, state.remedy, scene, events)
     every, says = [decisions, _of(acts)], list(acts.says)

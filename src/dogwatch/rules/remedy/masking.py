@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 _MASK = "***"
-_WORD = r"(?:pass(?:word|wd|phrase)?|pwd|secret|token|(?:api|access|private)[-_]?key|credentials?|auth(?![a-z]))"
+_WORD = (
+    r"(?:pass(?:word|wd|phrase|(?![a-z]))|pwd|secret|token|(?:api|access|private)[-_]?key|credentials?|auth(?![a-z]))"
+)
 # `--db-password=x`, `DB_PASSWORD: x`, `"token": "x"`, `--password x`; the name goes before, its value is masked.
 _PAIR = re.compile(
     rf"((?:^|[\s\"'&?;,{{(\-_.]|[A-Za-z0-9])(?i:{_WORD})[A-Za-z0-9_\-]*[\"']?\s*[=:]\s*)"

@@ -143,6 +143,16 @@ def actions(tx: Tx, number: int) -> list[Action]:
     ]
 
 
+def open_runs(tx: Tx, number: int) -> list[str]:
+    """Return the runs of an incident's actions that are under way."""
+    rows = tx.rows(
+        "SELECT run_id FROM remedy_actions WHERE number = :number AND outcome = '' AND run_id <> ''"
+        " ORDER BY started_s LIMIT 20",
+        number=number,
+    )
+    return [str(row[0]) for row in rows]
+
+
 def incident_of_run(tx: Tx, run_id: str) -> int | None:
     """Return the incident that a run was started for; None where it was for none."""
     row = tx.one("SELECT number FROM remedy_actions WHERE run_id = :run_id", run_id=run_id)

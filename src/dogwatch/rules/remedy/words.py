@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 from dogwatch.rules.remedy.values import Remedy, Step
 from dogwatch.rules.watcher import Alert, Key
 
 _KEY_CHARS = 400
+_PARAMETER = re.compile(r"\{\{\s*params\.(target|incident)\s*\}\}")
 
 
 def run_key(number: int, key: Key, step: int, attempt: int, *, undo: bool = False) -> str:
@@ -18,6 +20,14 @@ def run_key(number: int, key: Key, step: int, attempt: int, *, undo: bool = Fals
     if len(text) <= _KEY_CHARS:
         return text
     return text[:_KEY_CHARS] + hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def filled(text: str, key: Key, number: int) -> str:
+    """Return a text about an action with the commonest of its templates filled in, for people."""
+    if "{{" not in text:
+        return text
+    values = {"target": key[1], "incident": str(number)}
+    return _PARAMETER.sub(lambda match: values[match[1]], text)
 
 
 def plan(remedy: Remedy, step: Step, alert: Alert, why: str, left: str) -> str:

@@ -13,6 +13,7 @@ from dogwatch.web.api.hooks import HOOK_API_HANDLERS
 from dogwatch.web.api.hosts import HOST_HANDLERS
 from dogwatch.web.api.incidents import INCIDENT_HANDLERS
 from dogwatch.web.api.jobs import JOB_HANDLERS
+from dogwatch.web.api.locations import LOCATION_HANDLERS
 from dogwatch.web.api.logs import LOG_HANDLERS
 from dogwatch.web.api.maintenance import MAINTENANCE_HANDLERS
 from dogwatch.web.api.notify import NOTIFY_HANDLERS
@@ -37,6 +38,7 @@ HANDLERS = (
     *INCIDENT_HANDLERS,
     *LOG_HANDLERS,
     *MAINTENANCE_HANDLERS,
+    *LOCATION_HANDLERS,
     *EXPLAIN_HANDLERS,
     *REPORT_HANDLERS,
     *BACKTEST_HANDLERS,

@@ -62,9 +62,22 @@ class LostOut(msgspec.Struct, frozen=True, kw_only=True):
     results: int
 
 
+class WouldOut(msgspec.Struct, frozen=True, kw_only=True):
+    """An action that would have been started, within its budget."""
+
+    time_s: float
+    number: int
+    target: str
+    says: str
+    mode: str
+    undo: bool
+    left: str
+
+
 class BacktestOut(msgspec.Struct, frozen=True, kw_only=True):
     """What would have happened. suppressed: alerts told of only as a part of another's incident. total_incidents,
-    total_notices: of which the newest are listed. opened: how many incidents were opened in all.
+    total_notices: of which the newest are listed. opened: how many incidents were opened in all. actions: what would
+    have been done, each taken to end well at once. held, planned: how often something was held back, or only planned.
     """
 
     since_s: float
@@ -76,6 +89,10 @@ class BacktestOut(msgspec.Struct, frozen=True, kw_only=True):
     total_notices: int
     fired: dict[str, int]
     suppressed: int
+    actions: list[WouldOut]
+    total_actions: int
+    held: int
+    planned: int
     lost: list[LostOut]
     busy_s: float
 
@@ -149,6 +166,21 @@ def _out(found: Rehearsal) -> BacktestOut:
         total_notices=len(found.notices) + found.dropped.get("notices", 0),
         fired=found.fired,
         suppressed=found.suppressed,
+        actions=[
+            WouldOut(
+                time_s=one.time_s,
+                number=one.number,
+                target=one.group,
+                says=one.says,
+                mode=one.mode,
+                undo=one.undo,
+                left=one.left,
+            )
+            for one in found.starts[-_SHOWN:]
+        ],
+        total_actions=len(found.starts) + found.dropped.get("starts", 0),
+        held=found.held,
+        planned=found.planned,
         lost=[LostOut(width_s=width, results=count) for width, count in found.lost.items()],
         busy_s=found.busy_s,
     )

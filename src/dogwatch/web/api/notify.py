@@ -6,11 +6,11 @@ from typing import Annotated
 
 import msgspec
 from litestar import get, post
-from litestar.params import PathParameter, QueryParameter
+from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from dogwatch.errors import NotFound
-from dogwatch.notify.message import Enqueued, MessageState, OutboxRow
-from dogwatch.notify.view import DestinationView, Outbox
+from dogwatch.notify.message import Enqueued, Message, MessageState, OutboxRow, Severity
+from dogwatch.notify.view import DestinationView, Outbox, Preview
 from dogwatch.web.api.models import Limit, NameParam, refusals
 from dogwatch.web.context import Ctx, WebContext, segment
 from dogwatch.web.permissions import may
@@ -53,6 +53,29 @@ async def list_destinations(ctx: Ctx) -> list[DestinationView]:
 )
 async def test_destination(ctx: Ctx, name: NameParam) -> Enqueued:
     return await outbox_of(ctx, "run").test(segment(name), ctx.actor)
+
+
+class PreviewIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A message to look at; what is not given is of an example."""
+
+    type: Annotated[str, msgspec.Meta(max_length=100)] = "incident.opened"
+    title: Annotated[str, msgspec.Meta(max_length=10_000)] = ""
+    text: Annotated[str, msgspec.Meta(max_length=50_000)] = ""
+    severity: Severity = "critical"
+
+
+@post(
+    "/api/v1/notify/{name:str}/preview",
+    opt=may("notification"),
+    status_code=200,
+    summary="What a destination would be sent; nothing is",
+    responses=refusals(403, 404, 413, 503),
+)
+async def preview_destination(ctx: Ctx, name: NameParam, data: JSONBody[PreviewIn | None] = None) -> Preview:
+    message = None
+    if data is not None and (data.title or data.text):
+        message = Message(to=(), type=data.type, title=data.title, text=data.text, severity=data.severity)
+    return outbox_of(ctx).preview(segment(name), message)
 
 
 @post(
@@ -104,6 +127,7 @@ async def redeliver_message(ctx: Ctx, message_id: MessageId) -> OutboxRow:
 NOTIFY_HANDLERS = (
     list_destinations,
     test_destination,
+    preview_destination,
     redeliver_dead,
     list_outbox,
     show_message,

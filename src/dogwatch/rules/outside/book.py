@@ -1,0 +1,77 @@
+"""Alerts of others in the state database: plain functions of a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from dogwatch.rules.outside.read import OutsideAlert
+from dogwatch.rules.watcher import Alert
+from dogwatch.store.database import Tx
+
+TOPIC = "outside"
+_FORGET_S = 7 * 86_400.0
+# Alerts that may fire at the same time; more are not taken.
+MOST = 50_000
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an alert. changed: to be asked for what follows."""
+
+    alert: Alert
+    firing: bool
+    changed: int
+
+
+def take(tx: Tx, alerts: Sequence[OutsideAlert]) -> int:
+    """Keep what came in; return how many of it changed anything."""
+    tx.lock("outside")
+    row = tx.one("SELECT COALESCE(MAX(changed), 0), COUNT(*) FROM outside_alerts")
+    number, count = (int(row[0] or 0), int(row[1] or 0)) if row else (0, 0)
+    taken = 0
+    for one in alerts:
+        known = tx.one("SELECT firing FROM outside_alerts WHERE alert_key = :key", key=one.key)
+        if known is None and (not one.firing or count >= MOST):
+            continue
+        if known is not None and not one.firing and not known[0]:
+            continue
+        number, taken, count = number + 1, taken + 1, count + (known is None)
+        tx.run(
+            "INSERT INTO outside_alerts (alert_key, body, firing, ends_s, changed)"
+            " VALUES (:key, :body, :firing, :ends_s, :changed)"
+            " ON CONFLICT (alert_key) DO UPDATE SET body = excluded.body, firing = excluded.firing,"
+            " ends_s = excluded.ends_s, changed = excluded.changed",
+            key=one.key,
+            body=msgspec.json.encode(one.alert).decode(),
+            firing=int(one.firing),
+            ends_s=one.ends_s,
+            changed=number,
+        )
+    if taken:
+        tx.notify(TOPIC)
+    return taken
+
+
+def changes(tx: Tx, after: int, now_s: float) -> list[Change]:
+    """Return what changed after a change, in order, with those that ended by themselves meanwhile."""
+    rows = tx.rows(
+        "SELECT body, firing, ends_s, changed FROM outside_alerts"
+        " WHERE changed > :after OR (firing = 1 AND ends_s <= :now_s) ORDER BY changed",
+        after=after,
+        now_s=now_s,
+    )
+    return [
+        Change(
+            alert=msgspec.json.decode(str(body), type=Alert),
+            firing=bool(firing) and float(ends_s or 0.0) > now_s,
+            changed=int(changed or 0),
+        )
+        for body, firing, ends_s, changed in rows
+    ]
+
+
+def purge(tx: Tx, now_s: float) -> int:
+    """Forget alerts that have long been over."""
+    tx.run("UPDATE outside_alerts SET firing = 0 WHERE firing = 1 AND ends_s <= :before_s", before_s=now_s - 3600.0)
+    return tx.run("DELETE FROM outside_alerts WHERE firing = 0 AND ends_s <= :before_s", before_s=now_s - _FORGET_S)

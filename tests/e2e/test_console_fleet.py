@@ -1,0 +1,68 @@
+"""The pages of the fleet in a real browser: found, filtered, told by host, and nothing in them is obeyed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, async_playwright, expect
+from tests.consoles import Console, console, live, violations
+
+CHROMIUM = Path("/usr/bin/chromium")
+pytestmark = [
+    pytest.mark.serial,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed"),
+]
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def web(tmp_path: Path) -> AsyncIterator[Console]:
+    async with console(tmp_path) as one:
+        yield one
+
+
+async def test_hosts_are_searched_and_a_run_tells_each(browser: Browser, web: Console) -> None:
+    page = await browser.new_page()
+    page.on("dialog", lambda dialog: pytest.fail(f"something was obeyed: {dialog.message}"))
+    await page.goto(f"{web.url}/fleet")
+    await live(page)
+    await expect(page.locator("tbody tr", has_text="web09")).to_contain_text("non-zero")
+    await expect(page.locator("tbody tr", has_text="db1")).to_contain_text("never")
+    await page.fill("#q", "rack=7")
+    await page.press("#q", "Enter")
+    await expect(page.locator("h1 + p")).to_contain_text("12 hosts")
+    await page.goto(f"{web.url}/fleet")
+    await page.click("text=@shop")
+    await expect(page.locator("th[scope=row]")).to_have_count(12)
+    await page.click("text=uptime")
+    await expect(page.locator("h2", has_text="web[01-08]")).to_be_visible()
+    await expect(page.locator("pre", has_text="alert(1)")).to_be_visible()
+    await expect(page.locator("main")).to_contain_text("192.0.2.7:22 refuses connections")
+    await page.goto(f"{web.url}/fleet?targets=nope")
+    await expect(page.locator(".banner")).to_contain_text("there is no host")
+    await page.close()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 375)])
+async def test_everybody_can_use_them(browser: Browser, web: Console, scheme: str, width: int) -> None:
+    context = await browser.new_context(
+        viewport={"width": width, "height": 900},
+        color_scheme=scheme,  # type: ignore[arg-type]
+        bypass_csp=True,
+    )
+    page = await context.new_page()
+    for path in ("/fleet", "/fleet?q=none", "/fleet/runs/fleet1%2Fgo", "/fleet/runs/fleet2%2Fgo"):
+        await page.goto(web.url + path)
+        await live(page)
+        assert (path, await violations(page)) == (path, [])
+        assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
+    await context.close()
