@@ -50,7 +50,8 @@ def states(
     given = [outage for label in labels for outage in read_labels(Path(label))]
     for name in files:
         beside = Path(name).with_suffix(".yaml")
-        outages = given if labels or not beside.exists() else read_labels(beside)
+        beside_it = beside.exists() and beside != Path(name)
+        outages = read_labels(beside) if beside_it and not labels else given
         rehearsals = [_rehearsed(name, one, progress) for one in tried]
         yield name, state_out(_backtest(rehearsals, outages))
 

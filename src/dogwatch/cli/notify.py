@@ -10,7 +10,7 @@ from urllib.parse import quote
 import click
 
 from dogwatch.cli.client import Client, json_option, server_option
-from dogwatch.cli.output import ago, indented, one_line, print_json, print_table
+from dogwatch.cli.output import ago, one_line, print_json, print_table
 
 _COLOURS = {"delivered": "green", "dead": "red", "sending": "yellow"}
 _LOOK_S = 0.3
@@ -97,7 +97,11 @@ def test(client: Client, name: str, wait_s: float, as_json: bool) -> int:
 @click.option("--text", default="", help="Of the message.")
 @click.option("--type", "kind", default="incident.opened", show_default=True, help="Of the message.")
 @click.option(
-    "--severity", type=click.Choice(["info", "warning", "error", "critical"]), default="critical", show_default=True
+    "--severity",
+    type=click.Choice(["info", "warning", "error", "critical"]),
+    default="critical",
+    show_default=True,
+    help="Of the message.",
 )
 @server_option
 @json_option
@@ -116,11 +120,11 @@ def preview(client: Client, name: str, title: str, text: str, kind: str, severit
         return
     click.echo(f"{found['kind']} to {one_line(found['address'])}")
     click.echo(click.style(one_line(found["title"]), bold=True))
-    click.echo(indented(found["text"]))
+    _print_lines(found["text"])
     click.echo("as it is sent:")
     content = found["content"]
     shown = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False)
-    click.echo(indented(shown))
+    _print_lines(shown)
 
 
 @notify.command()
@@ -195,6 +199,13 @@ def secret() -> None:
     from dogwatch.notify.standard import new_secret
 
     click.echo(new_secret())
+
+
+def _print_lines(text: str) -> None:
+    for line in text.splitlines():
+        # What a terminal would obey is not let through; how far it is indented is.
+        bare = line.lstrip(" ")
+        click.echo(f"  {' ' * (len(line) - len(bare))}{one_line(bare)}")
 
 
 def _print_row(row: dict[str, Any]) -> None:

@@ -41,7 +41,8 @@ class HookRate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An address `/hooks/<name>` that starts a job; one key names the signature, `github: {secrets: […]}`.
 
-    name: the end of its address. job: which. filter: a condition over payload, headers, query, event, text and remote;
+    name: the end of its address. job: which. alerts: in place of a job, alertmanager or falco, whose alerts open and
+    resolve incidents. filter: a condition over payload, headers, query, event, text and remote;
     what does not hold is kept as ignored. parameters: of the run, name → CEL over the same. dedupe: CEL for what the
     sender calls a delivery, in place of its own header. tolerance: how far a signed timestamp may be off. remember: how
     long ids and signatures are known again. max_size: of a body. rate: how many in a period. allowed: networks that may

@@ -23,8 +23,8 @@ class AlertmanagerChannel(Channel, frozen=True, kw_only=True):
     """Posts alerts to Alertmanager; an incident that ends resolves its alert.
 
     urls: of all members of a cluster, `http://alertmanager:9093`; each gets every alert, as Prometheus does it.
-    labels: of every alert. keep: how long an alert lasts there unless it is told again. token, or user and password:
-    where it wants them.
+    labels: of every alert. keep: how long an alert lasts there unless it is told again. token: where it wants
+    one. user, password: where it wants these.
     """
 
     kind: ClassVar[str] = "alertmanager"

@@ -24,9 +24,9 @@ _MOST_BYTES = 4000
 class NtfyChannel(Channel, frozen=True, kw_only=True):
     """Publishes to a topic of ntfy.
 
-    topic: whoever knows it may read it on ntfy.sh, so it is a secret. server: its address. token, or user and
-    password: where the server wants them. priority: 1 to 5 in place of one by severity. private: whether the server
-    may be of a private network.
+    topic: whoever knows it may read it on ntfy.sh, so it is a secret. server: its address. token: where the server
+    wants one. user, password: where it wants these. priority: 1 to 5 in place of one by severity. private: whether
+    the server may be of a private network.
     """
 
     kind: ClassVar[str] = "ntfy"

@@ -67,8 +67,10 @@ class Run:
     def __init__(self, setting: Setting, rules: Iterable[Rule], nodes: Sequence[Node]) -> None:
         self.rules = sort_rules(rules)
         self._reader = Reader(self.rules.paths)
-        longest_s = self.rules.longest_s
-        self.posts = {node.name: Post(node.name, dict(node.labels), self.rules.courses, longest_s) for node in nodes}
+        longest_s, keeps = self.rules.longest_s, bool(self.rules.plain)
+        self.posts = {
+            node.name: Post(node.name, dict(node.labels), self.rules.courses, longest_s, keeps=keeps) for node in nodes
+        }
         self._groups = [Group(rule, self.posts) for rule in self.rules.plain]
         self._desk = Desk(setting)
         self._edges: list[AlertEdge] = []

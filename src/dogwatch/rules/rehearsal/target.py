@@ -19,14 +19,23 @@ from dogwatch.rules.windows import MAX_SAMPLES
 
 class Post:
     """Stands before one target. courses: of the rules that look at it. words: of its tracks. series: of the chunk, for
-    rules over several targets; None where it is signal by signal. longest_s: how far back they all look.
+    rules over several targets (keeps); None where it is signal by signal. longest_s: how far back they all look.
     """
 
-    def __init__(self, target: str, labels: dict[str, str], courses: Sequence[Course], longest_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        target: str,
+        labels: dict[str, str],
+        courses: Sequence[Course],
+        longest_s: float = 0.0,
+        *,
+        keeps: bool = False,
+    ) -> None:
         self.target, self.labels = target, labels
         self.courses = [one for one in courses if one.rule.takes("probe", target, labels)]
         self.words = Words()
         self._longest_s = max((longest_s, *(course.longest_s for course in self.courses)))
+        self._keeps = keeps
         self.series: Series | None = None
         self.signals: Sequence[Signal] = ()
         self.plain = False
@@ -46,7 +55,9 @@ class Post:
         self.plain = track.plain or self._watcher is not None
         if self.plain:
             return self._plainly(track, chunk)
-        series = self.series = Series(self._before, track)
+        series = Series(self._before, track)
+        # All of a chunk's are much: only where a rule over several targets looks at them together.
+        self.series = series if self._keeps else None
         self.signals = ()
         alert, edges = down_edges(series, self._out.pop(DOWN_RULE, None), self._down)
         if alert is not None:
@@ -82,8 +93,9 @@ class Post:
         if track.plain and signals:
             self._plain_s = signals[-1].time_s
         edges = list(walk(watcher, signals, chunk.ticks))
-        self.series, self.signals = Series(self._before, track), signals
-        self._before = self._tail(self.series, chunk)
+        series = Series(self._before, track)
+        self.series, self.signals = (series, signals) if self._keeps else (None, ())
+        self._before = self._tail(series, chunk)
         if chunk.end_s > self._plain_s + self._longest_s and self._fits(watcher):
             self._end_plain(watcher)
         return edges
