@@ -20,6 +20,8 @@ from dogwatch.store.database import Database, Tx
 T = TypeVar("T")
 # A file that several processes write may be busy for a moment; a full disk is given this long to get room.
 _TRIES_S = (0.1, 0.3, 1.0, 3.0)
+# What hosts have to say is gathered for so long: nothing beside a login.
+_GROUP_S = 0.005
 
 
 class _Write(Protocol):
@@ -115,6 +117,8 @@ class Recorder:
         mask: Callable[[str], str] | None,
     ) -> None:
         self._write, self._key, self._places, self._attempt, self._mask = write, key, places, attempt, mask
+        self._pending: list[Callable[[Tx], None]] = []
+        self._group: asyncio.Task[None] | None = None
 
     async def begun(self, host: str, batch: int) -> None:
         place = self._place(host)
@@ -125,7 +129,22 @@ class Recorder:
         await self._do(lambda tx: rows.end(tx, self._key, place, masked, attempt=self._attempt))
 
     async def _do(self, work: Callable[[Tx], None]) -> None:
-        await self._write(work, free=True)
+        """Return once it is on disk, with what other hosts have to say at about the same time: a commit costs more."""
+        self._pending.append(work)
+        if self._group is None:
+            self._group = asyncio.get_running_loop().create_task(self._commit(), name=f"fleet-book-{self._key}")
+        # One host that is cancelled takes nothing from the others.
+        await asyncio.shield(self._group)
+
+    async def _commit(self) -> None:
+        await asyncio.sleep(_GROUP_S)
+        works, self._pending, self._group = self._pending, [], None
+
+        def all_of_it(tx: Tx) -> None:
+            for work in works:
+                work(tx)
+
+        await self._write(all_of_it, free=True)
 
     def _place(self, host: str) -> int:
         if host not in self._places:
