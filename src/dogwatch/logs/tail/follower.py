@@ -157,9 +157,9 @@ class Follower:
                 self._homeless[saved.stream] = (saved, now_s)
 
     def _is_idle(self, saved: Saved, one: Found) -> bool:
-        # Shorter than it was seen: its inode is another file's now.
+        # Shorter than it was seen: its inode is another file's now. The size of a compressed one says nothing.
         read = all(position.offset >= one.size for position in saved.lanes.values())
-        return not one.named and one.size >= saved.mark.size and read
+        return not one.named and not one.packed and one.size >= saved.mark.size and read
 
     def _reopen(self, saved: Saved, one: Found, now_s: float) -> bool:
         """Return whether nothing more need be done for it at this place."""

@@ -12,6 +12,8 @@ from dogwatch.logs.multiline import Joined, Joiner
 from dogwatch.logs.tail.identity import TAIL_BYTES, Identity, Mark, Plain, Readable, Saved, mark
 from dogwatch.logs.tail.lines import Text
 
+_SCAN_BYTES = 1024 * 1024
+
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
     """Whole lines that were read for some lanes. after: where to go on once they have been accepted."""
@@ -183,13 +185,20 @@ class Stream:
         """Look for the end of a line that fills whole blocks; hand out its beginning once the end is there."""
         reach = self.lanes[lanes[0]]
         # The lanes move together or not at all: what was scanned for one holds for all at this place.
-        data = self.file.pread(block_bytes, reach.scanned)
-        found = text.first(data)
+        scanned = reach.scanned
+        while True:
+            data = self.file.pread(max(block_bytes, _SCAN_BYTES), scanned)
+            found = text.first(data)
+            if found or len(data) < _SCAN_BYTES:
+                break
+            # All of it in one turn: a wait after each block would make minutes of such a line.
+            scanned += len(data) // text.width * text.width
         self._prove(reach)
         if not found:
-            scanned = reach.scanned + len(data) // text.width * text.width
-            for lane in lanes:
-                self.lanes[lane].scanned = scanned
+            scanned += len(data) // text.width * text.width
+        for lane in lanes:
+            self.lanes[lane].scanned = scanned
+        if not found:
             return None
         end = reach.scanned + found
         head = self.file.pread(min(line_bytes, end - reach.offset - text.width), reach.offset)
