@@ -47,6 +47,7 @@ from dogwatch.fleet.part import FleetPart
 from dogwatch.fleet.planned import DriftAction, PlaybookAction
 from dogwatch.fleet.section import FLEET
 from dogwatch.fleet.shell import FleetShell
+from dogwatch.fleet.sight import Sight
 from dogwatch.hosts.hosts import Hosts, Spawn
 from dogwatch.hosts.section import HOST
 from dogwatch.hosts.view import HostsView
@@ -270,6 +271,7 @@ class App:
                     Shell: shell,
                     Keeper: EvidenceKeeper(database),
                     Reports: self.reports,
+                    Sight: Sight(self.watch.targets),
                 },
                 is_in=access.is_in,
                 more=DOING.jobs,

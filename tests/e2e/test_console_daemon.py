@@ -106,7 +106,7 @@ async def test_first_check_counts_down(browser: Browser, tmp_path: Path) -> None
                 return [until(now + 2.9, "first check"), until(now - 1, "first check"), until(now + 600, "")];
             }"""
             app = await page.locator("head script[src]").get_attribute("src") or ""
-            told = await page.evaluate(script, app.replace("app.js", "times.js"))
+            told = await page.evaluate(script, app.replace("console.en.js", "times.js"))
             assert told == ["first check in 3 s", "first check now", "in 10 min"]
 
 

@@ -48,6 +48,7 @@ async def web(tmp_path: Path) -> AsyncIterator[Console]:
         yield one
 
 
+@pytest.mark.timeout(400)
 async def test_three_requests_and_two_hundred_kilobytes_cold(browser: Browser, web: Console) -> None:
     """With nothing kept from before. Requests: until the page is interactive; charts, badges and the live stream are
     asked for by what is. Bytes: all that is sent, those included.
@@ -93,6 +94,7 @@ async def test_what_is_static_is_packed_and_kept_for_good(browser: Browser, web:
     await context.close()
 
 
+@pytest.mark.timeout(400)  # thirty pages, and axe on each
 @pytest.mark.parametrize(("language", "scheme", "width"), [("en", "light", 1280), ("zh", "dark", 375)])
 async def test_everybody_can_use_every_page(
     browser: Browser, web: Console, language: str, scheme: str, width: int

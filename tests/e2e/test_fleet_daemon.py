@@ -76,13 +76,15 @@ def test_a_command_goes_over_hosts_and_is_told_by_host(daemon: Daemon) -> None:
 
 def test_kill_9_of_the_daemon_repeats_only_what_ran(daemon: Daemon) -> None:
     begun, go = daemon.folder / "begun", daemon.folder / "go"
-    script = f"echo >> {begun}; [ $(wc -l < {begun}) -le 2 ] || while [ ! -e {go} ]; do sleep 0.05; done"
+    # Which it is, in the order of their beginnings.
+    count = f"n=$( (flock 9; echo >> {begun}; wc -l < {begun}) 9> {daemon.folder}/lock )"
+    script = f"{count}; [ $n -le 2 ] || while [ ! -e {go} ]; do sleep 0.05; done"
     words = ("fleet", "run", script, "-t", "all", "--forks", "2", "--json", "--server", daemon.server)
     env = {**os.environ, "DOGWATCH_SOCKET": str(daemon.data / "admin.sock")}
     client = subprocess.Popen(
         daemon.command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, text=True
     )
-    wait_until(lambda: begun.exists() and begun.read_text().count("\n") == 4, what="four hosts have begun")
+    wait_until(lambda: begun.exists() and begun.read_text().count("\n") == 4, within_s=40, what="four hosts have begun")
     daemon.stop(signal.SIGKILL)
     go.touch()
     daemon.start()
@@ -124,6 +126,21 @@ def test_who_may_run_on_some_hosts_only_cannot_on_others(daemon: Daemon) -> None
     assert admin.returncode == 0
     listed = json.loads(fleet(daemon, "runs", json.loads(admin.stdout)["run"], "--json", DOGWATCH_TOKEN=token).stdout)
     assert {one["host"] for one in listed["hosts"]} == {"box1", "box2", "box3", "box4"}
+
+
+def test_the_daemon_inspects_and_what_it_saw_is_judged_again(daemon: Daemon) -> None:
+    checks = ("--check-only", "disk", "--check-only", "memory")
+    code, answer = told(daemon, "inspect", "-t", "box[1:2]", *checks, "--disk", "100%", "--memory", "100%")
+    assert (code, [one["reading"]["complete"] for one in answer["hosts"]]) == (0, [True, True])
+    assert [one["findings"] for one in answer["hosts"]] == [[], []]
+    code, again = told(daemon, "inspect", "--again", answer["run"], "--disk", "0%", "--exit-code")
+    assert (code, {one["check"] for one in again["hosts"][0]["findings"]}) == (1, {"disk"})
+    code, planned = told(daemon, "inspect", "-t", "all", "--check")
+    assert (code, planned["hosts"]) == (0, 6)
+    listed = json.loads(fleet(daemon, "runs", "--json").stdout)
+    assert [one["what"] for one in listed] == ["# inspection: memory, disk …"]
+    other = told(daemon, "run", "true", "-t", "box1")[1]["run"]
+    assert fleet(daemon, "inspect", "--again", other).returncode == 2
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ async def test_the_inspection_says_what_one_may_see(tmp_path: Path, capsys: pyte
         async with httpx.AsyncClient(base_url=web.url, timeout=20) as client:
             whole = (await client.get("/api/v1/reports/daily")).json()
             assert "nobody has taken incident #1: db is down: timeout" in [one["text"] for one in whole["person"]]
-            assert any("messages to ops were given up" in one["text"] for one in whole["person"])
+            assert any("messages to ops that were given up" in one["text"] for one in whole["person"])
         await asyncio.to_thread(report.main, ["daily", "--server", web.url], "dogwatch", standalone_mode=False)
         assert "Needs a person" in capsys.readouterr().out
         await web.user("root", "admin")

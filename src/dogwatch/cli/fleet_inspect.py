@@ -12,6 +12,7 @@ import msgspec
 from dogwatch.cli.fleet_common import Seconds, reaching
 from dogwatch.cli.output import one_line, print_json, print_table, width
 from dogwatch.errors import NotFound, UsageError
+from dogwatch.inspection.script import TITLE
 
 if TYPE_CHECKING:
     from dogwatch.fleet.results import HostResult
@@ -58,6 +59,8 @@ class Share(click.ParamType[float]):
 @click.option("--where", default="", metavar="CEL", help="Only hosts for which this holds: 'disk_used_ratio > 0.85'.")
 @click.option("--table", is_flag=True, help="One line for each host.")
 @click.option("--again", metavar="RUN", help="Judge what was seen then; look at nothing now.")
+@click.option("--server", metavar="URL", help="Have this daemon look, at its own inventory.")
+@click.option("--context", metavar="NAME", help="Have the daemon of this context look.")
 @click.option("--exit-code", is_flag=True, help="Exit with 1 where something serious was found.")
 @reaching
 def inspect(**options: Any) -> int:
@@ -80,9 +83,9 @@ def inspect(**options: Any) -> int:
     from dogwatch.fleet.results import exit_code
 
     condition = _condition(options["where"])
-    run_id, results, ended_by = _kept(options["again"]) if options["again"] else _looked(options)
+    run_id, results, ended_by = _kept(options) if options["again"] else _looked(options)
     if results is None:
-        return 0
+        return 128 + ended_by if ended_by else 0
     limits = _limits(options)
     looks = [look_of(one, limits) for one in results]
     shown = [one for one in looks if condition is None or _holds(condition, one)]
@@ -91,7 +94,8 @@ def inspect(**options: Any) -> int:
     elif options["table"] or condition is not None:
         _table(shown, of=len(looks))
     else:
-        _report(shown, run_id)
+        where = f" --server {options['server']}" if options["server"] else ""
+        _report(shown, f"{run_id}{where}")
     if ended_by:
         return 128 + ended_by
     serious = any(finding.serious for one in looks for finding in one.findings)
@@ -103,6 +107,14 @@ def _looked(options: Mapping[str, Any]) -> tuple[str, list[HostResult] | None, i
     from dogwatch.inspection.script import CERTIFICATES, CHECKS, inspection_script
 
     script = inspection_script(options["checks"] or CHECKS, options["certificates"] or CERTIFICATES)
+    if options["server"] or options["context"]:
+        from dogwatch.cli.fleet_remote import run_remote, start_remote
+
+        if options["only_check"]:
+            run_remote(options, command=script.partition("\n")[0], env={})
+            return "", None, 0
+        ended = start_remote(options, command=script, env={})
+        return (ended.run, None, 2) if ended.left else (ended.run, ended.results, 0)
     what = f"inspection of {', '.join(options['checks'] or ['everything'])}"
     carried = gather_results(Deed(kind="inspect", what=what, script=script), options)
     if carried is None:
@@ -110,24 +122,35 @@ def _looked(options: Mapping[str, Any]) -> tuple[str, list[HostResult] | None, i
     return str(carried.key), carried.results, carried.ended_by
 
 
-def _kept(given: str) -> tuple[str, list[HostResult] | None, int]:
+def _kept(options: Mapping[str, Any]) -> tuple[str, list[HostResult] | None, int]:
     """Return what was seen in a run. Raises: NotFound, UsageError."""
+    given = options["again"]
+    if options["server"] or options["context"]:
+        from dogwatch.cli.fleet_remote import results_of
+
+        run_id, what, results = results_of(options, given)
+    else:
+        run_id, what, results = _own_results(given)
+    if not what.startswith(("inspection of ", TITLE)):
+        raise UsageError(f"fleet run {run_id} was no inspection", hint=f"it was: {one_line(what)}")
+    if not results:
+        raise NotFound(f"fleet run {run_id} has looked at no host")
+    return run_id, results, 0
+
+
+def _own_results(given: str) -> tuple[str, str, list[HostResult]]:
     import asyncio
 
     from dogwatch.cli.fleet_carry import data_folder
     from dogwatch.fleet.book.own import own_book
 
-    async def look() -> tuple[str, list[HostResult]]:
+    async def look() -> tuple[str, str, list[HostResult]]:
         async with own_book(data_folder(), make=False) as book:
             row = await book.show(await book.resolve(given))
-            if row.orders.get("kind") != "inspect":
-                raise UsageError(f"fleet run {row.key} was no inspection", hint=f"it was: {one_line(row.what)}")
-            return str(row.key), [one.result for one in await book.hosts(row.key) if one.result is not None]
+            found = [one.result for one in await book.hosts(row.key) if one.result is not None]
+            return str(row.key), row.what, found
 
-    run_id, results = asyncio.run(look())
-    if not results:
-        raise NotFound(f"fleet run {run_id} has looked at no host")
-    return run_id, results, 0
+    return asyncio.run(look())
 
 
 def _limits(options: Mapping[str, Any]) -> Limits:

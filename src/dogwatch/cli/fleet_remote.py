@@ -38,16 +38,35 @@ def _path(run: str) -> str:
     return f"/api/v1/fleet/runs/{quote(run, safe='')}"
 
 
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a run there. left: whoever looked went away, and the run goes on."""
+
+    run: str = ""
+    results: list[Any] = []
+    reason: str = ""
+    left: bool = False
+
+
 def run_remote(options: Mapping[str, Any], *, command: str, env: Mapping[str, str]) -> int:
     """Start it there, follow it to its end, tell the results; return the exit code. Raises: UsageError."""
+    if options["only_check"]:
+        return _check(_client(options), options, command)
+    return _tell(start_remote(options, command=command, env=env), options)
+
+
+def _client(options: Mapping[str, Any]) -> Client:
+    """Raises: UsageError for options that a daemon cannot heed."""
     for name, shown in _LOCAL.items():
         if options[name]:
             raise UsageError(f"{shown} is about this machine; the daemon has its own", hint="leave it out, or --server")
     if not options["targets"]:
         raise UsageError("it is not said on which hosts", hint="-t all for every one; or -t 'web[01-20],!web07'")
-    client = client_of(options["server"], options["context"])
-    if options["only_check"]:
-        return _check(client, options, command)
+    return client_of(options["server"], options["context"])
+
+
+def start_remote(options: Mapping[str, Any], *, command: str, env: Mapping[str, str]) -> Ended:
+    """Start it there and follow it to its end. Raises: UsageError."""
+    client = _client(options)
     body: dict[str, object] = {
         "targets": ",".join(options["targets"]),
         "limit": options["limit"],
@@ -61,10 +80,10 @@ def run_remote(options: Mapping[str, Any], *, command: str, env: Mapping[str, st
         "deadline": "" if options["deadline"] is None else f"{options['deadline']}s",
         "batch": options["batch"],
         "max_fail": "100%" if options["max_fail"] is None else options["max_fail"],
-        "output_limit": options["output_limit"],
+        "output_limit": options.get("output_limit", "512KiB"),
         "accept_new_host_keys": options["accept_new_host_keys"],
     }
-    if options["script"]:
+    if options.get("script"):
         body |= {"script": Path(options["script"]).read_text(), "args": list(options["words"])}
     else:
         body["command"] = command
@@ -76,7 +95,7 @@ def again_remote(options: Mapping[str, Any], run: str, *, failed_only: bool) -> 
     client = client_of(options["server"], options["context"])
     found = client.get(_path(run))
     new = client.post(f"{_path(found['run'])}/again", {"what": "failed" if failed_only else "rest"})
-    return _followed(client, new, options, step=found["step"])
+    return _tell(_followed(client, new, options, step=found["step"]), options)
 
 
 def _check(client: Client, options: Mapping[str, Any], command: str) -> int:
@@ -95,8 +114,8 @@ def _check(client: Client, options: Mapping[str, Any], command: str) -> int:
     return tell_batches(command, chosen, Rollout(batches=parse_batches(options["batch"])), options["as_json"])
 
 
-def _followed(client: Client, run: Mapping[str, Any], options: Mapping[str, Any], *, step: str = "hosts") -> int:
-    """Wait for the end of a run and tell it. Ctrl-C leaves it going."""
+def _followed(client: Client, run: Mapping[str, Any], options: Mapping[str, Any], *, step: str = "hosts") -> Ended:
+    """Wait for the end of a run. Ctrl-C leaves it going."""
     run_id = run["run_id"]
     name = f"{run_id}/{step}"
     if not options["as_json"]:
@@ -109,24 +128,33 @@ def _followed(client: Client, run: Mapping[str, Any], options: Mapping[str, Any]
             f"  Cancel it   dogwatch run cancel {run_id} --server {client.server}",
             err=True,
         )
-        return 130
+        return Ended(left=True)
     try:
         row = client.get(_path(name))
     except NotFound:
         raise DogwatchError(one_line(ended["reason"]) or f"run {run_id} {ended['state']}") from None
-    return _tell(client, row, options, ended)
+    return _ended(client, row, ended)
 
 
-def _tell(client: Client, row: Mapping[str, Any], options: Mapping[str, Any], ended: Mapping[str, Any]) -> int:
-    from dogwatch.cli.fleet_output import tell
+def _ended(client: Client, row: Mapping[str, Any], ended: Mapping[str, Any]) -> Ended:
     from dogwatch.fleet.connection import State
-    from dogwatch.fleet.results import HostResult, exit_code
+    from dogwatch.fleet.results import HostResult
 
     kept = list(_hosts(client, row["run"]))
     results = [one.result or HostResult(host=one.host, state=State.NOT_STARTED) for one in kept]
     reason = row["reason"] or (ended["reason"] if ended["state"] == "cancelled" else "")
-    tell(results, reason, run_id=row["run"], as_json=options["as_json"], diff=bool(options.get("diff")))
-    return exit_code(results)
+    return Ended(run=row["run"], results=results, reason=reason)
+
+
+def _tell(ended: Ended, options: Mapping[str, Any]) -> int:
+    from dogwatch.cli.fleet_output import tell
+    from dogwatch.fleet.results import exit_code
+
+    if ended.left:
+        return 130
+    diff = bool(options.get("diff"))
+    tell(ended.results, ended.reason, run_id=ended.run, as_json=options["as_json"], diff=diff)
+    return exit_code(ended.results)
 
 
 def _wait(client: Client, run_id: str, name: str) -> Mapping[str, Any]:
@@ -200,6 +228,13 @@ def _result(one: Mapping[str, Any]) -> HostResult | None:
         stderr=one["stderr"].encode(),
         cut=one["output_cut_bytes"],
     )
+
+
+def results_of(options: Mapping[str, Any], run: str) -> tuple[str, str, list[HostResult]]:
+    """Return a run's name, what it was, and the results that it has."""
+    client = client_of(options["server"], options["context"])
+    row = client.get(_path(run))
+    return row["run"], row["what"], [one.result for one in _hosts(client, row["run"]) if one.result is not None]
 
 
 def list_remote(server: str | None, context: str | None, *, limit: int, as_json: bool) -> int:

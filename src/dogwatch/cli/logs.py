@@ -137,6 +137,7 @@ def run(paths: tuple[str, ...], folder: str | None) -> int:
     import uvloop
 
     # What is loaded by now lives as long as the process; blocks are not worth looking through again and again.
+    gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     return uvloop.run(_run(spec, where))

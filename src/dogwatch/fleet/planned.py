@@ -19,12 +19,15 @@ from dogwatch.fleet.inventory.ranges import fold
 from dogwatch.fleet.part import FleetPart
 from dogwatch.fleet.results import HostResult
 from dogwatch.fleet.rollout import parse_amount, parse_batches
+from dogwatch.fleet.sight import Sight
 
 if TYPE_CHECKING:
     from dogwatch.fleet.inventory.inventory import Inventory
     from dogwatch.fleet.plans.plan import Plan
 
 _TOLD_CHARS = 4096
+# Plans of steps that are kept, for the way back.
+_PLANS = 200
 
 
 class PlaybookAction(Action, frozen=True, kw_only=True):
@@ -72,7 +75,7 @@ class PlaybookAction(Action, frozen=True, kw_only=True):
 
     async def apply(self, scene: Scene) -> Outcome | Wait:
         from dogwatch.fleet.plans.plan import encoded, read_plan
-        from dogwatch.fleet.plans.saving import write_whole
+        from dogwatch.fleet.plans.saving import prune, write_whole
 
         for _, message, hint in self.faults():
             raise PermanentError(message, hint=hint)
@@ -85,6 +88,7 @@ class PlaybookAction(Action, frozen=True, kw_only=True):
             if not path.exists():
                 plan = await _plan(self, inventory, scene, self.connect_timeout)
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                prune(path.parent, _PLANS - 1)
                 write_whole(path, encoded(plan))
                 scene.write(told(plan))
             plan, digest = read_plan(path)
@@ -120,7 +124,11 @@ class PlaybookAction(Action, frozen=True, kw_only=True):
     async def _apply(self, plan: Plan, digest: str, path: Path, inventory: Inventory, scene: Scene) -> Outcome:
         from dogwatch.fleet.plans.driving import apply_saved
         from dogwatch.fleet.plans.going import Going
+        from dogwatch.fleet.plans.watching import gate_by
 
+        # Asked for only where a play has probes: a program that watches nothing can apply all others.
+        asks = any(play.probes for play in plan.plays)
+        gate = gate_by(scene.get(Sight).look, inventory) if asks else None
         going = Going(
             inventory=inventory,
             forks=self.forks,
@@ -136,6 +144,7 @@ class PlaybookAction(Action, frozen=True, kw_only=True):
             timeout_s=self.apply_timeout,
             dialer=scene.get(FleetPart).pool(connect_timeout_s=self.connect_timeout),
             watcher=Log(scene),
+            gate=gate,
         )
         by_state: dict[str, list[str]] = {}
         for one in went.done:

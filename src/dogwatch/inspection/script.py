@@ -12,6 +12,8 @@ from collections.abc import Collection, Sequence
 from dogwatch.errors import UsageError
 
 MARK = "@@dogwatch "
+# How the script begins: by this it is known again in a list of commands.
+TITLE = "# inspection: "
 _PATTERN = re.compile(r"/[A-Za-z0-9_./*?+@=-]*")
 CERTIFICATES = (
     "/etc/letsencrypt/live/*/cert.pem",
@@ -62,7 +64,8 @@ def inspection_script(checks: Collection[str] = CHECKS, certificates: Sequence[s
     unknown = sorted(set(checks) - set(CHECKS))
     if unknown:
         raise UsageError(f"there is no check '{unknown[0]}'", hint=f"known: {', '.join(CHECKS)}")
-    parts = ['export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"']
+    chosen = [name for name in CHECKS if name in checks]
+    parts = [f"{TITLE}{', '.join(chosen)}", 'export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"']
     parts += [
         f"echo {shlex.quote(MARK + name)}; ( {script} ) 2>&1" for name, script in _SECTIONS.items() if name in checks
     ]

@@ -28,8 +28,8 @@ async def program(
     """
     setpriv = shutil.which("setpriv")
     words = [setpriv, "--pdeathsig", "KILL", "--", *command] if setpriv else list(command)
-    try:
-        process = await asyncio.create_subprocess_exec(
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
             *words,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -39,6 +39,14 @@ async def program(
             start_new_session=True,
             limit=_READ_BYTES,
         )
+    )
+    try:
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # It may run already: cancelled in the middle, only its first process would be ended.
+        with contextlib.suppress(OSError):
+            await _end(await starting)
+        raise
     except OSError as error:
         raise TransientError(f"cannot start {command[0]}: {error.strerror}") from None
     try:

@@ -176,7 +176,7 @@ async def _runs(sources: Sources, since_s: float) -> list[Run]:
 
 def _checked(targets: Sequence[Target], hosts: Sequence[Host], found: Sequence[Availability]) -> Iterator[Said]:
     counts = Counter(one.status for one in targets)
-    yield Said("{0} targets in {1} groups", (str(len(targets)), str(len({one.group for one in targets}))), "/")
+    yield Said("targets: {0}, in groups: {1}", (str(len(targets)), str(len({one.group for one in targets}))), "/")
     yield Said(
         "now: {0} up, {1} degraded, {2} down",
         (str(counts["up"]), str(counts["degraded"]), str(counts["down"])),
@@ -187,7 +187,7 @@ def _checked(targets: Sequence[Target], hosts: Sequence[Host], found: Sequence[A
     if judged > 0:
         yield Said("availability {0} %", (f"{int(good / judged * 1e5) / 1e3:.3f}",), "/reports/availability")
     if hosts:
-        yield Said("{0} hosts", (str(len(hosts)),), "/#hosts-title")
+        yield Said("hosts: {0}", (str(len(hosts)),), "/#hosts-title")
 
 
 def _of_incidents(incidents: Sequence[Incident]) -> Iterator[Said]:
@@ -244,7 +244,7 @@ def _of_messages(destinations: Sequence[DestinationView]) -> Iterator[Said]:
     for one in destinations:
         if one.dead:
             yield Said(
-                "{0} messages to {1} were given up",
+                "messages to {1} that were given up: {0}",
                 (str(one.dead), one.name),
                 f"/outbox?destination={one.name}",
                 "error",
@@ -266,14 +266,14 @@ def _of_program(sources: Sources) -> Iterator[Said]:
 def _changes(incidents: Sequence[Incident], runs: Sequence[Run], sources: Sources, since_s: float) -> Iterator[Said]:
     opened = [one for one in incidents if one.opened_s >= since_s]
     closed = [one for one in incidents if one.ended_s is not None]
-    yield Said("{0} incidents opened, {1} ended", (str(len(opened)), str(len(closed))), "/incidents?state=all")
+    yield Said("incidents: {0} opened, {1} ended", (str(len(opened)), str(len(closed))), "/incidents?state=all")
     for one in closed[:_SHOWN]:
         lasted = format_duration(max(0.0, (one.ended_s or 0.0) - one.began_s))
         yield Said("#{0} {1}, for {2}", (str(one.number), one.summary, lasted), f"/incidents/{one.number}")
     states = Counter(run.state for run in runs if run.created_s >= since_s)
     if sources.runs is not None:
         done, failed = states[RunState.SUCCEEDED], states[RunState.FAILED]
-        yield Said("{0} runs succeeded, {1} failed", (str(done), str(failed)), "/runs")
+        yield Said("runs: {0} succeeded, {1} failed", (str(done), str(failed)), "/runs")
     applied = [one for one in sources.reloads() if one.time_s >= since_s and one.outcome == "applied"]
     for reload in applied[:_SHOWN]:
         what = ", ".join(reload.changed[:10])

@@ -144,7 +144,7 @@ def _name_faults(at: int, name: str, names: dict[str, int]) -> Iterator[Fault]:
     elif len(name) > MAX_NAME_CHARS or not name.isprintable():
         yield Fault((at, "name"), f"a name is at most {MAX_NAME_CHARS} printable characters")
     if name.startswith(("probe:", "service:")):
-        yield Fault((at, "name"), "'probe:' and 'service:' begin the names of remedies that are not rules'")
+        yield Fault((at, "name"), "'probe:' and 'service:' begin the names of what probes and services do")
     if name == DOWN_RULE:
         yield Fault((at, "name"), f"'{DOWN_RULE}' is what the thresholds of probes are called", "take another name")
     if name in names:

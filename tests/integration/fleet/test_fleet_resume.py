@@ -57,7 +57,8 @@ def test_a_stopped_run_goes_on_with_the_rest_and_failures_are_retried_alone(plac
 
 def test_kill_9_in_the_middle_loses_no_result_and_repeats_only_what_ran(place: Path) -> None:
     wait = "while [ ! -e go ]; do sleep 0.05; done"
-    script = f'echo >> begun; [ "$(wc -l < begun)" -le 3 ] || {wait}; echo >> ended'
+    count = "n=$( (flock 9; echo >> begun; wc -l < begun) 9> lock )"  # in the order of their beginnings
+    script = f'{count}; [ "$n" -le 3 ] || {wait}; echo >> ended'
     words = command(place, "run", script, "-i", "hosts.ini", "-t", "all", "--forks", "2", "--env", "A=it's secret")
     process = subprocess.Popen(words, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end_s = time.monotonic() + 30

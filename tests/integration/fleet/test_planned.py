@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.acting import FakeScene
 
@@ -13,6 +14,7 @@ from dogwatch.errors import PermanentError
 from dogwatch.fleet.part import FleetPart
 from dogwatch.fleet.planned import DriftAction, PlaybookAction
 from dogwatch.fleet.section import FLEET
+from dogwatch.fleet.sight import Looked, Sight
 
 pytestmark = pytest.mark.allow_leak("thread:*asyncio*", reason="the loop's own threads read the sources")
 
@@ -93,3 +95,20 @@ async def test_mistakes_of_a_playbook_fail_the_step(part: FleetPart, tmp_path: P
     with pytest.raises(PermanentError, match="unknown operation 'fil'"):
         await PlaybookAction(file=str(tmp_path / "site.yaml")).apply(FakeScene(services={FleetPart: part}))
     assert [path for path, _, _ in PlaybookAction(file=" ", batch="x").faults()] == [("file",), ("batch",)]
+
+
+async def test_probes_of_this_program_judge_a_batch(part: FleetPart, tmp_path: Path) -> None:
+    text = (tmp_path / "site.yaml").read_text()
+    (tmp_path / "site.yaml").write_text(f"batches: [1]\nprobes: {{match: 'on={{{{ host }}}}', settle: 10ms}}\n{text}")
+    action = PlaybookAction(file=str(tmp_path / "site.yaml"), vars={"word": "x"})
+    with pytest.raises(PermanentError, match="this program has no Sight"):
+        await action.apply(FakeScene(services={FleetPart: part}))
+    down = Looked(name="shop", status="down", labels={"on": "box1"}, last_time_s=2e9)
+    scene = FakeScene(services={FleetPart: part, Sight: Sight(lambda: [down])})
+    with pytest.raises(PermanentError, match="1 of 2 hosts failed: box2"):
+        await action.apply(scene)
+    assert (tmp_path / "box1").exists()
+    assert not (tmp_path / "box2").exists()
+    later = FakeScene(services={FleetPart: part, Sight: Sight(lambda: [msgspec.structs.replace(down, status="up")])})
+    assert isinstance(await action.apply(later), Outcome)
+    assert (tmp_path / "box2").exists()

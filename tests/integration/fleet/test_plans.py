@@ -426,6 +426,27 @@ def test_what_is_changed_between_a_crash_and_its_resume_is_refused(site: Site) -
     assert (root / "mine").read_text() == "by hand\n"
 
 
+def test_ctrl_c_stops_between_steps_and_the_rest_can_be_done(site: Site) -> None:
+    root = site.root("web1")
+    site.write(
+        f"hosts: web1\noperations:\n"
+        f"  - command: {{always: true, run: 'echo > {root}/b; sleep 1; echo > {root}/c'}}\n"
+        f"  - file: {{path: {root}/d, content: x}}\n"
+    )
+    site.plan()
+    running = site.start("apply", site.file)
+    wait_for((root / "b").exists)
+    running.send_signal(signal.SIGINT)
+    out, _ = running.communicate(timeout=30)
+    assert running.returncode == 130, out
+    assert not (root / "d").exists()
+    assert b"--resume" in out
+    resumed = site.apply("--resume", "--json")
+    assert (code(resumed), states(resumed)) == (0, {"web1": "applied"}), resumed.stdout
+    assert (root / "d").read_text() == "x"
+    assert list(root.glob(".dogwatch*")) == []
+
+
 class Probes(http.server.BaseHTTPRequestHandler):
     """A daemon that knows one target for each host; `down` are down."""
 

@@ -54,7 +54,8 @@ def test_ssh_stays_off_the_start_up_path() -> None:
 
     program = (
         "import sys, dogwatch.cli.fleet, dogwatch.fleet.action, dogwatch.fleet.section, dogwatch.fleet.part\n"
-        "import dogwatch.fleet.planned\n"
+        "import dogwatch.fleet.planned, dogwatch.fleet.sight\n"
+        "assert 'dogwatch.fleet.operations' not in sys.modules\n"
         "known = {'asyncssh', 'cryptography', 'rich', 'jinja2', 'ruamel', 'urllib.request', 'http.client'}\n"
         "heavy = known & set(sys.modules)\n"
         "assert not heavy, heavy"

@@ -180,3 +180,34 @@ def test_access_log_lines_that_do_not_match_keep_their_text() -> None:
     line = b'1.2.3.4 - - [21/Nov/2026:07:00:00 +0000] "GET / HTTP/1.1" 200 5'
     (first, second) = after([line, b"no"], NginxTransform(), WhereTransform(condition="status == 200"))
     assert (first["status"], first["body_bytes_sent"], second["message"]) == (200, 5, "no")
+
+
+FLAT = st.dictionaries(
+    st.sampled_from(["level", "n", "ok"]),
+    st.sampled_from(["error", "info", "", 1, 2, -1, 0.5, 1.0, True, False, None, ["error"], {"a": 1}]),
+)
+LEAF = st.sampled_from([
+    'level == "error"', 'level != "info"', "n > 1", "n <= 1", "1 < n", "n == 1.0", "ok", "ok == true", "n in [1, 2]",
+    'level in ["error", "x"]', 'level.contains("err")', 'level.startsWith("i")', 'level.matches("^e")', "nowhere == 1",
+    "size(level) > 2",
+])  # fmt: skip
+WHERE = st.recursive(
+    LEAF,
+    lambda one: st.one_of(
+        one.map(lambda text: f"!({text})"),
+        st.tuples(one, st.sampled_from(["&&", "||"]), one).map(lambda parts: f"({parts[0]}) {parts[1]} ({parts[2]})"),
+    ),
+    max_leaves=4,
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(FLAT, min_size=1, max_size=8), WHERE)
+def test_conditions_over_rows_say_what_cel_says(found: list[dict[str, Any]], condition: str) -> None:
+    step: Any = WhereTransform(condition=condition).open()
+    lines = [json.dumps(one).encode() for one in found]
+    kept = records(through(block(lines), [JsonTransform().open(), step]))
+    verdicts = [step._one({k: v for k, v in one.items() if v is not None}) for one in found]
+    ids = block(lines).ids()
+    assert [one["id"] for one in kept] == [ids[at] for at, verdict in enumerate(verdicts) if verdict is not False]
+    assert step.counts["unjudged"] == verdicts.count(None)

@@ -103,7 +103,7 @@ async def test_an_inspection_names_what_needs_a_person() -> None:
     assert [ranks.index(one.severity) for one in found.person] == sorted(
         ranks.index(one.severity) for one in found.person
     )
-    assert "12 targets in 4 groups" in [str(one) for one in found.checked]
+    assert "targets: 12, in groups: 4" in [str(one) for one in found.checked]
     text = text_of(found, "https://watch.example/")
     assert "[error] shop/checkout is down" in text
     assert "https://watch.example/targets/shop%2Fcheckout" in text

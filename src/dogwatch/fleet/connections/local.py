@@ -69,14 +69,22 @@ class _Program(Channel):
 
     @classmethod
     async def start(cls, args: Sequence[str]) -> _Program:
-        try:
-            process = await asyncio.create_subprocess_exec(
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
                 *args,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,
             )
+        )
+        try:
+            process = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # Cancelled in there, the library would wait until all that the program started has closed its pipes.
+            with contextlib.suppress(OSError):
+                await cls(await starting).close()
+            raise
         except FileNotFoundError:
             raise HostFailed(State.UNREACHABLE, f"there is no program '{args[0]}' on this machine") from None
         except OSError as error:

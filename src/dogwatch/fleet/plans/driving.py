@@ -13,7 +13,7 @@ from dogwatch.fleet.facts import Facts
 from dogwatch.fleet.inventory.inventory import Inventory
 from dogwatch.fleet.operations import OPERATIONS
 from dogwatch.fleet.plans.apply import Applier, Applying
-from dogwatch.fleet.plans.going import Goer, Going, Went, folders_of
+from dogwatch.fleet.plans.going import Gate, Goer, Going, Went, folders_of
 from dogwatch.fleet.plans.journal import Journal, Line, states, unfinished
 from dogwatch.fleet.plans.make import Making, make_plan
 from dogwatch.fleet.plans.plan import Plan
@@ -65,6 +65,7 @@ async def apply_saved(
     timeout_s: float,
     dialer: Dialer,
     watcher: Watcher | None = None,
+    gate: Gate | None = None,
 ) -> Went:
     """Apply a plan that lies at a path; where an apply of it was cut short, do the rest. Raises: Conflict."""
     journal = Journal(path.with_name(path.name + ".journal"))
@@ -85,7 +86,7 @@ async def apply_saved(
             resume=resume,
             timeout_s=timeout_s,
         )
-        goer = Goer(plan, going, Applier(applying, journal), journal, dialer, watcher=watcher)
+        goer = Goer(plan, going, Applier(applying, journal), journal, dialer, gate=gate, watcher=watcher)
         went = await goer.go(states(lines) if resume else {})
         if all(one.ok for one in went.done):
             journal.add(Line(what="over", at_s=time.time()), sync=True)

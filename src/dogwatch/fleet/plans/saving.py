@@ -24,3 +24,11 @@ def write_whole(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             part.unlink()
         raise UsageError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from None
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Take away the oldest plans of a folder, and what lies beside them, until no more than so many are left."""
+    found = sorted(folder.glob("*.plan"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in found[keep:]:
+        for one in (path, path.with_name(path.name + ".journal"), path.with_name(path.name + ".approved")):
+            one.unlink(missing_ok=True)

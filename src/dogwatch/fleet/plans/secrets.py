@@ -16,7 +16,9 @@ from dogwatch.fleet.plans.plan import HostPlan
 # A value may stand within quotes within quotes: a script that a shell hands to a shell.
 _NESTINGS = 4
 _SHORTEST_CHARS = 4
-_SHOWN = ("title", "diff", "problems")
+_SHOWN = ("title", "diff")
+# What says what a step is, whatever a secret happens to be.
+_KEPT = ("do", "need", "kind", "before", "effects")
 
 
 def sealed(plan: HostPlan, secrets: Mapping[str, str], salt: str) -> HostPlan:
@@ -38,9 +40,16 @@ def sealed(plan: HostPlan, secrets: Mapping[str, str], salt: str) -> HostPlan:
         return text
 
     masker = Masker(known.values())
-    plain = _walked(msgspec.to_builtins(plan, builtin_types=(bytes,)), seal, lambda text: _masked(text, masker))
-    plain["secrets"] = {name: _digest(secrets[name], salt) for name in sorted(used)}
-    return msgspec.convert(plain, HostPlan)
+    shown = msgspec.structs.replace(
+        plan,
+        problems=tuple(map(masker.mask, plan.problems)),
+        items=tuple(
+            msgspec.structs.replace(item, name=masker.mask(item.name), later=masker.mask(item.later))
+            for item in plan.items
+        ),
+    )
+    sealed_plan = _changed(shown, seal, lambda text: _masked(text, masker))
+    return msgspec.structs.replace(sealed_plan, secrets={name: _digest(secrets[name], salt) for name in sorted(used)})
 
 
 def opened(plan: HostPlan, secrets: Mapping[str, str], salt: str) -> HostPlan:
@@ -59,9 +68,15 @@ def opened(plan: HostPlan, secrets: Mapping[str, str], salt: str) -> HostPlan:
                 text = text.replace(mark, form)
         return text
 
-    return msgspec.convert(
-        _walked(msgspec.to_builtins(plan, builtin_types=(bytes,)), unseal, lambda text: text), HostPlan
-    )
+    return _changed(plan, unseal, lambda text: text)
+
+
+def _changed(plan: HostPlan, change: Callable[[str], str], show: Callable[[str], str]) -> HostPlan:
+    """Return the plan with other text where secrets may stand: in what is done and what is asked, not in names."""
+    plain = msgspec.to_builtins(plan, builtin_types=(bytes,))
+    for key in ("items", "needs"):
+        plain[key] = _walked(plain[key], change, show)
+    return msgspec.convert(plain, HostPlan)
 
 
 def _forms(value: str) -> list[tuple[int, str]]:
@@ -81,7 +96,7 @@ def _walked(value: Any, change: Callable[[str], str], show: Callable[[str], str]
     if isinstance(value, bytes):
         return change(value.decode(errors="surrogateescape")).encode(errors="surrogateescape")
     if isinstance(value, dict):
-        return {name: below if name == "facts" else _walked(below, change, show, name) for name, below in value.items()}
+        return {name: below if name in _KEPT else _walked(below, change, show, name) for name, below in value.items()}
     if isinstance(value, list | tuple):
         return [_walked(below, change, show, key) for below in value]
     return value

@@ -31,7 +31,7 @@ class StoreSink(Sink, frozen=True, kw_only=True):
 
     path: the folder; default `store` beside the agent's checkpoint. age: older records are deleted; 0s for never;
     default 14d. size: of all segments, the oldest go first; default 10GiB. seal: new records become a columnar segment
-    once there is so much of them; default 8MiB. wait: or so long after the first; default 5m.
+    once there is so much of them; default 4MiB. wait: or so long after the first; default 5m.
     """
 
     kind: ClassVar[str] = "store"
@@ -40,7 +40,7 @@ class StoreSink(Sink, frozen=True, kw_only=True):
     path: str = ""
     age: Seconds = 14 * 86400.0
     size: Bytes = 10 * 1024 * 1024 * 1024
-    seal: Bytes = 8 * 1024 * 1024
+    seal: Bytes = 4 * 1024 * 1024
     wait: Seconds = 300.0
 
     def takes_json(self) -> bool:
@@ -171,6 +171,8 @@ class _Store:
     async def _keep(self) -> None:
         failing = ""
         while True:
+            # Before the work: what becomes due meanwhile is done next.
+            self._due.clear()
             number = self._number
             try:
                 await self._work(number)
@@ -180,7 +182,6 @@ class _Store:
                 if str(error) != failing:
                     _log.error("the log store cannot be tidied: %s", error)
                 failing = str(error)
-            self._due.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_KEEP_EVERY_S):
                     await self._due.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +20,18 @@ from dogwatch.logs.store.wal import read
 _TYPES: Mapping[str, Any] = {"str": pl.String, "int": pl.Int64, "float": pl.Float64, "bool": pl.Boolean}
 _KINDS: Mapping[type, str] = {str: "str", int: "int", float: "float", bool: "bool"}
 _INT = 2**63
-_SMALL_ROWS = 250_000
-_LARGE_ROWS = 1_000_000
+_THREADS = "POLARS_MAX_THREADS"
+_SMALL_ROWS = 125_000
+_LARGE_ROWS = 500_000
+
+
+def _few_threads() -> None:
+    """Let the library begin with two threads: each costs memory, and nobody waits for segments. Later it has begun."""
+    given = os.environ.get(_THREADS)
+    if given is None:
+        os.environ[_THREADS] = "2"
+        pl.thread_pool_size()
+        del os.environ[_THREADS]
 
 
 def seal(folder: Path, number: int) -> int:
@@ -28,6 +39,7 @@ def seal(folder: Path, number: int) -> int:
 
     Raises: OSError; then the file is as it was.
     """
+    _few_threads()
     source_rows: dict[str, list[tuple[int, int, dict[str, Any]]]] = {}
     for arrived_us, records in read(wal_path(folder, number)):
         for record in records:
@@ -98,9 +110,9 @@ def _write(folder: Path, meta: Meta, frame: pl.DataFrame | pl.LazyFrame, words: 
     temporary = segment.parquet.with_suffix(".new")
     try:
         if isinstance(frame, pl.LazyFrame):
-            frame.sink_parquet(temporary, compression="zstd", compression_level=3, row_group_size=100_000)
+            frame.sink_parquet(temporary, compression="zstd", compression_level=3, row_group_size=50_000)
         else:
-            frame.write_parquet(temporary, compression="zstd", compression_level=3, row_group_size=100_000)
+            frame.write_parquet(temporary, compression="zstd", compression_level=3, row_group_size=50_000)
         sync(temporary)
         write_meta(segment.meta_path, meta, words)
         temporary.rename(segment.parquet)

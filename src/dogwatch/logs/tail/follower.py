@@ -72,7 +72,7 @@ class Follower:
         self._homeless: dict[str, tuple[Saved, float]] = {}
         self._done: dict[str, Saved] = {one.stream: one for one in saved if one.done}
         # How many files were met that begin with a line of this (length, checksum).
-        self._beginnings: Counter[tuple[int, int]] = Counter(_beginning(one.identity) for one in saved)
+        self._beginnings: Counter[tuple[int, int]] = Counter(one.identity.beginning for one in saved)
         # Compressed files that are new and perhaps being written: size at the last search, and when they were written.
         self._growing: dict[tuple[int, int], tuple[int, float]] = {}
         self._first = horizon_s is None
@@ -333,7 +333,7 @@ class Follower:
     def _is_copy(self, file: Readable, identity: Identity) -> bool:
         """Return whether a file begins as one that we follow: copy-truncate makes such."""
         for stream in self.streams.values():
-            if (stream.identity.length, stream.identity.crc) != (identity.length, identity.crc):
+            if stream.identity.beginning != identity.beginning:
                 continue
             if stream.file.size() < stream.seen_bytes:
                 # Truncated, and not noticed yet: the next sweep goes on in the copy.
@@ -344,7 +344,7 @@ class Follower:
         return False
 
     def _begin(self, identity: Identity, path: str, file: Readable, now_s: float, *, skip: bool) -> Stream:
-        self._beginnings[_beginning(identity)] += 1
+        self._beginnings[identity.beginning] += 1
         key = identity.key()
         generation = self.generations.pop(key, -1) + 1
         self.generations[key] = generation
@@ -400,7 +400,7 @@ class Follower:
     def _remark(self, stream: Stream) -> None:
         stream.remark()
         unsure = stream.noted_bytes < _SURE_BYTES and stream.mark.size > stream.noted_bytes
-        if unsure and self._beginnings[_beginning(stream.identity)] > 1:
+        if unsure and self._beginnings[stream.identity.beginning] > 1:
             # Before more of it is delivered: only by what comes next it can be told from those that begin alike.
             stream.noted_bytes = stream.mark.size
             self.must_save = True
@@ -466,7 +466,7 @@ class Follower:
             if not stream.gone or not stream.read_to_end() or not accepted(stream.name):
                 continue
             quiet_s = now_s - stream.grown_s
-            if stream.packed or _unlinked(stream):
+            if stream.packed or stream.unlinked:
                 if stream.packed or quiet_s >= self._follow.quiet_s:
                     stream.remark()
                     self._finish(stream.saved(self._follow.source))
@@ -498,11 +498,3 @@ class Follower:
     def close(self) -> None:
         for stream in list(self.streams.values()):
             self._drop(stream)
-
-
-def _beginning(identity: Identity) -> tuple[int, int]:
-    return (identity.length, identity.crc)
-
-
-def _unlinked(stream: Stream) -> bool:
-    return isinstance(stream.file, Plain) and os.fstat(stream.file.fd).st_nlink == 0

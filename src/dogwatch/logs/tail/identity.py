@@ -51,6 +51,10 @@ class Identity(msgspec.Struct, frozen=True):
     length: int
     crc: int
 
+    @property
+    def beginning(self) -> tuple[int, int]:
+        return (self.length, self.crc)
+
     def key(self) -> str:
         return f"{self.device:x}.{self.inode:x}.{self.crc:08x}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 import msgspec
@@ -66,6 +67,10 @@ class Stream:
     @property
     def packed(self) -> bool:
         return not isinstance(self.file, Plain)
+
+    @property
+    def unlinked(self) -> bool:
+        return isinstance(self.file, Plain) and os.fstat(self.file.fd).st_nlink == 0
 
     def read_to_end(self) -> bool:
         """Return whether every lane has read all that there is; only then may the file be closed."""

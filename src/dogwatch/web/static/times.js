@@ -5,6 +5,7 @@ const short = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digi
 const dated = new Intl.DateTimeFormat(locale, {
   month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit",
 });
+const whole = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
 const full = new Intl.DateTimeFormat(locale, { dateStyle: "full", timeStyle: "long" });
 const relative = new Intl.RelativeTimeFormat(locale, { numeric: "auto", style: "short" });
 const STEPS = [[60, 1, "second"], [3600, 60, "minute"], [86400, 3600, "hour"], [Infinity, 86400, "day"]];
@@ -57,7 +58,7 @@ export function showTimes(root = document) {
 function showTime(element) {
   const seconds = Number(element.dataset.t);
   const { relative: isRelative, span: isSpan, until: lead } = element.dataset;
-  const text = lead !== undefined ? until(seconds, lead) : isSpan !== undefined ? t("for {0}", span(seconds)) : isRelative !== undefined ? ago(seconds) : clock(seconds);
+  const text = element.dataset.dated !== undefined ? whole.format(new Date(seconds * 1000)) : lead !== undefined ? until(seconds, lead) : isSpan !== undefined ? t("for {0}", span(seconds)) : isRelative !== undefined ? ago(seconds) : clock(seconds);
   if (element.textContent !== text) element.textContent = text;
   if (!element.title) element.title = full.format(new Date(seconds * 1000));
 }
