@@ -101,7 +101,7 @@ def blocks() -> Iterator[tuple[str, str]]:
 
 
 # What is no configuration of ours says so in its first line.
-FOREIGN = ("# prometheus.yml", "# blackbox.yml", "# Kubernetes")
+FOREIGN = ("# site.yaml", "# db.yaml", "# prometheus.yml", "# blackbox.yml", "# Kubernetes")
 
 
 @pytest.mark.parametrize(("place", "text"), list(blocks()), ids=[place for place, _text in blocks()])

@@ -57,6 +57,7 @@ OPEN = {
     "HEAD /ping/{ping_id:str}/{action:str}",
     "GET /readyz",
     "GET /setup",
+    "GET /ack/{link:str}",
     "GET /status",
     "GET /status/badge.svg",
     "GET /status/badge/{file:str}",
@@ -68,6 +69,7 @@ OPEN = {
     "POST /status/subscribe",
     "POST /status/unsubscribe",
     "GET /static/{version:str}/{name:path}",
+    "POST /ack/{link:str}",
     "POST /api/v1/login",
     "POST /hooks/{name:str}",
     "POST /login",
@@ -145,8 +147,10 @@ async def test_every_change_by_a_browser_needs_its_token(name: str, method: str,
     if opt.get("form"):
         # Of the public status page: done as somebody unknown, whoever is logged in; the guard refuses other sites.
         public = ("POST /status/subscribe", "POST /status/confirm", "POST /status/unsubscribe")
+        # Whoever has the link of a notice may acknowledge: the link is its secret.
+        linked = ("POST /ack/{link:str}",)
         known = ("POST /login", "POST /logout", "POST /setup")
-        assert name in (*known, *public), "its handler must look at the form's token"
+        assert name in (*known, *public, *linked), "its handler must look at the form's token"
         return
     with pytest.raises(WebRefusal) as caught:
         await Gate(None)(asked, Handler(opt))  # type: ignore[arg-type]

@@ -254,7 +254,7 @@ async def start_backtest(ctx: Ctx, data: JSONBody[BacktestStart]) -> BacktestSta
 
 @get(
     "/api/v1/backtests/{backtest_id:str}",
-    opt=may("rule", "run", whole=True),
+    opt=may("rule", whole=True),
     summary="How far a backtest is, and what came out",
     responses=refusals(403, 404, 503),
 )
@@ -275,7 +275,7 @@ async def stop_backtest(ctx: Ctx, backtest_id: _Id) -> None:
 
 @get(
     "/api/v1/signals",
-    opt=may("rule", "run", whole=True),
+    opt=may("rule", whole=True),
     summary="What was recorded, as a file of signals",
     responses={
         200: ResponseSpec(bytes, media_type="application/octet-stream", generate_examples=False),
