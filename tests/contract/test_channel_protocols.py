@@ -286,7 +286,8 @@ async def test_apprise_sends_where_its_address_says(tools: HandyTools) -> None:
     thread.start()
     try:
         channel = AppriseChannel(urls=(f"json://127.0.0.1:{server.server_port}/in",))
-        await channel.send(parcel(), tools)
+        # Loading it takes seconds on a busy machine.
+        await channel.send(parcel(timeout_s=60.0), tools)
         assert "db <is> down" in taken[0].decode()
         with pytest.raises(TransientError):
             await channel.send(parcel(), tools)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -208,6 +209,41 @@ WINDOWS = [
 @settings(max_examples=150, deadline=None)
 @given(rules, histories, st.sampled_from([35.0, 120.0, 5000.0]), st.sampled_from(WINDOWS))
 def test_columns_decide_as_signal_by_signal(found: Any, histories: Any, chunk_s: float, windows: Any) -> None:
+    compare(found, histories, chunk_s, windows)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_long_histories_that_are_looked_at_in_stretches(seed: int) -> None:
+    """So many signals that most of them are looked at together first; both quiet and noisy ones."""
+    chance = random.Random(seed)
+    noisy = chance.random() < 0.5
+    histories = [
+        [
+            (
+                chance.choice([5.0, 7.5, 15.0, 15.003, 61.0]),
+                chance.randint(1, 130 if noisy or chance.random() < 0.03 else 40),
+                chance.choice(["up"] * (6 if noisy else 60) + ["degraded", "down", "timeout"]),
+                "",
+            )
+            for _ in range(chance.randint(200, 300))
+        ]
+        for _ in range(3)
+    ]
+    rule = {
+        "when": CONDITIONS[(seed * 5 + chance.randint(0, 4)) % len(CONDITIONS)], "for_": chance.choice([0.0, 30.0]),
+        "resolve": None, "keep_firing": 0.0, "missing": "keep", "by": (), "at_least": 1, "severity": "warning",
+    }  # fmt: skip
+    compare([rule], histories, 5000.0, ())
+
+
+def test_every_state_that_a_tick_could_change_is_known() -> None:
+    """Whoever remembers more must say when a tick changes it: rules/rehearsal/wake.py."""
+    assert set(State.__struct_fields__) == {
+        "last", "clock_s", "wall_s", "alerts", "incidents", "silences", "sent", "queue", "remedy",
+    }  # fmt: skip
+
+
+def compare(found: Any, histories: Any, chunk_s: float, windows: Any) -> None:
     rules, raws, wanted = compiled(found), raw_of(histories), setting(*windows)
     times = [time_s for one in raws for part in one.fresh for time_s in part.times]
     until_s = (max(times) / 1000 if times else START) + 130.0

@@ -37,8 +37,11 @@ class AppriseChannel(Channel, frozen=True, kw_only=True):
 
     async def send(self, parcel: Parcel, tools: Tools) -> Receipt:  # noqa: ARG002 - it makes its own requests
         # It blocks, and cannot be cancelled: its own time-outs (of some seconds) end it.
-        async with asyncio.timeout(parcel.timeout_s):
-            await asyncio.to_thread(self._send, parcel)
+        try:
+            async with asyncio.timeout(parcel.timeout_s):
+                await asyncio.to_thread(self._send, parcel)
+        except TimeoutError:
+            raise TransientError("apprise did not send it in time") from None
         return Receipt(detail=f"sent to {len(self.urls)}")
 
     def _send(self, parcel: Parcel) -> None:
