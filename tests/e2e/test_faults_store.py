@@ -95,7 +95,7 @@ def assert_trouble_is_shown(daemon: Daemon, words: str) -> None:
 
 def test_full_disk_is_shown_survived_and_recovered_from(tmp_path: Path) -> None:
     flipping = Flipping(run=3)
-    with Peers() as peers, small_disk(tmp_path / "data", "6m") as disk:
+    with Peers() as peers, small_disk(tmp_path / "data", "16m") as disk:
         port = peers.protocol(flipping)
         daemon = Daemon(tmp_path, configuration(port, "{batch: 200ms, buffer_rows: 1000}"))
         try:

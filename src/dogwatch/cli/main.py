@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "maintenance": ("dogwatch.cli.maintenance", "maintenance", "Plan maintenance windows and freezes, end them."),
     "explain": ("dogwatch.cli.explain", "explain", "Say why an incident or a run happened, and what was not done."),
     "report": ("dogwatch.cli.report", "report", "Report availability, and what needs a person."),
-    "rule": ("dogwatch.cli.rule", "rule", "List and check rules; try them on recorded history."),
+    "rule": ("dogwatch.cli.rule", "rule", "List and check rules; say what they would have open now."),
     "backtest": ("dogwatch.cli.backtest", "backtest", "Try rules on recorded history, and compare them."),
     "signals": ("dogwatch.cli.backtest", "signals", "Keep recorded signals as files, and check them."),
     "worker": ("dogwatch.cli.worker", "worker", "List and drain workers; run one on this machine."),

@@ -113,7 +113,7 @@ def add(client: Client, name: str, labels: tuple[str, ...], as_json: bool, **opt
       dogwatch maintenance add "switch to db-2" --target 'db-*' --for 2h
       dogwatch maintenance add freeze --schedule '*' \\
         --from 2026-12-24T12:00 --to 2027-01-02T08:00 --time-zone Europe/Berlin
-      dogwatch maintenance add backups --label tier=db --cron '0 3 * * SUN' --for 1h
+      dogwatch maintenance add dumps --label tier=db --cron '0 3 * * SUN' --for 1h
     """
     if not (options["duration"] or options["from_"] or options["to"] or options["cron"]):
         raise UsageError("nothing says when it is", hint="give --for 2h, or --from and --to, or --cron with --for")

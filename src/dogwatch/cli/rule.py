@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dogwatch.cli.backtest import backtest, line, read_rules, seconds
+from dogwatch.cli.backtest import line, read_rules, seconds
 from dogwatch.cli.client import Client, json_option, server_option
 from dogwatch.cli.output import one_line, print_json, print_table
 from dogwatch.core.units import format_duration
@@ -18,12 +18,12 @@ _config = click.option("-c", "--config", "paths", multiple=True, metavar="PATH",
 
 @click.group()
 def rule() -> None:
-    """List rules, check them, and try them on recorded history.
+    """List rules, check them, and say what they would have open now.
 
     \b
     Examples:
       dogwatch rule check
-      dogwatch rule backtest --since 30d -c new.yaml
+      dogwatch rule plan -c new.yaml
     """
 
 
@@ -121,6 +121,3 @@ def plan(client: Client, since: str, paths: tuple[str, ...], as_json: bool) -> N
         click.echo(f"Nothing would be open now, after {found['signals']} signals.")
     for item in items:
         click.echo(line(item))
-
-
-rule.add_command(backtest)
