@@ -19,9 +19,10 @@ from dogwatch.notify.message import Message
 from dogwatch.notify.outbox import enqueue
 from dogwatch.rules.escalation import IncidentOptions, incidents_section
 from dogwatch.rules.incident import Decisions
-from dogwatch.rules.part import Around, Incidents
+from dogwatch.rules.part import Incidents
 from dogwatch.rules.sight import row_of
 from dogwatch.rules.spec import RuleSpec, rules_section
+from dogwatch.rules.surroundings import Around
 from dogwatch.store.columns import ResultColumns, milliseconds
 from dogwatch.store.database import Database, Tx
 from dogwatch.store.raw import RawResults

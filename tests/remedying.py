@@ -12,7 +12,7 @@ from dogwatch.engine.values import Run, RunFilter
 from dogwatch.probes.kinds.tcp import TcpProbe
 from dogwatch.probes.spec import ProbeSpec
 from dogwatch.rules.escalation import IncidentOptions, incidents_section
-from dogwatch.rules.part import Around, Incidents
+from dogwatch.rules.part import Incidents
 from dogwatch.rules.remedy import records
 from dogwatch.rules.remedy.acting import Acting
 from dogwatch.rules.remedy.compile import jobs_of
@@ -28,6 +28,7 @@ from dogwatch.rules.remedy.spec import (
     RemedySpec,
 )
 from dogwatch.rules.spec import rules_section
+from dogwatch.rules.surroundings import Around
 from dogwatch.store.database import Database
 from tests.incidents import OPTIONS, Watched
 from tests.runs import Nothing

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -12,163 +11,72 @@ from dogwatch import __version__
 from dogwatch.access.options import ACCESS
 from dogwatch.access.part import AccessPart
 from dogwatch.access.service import Access
-from dogwatch.access.tables import access_tables
 from dogwatch.config.part import Configuration, Part
 from dogwatch.config.reload import Reloader
-from dogwatch.config.section import Section
 from dogwatch.config.show import Row, rows
 from dogwatch.config.status import ReloadControl
 from dogwatch.core.bus import Bus
 from dogwatch.core.clock import Clock
-from dogwatch.core.component import Registry
 from dogwatch.core.metrics import Family, series
 from dogwatch.diagnose.sample import Sample
-from dogwatch.diagnose.self_watch import SECTION as SELF_WATCH
 from dogwatch.diagnose.self_watch import SelfWatch
-from dogwatch.engine.action import Action
-from dogwatch.engine.jobs import jobs_section
-from dogwatch.engine.kinds import ENGINE_ACTIONS
-from dogwatch.engine.parameters import parameter_mistakes
 from dogwatch.engine.part import EnginePart, Surroundings
 from dogwatch.engine.plan import JobPlan
 from dogwatch.engine.port import Runs
 from dogwatch.engine.schedules.scheduler import Scheduler
-from dogwatch.engine.schedules.section import schedules_section
 from dogwatch.engine.schedules.service import Schedules
-from dogwatch.engine.schedules.tables import schedule_tables
-from dogwatch.engine.section import ENGINE
-from dogwatch.engine.tables import engine_tables
-from dogwatch.engine.traces import TRACES, TracesPart
+from dogwatch.engine.traces import TracesPart
 from dogwatch.engine.values import StartRun
 from dogwatch.errors import UsageError
-from dogwatch.fleet.action import SshAction
-from dogwatch.fleet.book.tables import fleet_tables
+from dogwatch.features import (
+    ACTIONS,
+    DOING,
+    INCIDENTS,
+    JOBS,
+    PROBES_SECTION,
+    RULES,
+    SCHEDULES,
+    state_tables,
+)
 from dogwatch.fleet.part import FleetPart
-from dogwatch.fleet.planned import DriftAction, PlaybookAction
-from dogwatch.fleet.section import FLEET
 from dogwatch.fleet.shell import FleetShell
 from dogwatch.fleet.sight import Sight
 from dogwatch.hosts.hosts import Hosts, Spawn
-from dogwatch.hosts.section import HOST
 from dogwatch.hosts.view import HostsView
 from dogwatch.logs.part import LogsPart
 from dogwatch.logs.reader import Logs
-from dogwatch.logs.section import LOGS
-from dogwatch.notify.action import NotifyAction
 from dogwatch.notify.notify import Notify
 from dogwatch.notify.section import NOTIFY
-from dogwatch.notify.tables import notify_tables
 from dogwatch.notify.view import Outbox
-from dogwatch.probes.blackbox import MODULES, Blackbox
+from dogwatch.probes.blackbox import Blackbox
 from dogwatch.probes.engine import Engine
 from dogwatch.probes.env import close_env, new_env
 from dogwatch.probes.kinds import PROBES
 from dogwatch.probes.probe import ProbeEnv
-from dogwatch.probes.spec import probes_section
 from dogwatch.probes.view import WatchView
 from dogwatch.probes.watch import Watch
-from dogwatch.reports.action import ReportAction
 from dogwatch.reports.inspection import Sources
 from dogwatch.reports.part import Reports, changes_in
 from dogwatch.rules.backtest_desk import Backtests
-from dogwatch.rules.escalation import incidents_section
 from dogwatch.rules.links.links import Links
-from dogwatch.rules.links.tables import link_tables
-from dogwatch.rules.maintenance import MAINTENANCE
-from dogwatch.rules.outside.tables import outside_tables
-from dogwatch.rules.part import Around, Incidents
+from dogwatch.rules.part import Incidents
 from dogwatch.rules.planned.part import MaintenancePart
-from dogwatch.rules.planned.tables import maintenance_tables
 from dogwatch.rules.quorum.part import LocationsPart
-from dogwatch.rules.quorum.spec import LOCATIONS
-from dogwatch.rules.quorum.tables import quorum_tables
 from dogwatch.rules.remedy.acting import Acting
-from dogwatch.rules.remedy.checks import across
-from dogwatch.rules.remedy.compile import of_probes, of_rules, of_services
-from dogwatch.rules.remedy.doing import Doings, Sections
-from dogwatch.rules.remedy.evidence import EvidenceAction, Keeper, Shell
+from dogwatch.rules.remedy.doing import Doings
+from dogwatch.rules.remedy.evidence import Keeper, Shell
 from dogwatch.rules.remedy.keeping import EvidenceKeeper
-from dogwatch.rules.remedy.services import services_section
-from dogwatch.rules.remedy.spec import REMEDIATION
-from dogwatch.rules.remedy.tables import remedy_tables
-from dogwatch.rules.spec import rules_section
-from dogwatch.rules.tables import incident_tables
+from dogwatch.rules.surroundings import Around
 from dogwatch.status.part import Around as StatusAround
 from dogwatch.status.part import StatusPart
-from dogwatch.status.section import STATUS_PAGE
-from dogwatch.status.tables import status_tables
-from dogwatch.store.database import Database, Tables
+from dogwatch.store.database import Database
 from dogwatch.store.limits import STORE
 from dogwatch.store.part import StorePart
 from dogwatch.store.protocol import Availability, Store
 from dogwatch.store.sqlite import SqliteStore, open_store
 from dogwatch.store.state import DATABASE, DatabaseOptions, DatabasePart, open_database, state_path
 from dogwatch.webhooks.hooks import Hooks
-from dogwatch.webhooks.section import HOOKS
-from dogwatch.webhooks.tables import webhook_tables
 from dogwatch.webhooks.view import HooksView
-
-# Every kind of action there is, the engine's own and the features'.
-ACTIONS: Registry[Action] = Registry(
-    "action", *ENGINE_ACTIONS, NotifyAction, ReportAction, SshAction, PlaybookAction, DriftAction, EvidenceAction
-)
-JOBS = jobs_section(ACTIONS)
-
-
-def _by_ssh(host: str, script: str) -> Action:
-    return SshAction(run=script, targets=host)
-
-
-PROBES_SECTION = probes_section(PROBES, ACTIONS, across(of_probes, JOBS))
-SCHEDULES = schedules_section(JOBS, parameter_mistakes)
-INCIDENTS = incidents_section(NOTIFY)
-RULES = rules_section(NOTIFY, INCIDENTS, ACTIONS, across(of_rules, JOBS))
-SERVICES = services_section(ACTIONS, PROBES_SECTION, across(lambda specs: of_services(specs, _by_ssh), JOBS))
-DOING = Sections(rules=RULES, probes=PROBES_SECTION, services=SERVICES, ssh=_by_ssh)
-# What the features offer to the configuration; the daemon adds its own.
-SECTIONS: tuple[Section[Any], ...] = (
-    PROBES_SECTION,
-    MODULES,
-    HOST,
-    FLEET,
-    JOBS,
-    SCHEDULES,
-    HOOKS,
-    NOTIFY,
-    RULES,
-    INCIDENTS,
-    SERVICES,
-    REMEDIATION,
-    MAINTENANCE,
-    LOCATIONS,
-    STATUS_PAGE,
-    LOGS,
-    ENGINE,
-    TRACES,
-    STORE,
-    DATABASE,
-    SELF_WATCH,
-    ACCESS,
-)
-
-
-def state_tables() -> tuple[Tables, ...]:
-    """Return the tables of every layer that has any in the state database."""
-    return (
-        access_tables(),
-        engine_tables(),
-        schedule_tables(),
-        notify_tables(),
-        webhook_tables(),
-        incident_tables(),
-        maintenance_tables(),
-        outside_tables(),
-        link_tables(),
-        quorum_tables(),
-        remedy_tables(),
-        fleet_tables(),
-        status_tables(),
-    )
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from dogwatch.app import SECTIONS, open_app
+from dogwatch.app import open_app
 from dogwatch.config.load import Loader
 from dogwatch.config.overrides import Override
 from dogwatch.core.clock import ManualClock
+from dogwatch.features import SECTIONS
 from dogwatch.probes.probe import Attempt
 from dogwatch.probes.progress import clock_of
 

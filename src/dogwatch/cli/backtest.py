@@ -44,7 +44,7 @@ def _loaded(paths: Sequence[str]) -> Any:
 
 def read_rules(paths: Sequence[str]) -> list[Any]:
     """Return the rules of configuration files. Raises: ConfigError."""
-    from dogwatch.app import RULES
+    from dogwatch.features import RULES
 
     return list(_loaded(paths).get(RULES))
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from dogwatch.app import INCIDENTS, RULES
 from dogwatch.engine.schedules.plan import shared_zones
 from dogwatch.errors import UsageError
+from dogwatch.features import INCIDENTS, RULES
 from dogwatch.rules.backtest import Outage, Progress, Rehearsal, compare, find_outages
 from dogwatch.rules.backtest_desk import Backtest, Wanted
 from dogwatch.rules.backtest_files import read_labels, rehearse_file

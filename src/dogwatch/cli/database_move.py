@@ -11,10 +11,10 @@ import click
 
 from dogwatch.access.keeper import AuditKeeper
 from dogwatch.access.options import AuditOptions
-from dogwatch.app import state_tables
 from dogwatch.cli.client import ask_admin
 from dogwatch.core.clock import SystemClock
 from dogwatch.errors import Conflict, DogwatchError, PermanentError, StoreLocked
+from dogwatch.features import state_tables
 from dogwatch.store.files import FileLock
 from dogwatch.store.move import Moved, move
 from dogwatch.store.state_postgres import open_postgres

@@ -10,7 +10,6 @@ import click
 import msgspec
 
 from dogwatch.access.actor import Actor
-from dogwatch.app import JOBS
 from dogwatch.cli.config import Excerpts, find_paths
 from dogwatch.cli.output import print_json
 from dogwatch.config.load import Loader
@@ -19,6 +18,7 @@ from dogwatch.daemon.sections import SECTIONS
 from dogwatch.engine.plan import plan
 from dogwatch.engine.spec import JobSpec
 from dogwatch.errors import ConfigError, NotFound
+from dogwatch.features import JOBS
 
 
 def _loader(paths: Sequence[str]) -> Loader:

@@ -130,7 +130,7 @@ def _loader(
 
 def _check(loaded: Loaded) -> int:
     """Tell whether it could start: what a restart asks the next program before it trusts it."""
-    from dogwatch.app import state_tables
+    from dogwatch.features import state_tables
     from dogwatch.store.files import check_file, migrations
     from dogwatch.store.limits import STORE
     from dogwatch.store.state import DATABASE, check_state

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dogwatch.app import SECTIONS as FEATURE_SECTIONS
 from dogwatch.config.section import Section
+from dogwatch.features import SECTIONS as FEATURE_SECTIONS
 from dogwatch.web.options import SECTION as SERVER
 
 SECTIONS: tuple[Section[Any], ...] = (SERVER, *FEATURE_SECTIONS)

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,9 +15,7 @@ import msgspec
 
 from dogwatch.access.actor import Actor
 from dogwatch.config.part import Configuration, Prepared
-from dogwatch.config.section import Section
-from dogwatch.core.bus import Bus, Subscription
-from dogwatch.core.clock import Clock
+from dogwatch.core.bus import Subscription
 from dogwatch.core.deadline import cancel_and_wait
 from dogwatch.core.metrics import Family, series
 from dogwatch.core.values import Event
@@ -29,25 +27,23 @@ from dogwatch.rules.backtest import Progress, Rehearsal, Span
 from dogwatch.rules.decider import Held
 from dogwatch.rules.desk import Input, Setting
 from dogwatch.rules.driver import Moment, decide, moments
-from dogwatch.rules.escalation import IncidentOptions, Policy
+from dogwatch.rules.escalation import Policy
 from dogwatch.rules.incident import Decisions, Incident, Note, Order, Silence, State
-from dogwatch.rules.maintenance import MAINTENANCE, Calendar, Maintenance, build_maintenance
+from dogwatch.rules.maintenance import MAINTENANCE, Calendar, build_maintenance
 from dogwatch.rules.outside import book as outside
 from dogwatch.rules.recording import write as write_recording
-from dogwatch.rules.records import Change, Done, Enqueue
-from dogwatch.rules.remedy.doing import Doing, Doings
+from dogwatch.rules.records import Change, Done
 from dogwatch.rules.remedy.explain import Explanation, explanation, kept
 from dogwatch.rules.remedy.values import NONE, Result
 from dogwatch.rules.sight import TOPICS, Known, Sight, history
 from dogwatch.rules.spec import DOWN_RULE, Rule, RuleSpec, compile_rule
+from dogwatch.rules.surroundings import Around, Asked, Wanted, matters
 from dogwatch.rules.topology import Topology
 from dogwatch.rules.watcher import AlertEdge, Key, Watcher
-from dogwatch.store.database import Database, Tx
-from dogwatch.store.protocol import Store
+from dogwatch.store.database import Tx
 
 log = logging.getLogger(__name__)
 
-Spawn = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[Any]"]
 TURN_S = 0.5
 GATHER_S = 0.02
 _CLAIMS_KEPT_S = 32 * 86_400.0
@@ -60,44 +56,6 @@ _MOST_MOMENTS = 10_000
 _OUTSIDE_EVERY_S = 5.0
 # How long conditions hold changes all the time; it is written down this often, and with all else that is.
 _HELD_EVERY_S = 60.0
-
-
-class Around(msgspec.Struct, frozen=True, kw_only=True):
-    """What the part is given. targets: what is watched now. enqueue: puts a message in the outbox. calendar: of all
-    maintenance; None for that of the configuration alone. outside: alerts of others are kept in this database.
-    shared: targets whose thresholds alone open no incident here, since several places decide together.
-    """
-
-    database: Database
-    clock: Clock
-    bus: Bus
-    store: Store
-    spawn: Spawn
-    enqueue: Enqueue
-    targets: Callable[[], Iterable[Known]]
-    rules: Section[list[RuleSpec]]
-    incidents: Section[IncidentOptions]
-    calendar: Callable[[], Calendar] | None = None
-    outside: bool = False
-    shared: Callable[[], frozenset[str]] = frozenset
-    remedy: Doings | None = None
-
-
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """A configuration, compiled."""
-
-    rules: tuple[Rule, ...]
-    policy: Policy
-    windows: tuple[Maintenance, ...]
-    doing: Doing | None = None
-
-
-class _Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """A person's order on its way, and where its end is awaited."""
-
-    order: Order
-    done: Done
-    answer: asyncio.Future[None]
 
 
 class Incidents:
@@ -115,7 +73,7 @@ class Incidents:
         self._sight = Sight(())
         self._setting = Setting(policy=Policy(), topology=Topology(), calendar=Calendar())
         self._moments: list[Moment] = []
-        self._asked: list[_Asked] = []
+        self._asked: list[Asked] = []
         self._stack = ExitStack()
         self._heard: Subscription | None = None
         self._tasks: list[asyncio.Task[Any]] = []
@@ -272,7 +230,7 @@ class Incidents:
         after, decisions = decide(self._setting, self.state, seen, inputs, now_s=now_s)
         held = dict(self.watcher.held)
         waits = now_s - self._written_s < _HELD_EVERY_S or held == self._held
-        if not inputs and waits and not _matters(self.state, after, decisions, self._held, held):
+        if not inputs and waits and not matters(self.state, after, decisions, self._held, held):
             self.state = after
             self._moments = []
             return decisions
@@ -499,7 +457,7 @@ class Incidents:
 
     async def _ask(self, order: Order, done: Done) -> None:
         answer = asyncio.get_running_loop().create_future()
-        asked = _Asked(order=order, done=done, answer=answer)
+        asked = Asked(order=order, done=done, answer=answer)
         self._asked.append(asked)
         try:
             await answer
@@ -521,19 +479,6 @@ class Incidents:
         name = "dogwatch_rule_samples_dropped_total"
         lost = float(self.watcher.gauge.dropped + (self._heard.dropped if self._heard else 0))
         yield Family(name, "counter", "Samples and events that rules did not see.", [(series(name, {}), lost)])
-
-
-def _matters(
-    before: State, after: State, decisions: Decisions, held_before: Mapping[Key, Held], held: Mapping[Key, Held]
-) -> bool:
-    """Return whether there is anything to write down: the clock alone is not."""
-    if decisions.notes or decisions.notices or decisions.ended:
-        return True
-    same = after.alerts == before.alerts and after.incidents == before.incidents and after.queue == before.queue
-    if not same or after.silences != before.silences or after.remedy != before.remedy:
-        return True
-    # How long a condition holds changes with every answer: what began, fired or ended is enough.
-    return {key: one.firing for key, one in held.items()} != {key: one.firing for key, one in held_before.items()}
 
 
 class _Prepared:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from dogwatch.app import PROBES_SECTION, SECTIONS
 from dogwatch.config.load import Loader
 from dogwatch.config.vault import VaultSecrets
 from dogwatch.errors import ConfigError
+from dogwatch.features import PROBES_SECTION, SECTIONS
 
 SECRETS: dict[str, Any] = {
     "/v1/secret/data/shop": (200, {"data": {"data": {"password": "hunter2", "port": 5432}, "metadata": {}}}),

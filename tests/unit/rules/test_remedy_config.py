@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from dogwatch.app import DOING, RULES
 from dogwatch.config.load import Loader
 from dogwatch.daemon.sections import SECTIONS
 from dogwatch.errors import ConfigError
+from dogwatch.features import DOING, RULES
 from dogwatch.rules.remedy.text import on_wire, text_of, version_of
 from dogwatch.rules.spec import RuleSpec
 
