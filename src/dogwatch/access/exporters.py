@@ -10,8 +10,6 @@ import hashlib
 import hmac
 import os
 import socket
-import urllib.error
-import urllib.request
 from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -79,6 +77,8 @@ class WebhookExporter(Exporter, frozen=True, kw_only=True):
 
     def send(self, lines: list[bytes], *, timeout_s: float) -> None:
         body = b"".join(line + b"\n" for line in lines)
+        import urllib.request
+
         request = urllib.request.Request(self.url, data=body, method="POST")  # noqa: S310 checked: http or https
         for name, value in (*self.headers.items(), *self._signature(body)):
             request.add_header(name, value)

@@ -9,7 +9,6 @@ says the same.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -60,7 +59,7 @@ def slope_per_s(points: Points) -> float:
         for later in points[index + 1 :]
         if later[0] > earlier[0]
     ]
-    return statistics.median(slopes) if slopes else 0.0
+    return _median(slopes) if slopes else 0.0
 
 
 def floors(points: Points) -> list[float]:
@@ -103,5 +102,11 @@ def judge(points: Points, *, min_span_s: float, threshold: Threshold) -> Growth 
 def _noise(points: Points, slope: float) -> float:
     """Return the median distance of points from the trend line, scaled to a standard deviation."""
     rests = [value - slope * at_s for at_s, value in points]
-    middle = statistics.median(rests)
-    return 1.4826 * statistics.median(abs(rest - middle) for rest in rests)
+    middle = _median(rests)
+    return 1.4826 * _median([abs(rest - middle) for rest in rests])
+
+
+def _median(values: Sequence[float]) -> float:
+    """As statistics.median, whose module brings a megabyte along."""
+    ranked, half = sorted(values), len(values) // 2
+    return ranked[half] if len(values) % 2 else (ranked[half - 1] + ranked[half]) / 2

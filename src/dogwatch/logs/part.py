@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dogwatch.config.part import Configuration, Prepared
 from dogwatch.core.metrics import Family, series
-from dogwatch.logs.agent import Agent, SinkStatus, SourceStatus
 from dogwatch.logs.place import store_folder
 from dogwatch.logs.reader import LogReader
 from dogwatch.logs.section import LOGS, LogsSpec
+
+if TYPE_CHECKING:
+    from dogwatch.logs.agent import Agent, SinkStatus, SourceStatus
 
 
 class LogsPart:
@@ -34,7 +37,11 @@ class LogsPart:
         return _PreparedLogs(self, configuration.get(LOGS))
 
     def build(self, spec: LogsSpec) -> Agent | None:
-        return Agent(spec, Path(spec.folder) if spec.folder else self._folder) if spec.sources else None
+        if not spec.sources:
+            return None
+        from dogwatch.logs.agent import Agent
+
+        return Agent(spec, Path(spec.folder) if spec.folder else self._folder)
 
     async def stop(self) -> None:
         agent, self.agent = self.agent, None

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from html import escape
 from typing import Annotated, Any
-from xml.sax.saxutils import escape
 
 import msgspec
 from litestar import Request, Response, get, post
@@ -131,7 +131,7 @@ def _entry(one: PublicIncident, time_s: float, base: str) -> str:
 def _xml(text: str) -> str:
     """Return text as XML may hold it: control characters have no form there."""
     plain = "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
-    return escape(plain.encode("utf-8", "replace").decode(), {'"': "&quot;"})
+    return escape(plain.encode("utf-8", "replace").decode())
 
 
 @get("/status/badge.svg", opt=PUBLIC, include_in_schema=False)
