@@ -126,7 +126,7 @@ async def test_rules_are_tried_on_what_was_recorded(
 ) -> None:
     await site.command(rule, "list")
     assert "slow" in capsys.readouterr().out
-    await site.command(rule, "backtest", "--since", "1h", "--json")
+    await site.command(backtest, "--since", "1h", "--json")
     found = json.loads(capsys.readouterr().out)["first"]
     assert [(one["root"], one["explains"]) for one in found["incidents"]] == [("db", 1)]
     assert [one["lines"] for one in found["notices"]] == [["#1 opened: db is down: timeout; explains 1 more"]]
@@ -134,7 +134,7 @@ async def test_rules_are_tried_on_what_was_recorded(
     file.write_text(RULES)
     await site.command(rule, "plan", "-c", str(file), "--since", "1h")
     assert "any-latency: db" in capsys.readouterr().out
-    await site.command(rule, "backtest", "--since", "1h", "--against", str(file))
+    await site.command(backtest, "--since", "1h", "--against", str(file))
     assert "With the other rules:" in capsys.readouterr().out
     # A rehearsal writes nothing.
     assert len((await site.get("/api/v1/incidents"))["items"]) == 1
