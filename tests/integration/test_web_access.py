@@ -37,7 +37,7 @@ def label(one: Site, *names: str) -> None:
 async def web(tmp_path: Path) -> AsyncIterator[Site]:
     """A site with three users; `shop` and `login` carry team=till."""
     async with site(tmp_path, OPTIONS) as one:
-        await one.user("root", "admin")
+        await one.user("rosa", "admin")
         await one.user("ann", "operator")
         await one.user("sam", "shop")
         label(one, "shop", "login")
@@ -57,7 +57,7 @@ async def test_on_loopback_without_users_this_machine_may_do_everything(tmp_path
         # Not through a proxy, which speaks for others.
         forwarded = await client.get("/api/v1/status", headers={"x-forwarded-for": "192.0.2.1"})
         assert forwarded.status_code == 401
-        await one.user("root", "admin")
+        await one.user("rosa", "admin")
         assert (await client.get("/api/v1/status")).status_code == 401
         page = await client.get("/?q=a%20b", headers={"accept": "text/html"})
         assert (page.status_code, page.headers["location"]) == (303, "/login?next=%2F%3Fq%3Da%2520b")
@@ -184,9 +184,9 @@ async def test_after_the_login_one_stays_on_this_site(web: Site, wanted: str, pl
 async def test_sessions_end_when_idle_and_after_their_longest_time(tmp_path: Path) -> None:
     options = AccessOptions(sessions=SessionOptions(idle=3600, longest=7200))
     async with site(tmp_path, options) as one:
-        await one.user("root", "admin")
+        await one.user("rosa", "admin")
         for change in ("seen_s = seen_s - 3601", "created_s = created_s - 7201"):
-            client = await one.browser("root")
+            client = await one.browser("rosa")
             await one.access.flush()
             await one.access.database.write(lambda tx, change=change: tx.run(f"UPDATE sessions SET {change}"))
             one.access._forget()
@@ -227,20 +227,20 @@ async def test_what_changes_about_a_user_holds_at_once(web: Site, change: str) -
 async def test_failed_logins_cost_time(tmp_path: Path) -> None:
     options = AccessOptions(lockout=Lockout(failures=3, first=100, most=1000))
     async with site(tmp_path, options) as one:
-        await one.user("root", "admin")
+        await one.user("rosa", "admin")
         await one.user("ann", "viewer")
         client = await one.client()
-        statuses = [(await log_in(client, "root", f"wrong {n}")).status_code for n in range(5)]
+        statuses = [(await log_in(client, "rosa", f"wrong {n}")).status_code for n in range(5)]
         assert statuses == [403, 403, 403, 503, 503]
-        right = await log_in(client, "root", PASSWORD)
+        right = await log_in(client, "rosa", PASSWORD)
         assert right.status_code == 503
         assert "nothing is tried now" in right.text
         # Somebody else, even from the same address, is not kept out by it.
         assert (await log_in(client, "ann", PASSWORD)).status_code == 303
         await one.access.database.write(lambda tx: tx.run("UPDATE lockouts SET until_s = 0"))
-        assert (await log_in(client, "root", PASSWORD)).status_code == 303
+        assert (await log_in(client, "rosa", PASSWORD)).status_code == 303
         refused = await one.events(verb="login", outcome="refused")
-        assert [e.event.subject.name for e in refused] == ["root"] * 3
+        assert [e.event.subject.name for e in refused] == ["rosa"] * 3
         assert "wrong" not in json.dumps([msgspec.to_builtins(e) for e in refused]).replace(
             "wrong name or password", ""
         )
@@ -248,8 +248,8 @@ async def test_failed_logins_cost_time(tmp_path: Path) -> None:
 
 async def test_many_guesses_at_once_are_no_more_than_one_after_another(tmp_path: Path) -> None:
     async with site(tmp_path, AccessOptions(lockout=Lockout(failures=3, first=100, most=1000))) as one:
-        await one.user("root", "admin")
-        body = {"name": "root", "password": "guess"}
+        await one.user("rosa", "admin")
+        body = {"name": "rosa", "password": "guess"}
         client = await one.client()
         answers = await asyncio.gather(*(client.post("/api/v1/login", json=body) for _ in range(12)))
         assert sorted(answer.status_code for answer in answers) == [403] * 3 + [503] * 9
@@ -258,7 +258,7 @@ async def test_many_guesses_at_once_are_no_more_than_one_after_another(tmp_path:
 
 async def test_one_address_cannot_try_many_names(tmp_path: Path) -> None:
     async with site(tmp_path, AccessOptions(lockout=Lockout(failures=1, first=100, most=1000))) as one:
-        await one.user("root", "admin")
+        await one.user("rosa", "admin")
         client = await one.client()
         tries = [
             (await client.post("/api/v1/login", json={"name": f"u{n}", "password": "x"})).status_code for n in range(6)
@@ -321,11 +321,11 @@ async def test_a_token_can_do_no_more_than_its_owner(web: Site) -> None:
 
 
 async def test_others_tokens_are_nobodys_business(web: Site) -> None:
-    ann, root = await web.browser("ann"), await web.browser("root")
-    made = (await root.post("/api/v1/tokens", json={"name": "deploy"})).json()
+    ann, rosa = await web.browser("ann"), await web.browser("rosa")
+    made = (await rosa.post("/api/v1/tokens", json={"name": "deploy"})).json()
     assert (await ann.get("/api/v1/tokens")).json() == []
     assert (await ann.post(f"/api/v1/tokens/{made['token']['id']}/revoke")).status_code == 404
-    assert (await root.post(f"/api/v1/tokens/{made['token']['id']}/revoke")).status_code == 200
+    assert (await rosa.post(f"/api/v1/tokens/{made['token']['id']}/revoke")).status_code == 200
 
 
 @pytest.mark.parametrize("header", ["Bearer", "Bearer x", "Basic cm9vdDpyb290", "Bearer dw_", "Bearer " + "x" * 5000])
@@ -417,16 +417,16 @@ async def test_rights_are_about_the_thing_too(web: Site, sam: httpx.AsyncClient)
 
 
 async def test_the_trail_shows_events_on_what_may_be_seen(web: Site) -> None:
-    root = await web.client(token=await web.token("admin"))
+    rosa = await web.client(token=await web.token("admin"))
     for name in ("shop", "db-1"):
-        await root.post(f"/api/v1/targets/{name}/run")
+        await rosa.post(f"/api/v1/targets/{name}/run")
     some = await web.client(token=await web.token("shop-audit"))
     items = (await some.get("/api/v1/audit")).json()["items"]
     assert {item["event"]["subject"]["name"] for item in items} == {"shop"}
     export = (await some.get("/api/v1/audit/export")).text
     assert "db-1" not in export
     assert (await some.post("/api/v1/audit/verify", json={})).status_code == 403
-    verdict = (await root.post("/api/v1/audit/verify", json={})).json()
+    verdict = (await rosa.post("/api/v1/audit/verify", json={})).json()
     assert verdict["broken"] is None
 
 
@@ -439,16 +439,16 @@ async def test_nobody_gives_rights_that_it_has_not(web: Site) -> None:
     new = {"name": "eve", "password": PASSWORD, "roles": ["admin"]}
     assert (await hanna.post("/api/v1/users", json=new)).status_code == 403
     assert (await hanna.post("/api/v1/users/hanna/roles", json={"roles": ["admin"]})).status_code == 403
-    assert (await hanna.post("/api/v1/users/root/password", json={"password": PASSWORD})).status_code == 403
+    assert (await hanna.post("/api/v1/users/rosa/password", json={"password": PASSWORD})).status_code == 403
     assert (await hanna.post("/api/v1/users", json={**new, "roles": ["hr"]})).status_code == 201
 
 
 async def test_an_admin_stays(web: Site) -> None:
-    root = await web.browser("root")
+    rosa = await web.browser("rosa")
     for path, body in (("disable", None), ("roles", {"roles": ["viewer"]})):
-        answer = await root.post(f"/api/v1/users/root/{path}", json=body)
+        answer = await rosa.post(f"/api/v1/users/rosa/{path}", json=body)
         assert (answer.status_code, "nobody would be left" in answer.text) == (409, True)
-    assert (await root.delete("/api/v1/users/root")).status_code == 409
+    assert (await rosa.delete("/api/v1/users/rosa")).status_code == 409
 
 
 @pytest.mark.parametrize(
@@ -463,8 +463,8 @@ async def test_an_admin_stays(web: Site) -> None:
     ],
 )
 async def test_users_that_cannot_be(web: Site, body: dict[str, Any], word: str) -> None:
-    root = await web.browser("root")
-    answer = await root.post("/api/v1/users", json={"password": PASSWORD, **body})
+    rosa = await web.browser("rosa")
+    answer = await rosa.post("/api/v1/users", json={"password": PASSWORD, **body})
     assert answer.status_code in (400, 409)
     assert word in answer.text
     assert PASSWORD not in answer.text
@@ -480,24 +480,24 @@ async def test_one_changes_ones_own_password_with_the_old_one(web: Site) -> None
 
 
 async def test_no_password_stands_anywhere(web: Site, tmp_path: Path) -> None:
-    root = await web.browser("root")
-    await root.post("/api/v1/users", json={"name": "eve", "password": PASSWORD})
+    rosa = await web.browser("rosa")
+    await rosa.post("/api/v1/users", json={"name": "eve", "password": PASSWORD})
     assert "argon2id" in str(await web.users())
-    assert "argon2" not in (await root.get("/api/v1/users")).text
+    assert "argon2" not in (await rosa.get("/api/v1/users")).text
     for file in await asyncio.to_thread(lambda: list(tmp_path.glob("state.db*"))):
         assert PASSWORD.encode() not in file.read_bytes()
 
 
 async def test_pages_of_administration(web: Site) -> None:
-    root = await web.browser("root")
-    await root.post("/api/v1/tokens", json={"name": "<b>ci</b>", "labels": {"team": "shop"}})
+    rosa = await web.browser("rosa")
+    await rosa.post("/api/v1/tokens", json={"name": "<b>ci</b>", "labels": {"team": "shop"}})
     for path, word in (
         ("/users", "ann"),
         ("/tokens", "&lt;b&gt;ci"),
-        ("/audit", "user:root"),
+        ("/audit", "user:rosa"),
         ("/audit?q=verb:login", "login"),
     ):
-        page = await root.get(path, headers={"accept": "text/html"})
+        page = await rosa.get(path, headers={"accept": "text/html"})
         assert page.status_code == 200
         assert word in page.text
         assert "<b>ci" not in page.text
@@ -510,20 +510,20 @@ async def test_pages_of_administration(web: Site) -> None:
 
 
 async def test_without_its_event_nothing_is_changed(web: Site) -> None:
-    root = await web.client(token=await web.token("admin"))
+    rosa = await web.client(token=await web.token("admin"))
     await web.access.database.write(lambda tx: tx.run("DELETE FROM audit_tail"))
-    answer = await root.post("/api/v1/targets/shop/pause")
+    answer = await rosa.post("/api/v1/targets/shop/pause")
     assert answer.status_code == 502
     assert web.program.watch.target("shop").status == "up"
-    answer = await root.post("/api/v1/users", json={"name": "eve", "password": PASSWORD})
+    answer = await rosa.post("/api/v1/users", json={"name": "eve", "password": PASSWORD})
     assert answer.status_code == 502
     assert "eve" not in str(await web.users())
 
 
 async def test_a_change_that_fails_is_said_to_have_failed(web: Site) -> None:
-    root = await web.client(token=await web.token("admin"))
+    rosa = await web.client(token=await web.token("admin"))
     web.program.reload.problems = ("dogwatch.yaml:3: no",)
-    await root.post("/api/v1/reload")
+    await rosa.post("/api/v1/reload")
     first, second = (e.event for e in reversed(await web.events(verb="reload")))
     assert (first.outcome, second.outcome, second.reason) == ("begun", "failed", "dogwatch.yaml:3: no")
 
@@ -589,7 +589,7 @@ async def test_too_much_at_once_is_answered_429(tmp_path: Path) -> None:
     from dogwatch.web.options import RateOptions
 
     async with site(tmp_path, rate=RateOptions(max=5, per=60.0, local=True)) as web:
-        await web.user("root", "admin")
+        await web.user("rosa", "admin")
         client = await web.client(token=await web.token("viewer"))
         answers = [await client.get("/api/v1/targets") for _ in range(7)]
         assert [one.status_code for one in answers] == [200] * 5 + [429] * 2
