@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, expect
 from tests.e2e.running import Daemon, running
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -35,14 +35,6 @@ probes:
     failures: 2
 """
 HOSTILE = b"\xff\xfe\xed\xa0\x80 \x00<script>window.bad=1</script> \xed\xb3\xbf"
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        await browser.close()
 
 
 @asynccontextmanager

@@ -62,16 +62,6 @@ def _libraries(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    from playwright.async_api import async_playwright
-
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        await browser.close()
-
-
-@pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Running]:
     program = FakeProgram(clock=SystemClock())
     furnish(program.runs)

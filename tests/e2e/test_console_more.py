@@ -41,16 +41,6 @@ PATHS = [
 
 
 @pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    from playwright.async_api import async_playwright
-
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        await browser.close()
-
-
-@pytest.fixture
 def program() -> FakeProgram:
     program = FakeProgram(clock=SystemClock())
     furnish(program.runs)

@@ -23,16 +23,6 @@ PATHS = ["/jobs", "/jobs/deploy", "/runs", "/runs/01992222", "/runs/01993333", "
 
 
 @pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    from playwright.async_api import async_playwright
-
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        await browser.close()
-
-
-@pytest.fixture
 async def server() -> AsyncIterator[Running]:
     program = FakeProgram(clock=SystemClock())
     furnish(program.runs)
