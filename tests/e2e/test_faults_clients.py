@@ -225,7 +225,7 @@ def test_too_much(daemon: Daemon, name: str, head: bytes, piece: bytes, most: in
     slowest_s = 0.0
     while any(worker.is_alive() for worker in workers):
         started_s = time.monotonic()
-        assert healthy(daemon, 10.0)
+        assert healthy(daemon, 5.0)
         slowest_s = max(slowest_s, time.monotonic() - started_s)
         time.sleep(0.02)
     for worker in workers:
@@ -237,7 +237,7 @@ def test_too_much(daemon: Daemon, name: str, head: bytes, piece: bytes, most: in
     assert any(answer for answer, _sent in found) or name.startswith(("a huge", "an endless", "endless")), (
         "nobody was told why"
     )
-    assert slowest_s < 10.0  # not how quickly a busy machine answers, but that it answers
+    assert slowest_s < 5.0  # not how quickly a busy machine answers, but that it answers
     state.back()
 
 

@@ -20,6 +20,8 @@ from dogwatch.web.tls import Tls, certificate_names
 log = logging.getLogger(__name__)
 # What parsing one request may cost of the loop. A body of one-byte chunks costs a thousand times what others do.
 _PARSING_MOST_S = 0.25
+# After this others have their turn: many such callers at once must not hold everybody up.
+_PARSING_AT_ONCE_S = 0.01
 # A head in one piece, so that one that is too large is told so and not that it is broken.
 _HEAD_AT_ONCE, _BODY_AT_ONCE = 65536, 8192
 # How long after the last accepted connection its request, or the next one of a kept connection, may still arrive.
@@ -35,6 +37,8 @@ class _Protocol(H11Protocol):
     head_timeout_s = 20.0
     meter: Meter
     _parsing_s = 0.0
+    # Received, and not yet parsed.
+    _waiting = b""
     # Set on the server's own subclass, and so for all its connections at once.
     draining = False
     _head_timer: asyncio.TimerHandle | None = None
@@ -54,19 +58,50 @@ class _Protocol(H11Protocol):
         self._unset_keepalive_if_required()
 
     def data_received(self, data: bytes) -> None:
+        if self._waiting:
+            self._waiting += data
+            self.transport.pause_reading()
+            return
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         before = self.cycle
         start = 0
+        turn_s = 0.0
         # An answer to what cannot be parsed ends the connection.
         while start < len(data) and not self.transport.is_closing():
-            in_body = getattr(self.cycle, "more_body", False)  # there is no cycle before the first request
-            end = start + (_BODY_AT_ONCE if in_body else _HEAD_AT_ONCE)
+            if turn_s > _PARSING_AT_ONCE_S:
+                self._waiting = data[start:]
+                self.transport.pause_reading()
+                asyncio.get_running_loop().call_later(0.001, self._parse_on)
+                break
+            end = self._end_of_piece(data, start)
             began_s = time.thread_time()
             super().data_received(data[start:end])
-            self._parsing_s += time.thread_time() - began_s
+            turn_s += time.thread_time() - began_s
             start = end
-            if self._parsing_s > _PARSING_MOST_S:
+            if self._parsing_s + turn_s > _PARSING_MOST_S:
                 self.transport.abort()
                 return
+        self._parsing_s += turn_s
+        self._parsed(before)
+
+    def _end_of_piece(self, data: bytes, start: int) -> int:
+        if getattr(self.cycle, "more_body", False):  # there is no cycle before the first request
+            return start + _BODY_AT_ONCE
+        end = data.find(b"\r\n\r\n", start, start + _HEAD_AT_ONCE)
+        return start + _HEAD_AT_ONCE if end < 0 else end + 4
+
+    def _parse_on(self) -> None:
+        data, self._waiting = self._waiting, b""
+        if self.transport.is_closing():
+            return
+        self._parse(data)
+        if not self._waiting and not self.flow.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _parsed(self, before: object) -> None:
+        """Follow what parsing has led to. before: the request that was being answered until then."""
         if self.cycle is not before:
             self._parsing_s = 0.0
             self._asked = True
