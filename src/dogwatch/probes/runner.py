@@ -41,6 +41,7 @@ class Runner:
         self.store = store
         self.bus = bus
         self.clock = clock
+        self._monotonic_s = clock.monotonic_s
         self.concurrency = concurrency
         self.schedule: Schedule[Target] = Schedule()
         self.lateness = LatenessHistogram()
@@ -158,7 +159,7 @@ class Runner:
 
     def _try(self, target: Target) -> None:
         target.tries += 1
-        target.started_s = self.clock.monotonic_s()
+        target.started_s = self._monotonic_s()
         if target.laned is not target.attempt:
             self._ask_for_lane(target)
         lane = target.lane

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from heapq import heappop, heappush, heapreplace
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, TypeVar
 
 # First attempts are spread over this long, or this far apart where there are many targets.
 FIRST_SPREAD_S = 2.0
 FIRST_APART_S = 0.005
 # Behind by more than this, everything is moved instead of being caught up with in a burst.
-STALL_S = 1.0
+STALL_S: Final = 1.0
 
 
-class Due(Protocol):
+class Due:
     """What the schedule writes into a target. turn: distinguishes an entry in force from one that was replaced."""
 
-    turn: int
-    due_s: float
+    __slots__ = ("due_s", "turn")
+
+    def __init__(self) -> None:
+        self.turn = 0
+        self.due_s = 0.0
 
 
 T = TypeVar("T", bound=Due)

@@ -13,6 +13,7 @@ from dogwatch.expressions.conditions import ConditionFailure, compile_condition
 from dogwatch.probes.lane import Lane
 from dogwatch.probes.metrics import named_numbers
 from dogwatch.probes.probe import Attempt, Evidence, Phases, Probe, ProbeEnv, ProbeResult
+from dogwatch.probes.schedule import Due
 from dogwatch.probes.spec import COMMON_VARIABLES, ProbeSpec, fingerprint, variables
 from dogwatch.probes.view import TargetView
 from dogwatch.rules.thresholds import Observation, Policy, Seen, State, decode, encode, is_steady, step
@@ -54,7 +55,7 @@ class Rules:
         self.plain = self.degraded is None and not self.common
 
 
-class Target:
+class Target(Due):
     """What the watch knows of one target. Owned by the event loop's thread.
 
     running: an attempt is under way, waiting retries included. tries: of this attempt so far. waiters: who wants the
@@ -72,7 +73,6 @@ class Target:
         "check",
         "commit",
         "config_paused",
-        "due_s",
         "every_s",
         "failed",
         "fingerprint",
@@ -102,16 +102,14 @@ class Target:
         "state",
         "succeeded",
         "tries",
-        "turn",
         "waiters",
     )  # fmt: skip
 
     def __init__(self, spec: ProbeSpec, env: ProbeEnv, *, now_s: float) -> None:
+        super().__init__()
         self.memory: dict[str, Any] = {}
         self.state = State(since_s=now_s)
         self.fingerprint = fingerprint(spec)
-        self.turn = 0
-        self.due_s = 0.0
         self.settle_s: float | None = None
         self.jitter_s = 0.0
         self.running = False

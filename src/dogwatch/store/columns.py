@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from operator import sub
-from typing import Self
+from typing import Final, Self
 
 import msgspec
 
@@ -24,11 +24,14 @@ from dogwatch.store.protocol import ResultRow
 # Fields of a result as integers: ms, flags, word, then six durations in microseconds; and the same as a record.
 _CODES = "qBHIIIIII"
 _RECORD = struct.Struct("=" + _CODES)
-RECORD_BYTES = _RECORD.size
+# The same record, of one that ended well: what did not happen is left out, and comes out as 0.
+_SUCCESS_RECORD = struct.Struct("=qB2xI4xI4xI4x")
+RECORD_BYTES: Final = _RECORD.size
 pack_record = _RECORD.pack
+_pack_success = _SUCCESS_RECORD.pack
 _WORD_AT = 9
-_U32 = 0xFFFF_FFFF
-_SUCCESS = 0x80
+_U32: Final = 0xFFFF_FFFF
+_SUCCESS: Final = 0x80
 _OTHER = "other"
 _MAX_WORDS = 60_000
 # Deflate: 1 for what is read once at most, 6 for what stays.
@@ -57,7 +60,7 @@ def flags_of(status: int, *, success: bool) -> int:
 def success_record(time_ms: int, flags: int, duration_s: float, connect_s: float, first_byte_s: float) -> bytes:
     """Return the record of an attempt that ended well and had no phases but these."""
     connect_us = microseconds(connect_s) if connect_s else 0
-    return pack_record(time_ms, flags, 0, microseconds(duration_s), 0, connect_us, 0, microseconds(first_byte_s), 0)
+    return _pack_success(time_ms, flags, microseconds(duration_s), connect_us, microseconds(first_byte_s))
 
 
 def quantise(row: ResultRow) -> ResultRow:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from itertools import chain
+from typing import Final
 
 import msgspec
 
@@ -32,7 +33,7 @@ MAX_FAILURES, MAX_TRANSITIONS, MAX_PINGS, MAX_DOCUMENTS = 1_000, 10_000, 10_000,
 MAX_DOCUMENT_BYTES = 1024 * 1024
 # Bounds of text that comes from outside, characters.
 _NAME, _WORD, _REASON, _MESSAGE, _BODY, _HEADERS = 1024, 64, 1024, 4096, 65_536, 100
-_JOURNAL_ROWS = 20_000
+_JOURNAL_ROWS: Final = 20_000
 # Blocks sealed in one commit: some 0.5 ms each, and a transition may wait behind it.
 _SEALS = 64
 _SWEEP = 200

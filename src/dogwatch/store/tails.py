@@ -6,18 +6,19 @@ Readers get copies, and the writer gets pieces that nobody changes any more, so 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from dogwatch.store.columns import Columns
 
 C = TypeVar("C", bound=Columns)
 
 # A block of one hour at 15 s. Fewer rows deflate worse, more take memory for each target.
-BLOCK_ROWS = 240
+BLOCK_ROWS: Final = 240
 # An owner that has few rows is sealed by age, so that its journal can go.
 BLOCK_AGE_S = 3600.0
 # A row this far from its predecessor begins a new block: a block spans no jump of the clock.
-_BACK_MS, _FORWARD_MS = 60_000, 6 * 3_600_000
+_BACK_MS: Final = 60_000
+_FORWARD_MS: Final = 6 * 3_600_000
 
 
 class Piece(Generic[C]):

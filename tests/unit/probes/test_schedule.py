@@ -7,17 +7,10 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dogwatch.probes.schedule import FIRST_SPREAD_S, Schedule, first_two_s, phase
+from dogwatch.probes.schedule import FIRST_SPREAD_S, Due, Schedule, first_two_s, phase
 
 
-class Entry:
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.turn = 0
-        self.due_s = 0.0
-
-
-def due(schedule: Schedule[Entry], monotonic_s: float) -> Iterator[tuple[Entry, float]]:
+def due(schedule: Schedule[Due], monotonic_s: float) -> Iterator[tuple[Due, float]]:
     now_s = schedule.catch_up(monotonic_s)
     while (entry := schedule.pop(now_s)) is not None:
         yield entry, now_s - entry.due_s
@@ -25,9 +18,9 @@ def due(schedule: Schedule[Entry], monotonic_s: float) -> Iterator[tuple[Entry, 
 
 @given(st.lists(st.floats(0, 0.9), max_size=30))
 def test_what_is_due_comes_once_earliest_first_with_its_lateness(dues: list[float]) -> None:
-    schedule: Schedule[Entry] = Schedule()
+    schedule: Schedule[Due] = Schedule()
     for number, due_s in enumerate(dues):
-        schedule.put(Entry(str(number)), due_s)
+        schedule.put(Due(), due_s)
     seen = list(due(schedule, 0.95))
     assert [lateness_s for _entry, lateness_s in seen] == [0.95 - due_s for due_s in sorted(dues)]
     assert list(due(schedule, 0.95)) == []
@@ -35,8 +28,8 @@ def test_what_is_due_comes_once_earliest_first_with_its_lateness(dues: list[floa
 
 
 def test_a_new_time_replaces_the_old() -> None:
-    schedule: Schedule[Entry] = Schedule()
-    entry = Entry("a")
+    schedule: Schedule[Due] = Schedule()
+    entry = Due()
     schedule.put(entry, 1.0)
     schedule.put(entry, 5.0)
     assert schedule.next_s() == 5.0
@@ -46,13 +39,14 @@ def test_a_new_time_replaces_the_old() -> None:
 
 
 def test_being_behind_moves_everything_and_keeps_the_distances() -> None:
-    schedule: Schedule[Entry] = Schedule()
-    for number in range(10):
-        schedule.put(Entry(str(number)), float(number))
-    assert [entry.name for entry, _late in due(schedule, 1000.0)] == ["0"]
+    schedule: Schedule[Due] = Schedule()
+    entries = [Due() for _ in range(10)]
+    for number, entry in enumerate(entries):
+        schedule.put(entry, float(number))
+    assert [entry for entry, _late in due(schedule, 1000.0)] == entries[:1]
     assert (schedule.stalls, schedule.stalled_s) == (1, 1000.0)
-    assert [entry.name for entry, _late in due(schedule, 1001.0)] == ["1"]
-    assert [entry.name for entry, _late in due(schedule, 1002.9)] == ["2"]
+    assert [entry for entry, _late in due(schedule, 1001.0)] == entries[1:2]
+    assert [entry for entry, _late in due(schedule, 1002.9)] == entries[2:3]
     assert schedule.stalls == 1
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from typing import Protocol
+from typing import Final, Protocol
 
-BUCKETS_PER_S = 100
-NEVER = 1 << 62
+BUCKETS_PER_S: Final = 100
+NEVER: Final = 1 << 62
 
 
 class Expiring(Protocol):

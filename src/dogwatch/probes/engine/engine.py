@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from dogwatch.core.metrics import Family
 from dogwatch.probes.engine.addresses import Address
@@ -24,7 +24,7 @@ from dogwatch.probes.engine.tls import TlsContexts, TlsProvider, choose_provider
 log = logging.getLogger(__name__)
 
 # How many events one turn handles before the rest of the program gets the loop back.
-TURN_EVENTS = 256
+TURN_EVENTS: Final = 256
 READ_BYTES = 64 * 1024
 # Edge-triggered: one registration reports connected, readable, writable and closed for a descriptor's whole life.
 EVERYTHING = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET

@@ -9,7 +9,7 @@ import socket
 from select import EPOLLERR, EPOLLHUP, EPOLLRDHUP
 from socket import SocketType
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from dogwatch.probes.engine.addresses import Address, socket_address
 from dogwatch.probes.engine.dial import STREAM
@@ -25,16 +25,18 @@ from dogwatch.probes.probe import Attempt, ProbeResult
 if TYPE_CHECKING:
     from dogwatch.probes.engine.engine import Engine
 
-_IPV4, _TCP, _QUICKACK = int(socket.AF_INET), int(socket.IPPROTO_TCP), int(socket.TCP_QUICKACK)
-_FAILED = int(EPOLLERR | EPOLLHUP)
-_ENDING = int(EPOLLERR | EPOLLHUP | EPOLLRDHUP)
-_READ_BYTES = 16 * 1024
-_MORE_BYTES = 128
+# What is final costs compiled code no look into a dictionary, and is looked at for every attempt.
+_IPV4: Final = int(socket.AF_INET)
+_TCP, _QUICKACK = int(socket.IPPROTO_TCP), int(socket.TCP_QUICKACK)
+_FAILED: Final = int(EPOLLERR | EPOLLHUP)
+_ENDING: Final = int(EPOLLERR | EPOLLHUP | EPOLLRDHUP)
+_READ_BYTES: Final = 16 * 1024
+_MORE_BYTES: Final = 128
 # An answer up to here stays with its target, for those who look at it later.
-_SMALL_BYTES = 2048
+_SMALL_BYTES: Final = 2048
 # "Sun, 06 Nov 1994 08:49:37 GMT", the one line that differs in nearly every answer.
-_DATE = b"\r\nDate: "
-_DATE_CHARS = 29
+_DATE: Final = b"\r\nDate: "
+_DATE_CHARS: Final = 29
 # What expectations mostly read, and `values` can tell without building a result.
 _QUICK = frozenset({"status", "body", "duration_s", "http_version", "reused", "body_bytes"})
 
