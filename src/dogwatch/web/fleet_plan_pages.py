@@ -9,7 +9,7 @@ import msgspec
 from litestar import Response, get
 from litestar.params import QueryParameter
 
-from dogwatch.fleet.book.planned import APPLYING, PLAN, PLANNING, PlanHost, PlanRow, Shown
+from dogwatch.fleet.book.planned import APPLYING, DRIFT, PLAN, PLANNING, PlanHost, PlanRow, Shown
 from dogwatch.fleet.inventory.ranges import fold
 from dogwatch.web.api.fleet import fleet_of
 from dogwatch.web.api.fleet_plan_models import FleetDriftOut
@@ -109,6 +109,8 @@ def plan_line(row: PlanRow) -> PlanLine:
     look = plan_look(row.state)
     if row.state == "ready" and not row.changing and not row.hosts.get("problems") and not row.hosts.get("unread"):
         look, word = "succeeded", Phrase("nothing to do")
+    elif row.state == "ready" and row.kind == DRIFT:
+        look, word = "refused", Phrase("hosts wandered")
     return PlanLine(row=row, look=look, word=word)
 
 
