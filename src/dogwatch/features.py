@@ -23,6 +23,7 @@ from dogwatch.engine.tables import engine_tables
 from dogwatch.engine.traces import TRACES
 from dogwatch.fleet.action import SshAction
 from dogwatch.fleet.book.tables import fleet_tables
+from dogwatch.fleet.desked import ApplyAction, PlanAction
 from dogwatch.fleet.planned import DriftAction, PlaybookAction
 from dogwatch.fleet.section import FLEET
 from dogwatch.hosts.section import HOST
@@ -60,7 +61,16 @@ from dogwatch.webhooks.tables import webhook_tables
 
 # Every kind of action there is, the engine's own and the features'.
 ACTIONS: Registry[Action] = Registry(
-    "action", *ENGINE_ACTIONS, NotifyAction, ReportAction, SshAction, PlaybookAction, DriftAction, EvidenceAction
+    "action",
+    *ENGINE_ACTIONS,
+    NotifyAction,
+    ReportAction,
+    SshAction,
+    PlaybookAction,
+    DriftAction,
+    PlanAction,
+    ApplyAction,
+    EvidenceAction,
 )
 JOBS = jobs_section(ACTIONS)
 

@@ -52,9 +52,46 @@ async def test_everybody_can_use_them(browser: Browser, web: Console, scheme: st
         bypass_csp=True,
     )
     page = await context.new_page()
-    for path in ("/fleet", "/fleet?q=none", "/fleet/runs/fleet1%2Fgo", "/fleet/runs/fleet2%2Fgo"):
+    plans = ("/fleet/plans", "/fleet/plans/plan1", "/fleet/plans/plan2")
+    for path in ("/fleet", "/fleet?q=none", "/fleet/runs/fleet1%2Fgo", "/fleet/runs/fleet2%2Fgo", *plans):
         await page.goto(web.url + path)
         await live(page)
         assert (path, await violations(page)) == (path, [])
         assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
     await context.close()
+
+
+async def test_a_plan_is_read_agreed_to_and_rejected(browser: Browser, web: Console) -> None:
+    page = await browser.new_page()
+    page.on("dialog", lambda dialog: dialog.accept() if "Reject" in dialog.message else pytest.fail(dialog.message))
+    await page.goto(f"{web.url}/fleet/plans")
+    await live(page)
+    await expect(page.locator("#drift-title + div tbody tr")).to_contain_text("web[01-08,10]")
+    await page.locator("#plans-title + div tbody tr", has_text="waits for approval").locator("a").click()
+    await expect(page.locator("h2", has_text="web[01-08]")).to_be_visible()
+    await expect(page.locator(".diff .d-add", has_text="+welcome")).to_be_visible()
+    await expect(page.locator("main")).to_contain_text("decided when main file is done")
+    await expect(page.locator("main")).to_contain_text("192.0.2.7:22 refuses connections")
+    await expect(page.locator("text=Apply exactly this")).to_have_count(0)
+    await page.fill("#plan-comment", "go")
+    await page.click("text=Agree to exactly this")
+    await expect(page.locator("dl.facts")).to_contain_text("Agreed")
+    await expect(page.locator("text=Apply exactly this")).to_be_visible()
+    assert (await web.program.services.fleet.desk.show("plan1")).comment == "go"  # type: ignore[union-attr]
+    # What was agreed to before is there to be rolled back, and tells where it stopped.
+    await page.goto(f"{web.url}/fleet/plans/plan2")
+    await expect(page.locator(".banner").first).to_contain_text("1 of 11 hosts failed")
+    await expect(page.locator("text=Finish the rest")).to_be_visible()
+    await expect(page.locator("button", has_text="Roll back")).to_be_visible()
+    await page.close()
+
+
+async def test_a_plan_is_rejected_for_good(browser: Browser, web: Console) -> None:
+    page = await browser.new_page()
+    page.on("dialog", lambda dialog: dialog.accept())
+    await page.goto(f"{web.url}/fleet/plans/plan1")
+    await live(page)
+    await page.click("button:has-text('Reject')")
+    await expect(page.locator(".banner").first).to_contain_text("rejected by")
+    await expect(page.locator("text=Agree to exactly this")).to_have_count(0)
+    await page.close()

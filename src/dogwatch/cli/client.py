@@ -19,7 +19,9 @@ from dogwatch.errors import Conflict, DogwatchError, NotAllowed, NotFound, Unrea
 
 DEFAULT_SERVER = "http://127.0.0.1:8410"
 _BY_CODE: dict[str, type[DogwatchError]] = {
-    error.code: error for error in (NotFound, Conflict, NotAllowed, Unreachable, UsageError)
+    **{error.code: error for error in (NotFound, Conflict, NotAllowed, Unreachable, UsageError)},
+    # What is wrong with a configuration that was sent.
+    "config": UsageError,
 }
 F = TypeVar("F", bound=Callable[..., Any])
 

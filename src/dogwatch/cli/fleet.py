@@ -21,7 +21,7 @@ from dogwatch.cli.fleet_common import (
 )
 from dogwatch.cli.fleet_files import copy, fetch
 from dogwatch.cli.fleet_inspect import inspect
-from dogwatch.cli.fleet_plans import apply_, drift, facts, plan_
+from dogwatch.cli.fleet_plans import apply_, drift, facts, plan_, plans
 from dogwatch.cli.fleet_runs import runs
 from dogwatch.cli.output import one_line, print_json, print_table
 from dogwatch.errors import Problem, UsageError
@@ -311,5 +311,6 @@ fleet.add_command(inspect)
 fleet.add_command(runs)
 fleet.add_command(plan_)
 fleet.add_command(apply_)
+fleet.add_command(plans)
 fleet.add_command(drift)
 fleet.add_command(facts)

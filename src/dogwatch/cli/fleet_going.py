@@ -58,6 +58,26 @@ timeout_option = click.option(
 )
 
 
+_SERVER = (
+    click.option(
+        "--file",
+        "files",
+        multiple=True,
+        type=click.Path(exists=True, dir_okay=False),
+        help="Of --server: another file that the playbook reads, sent along.",
+    ),
+    click.option("--server", metavar="URL", help="Have this daemon do it, on its own inventory."),
+    click.option("--context", metavar="NAME", help="Have the daemon of this context do it."),
+)
+
+
+def server_options(command: F) -> F:
+    """Add what sends a playbook to a daemon."""
+    for option in reversed(_SERVER):
+        command = option(command)
+    return command
+
+
 def going(command: F) -> F:
     """Add the options of every command that goes to hosts by a playbook or plan."""
     for option in reversed(_OPTIONS):

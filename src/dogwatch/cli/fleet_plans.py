@@ -19,6 +19,7 @@ from dogwatch.cli.fleet_going import (
     going,
     joined_targets,
     login_variables,
+    server_options,
     targets_option,
     timeout_option,
     whoami,
@@ -49,7 +50,7 @@ _VAR = click.option("--var", "variables", multiple=True, metavar="K=V", help="A 
 
 
 @click.command("plan")
-@click.argument("playbook", type=click.Path(exists=True, dir_okay=False))
+@click.argument("playbook")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the plan here, for `fleet apply`.")
 @click.option("--exit-code", is_flag=True, help="Exit with 4 where changes are pending.")
 @click.option("--no-diff", is_flag=True, help="Leave the diffs out.")
@@ -58,19 +59,27 @@ _VAR = click.option("--var", "variables", multiple=True, metavar="K=V", help="A 
 @targets_option
 @facts_option
 @timeout_option
+@server_options
 @going
 def plan_(**options: Any) -> int:
     """Connect, read, and tell what a playbook would change on which host. Nothing is changed.
 
     Equal changes are told once, under the folded names of their hosts. Secrets
-    are not shown, and the plan file holds their names in their place.
+    are not shown, and the plan file holds their names in their place. With
+    --server the daemon makes and keeps the plan: of a playbook that it names
+    in its configuration, or of a file of this machine, which is sent along.
 
     \b
     Examples:
       dogwatch fleet plan site.yaml
       dogwatch fleet plan site.yaml -t @eu -o site.plan && \\
         dogwatch fleet apply site.plan
+      dogwatch fleet plan site --server https://dogwatch.example
     """
+    if options["server"] or options["context"]:
+        from dogwatch.cli.fleet_plans_remote import plan_remote
+
+        return plan_remote(options, drift=False)
     from dogwatch.fleet.plans.plan import encoded
     from dogwatch.fleet.plans.saving import write_whole
 
@@ -88,14 +97,17 @@ def plan_(**options: Any) -> int:
 
 
 @click.command("apply")
-@click.argument("plan", type=click.Path(exists=True, dir_okay=False))
+@click.argument("plan")
 @click.option("--resume", is_flag=True, help="Go on where an apply of this plan ended; finish exactly the rest.")
 @click.option("--roll-back", is_flag=True, help="Take back what the last apply of this plan did.")
 @click.option("--approve", is_flag=True, help="Agree to the plan, without applying it.")
+@click.option("--reject", is_flag=True, help="Reject a plan of the daemon, for good.")
+@click.option("--comment", default="", metavar="TEXT", help="Why; kept by the daemon.")
 @click.option("--batch", metavar="SIZES", help="Batches in place of the playbook's: '1,10%,100%'.")
 @click.option("--max-fail", metavar="N|N%", help="In place of the playbook's: how many hosts may fail.")
 @click.option("--timeout", default="10m", show_default=True, type=Seconds(), help="Of the changes on each host.")
-@click.option("--server", metavar="URL", help="The daemon whose probes watch the hosts.")
+@click.option("--server", metavar="URL", help="The daemon whose plan it is; of a file: whose probes watch the hosts.")
+@click.option("--context", metavar="NAME", help="The daemon of this context.")
 @targets_option
 @going
 def apply_(**options: Any) -> int:
@@ -109,12 +121,19 @@ def apply_(**options: Any) -> int:
       dogwatch fleet apply site.plan --batch 1,10%,100% --max-fail 5%
       dogwatch fleet apply site.plan --resume
       dogwatch fleet apply site.plan --roll-back
+      dogwatch fleet apply 0199f3 --server https://dogwatch.example
     """
+    path = Path(options["plan"])
+    if (options["server"] or options["context"]) and not path.is_file():
+        from dogwatch.cli.fleet_plans_remote import apply_remote
+
+        return apply_remote(options)
+    if options["reject"] or options["comment"]:
+        raise UsageError("--reject and --comment are for plans of a daemon", hint="name it with --server")
     from dogwatch.fleet.plans.approval import approve, check_approved
     from dogwatch.fleet.plans.journal import Journal
     from dogwatch.fleet.plans.plan import read_plan
 
-    path = Path(options["plan"])
     plan, digest = read_plan(path)
     if options["resume"] and options["roll_back"]:
         raise UsageError("--resume and --roll-back cannot both be")
@@ -252,14 +271,37 @@ def _only(plan: Plan, inventory: Inventory, targets: tuple[str, ...]) -> frozens
     return chosen
 
 
+@click.command("plans")
+@click.argument("plan", required=False, metavar="[PLAN]")
+@click.option("--drift", is_flag=True, help="Tell which hosts are not as the playbooks say, by the newest looks.")
+@click.option("--limit", default=30, show_default=True, type=click.IntRange(1, 2000), help="Plans at most.")
+@click.option("--no-diff", is_flag=True, help="Leave the diffs out.")
+@click.option("--server", metavar="URL", help="The daemon that keeps them.")
+@click.option("--context", metavar="NAME", help="The daemon of this context.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plans(**options: Any) -> int:
+    """List the plans of a daemon, or show one: what it changes where, and what came of it.
+
+    \b
+    Examples:
+      dogwatch fleet plans --server https://dogwatch.example
+      dogwatch fleet plans 0199f3
+      dogwatch fleet plans --drift
+    """
+    from dogwatch.cli.fleet_plans_remote import tell_plans
+
+    return tell_plans(options)
+
+
 @click.command("drift")
-@click.argument("playbook", type=click.Path(exists=True, dir_okay=False))
+@click.argument("playbook")
 @click.option("--exit-code", is_flag=True, help="Exit with 4 where a host has wandered.")
 @click.option("--diff", is_flag=True, help="Show what differs, line by line.")
 @_VAR
 @targets_option
 @facts_option
 @timeout_option
+@server_options
 @going
 def drift(**options: Any) -> int:
     """Tell which hosts are not, or not any more, as a playbook says. Nothing is changed.
@@ -268,6 +310,10 @@ def drift(**options: Any) -> int:
     Example:
       dogwatch fleet drift site.yaml --exit-code
     """
+    if options["server"] or options["context"]:
+        from dogwatch.cli.fleet_plans_remote import plan_remote
+
+        return plan_remote(options, drift=True)
     plan, ended_by = _made(making_of(options), options)
     if options["as_json"]:
         print_json(plain_plan(plan, ""))

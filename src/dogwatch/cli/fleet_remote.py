@@ -121,7 +121,7 @@ def _followed(client: Client, run: Mapping[str, Any], options: Mapping[str, Any]
     if not options["as_json"]:
         click.echo(f"started {run_id}", err=True)
     try:
-        ended = _wait(client, run_id, name)
+        ended = wait_run(client, run_id, name)
     except KeyboardInterrupt:
         click.echo(
             f"\nThe run goes on.\n  See it      dogwatch fleet runs {run_id} --server {client.server}\n"
@@ -157,7 +157,7 @@ def _tell(ended: Ended, options: Mapping[str, Any]) -> int:
     return exit_code(ended.results)
 
 
-def _wait(client: Client, run_id: str, name: str) -> Mapping[str, Any]:
+def wait_run(client: Client, run_id: str, name: str) -> Mapping[str, Any]:
     """Return the run once it has ended; show how far it is. A daemon that restarts meanwhile is waited for."""
     lost_s: float | None = None
     shown = False

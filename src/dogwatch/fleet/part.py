@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from dogwatch.config.part import Configuration
+from dogwatch.core.component import nearest
 from dogwatch.core.metrics import Family
-from dogwatch.errors import PermanentError
+from dogwatch.errors import NotFound, PermanentError
 from dogwatch.fleet.book.book import FleetBook
+from dogwatch.fleet.book.desk import PlanDesk
 from dogwatch.fleet.inventory.inventory import Inventory
 from dogwatch.fleet.inventory.load import Origin, load_inventory, no_origin
 from dogwatch.fleet.pool import Pool
@@ -33,6 +35,7 @@ class FleetPart:
         self._base = base
         self.plans = plans
         self.book = None if database is None else FleetBook(database, audited=False)
+        self.desk = None if database is None else PlanDesk(database)
         self._pools: dict[tuple[float, bool], Pool] = {}
         self._fleet = Fleet()
         self._origin: Origin = no_origin
@@ -42,6 +45,26 @@ class FleetPart:
         fleet, origin = self._fleet, self._origin
         # Files, programs and addresses: not for the loop's thread.
         return await asyncio.to_thread(load_inventory, fleet, origin, base=self._base)
+
+    @property
+    def playbooks(self) -> dict[str, Path]:
+        """Return the playbooks that the configuration names, each with its file."""
+        found = {}
+        for name, path in self._fleet.playbooks.items():
+            file, _, line = self._origin(("fleet", "playbooks", name)).rpartition(":")
+            base = Path(file).parent if file and line.isdigit() else self._base or Path()
+            found[name] = base / Path(path).expanduser()
+        return found
+
+    def playbook(self, name: str) -> Path:
+        """Raises: NotFound."""
+        found = self.playbooks
+        if name not in found:
+            raise NotFound(
+                f"the configuration names no playbook '{name[:60]}'",
+                hint=nearest(name, list(found)) or "fleet: {playbooks: {site: /srv/ops/site.yaml}}",
+            )
+        return found[name]
 
     def prepare(self, configuration: Configuration) -> _Prepared:
         fleet = configuration.get(FLEET)

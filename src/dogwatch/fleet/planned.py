@@ -15,6 +15,8 @@ from dogwatch.core.units import Seconds, format_duration
 from dogwatch.engine.action import Action, Change, Outcome, Scene, Wait
 from dogwatch.engine.kinds.approve import Asked, Decision
 from dogwatch.errors import DogwatchError, PermanentError, TransientError, UsageError
+from dogwatch.fleet.book.plan_rows import NewPlan
+from dogwatch.fleet.book.planned import DRIFT, STEP
 from dogwatch.fleet.inventory.ranges import fold
 from dogwatch.fleet.part import FleetPart
 from dogwatch.fleet.results import HostResult
@@ -91,6 +93,7 @@ class PlaybookAction(Action, frozen=True, kw_only=True):
                 prune(path.parent, _PLANS - 1)
                 write_whole(path, encoded(plan))
                 scene.write(told(plan))
+                await _keep(plan, inventory, scene, STEP, self.file, self.targets)
             plan, digest = read_plan(path)
             agreed = self._agreed(plan, scene)
             if agreed is not None:
@@ -146,6 +149,10 @@ class PlaybookAction(Action, frozen=True, kw_only=True):
             watcher=Log(scene),
             gate=gate,
         )
+        desk = scene.get(FleetPart).desk
+        if desk is not None:
+            results = {one.host: (one.state, one.message) for one in went.done}
+            await desk.closed(_plan_id(scene), results, went.stopped)
         by_state: dict[str, list[str]] = {}
         for one in went.done:
             by_state.setdefault(one.state if one.ok else "failed", []).append(one.host)
@@ -209,6 +216,7 @@ class DriftAction(Action, frozen=True, kw_only=True):
         try:
             inventory = await scene.get(FleetPart).inventory()
             plan = await _plan(self, inventory, scene, self.connect_timeout)
+            await _keep(plan, inventory, scene, DRIFT, self.file, self.targets)
         except (PermanentError, TransientError):
             raise
         except DogwatchError as error:
@@ -270,6 +278,24 @@ def told(plan: Plan) -> str:
     lines += [f"{host}: not read: {why}" for play in plan.plays for host, why in play.unread.items()]
     text = "\n".join(lines) + "\n"
     return text if len(text) <= 16 * _TOLD_CHARS else f"{text[: 16 * _TOLD_CHARS]}\n…\n"
+
+
+def _plan_id(scene: Scene) -> str:
+    return f"{scene.run_id}-{scene.step}"
+
+
+async def _keep(plan: Plan, inventory: Inventory, scene: Scene, kind: str, file: str, targets: str) -> None:
+    """Lay a plan on the desk, for people to look at."""
+    from dogwatch.fleet.plans.showing import made_of
+
+    desk = scene.get(FleetPart).desk
+    if desk is None:
+        return
+    new = NewPlan(
+        plan_id=_plan_id(scene), kind=kind, playbook=file, targets=targets, actor=scene.actor, run_id=scene.run_id
+    )
+    await desk.open(new)
+    await desk.made(new.plan_id, made_of(plan, inventory))
 
 
 async def _plan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
@@ -60,11 +61,13 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Hosts and groups.
 
     sources: inventories elsewhere, a later one stronger than an earlier one. hosts: by name or range. groups: by name.
+    playbooks: name → file of the playbooks that API and console offer.
     """
 
     sources: tuple[Source, ...] = ()
     hosts: Mapping[str, HostEntry] = {}
     groups: Mapping[str, GroupEntry] = {}
+    playbooks: Mapping[str, str] = {}
 
 
 # Our option → the variable that stands for it, so that there is one precedence for all of them.
@@ -83,12 +86,16 @@ VARIABLES: Mapping[str, str] = {
 }
 _CONNECTIONS = ("ssh", "local", "docker")
 _METHODS = ("sudo", "su")
+_PLAYBOOK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
 def check(fleet: Fleet) -> Iterator[Fault]:
     for name, host in fleet.hosts.items():
         yield from _names(name, ("hosts", name))
         yield from _reach(host, ("hosts", name))
+    for name in fleet.playbooks:
+        if not _PLAYBOOK.fullmatch(name):
+            yield Fault(("playbooks", name), "cannot be the name of a playbook: letters, digits, - and _")
     for name, group in fleet.groups.items():
         if fault := name_fault(name):
             yield Fault(("groups", name), f"cannot be the name of a group: {fault}")

@@ -27,6 +27,7 @@ from dogwatch.web.contributions import Pages
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.exposition import EXPOSITION_HANDLERS
 from dogwatch.web.fleet_pages import FLEET
+from dogwatch.web.fleet_plan_pages import FLEET_PLANS
 from dogwatch.web.guard import Guard, Receive, Scope, Send
 from dogwatch.web.hook_pages import HOOKS
 from dogwatch.web.hooks import HOOK_HANDLERS
@@ -55,6 +56,7 @@ PAGES: tuple[Pages, ...] = (
     MAINTENANCE,
     REPORTS,
     FLEET,
+    FLEET_PLANS,
     RUNS,
     SCHEDULES,
     HOOKS,

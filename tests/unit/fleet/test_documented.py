@@ -14,6 +14,7 @@ from dogwatch.config.schema import field_docs, option_doc, structs
 from dogwatch.core.component import Registry
 from dogwatch.engine.jobs import jobs_section
 from dogwatch.fleet.action import SshAction
+from dogwatch.fleet.desked import ApplyAction, PlanAction
 from dogwatch.fleet.planned import DriftAction, PlaybookAction
 from dogwatch.fleet.section import FLEET
 
@@ -21,7 +22,9 @@ GUIDE = Path(__file__).parent.parent.parent.parent / "docs" / "guide" / "fleet.m
 
 
 def test_every_option_is_described() -> None:
-    catalog = Catalog([FLEET, jobs_section(Registry("action", SshAction, PlaybookAction, DriftAction))])
+    catalog = Catalog(
+        [FLEET, jobs_section(Registry("action", SshAction, PlaybookAction, DriftAction, PlanAction, ApplyAction))]
+    )
     missing = [
         f"{shape.type.__name__}.{field.name}"
         for shape in structs(catalog)

@@ -12,6 +12,8 @@ import pytest
 
 from dogwatch.core.values import Status
 from dogwatch.engine.values import RunState, StepState
+from dogwatch.fleet.book.planned import RESULTS as PLAN_RESULTS
+from dogwatch.fleet.book.planned import STATES as PLAN_STATES
 from dogwatch.fleet.book.values import RunState as FleetRunState
 from dogwatch.fleet.connection import State as HostState
 from dogwatch.rules.incident import RANK
@@ -31,6 +33,8 @@ VOCABULARY = {
     *map(str, StepState),
     *map(str, FleetRunState),
     *map(str, HostState),
+    *PLAN_STATES,
+    *PLAN_RESULTS,
     *RANK,
     *STATES,
     *ICONS,

@@ -39,11 +39,11 @@ def open_run(tx: Tx, key: Key, opening: Opening, *, audited: bool) -> None:
         ":actor, :retry_of, 1, :hosts, :now, NULL)",
         **_named(key),
         state=RunState.RUNNING.value,
-        what=_clean(opening.what)[:_WHAT_CHARS],
-        targets=_clean(opening.targets),
-        orders=_json(opening.orders),
+        what=clean(opening.what)[:_WHAT_CHARS],
+        targets=clean(opening.targets),
+        orders=to_json(opening.orders),
         sealed=opening.sealed,
-        actor=_json(opening.actor),
+        actor=to_json(opening.actor),
         retry_of=opening.retry_of,
         hosts=len(opening.hosts),
         now=tx.now_s,
@@ -52,7 +52,7 @@ def open_run(tx: Tx, key: Key, opening: Opening, *, audited: bool) -> None:
         f"INSERT INTO fleet_results (run_id, step, {_HOST}) VALUES (:run_id, :step, :host, :place, '{WAITING}', 0, 0, "
         "NULL, '', '', '', :none, :none, 0, 0, 0, :labels, NULL, NULL)",
         [
-            {**_named(key), "host": _clean(host), "place": place, "labels": _json(labels), "none": b""}
+            {**_named(key), "host": clean(host), "place": place, "labels": to_json(labels), "none": b""}
             for place, (host, labels) in enumerate(opening.hosts.items())
         ],
     )
@@ -114,8 +114,8 @@ def end(tx: Tx, key: Key, place: int, result: HostResult, *, attempt: int) -> No
         batch=result.batch,
         exit_code=result.exit_code,
         signal=result.signal,
-        message=_clean(result.message),
-        hint=_clean(result.hint),
+        message=clean(result.message),
+        hint=clean(result.hint),
         stdout=result.stdout,
         stderr=result.stderr,
         cut=result.cut,
@@ -132,7 +132,7 @@ def close(tx: Tx, key: Key, state: RunState, reason: str, actor: Actor, *, audit
         f"UPDATE fleet_runs SET state = :state, reason = :reason, ended_s = :now WHERE {_KEY}",
         **_named(key),
         state=state.value,
-        reason=_clean(reason),
+        reason=clean(reason),
         now=tx.now_s,
     )
     if audited:
@@ -210,7 +210,7 @@ def last_seen(tx: Tx, names: Sequence[str]) -> dict[str, tuple[float, str, str]]
         row = tx.one(
             "SELECT ended_s, state, run_id FROM fleet_results WHERE host = :host AND ended_s IS NOT NULL "
             "ORDER BY ended_s DESC LIMIT 1",
-            host=_clean(name),
+            host=clean(name),
         )
         if row is not None:
             found[name] = (float(row[0] or 0.0), str(row[1]), str(row[2]))
@@ -313,7 +313,7 @@ def _named(key: Key) -> dict[str, str]:
     return {"run_id": key.run_id, "step": key.step}
 
 
-def _json(value: Any) -> str:
+def to_json(value: Any) -> str:
     try:
         return msgspec.json.encode(value).decode()
     except UnicodeEncodeError:
@@ -322,14 +322,14 @@ def _json(value: Any) -> str:
 
 def _proper(value: Any) -> Any:
     if isinstance(value, str):
-        return _clean(value)
+        return clean(value)
     if isinstance(value, dict):
-        return {_clean(str(key)): _proper(item) for key, item in value.items()}
+        return {clean(str(key)): _proper(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_proper(item) for item in value]
     return value
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Return text that both databases hold."""
     return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")

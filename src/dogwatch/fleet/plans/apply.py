@@ -27,7 +27,7 @@ from dogwatch.fleet.operations.steps import AnyStep
 from dogwatch.fleet.operations.who import WhoNeed
 from dogwatch.fleet.plans.asking import answer_of, ask, pieces
 from dogwatch.fleet.plans.decide import steps_of
-from dogwatch.fleet.plans.journal import Journal, Line
+from dogwatch.fleet.plans.journal import Line, Notes
 from dogwatch.fleet.plans.plan import STEPS_EACH, HostPlan, Item
 from dogwatch.fleet.plans.secrets import opened
 from dogwatch.fleet.playbook.expand import Task
@@ -72,7 +72,7 @@ class Applying(msgspec.Struct, frozen=True, kw_only=True):
 class Applier:
     """Applies host by host; `work` is what a FleetRun does on each."""
 
-    def __init__(self, applying: Applying, journal: Journal) -> None:
+    def __init__(self, applying: Applying, journal: Notes) -> None:
         self._applying, self._journal = applying, journal
         self.done: dict[str, Done] = {}
 

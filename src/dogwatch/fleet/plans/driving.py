@@ -24,6 +24,38 @@ from dogwatch.fleet.pool import Dialer
 from dogwatch.fleet.run import Watcher
 
 
+def making_of(
+    path: Path,
+    inventory: Inventory,
+    *,
+    targets: str,
+    extra: Mapping[str, Any],
+    forks: int,
+    timeout_s: float,
+    made_by: str,
+    now_s: Callable[[], float] = time.time,
+    confined: bool = False,
+) -> Making:
+    """Return what the plan of a playbook's file is made of. confined: it may read only what lies beside it.
+
+    Raises: ConfigError with every mistake in it.
+    """
+    engine = Engine()
+    return Making(
+        playbook=load_playbook(path, OPERATIONS, engine, confined=confined),
+        inventory=inventory,
+        engine=engine,
+        operations=OPERATIONS,
+        facts=Facts(None, max_age_s=0.0, now_s=now_s, timeout_s=timeout_s),
+        environ=dict(os.environ),
+        targets=targets,
+        extra=extra,
+        forks=forks,
+        timeout_s=timeout_s,
+        made_by=made_by,
+    )
+
+
 async def plan_file(
     path: Path,
     inventory: Inventory,
@@ -38,19 +70,15 @@ async def plan_file(
     watcher: Watcher | None = None,
 ) -> Plan:
     """Return the plan of a playbook's file. Raises: ConfigError with every mistake in it."""
-    engine = Engine()
-    making = Making(
-        playbook=load_playbook(path, OPERATIONS, engine),
-        inventory=inventory,
-        engine=engine,
-        operations=OPERATIONS,
-        facts=Facts(None, max_age_s=0.0, now_s=now_s, timeout_s=timeout_s),
-        environ=dict(os.environ),
+    making = making_of(
+        path,
+        inventory,
         targets=targets,
         extra=extra,
         forks=forks,
         timeout_s=timeout_s,
         made_by=made_by,
+        now_s=now_s,
     )
     return await make_plan(making, dialer, watcher=watcher)
 

@@ -12,12 +12,12 @@ from dogwatch.fleet.connection import State
 from dogwatch.fleet.inventory.inventory import Inventory
 from dogwatch.fleet.inventory.ranges import fold
 from dogwatch.fleet.plans.apply import Applier, Done
-from dogwatch.fleet.plans.journal import Journal, Line
+from dogwatch.fleet.plans.journal import Line, Notes
 from dogwatch.fleet.plans.make import logins_of
 from dogwatch.fleet.plans.plan import Plan, PlayPlan
 from dogwatch.fleet.pool import Dialer
 from dogwatch.fleet.rollout import Amount, Rollout, cut_batches, judge, parse_amount, parse_batches
-from dogwatch.fleet.run import FleetRun, Order, Watcher
+from dogwatch.fleet.run import FleetRun, HostLedger, Order, Watcher
 
 # Asked after each batch but the last, with its hosts: why no further one may be begun, or "".
 Gate = Callable[[PlayPlan, Sequence[str]], Awaitable[str]]
@@ -51,15 +51,17 @@ class Goer:
         plan: Plan,
         going: Going,
         applier: Applier,
-        journal: Journal,
+        journal: Notes,
         dialer: Dialer,
         *,
         gate: Gate | None = None,
         watcher: Watcher | None = None,
         heed: Callable[[FleetRun], None] | None = None,
+        ledger: HostLedger | None = None,
     ) -> None:
         self._plan, self._going, self._applier, self._journal = plan, going, applier, journal
         self._dialer, self._gate, self._watcher, self._heed = dialer, gate, watcher, heed
+        self._ledger = ledger
         self._done: dict[str, Done] = {}
 
     async def go(self, before: Mapping[str, str]) -> Went:
@@ -123,6 +125,7 @@ class Goer:
             self._dialer,
             work=self._applier.back if self._going.back else self._applier.work,
             watcher=self._watcher,
+            ledger=self._ledger,
         )
         if self._heed is not None:
             self._heed(running)

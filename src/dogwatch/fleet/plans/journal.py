@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -27,6 +28,18 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     host: str = ""
     state: str = ""
     message: str = ""
+
+
+class Notes(Protocol):
+    """Takes what an apply does, as it does it."""
+
+    def add(self, line: Line, *, sync: bool = False) -> None: ...
+
+
+class NoNotes:
+    """For an apply whose hosts are written down elsewhere."""
+
+    def add(self, line: Line, *, sync: bool = False) -> None: ...
 
 
 class Journal:

@@ -19,6 +19,7 @@ from dogwatch.fleet.inventory.inventory import Inventory
 from dogwatch.fleet.login import SECRET_WORDS
 from dogwatch.fleet.operations.operation import Context, Operation
 from dogwatch.fleet.operations.state import Refused
+from dogwatch.fleet.playbook.beside import beside
 from dogwatch.fleet.playbook.load import NAMES, as_plain, faults_of, told
 from dogwatch.fleet.playbook.model import Entry, Play, Playbook
 from dogwatch.fleet.playbook.templates import Engine, TemplateFailure, Values
@@ -166,11 +167,12 @@ class Expander:
     def local(self, name: str) -> bytes:
         """Return a file beside the playbook. Raises: Refused."""
         if name not in self._local:
-            path = self._playbook.folder / name
+            path = beside(self._playbook.folder, name, confined=self._playbook.confined)
             try:
                 self._local[name] = path.read_bytes()
             except OSError as error:
-                raise Refused(f"{path}: {(error.strerror or str(error)).lower()}") from None
+                where = name if self._playbook.confined else path
+                raise Refused(f"{where}: {(error.strerror or str(error)).lower()}") from None
         return self._local[name]
 
     def _holds(self, when: str, values: Values, item: Any) -> bool:

@@ -14,6 +14,8 @@ from dogwatch.errors import ConfigError, Problem, UsageError
 from dogwatch.expressions.conditions import ConditionError, compile_condition
 from dogwatch.fleet.inventory.lined import Lined, read_yaml
 from dogwatch.fleet.operations.operation import Operation
+from dogwatch.fleet.operations.state import Refused
+from dogwatch.fleet.playbook.beside import beside
 from dogwatch.fleet.playbook.model import Entry, Play, Playbook, Watched
 from dogwatch.fleet.playbook.templates import Engine
 from dogwatch.fleet.rollout import Rollout, parse_amount, parse_batches
@@ -27,32 +29,46 @@ _PLAY = (
 _ENTRY = ("name", "when", "notify", "each", "hide")
 
 
-def load_playbook(path: Path, operations: Registry[Operation], engine: Engine) -> Playbook:
-    """Return the playbook of a file. Raises: ConfigError with every mistake."""
+def load_playbook(path: Path, operations: Registry[Operation], engine: Engine, *, confined: bool = False) -> Playbook:
+    """Return the playbook of a file. confined: somebody sent it, and it may read only what came with it.
+
+    Raises: ConfigError with every mistake.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         told = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else (error.strerror or str(error)).lower()
         raise UsageError(f"cannot read {path}: {told}") from None
-    return read_playbook(str(path), text, path.parent, operations, engine)
+    file = path.name if confined else str(path)
+    return read_playbook(file, text, path.parent, operations, engine, confined=confined)
 
 
-def read_playbook(file: str, text: str, folder: Path, operations: Registry[Operation], engine: Engine) -> Playbook:
+def read_playbook(
+    file: str, text: str, folder: Path, operations: Registry[Operation], engine: Engine, *, confined: bool = False
+) -> Playbook:
     """Return the playbook that a text says. folder: of its files. Raises: ConfigError with every mistake."""
     root, problems = read_yaml(file, text)
-    reader = _Reader(file, folder, operations, engine, problems)
+    reader = _Reader(file, folder, operations, engine, problems, confined)
     plays = [reader.play(one) for one in (root if isinstance(root, list) else [root])] if not problems else []
     if problems:
         raise ConfigError(problems)
-    return Playbook(file=file, folder=folder, plays=tuple(play for play in plays if play is not None))
+    found = tuple(play for play in plays if play is not None)
+    return Playbook(file=file, folder=folder, plays=found, confined=confined)
 
 
 class _Reader:
     def __init__(
-        self, file: str, folder: Path, operations: Registry[Operation], engine: Engine, problems: list[Problem]
+        self,
+        file: str,
+        folder: Path,
+        operations: Registry[Operation],
+        engine: Engine,
+        problems: list[Problem],
+        confined: bool,
     ) -> None:
         self._file, self._folder, self._operations, self._engine = file, folder, operations, engine
         self._problems = problems
+        self._confined = confined
         self._facts = False
 
     def play(self, value: Any) -> Play | None:
@@ -70,6 +86,9 @@ class _Reader:
             self._fault(value.lines.get("handlers", 0), f"two handlers are called '{name}'")
         operations = self._entries(value, "operations", frozenset(names), {})
         batches, max_fail = self._text(value, "batches"), self._text(value, "max_fail")
+        if self._confined and value.get("secrets"):
+            told = "a playbook that was sent along has no secrets: those of the daemon are not the sender's to read"
+            self._fault(value.lines["secrets"], told, "name it in the daemon's configuration: fleet.playbooks")
         return Play(
             name=self._text(value, "name") or self._file,
             hosts=self._text(value, "hosts"),
@@ -194,18 +213,23 @@ class _Reader:
         if "src" not in getattr(type_, "local_files", ()) or not isinstance(src, str) or "{" in src:
             return
         at = value.lines.get("src", line)
-        path = self._folder / src
+        try:
+            path = beside(self._folder, src, confined=self._confined)
+        except Refused as error:
+            self._fault(at, f"{type_.kind}.src: {error}")
+            return
         try:
             data = path.read_bytes()
         except OSError as error:
-            self._fault(at, f"{type_.kind}.src: {path}: {(error.strerror or str(error)).lower()}")
+            where = src if self._confined else path
+            self._fault(at, f"{type_.kind}.src: {where}: {(error.strerror or str(error)).lower()}")
             return
         if type_.kind == "template":
             text = data.decode(errors="replace")
             self._facts = self._facts or "facts" in text
             fault, number = self._engine.fault(text)
             if fault:
-                self._problems.append(Problem(fault, file=str(path), line=number))
+                self._problems.append(Problem(fault, file=src if self._confined else str(path), line=number))
 
     def _templates(self, value: Any, line: int, name: str) -> bool:
         """Check the templates in a value; return whether there are any."""

@@ -66,8 +66,9 @@ class Play(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Playbook(msgspec.Struct, frozen=True, kw_only=True):
-    """A file. folder: what the paths of its files are relative to."""
+    """A file. folder: what the paths of its files are relative to. confined: it reads nothing outside of that."""
 
     file: str
     folder: Path
     plays: tuple[Play, ...]
+    confined: bool = False

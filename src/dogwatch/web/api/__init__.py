@@ -9,6 +9,7 @@ from dogwatch.web.api.access import ACCESS_HANDLERS
 from dogwatch.web.api.backtests import BACKTEST_HANDLERS
 from dogwatch.web.api.explain import EXPLAIN_HANDLERS
 from dogwatch.web.api.fleet import FLEET_HANDLERS
+from dogwatch.web.api.fleet_plans import FLEET_PLAN_HANDLERS
 from dogwatch.web.api.hooks import HOOK_API_HANDLERS
 from dogwatch.web.api.hosts import HOST_HANDLERS
 from dogwatch.web.api.incidents import INCIDENT_HANDLERS
@@ -28,6 +29,7 @@ HANDLERS = (
     *TARGET_HANDLERS,
     *HOST_HANDLERS,
     *FLEET_HANDLERS,
+    *FLEET_PLAN_HANDLERS,
     *JOB_HANDLERS,
     *RUN_HANDLERS,
     *WORKER_HANDLERS,

@@ -13,6 +13,7 @@ function valuesOf(form) {
     else if (name === "labels") values.labels = mapped(text);
     else if (form.elements[name]?.dataset?.type === "list") values[name] = listed(text);
     else if (form.elements[name]?.dataset?.type === "map") values[name] = mapped(text);
+    else if (["yes", "no"].includes(form.elements[name]?.dataset?.type)) values[name] = form.elements[name].dataset.type === "yes";
     else if (name === "number") values.number = Number(text);
     else values[name] = text;
   }
@@ -39,6 +40,8 @@ async function send(form) {
       shown.querySelector("code").textContent = body.secret;
       shown.focus();
       form.reset();
+    } else if (form.dataset.to) {
+      window.location.assign(form.dataset.to + encodeURIComponent(body.plan));
     } else if (body && "ok" in form.dataset) {
       toast(body.broken === null ? form.dataset.ok : body.why, body.broken !== null);
     } else {

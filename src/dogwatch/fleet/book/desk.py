@@ -1,0 +1,229 @@
+"""The desk that plans lie on: who asks for one, who agrees, who applies it, and what became of its hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from dogwatch.access.actor import Actor, Subject
+from dogwatch.access.audit import record
+from dogwatch.engine.book.ids import Mint
+from dogwatch.errors import Conflict, NotAllowed, PermanentError
+from dogwatch.fleet.book import plan_rows as rows
+from dogwatch.fleet.book.plan_rows import Made, NewPlan
+from dogwatch.fleet.book.planned import (
+    APPLYING,
+    DRIFT,
+    PLAN,
+    READY,
+    UNTOUCHED,
+    Claim,
+    Claimed,
+    PlanHost,
+    PlanRow,
+    Shown,
+    decide_claim,
+    decide_end,
+)
+from dogwatch.fleet.book.rows import to_json
+from dogwatch.store.database import Database, Tx
+
+
+class PlanDesk:
+    """What the rest asks of plans. Every call that changes something writes its audit event in the same transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._mint = Mint()
+
+    async def open(self, new: NewPlan, *, reason: str = "") -> str:
+        """Write that a plan is asked for; return its id. One that is there already stays as it is."""
+
+        def work(tx: Tx) -> str:
+            asked = new if new.plan_id else msgspec.structs.replace(new, plan_id=self._mint.next(tx.now_s))
+            if rows.open_plan(tx, asked):
+                told = {"playbook": new.playbook, "targets": new.targets, "kind": new.kind}
+                _record(tx, new.actor, "plan", asked.plan_id, reason=reason, after=told)
+            return asked.plan_id
+
+        return await self._database.write(work)
+
+    async def belongs(self, plan_id: str, run_id: str) -> None:
+        """Write which run makes it."""
+        await self._database.write(lambda tx: rows.change(tx, plan_id, run_id=run_id))
+
+    async def made(self, plan_id: str, made: Made) -> PlanRow:
+        """Write the plan. Of drift, hosts keep the time since when they have been another."""
+
+        def work(tx: Tx) -> PlanRow:
+            row = rows.show(tx, plan_id)
+            if row.kind == DRIFT:
+                since = rows.wandered_since(tx, row.playbook, plan_id)
+                hosts = [
+                    msgspec.structs.replace(one, since_s=since.get(one.host, tx.now_s)) if one.changes else one
+                    for one in made.hosts
+                ]
+                rows.make(tx, plan_id, msgspec.structs.replace(made, hosts=hosts))
+            else:
+                rows.make(tx, plan_id, made)
+            return rows.show(tx, plan_id)
+
+        return await self._database.write(work)
+
+    async def failed(self, plan_id: str, reason: str) -> None:
+        """Write that no plan came of it."""
+
+        def work(tx: Tx) -> None:
+            if rows.show(tx, plan_id).state == "planning":
+                rows.change(tx, plan_id, state="failed", reason=reason[:4000], ended_s=tx.now_s)
+
+        await self._database.write(work)
+
+    async def decide(self, plan_id: str, actor: Actor, *, approve: bool, comment: str = "") -> PlanRow:
+        """Agree to a plan, or reject it. Raises: NotAllowed where it is one's own, Conflict."""
+
+        def work(tx: Tx) -> PlanRow:
+            row = rows.show(tx, plan_id)
+            if row.state != READY or row.kind != PLAN:
+                told = f"is {row.state}" if row.kind == PLAN else f"belongs to run {row.run_id}"
+                raise Conflict(f"plan {plan_id} {told}, and does not wait for anybody here")
+            if approve and str(row.actor) == str(actor):
+                raise NotAllowed(f"{actor} made this plan, and cannot agree to it", hint="somebody else must")
+            if approve:
+                rows.change(tx, plan_id, approved_by=to_json(actor), comment=comment)
+            else:
+                told = f"rejected by {actor}{f': {comment}' if comment else ''}"
+                rows.change(tx, plan_id, state="rejected", reason=told, ended_s=tx.now_s)
+            about = {"digest": row.digest, "hosts": row.changing}
+            _record(tx, actor, "approve" if approve else "reject", plan_id, reason=comment, after=about)
+            return rows.show(tx, plan_id)
+
+        return await self._database.write(work)
+
+    async def claim(self, plan_id: str, claim: Claim, actor: Actor, *, other_ended: bool) -> Claimed:
+        """Let a run apply a plan, and no other. Raises: Conflict, NotAllowed, NotFound."""
+
+        def work(tx: Tx) -> Claimed:
+            tx.lock(f"fleet plan {plan_id}")
+            row = rows.show(tx, plan_id)
+            claimed = decide_claim(row, claim, other_ended=other_ended)
+            rows.change(
+                tx,
+                plan_id,
+                state=APPLYING,
+                reason="",
+                apply_run=claim.run_id,
+                apply_id=claimed.apply_id,
+                unfinished=1,
+                ended_s=None,
+            )
+            told = {"apply": claimed.apply_id, "playbook": row.playbook, "digest": row.digest, "run": claim.run_id}
+            _record(tx, actor, _verb(claim), plan_id, outcome="begun", after=told)
+            return claimed
+
+        return await self._database.write(work)
+
+    async def ended(
+        self,
+        plan_id: str,
+        claim: Claim,
+        actor: Actor,
+        results: Mapping[str, tuple[str, str]],
+        *,
+        former: PlanRow,
+        stopped: str = "",
+        cut: bool = False,
+    ) -> str:
+        """Write how an apply ended, and return that. former: the plan before it. cut: it was ended from outside."""
+        states = {host: state for host, (state, _) in results.items()}
+        state, unfinished = decide_end(states, back=claim.back, cut=cut)
+        # One that has touched nothing leaves what was applied before to be resumed or taken back.
+        untouched = not claim.resume and not claim.back and set(states.values()) <= UNTOUCHED
+
+        def work(tx: Tx) -> str:
+            row = rows.show(tx, plan_id)
+            rows.results(tx, plan_id, results)
+            rows.change(
+                tx,
+                plan_id,
+                state=state,
+                reason=stopped,
+                unfinished=int(former.unfinished if untouched and not cut else unfinished),
+                apply_id=former.apply_id
+                if untouched and not cut and former.apply_run != claim.run_id
+                else row.apply_id,
+                ended_s=tx.now_s,
+            )
+            counts: dict[str, int] = {}
+            for one in states.values():
+                counts[one] = counts.get(one, 0) + 1
+            told = {"apply": row.apply_id, "state": state, "hosts": counts}
+            outcome = "failed" if unfinished or state == "refused" else "done"
+            _record(tx, actor, _verb(claim), plan_id, outcome=outcome, reason=stopped, after=told)
+            return state
+
+        return await self._database.write(work)
+
+    async def closed(self, plan_id: str, results: Mapping[str, tuple[str, str]], stopped: str) -> None:
+        """Write how a step ended that applied its plan by itself; its run has the audit events."""
+        state, _ = decide_end({host: one for host, (one, _) in results.items()}, back=False, cut=False)
+
+        def work(tx: Tx) -> None:
+            rows.results(tx, plan_id, results)
+            rows.change(tx, plan_id, state=state, reason=stopped, ended_s=tx.now_s)
+
+        await self._database.write(work)
+
+    async def resolve(self, given: str) -> str:
+        """Raises: NotFound, Conflict."""
+        return await self._database.read(lambda tx: rows.resolve(tx, given))
+
+    async def show(self, plan_id: str) -> PlanRow:
+        """Raises: NotFound."""
+        return await self._database.read(lambda tx: rows.show(tx, plan_id))
+
+    async def document(self, plan_id: str) -> bytes:
+        """Raises: PermanentError where there is none."""
+        found = await self._database.read(lambda tx: rows.blob(tx, plan_id, "document"))
+        if found is None:
+            raise PermanentError(f"plan {plan_id} has no document")
+        return found
+
+    async def bundle(self, plan_id: str) -> bytes | None:
+        return await self._database.read(lambda tx: rows.blob(tx, plan_id, "bundle"))
+
+    async def find(
+        self, *, limit: int = 50, cursor: str = "", kind: str = "", playbook: str = ""
+    ) -> tuple[list[PlanRow], str]:
+        return await self._database.read(
+            lambda tx: rows.find(tx, limit=limit, cursor=cursor, kind=kind, playbook=playbook)
+        )
+
+    async def looks(self) -> list[PlanRow]:
+        """Return for each playbook the newest look for drift."""
+        return await self._database.read(rows.newest_looks)
+
+    async def hosts(self, plan_id: str, *, after: int = -1, limit: int = 1_000_000) -> list[PlanHost]:
+        return await self._database.read(lambda tx: rows.hosts(tx, plan_id, after=after, limit=limit))
+
+    async def texts(self, plan_id: str, digests: Sequence[str]) -> dict[str, Shown]:
+        return await self._database.read(lambda tx: rows.texts(tx, plan_id, digests))
+
+
+def _verb(claim: Claim) -> str:
+    return "roll back" if claim.back else "resume" if claim.resume else "apply"
+
+
+def _record(
+    tx: Tx,
+    actor: Actor,
+    verb: str,
+    plan_id: str,
+    *,
+    outcome: str = "done",
+    reason: str = "",
+    after: Mapping[str, Any] | None = None,
+) -> None:
+    record(tx, actor, verb, Subject(noun="fleet", name=f"plan {plan_id}"), outcome=outcome, reason=reason, after=after)
