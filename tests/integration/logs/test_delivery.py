@@ -19,7 +19,7 @@ from typing import ClassVar, NamedTuple
 import httpx
 import pytest
 import zstandard
-from tests.log_peers import S3, Clickhouse, Kafka, Nats, Peer, Store, free_port, program, running, unique
+from tests.log_peers import S3, Clickhouse, Kafka, Nats, OpenSearch, Peer, Store, free_port, program, running, unique
 from tests.log_world import Agent
 from tests.receiver import Receiver, receiving
 from tests.soaking import Book, log_sources
@@ -378,6 +378,24 @@ class BulkTarget(StoreTarget):
         self.query = f"mark:{self.mark}"
 
 
+class OpenSearchTarget(Target):
+    """The id is the document's: what comes twice is refused."""
+
+    peer = OpenSearch
+    exactly_once = True
+
+    def __init__(self, folder: Path, peer: Peer | None, receiver: Receiver | None) -> None:
+        super().__init__(folder, peer, receiver)
+        assert isinstance(peer, OpenSearch)
+        self._server = peer
+        self._index = unique("logs")
+        peer.ask("PUT", self._index, {"settings": {"number_of_replicas": 0, "index.refresh_interval": "-1"}})
+        self.config = f"elasticsearch: {{url: '{peer.url}', index: {self._index}}}"
+
+    def received(self) -> Found:
+        return [(one["_id"], one["message"]) for one in self._server.documents(self._index)]
+
+
 class OtlpTarget(StoreTarget):
     id_field = "log.record.uid"
 
@@ -456,6 +474,7 @@ TARGETS: dict[str, type[Target]] = {
     "http": HttpTarget,
     "loki": LokiTarget,
     "elasticsearch": BulkTarget,
+    "opensearch": OpenSearchTarget,
     "otlp": OtlpTarget,
     "syslog": SyslogTarget,
     "kafka": KafkaTarget,
