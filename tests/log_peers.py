@@ -1,6 +1,6 @@
-"""Real receivers for log sinks: NATS, Kafka, ClickHouse, S3 that checks signatures, and a store that speaks the push
-protocols of Loki, Elasticsearch, OpenTelemetry and syslog. `scripts/install-test-tools` installs them; a test whose
-receiver is absent is skipped.
+"""Real receivers for log sinks: NATS, Kafka, ClickHouse, OpenSearch, S3 that checks signatures, and a store that speaks
+the push protocols of Loki, Elasticsearch, OpenTelemetry and syslog. `scripts/install-test-tools` installs them; a test
+whose receiver is absent is skipped.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,7 +115,7 @@ class Kafka(Peer):
 
     def __init__(self) -> None:
         super().__init__()
-        self._controller = free_port()
+        self.controller = free_port()
         self._jars = CACHE / "kafka-3.9.1"
         if not self._jars.is_dir():
             pytest.skip("Kafka's jars are not installed")
@@ -124,21 +125,32 @@ class Kafka(Peer):
         small = ("-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dlog4j.configuration=none")
         return [self._java, *small, "-cp", f"{self._jars}/*", *arguments]
 
+    def settings(self) -> str:
+        return (
+            f"listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller}\n"
+            f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}\n"
+        )
+
+    def format(self) -> Sequence[str]:
+        """Return further arguments of the making of its folder."""
+        return ()
+
     def start(self) -> None:
         settings = self.folder / "server.properties"
         if not settings.exists():
             settings.write_text(
                 "process.roles=broker,controller\nnode.id=1\n"
-                f"controller.quorum.voters=1@127.0.0.1:{self._controller}\n"
-                f"listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller}\n"
-                f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}\n"
+                f"controller.quorum.voters=1@127.0.0.1:{self.controller}\n"
+                f"{self.settings()}"
                 "controller.listener.names=CONTROLLER\n"
                 f"log.dirs={self.folder}/data\noffsets.topic.replication.factor=1\n"
                 "transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\nnum.partitions=2\n"
                 "message.max.bytes=200000\n"
             )
             arguments = ("kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", str(settings))
-            subprocess.run(self._run(*arguments), check=True, capture_output=True, timeout=60)
+            made = subprocess.run(self._run(*arguments, *self.format()), check=False, capture_output=True, timeout=60)
+            if made.returncode:
+                raise RuntimeError(f"Kafka's folder cannot be made: {(made.stdout + made.stderr).decode()[-1500:]}")
         super().start()
 
     def command(self) -> Sequence[str]:
@@ -220,6 +232,66 @@ class Store(Peer):
         fetch(f"{self.url}/internal/force_flush")
         body = f"query={query}&limit=1000000".encode()
         return [json.loads(line) for line in fetch(f"{self.url}/select/logsql/query", body).splitlines()]
+
+
+class OpenSearch(Peer):
+    """One node. It would not start as root, which it asks its native library for: here it finds none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._transport = free_port()
+        self._home = CACHE / "opensearch-2.11.0"
+        if not self._home.is_dir():
+            pytest.skip("OpenSearch is not installed")
+        self._java = program("java")
+        shutil.copytree(self._home / "config", self.folder / "config")
+        (self.folder / "config" / "opensearch.yml").write_text(
+            f"discovery.type: single-node\nhttp.port: {self.port}\ntransport.port: {self._transport}\n"
+            f"network.host: 127.0.0.1\npath.data: {self.folder}/data\npath.logs: {self.folder}/logs\n"
+            "cluster.routing.allocation.disk.threshold_enabled: false\n"
+        )
+
+    def command(self) -> Sequence[str]:
+        small = ("-Xms256m", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+        native = ("-Djna.nosys=true", "-Djna.nounpack=true", "-Djna.boot.library.path=/nonexistent")
+        threads = "java.util.concurrent.ForkJoinPool.common.threadFactory"
+        own = {
+            "java.security.manager": "allow",
+            threads: "org.opensearch.secure_sm.SecuredForkJoinWorkerThreadFactory",
+            "java.io.tmpdir": str(self.folder),
+            "opensearch.path.home": str(self._home),
+            "opensearch.path.conf": str(self.folder / "config"),
+            "opensearch.distribution.type": "zip",
+            "log4j2.disable.jmx": "true",
+        }
+        named = [f"-D{name}={value}" for name, value in own.items()]
+        main = "org.opensearch.bootstrap.OpenSearch"
+        return [self._java, *small, *native, *named, "-cp", f"{self._home}/lib/*", main]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/{path}", data, method=method)
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            found: dict[str, Any] = json.loads(answer.read())
+            return found
+
+    def ready(self) -> bool:
+        return super().ready() and self.ask("GET", "_cluster/health")["status"] in {"green", "yellow"}
+
+    def documents(self, index: str) -> list[dict[str, Any]]:
+        """Return every document with its `_id`, page by page."""
+        self.ask("POST", f"{index}/_refresh")
+        found: list[dict[str, Any]] = []
+        page = self.ask("POST", f"{index}/_search?scroll=1m", {"size": 5000})
+        while hits := page["hits"]["hits"]:
+            found += [{"_id": one["_id"], **one["_source"]} for one in hits]
+            page = self.ask("POST", "_search/scroll", {"scroll": "1m", "scroll_id": page["_scroll_id"]})
+        return found
 
 
 @contextlib.contextmanager

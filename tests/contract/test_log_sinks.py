@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 import trustme
 from tests.receiver import Received, receiving
@@ -19,6 +20,8 @@ from tests.receiver import Received, receiving
 from dogwatch.core.component import Component
 from dogwatch.errors import PermanentError, TransientError
 from dogwatch.logs.block import Block
+from dogwatch.logs.records import json_lines
+from dogwatch.logs.rows import Encoded
 from dogwatch.logs.sink import Sink, Worker
 from dogwatch.logs.sinks import SINKS
 from dogwatch.logs.sinks.elasticsearch import ElasticsearchSink
@@ -29,8 +32,11 @@ from dogwatch.logs.sinks.otlp import OtlpSink
 from dogwatch.logs.sinks.s3 import S3Sink
 from dogwatch.logs.sinks.signature import Credentials, signed
 from dogwatch.logs.sinks.syslog import SyslogSink
+from dogwatch.logs.steps import through
 from dogwatch.logs.tls import ClientTls
 from dogwatch.logs.tools import SinkTools
+from dogwatch.logs.transforms.change import SetTransform
+from dogwatch.logs.transforms.parse import JsonTransform
 
 HTTP: dict[str, type[Component]] = {"http": HttpSink, "loki": LokiSink, "elasticsearch": ElasticsearchSink}
 # Against real servers in tests/integration/logs/test_real_sinks.py; the store in test_log_store_crash.py beside it.
@@ -197,6 +203,62 @@ async def test_loki_is_given_labels_rising_times_and_ids(tmp_path: Path) -> None
     times = [int(value[0]) for value in streams[0]["values"]]
     assert times == sorted(set(times))
     assert [value[2] for value in streams[0]["values"]] == [{"id": one} for one in block(b"one", b"two").ids()]
+
+
+async def test_loki_is_given_the_times_of_records(tmp_path: Path) -> None:
+    line = b'{"timestamp": "2026-11-21T07:00:00.25Z", "n": %d}'
+    made = through(block(line % 1, line % 2, b'{"n": 3}'), [JsonTransform().open()])
+    async with receiving(answer=lambda _request: (204, {})) as receiver:
+        kit = tools(tmp_path)
+        try:
+            worker = await written(LokiSink(url=receiver.url, compression="none"), kit, made)
+            await worker.write([made])
+        finally:
+            await kit.close()
+    at_ns = 1_795_244_400_250_000_000
+    values = [value for one in receiver.requests for value in json.loads(one.body)["streams"][0]["values"]]
+    assert [int(value[0]) for value in values[:2]] == [at_ns, at_ns + 1], "equal times would make one line of two"
+    assert int(values[2][0]) > at_ns + 10**9
+
+
+@pytest.mark.allow_leak("fd:anon_inode:*", reason="the runtime of polars lasts as long as the process")
+@pytest.mark.parametrize("kind", [*HTTP, "otlp"])
+@pytest.mark.parametrize("form", ["lines", "rows", "columns", "json"])
+async def test_what_is_too_large_at_once_goes_in_parts(kind: str, form: str, tmp_path: Path) -> None:
+    """A proxy that takes so much at once must not make dead letters of what it would take in parts."""
+    texts = [b"%d %b" % (number, b"x" * 100) for number in range(8)] + [b"huge " + b"x" * 5000]
+    given = block(*texts)
+    if form != "lines":
+        given = through(given, [SetTransform(fields={"env": "test"}).open()])
+    if form == "columns":
+        given = msgspec.structs.replace(given, made=given.frame)
+    elif form == "json":
+        given = msgspec.structs.replace(given, made=Encoded(json_lines(given), given.rows))
+    taken: list[bytes] = []
+
+    def answer(request: Received) -> tuple[int, dict[str, str], bytes]:
+        if len(request.body) > 1500:
+            return 413, {}, b"too large"
+        taken.append(request.body)
+        return 200, {}, b'{"errors": false}'
+
+    async with receiving(answer=answer) as receiver:
+        kit = tools(tmp_path)
+        sink = {**HTTP, "otlp": OtlpSink}[kind](url=receiver.url, compression="none")  # type: ignore[call-arg]
+        assert isinstance(sink, Sink)
+        try:
+            await written(sink, kit, given, block(b"last", begin=99_999))
+        finally:
+            await kit.close()
+    everything = b"".join(taken)
+    for text in [*texts[:8], b"last"]:
+        assert everything.count(text) == 1
+    for name in [*given.ids()[:8], *block(b"last", begin=99_999).ids()]:
+        # Elasticsearch has it as the document's name, too.
+        assert everything.count(name.encode()) == (2 if kind == "elasticsearch" else 1)
+    letters = [json.loads(line) for line in (tmp_path / "dead" / "out.ndjson").read_text().splitlines()]
+    assert [one["record"]["id"] for one in letters] == [given.ids()[8]]
+    assert "413" in letters[0]["reason"]
 
 
 async def test_a_file_is_cut_to_what_the_checkpoint_knows(tmp_path: Path) -> None:

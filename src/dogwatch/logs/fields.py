@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
@@ -35,6 +35,12 @@ def time_ns(record: Record, now_ns: int) -> int:
         return now_ns
     since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
+
+
+def rfc3339(at_ns: int) -> str:
+    """Return a time in UTC, to the millisecond."""
+    moment = _EPOCH + timedelta(microseconds=at_ns // 1000)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
 def level(record: Record) -> tuple[str, int] | None:

@@ -274,7 +274,24 @@ class Outlet:
                 self.counts["retries"] += 1
                 wanted_s = error.retry_after_s if isinstance(error, TransientError) else None
                 await self._tools.pause(attempt, wanted_s)
+            except Exception as error:  # noqa: BLE001
+                # A mistake in a sink or its library: the lane goes on, and begins with a new connection.
+                if not self.failing:
+                    _log.exception("sink %s raised what it should not", self.name)
+                self._fail(f"{type(error).__name__}: {error}")
+                self.counts["retries"] += 1
+                await self._reopen()
+                await self._tools.pause(attempt, None)
         await self._settle(batch, sum(block.rows for block in blocks))
+
+    async def _reopen(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            self.state = worker.state() or self.state
+            try:
+                await worker.close()
+            except Exception:  # noqa: BLE001
+                _log.debug("sink %s cannot be closed", self.name, exc_info=True)
 
     async def _settle(self, batch: list[Entry], rows: int) -> None:
         async with self._lock:

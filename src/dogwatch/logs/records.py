@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -74,3 +74,32 @@ def plain_lines(block: Block) -> bytes:
     if block.made is not None:
         return json_lines(block)
     return block.data.replace(INNER, b"\n") if block.joined else block.data
+
+
+def cut(blocks: Sequence[Block], rows: int) -> tuple[list[Block], list[Block]]:
+    """Return the first so many records, and the rest."""
+    first: list[Block] = []
+    for at, block in enumerate(blocks):
+        if rows < block.rows:
+            if rows:
+                first.append(_slice(block, 0, rows))
+            return first, [_slice(block, rows, block.rows), *blocks[at + 1 :]]
+        first.append(block)
+        rows -= block.rows
+    return first, []
+
+
+def _slice(block: Block, begin: int, end: int) -> Block:
+    replace = msgspec.structs.replace
+    if (encoded := block.encoded) is not None:
+        lines = encoded.data.splitlines(keepends=True)[begin:end]
+        return replace(block, made=type(encoded)(b"".join(lines), end - begin))
+    if (rows := block.plain_rows) is not None:
+        return replace(block, made=rows.keep([begin <= at < end for at in range(len(rows))]))
+    if block.made is not None:
+        frame = block.frame
+        assert frame is not None
+        return replace(block, made=frame.slice(begin, end - begin))
+    whole = block.lines()
+    lines, starts = whole[begin:end], block.offsets(whole)[begin:end]
+    return replace(block, data=b"".join(one + b"\n" for one in lines), starts=tuple(starts), count=end - begin)

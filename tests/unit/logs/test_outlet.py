@@ -179,6 +179,16 @@ async def test_a_failed_write_comes_again_and_a_refused_one_is_kept(tmp_path: Pa
         assert outlet.failing == "" or outlet.failing == "never"
 
 
+async def test_a_mistake_of_a_sink_is_said_and_tried_again(tmp_path: Path) -> None:
+    """A sink that raises what nobody foresaw must not end silently with its lane blocked for ever."""
+    async with running(tmp_path) as (outlet, gate, _disk):
+        gate.failures = [ValueError("not foreseen")]
+        await outlet.put([block(1)], None)
+        await drained(outlet, gate, 1)
+        assert gate.taken == lines(1)
+        assert outlet.counts["retries"] == 1
+
+
 def test_a_buffer_is_cut_to_what_the_checkpoint_knows(tmp_path: Path) -> None:
     disk = DiskBuffer(tmp_path, None, segment_bytes=300)
     for number in range(5):

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import email.utils
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal
 from urllib.parse import urlsplit
 
 from dogwatch.core.units import Seconds, Secret
 from dogwatch.engine.http_types import HttpRequest, HttpResponse
 from dogwatch.errors import PermanentError, TransientError
+from dogwatch.logs.block import Block
+from dogwatch.logs.records import cut, records
 from dogwatch.logs.sink import Sink, Tools
 from dogwatch.logs.sinks.file import packer
 
 # What the same request may get past later; 401 and 403 too: an operator mends them, and the records wait.
 _LATER = frozenset({401, 403, 404, 407, 408, 409, 421, 423, 425, 429})
+_TOO_LARGE = 413
+
+
+class TooLarge(PermanentError):
+    """More than the other side takes at once (413): less of it may be taken."""
 
 
 class HttpOptions(Sink, frozen=True, kw_only=True):
@@ -81,7 +88,20 @@ class Delivery:
         message = f"answered {answer.status}{f': {said}' if said else ''}"
         if answer.status >= 500 or answer.status in _LATER or answer.status < 400:
             raise TransientError(message, retry_after_s=retry_after_s(answer, time.time()))
-        raise PermanentError(message)
+        raise (TooLarge if answer.status == _TOO_LARGE else PermanentError)(message)
+
+
+async def in_parts(blocks: Sequence[Block], send: Callable[[Sequence[Block]], Awaitable[None]], tools: Tools) -> None:
+    """Send blocks; where that is too large, each half by itself. One record that is too large is a dead letter."""
+    try:
+        await send(blocks)
+    except TooLarge as error:
+        rows = sum(block.rows for block in blocks)
+        if rows <= 1:
+            await tools.dead([one for block in blocks for one in records(block)], str(error))
+            return
+        for part in await tools.thread(lambda: cut(blocks, rows // 2)):
+            await in_parts(part, send, tools)
 
 
 def retry_after_s(answer: HttpResponse, now_s: float) -> float | None:

@@ -9,7 +9,7 @@ from dogwatch.logs.block import Block
 from dogwatch.logs.checkpoint import SinkState
 from dogwatch.logs.records import json_lines, plain_lines
 from dogwatch.logs.sink import Tools, Worker
-from dogwatch.logs.sinks.delivery import Delivery, HttpOptions
+from dogwatch.logs.sinks.delivery import Delivery, HttpOptions, in_parts
 
 
 class HttpSink(HttpOptions, frozen=True, kw_only=True):
@@ -43,6 +43,9 @@ class _Http:
         self._delivery = Delivery(options, tools, "application/x-ndjson" if json else "text/plain; charset=utf-8")
 
     async def write(self, blocks: Sequence[Block]) -> None:
+        await in_parts(blocks, self._send, self._tools)
+
+    async def _send(self, blocks: Sequence[Block]) -> None:
         body = await self._tools.thread(lambda: self._delivery.pack(b"".join(map(self._encode, blocks))))
         await self._delivery.post(body)
 

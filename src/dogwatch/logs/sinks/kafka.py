@@ -88,7 +88,6 @@ def settings(options: KafkaSink) -> dict[str, Any]:
         "security.protocol": ("SASL_" if options.sasl else "") + ("SSL" if options.tls else "PLAINTEXT"),
         # Their lines go to our log, not to standard error.
         "logger": logging.getLogger("dogwatch.logs.kafka"),
-        "error_cb": lambda error: _log.debug("kafka: %s", error),
     }
     if options.sasl is not None:
         sasl = options.sasl
@@ -107,14 +106,22 @@ class _Kafka:
         self._producer: Producer | None = None
         self._failed: list[tuple[Record, str, str]] = []
         self._closing = False
+        # What the connection suffers from: of a message one only hears that its time was over.
+        self._trouble = ""
 
     def connect(self) -> None:
         from confluent_kafka import KafkaException, Producer
 
+        self._trouble = ""
         try:
-            self._producer = Producer(settings(self._options))
+            self._producer = Producer({**settings(self._options), "error_cb": self._troubled})
         except (KafkaException, ValueError) as error:
             raise TransientError(f"cannot begin: {error}") from None
+
+    def _troubled(self, error: Any) -> None:
+        _log.debug("kafka: %s", error)
+        if error.name() != "_ALL_BROKERS_DOWN":
+            self._trouble = " ".join(error.str().split())
 
     async def write(self, blocks: Sequence[Block]) -> None:
         failed = await self._tools.thread(lambda: self._produce(blocks))
@@ -126,7 +133,10 @@ class _Kafka:
             await self._tools.dead(found, reason)
         for _record, name, text in failed:
             if name not in _NEVER:
-                raise TransientError(text)
+                raise TransientError(self._why(text))
+
+    def _why(self, text: str) -> str:
+        return f"{text}: {self._trouble}" if self._trouble else text
 
     def _produce(self, blocks: Sequence[Block]) -> list[tuple[Record, str, str]]:
         """Send all, wait for the answers, and return what was not taken. Where it is tried again, what was taken comes
@@ -159,7 +169,7 @@ class _Kafka:
             # Nothing of this batch may arrive after it was sent again, or lines would be out of order.
             self._end()
         if left:
-            raise TransientError(f"{left} records were not answered within {self._options.timeout:g} s")
+            raise TransientError(self._why(f"{left} records were not answered within {self._options.timeout:g} s"))
         return self._failed
 
     def _one(self, producer: Producer, record: Record, value: bytes, deadline_s: float) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
 
 _AT_ONCE = 1000
+_CLOSE_S = 1.0
 
 
 class NatsSink(Sink, frozen=True, kw_only=True):
@@ -91,9 +92,12 @@ class _Nats:
                     connect_timeout=max(1, round(options.timeout)),
                 )
         except (Error, OSError, TimeoutError) as error:
-            with contextlib.suppress(Error, OSError):
-                await client.close()
+            await _close(client)
             raise TransientError(f"cannot connect: {error or type(error).__name__}") from None
+        except Exception as error:  # noqa: BLE001
+            # Of a file that is no .creds file the libraries raise whatever they stumble over.
+            await _close(client)
+            raise TransientError(f"cannot connect with the credentials: {type(error).__name__}: {error}") from None
         self._client = client
 
     async def write(self, blocks: Sequence[Block]) -> None:
@@ -140,12 +144,18 @@ class _Nats:
         """An answer is all there is."""
 
     async def close(self) -> None:
-        from nats.errors import Error
-
         if self._client is not None:
             client, self._client = self._client, None
-            with contextlib.suppress(Error, OSError, TimeoutError):
-                await client.close()
+            await _close(client)
+
+
+async def _close(client: Client) -> None:
+    """After a failed TLS handshake the library waits for ever for the end of a connection that has ended."""
+    from nats.errors import Error
+
+    with contextlib.suppress(Error, OSError, TimeoutError):
+        async with asyncio.timeout(_CLOSE_S):
+            await client.close()
 
 
 async def _quiet(_error: Exception) -> None:

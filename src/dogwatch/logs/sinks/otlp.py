@@ -11,7 +11,7 @@ from dogwatch.logs.checkpoint import SinkState
 from dogwatch.logs.fields import OWN, Record, level, severity_number, time_ns
 from dogwatch.logs.records import records
 from dogwatch.logs.sink import Tools, Worker
-from dogwatch.logs.sinks.delivery import Delivery, HttpOptions
+from dogwatch.logs.sinks.delivery import Delivery, HttpOptions, in_parts
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue
@@ -51,6 +51,9 @@ class _Otlp:
         self._delivery = Delivery(options, tools, "application/x-protobuf", path)
 
     async def write(self, blocks: Sequence[Block]) -> None:
+        await in_parts(blocks, self._send, self._tools)
+
+    async def _send(self, blocks: Sequence[Block]) -> None:
         body = await self._tools.thread(lambda: self._delivery.pack(self._body(blocks)))
         answer = await self._delivery.post(body)
         await self._judge(answer.body, answer.headers.get("content-type", ""))
