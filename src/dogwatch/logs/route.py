@@ -16,6 +16,8 @@ from dogwatch.logs.steps import Steps
 from dogwatch.logs.transform import Step
 from dogwatch.logs.transforms.metric import MetricStep
 
+_PART_BYTES = 128 * 1024
+
 
 class Path:
     """One route with its compiled steps."""
@@ -32,12 +34,33 @@ class Path:
     def encoded(self, block: Block) -> Block:
         """Do the same for sinks that want nothing but JSON lines.
 
-        They are made here and now: when the sink writes, the records would long have left the processor's cache.
+        They are made here and now, and of a large block in parts: when the sink writes, or once a whole block is read,
+        the first records would long have left the processor's cache.
         """
-        changed = self.apply(block)
-        if changed.plain_rows is None:
-            return changed
-        return msgspec.structs.replace(changed, made=Encoded(json_lines(changed), changed.rows))
+        if not self._compiled.by_rows_alone(block):
+            return self.apply(block)
+        texts, count = [], 0
+        for part in _parts(block):
+            changed = self._compiled.apply(part)
+            texts.append(json_lines(changed))
+            count += changed.rows
+        return msgspec.structs.replace(block, made=Encoded(b"".join(texts), count), data=b"")
+
+
+def _parts(block: Block) -> Iterator[Block]:
+    """Yield a block of lines in parts of about `_PART_BYTES`."""
+    data, at = block.data, 0
+    if block.starts is not None:
+        yield block
+        return
+    while at < len(data):
+        # The newline before the bound, or the one after it where a line is longer.
+        end = data.rfind(b"\n", at, at + _PART_BYTES) + 1 or data.find(b"\n", at) + 1
+        part = data[at:end]
+        yield msgspec.structs.replace(
+            block, data=part, begin=block.begin + at, end=block.begin + end, count=part.count(b"\n")
+        )
+        at = end
 
 
 class Routing:

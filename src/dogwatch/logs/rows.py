@@ -7,12 +7,13 @@ value's type; see docs/decisions/0106.
 from __future__ import annotations
 
 import re
+import sys
 import zlib
 from array import array
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate, chain, compress, count, repeat
-from operator import add, attrgetter
+from itertools import accumulate, chain, compress, repeat
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -22,7 +23,6 @@ from dogwatch.logs.multiline import INNER
 
 OWN = ("id", "source", "file")
 MAX_NAMES = 500
-_PLACES, _MANY = 16, 1000
 ABSENT = msgspec.UNSET
 _ODD_NAME = re.compile(r'["\\\x00-\x1f\ud800-\udfff]')
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
@@ -39,26 +39,14 @@ class Shape:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
-        self.attributes = {name: f"f{at}" for at, name in enumerate(names)}
+        # Interned: otherwise each access by name would look for the one that is.
+        self.attributes = {name: sys.intern(f"f{at}") for at, name in enumerate(names)}
         fields = [
             *((name, Any, msgspec.field(default=ABSENT)) for name in OWN),
             *((self.attributes[name], Any, msgspec.field(default=ABSENT, name=name)) for name in names),
         ]
-        self._fields = fields
-        self._placed: OrderedDict[tuple[str, str], msgspec.json.Decoder[Any]] = OrderedDict()
         self.type: Any = msgspec.defstruct("Record", fields, forbid_unknown_fields=True, gc=False)
         self.decoder = msgspec.json.Decoder(self.type)
-
-    def placed(self, source: str, path: str) -> msgspec.json.Decoder[Any]:
-        """Return a decoder of records that have their source and file already. Worth it for many records at once."""
-        found = self._placed.get((source, path))
-        if found is None:
-            fields = [("id", Any, ABSENT), ("source", Any, source), ("file", Any, path), *self._fields[len(OWN) :]]
-            kind = msgspec.defstruct("Placed", fields, forbid_unknown_fields=True, gc=False)
-            found = self._placed[source, path] = msgspec.json.Decoder(kind)
-            if len(self._placed) > _PLACES:
-                self._placed.popitem(last=False)
-        return found
 
 
 class Book:
@@ -85,8 +73,7 @@ class Book:
 class Rows:
     """A block's records while they are changed. offsets: of each line in its stream. lines: as they were read.
 
-    placed: whether each has its source and file. literal: whether every text in the records comes out of their lines,
-    and only once, but for what was added to all.
+    literal: whether every text in the records comes out of their lines, and only once, but for what was added to all.
     """
 
     def __init__(
@@ -104,7 +91,6 @@ class Rows:
         self._crcs = crcs
         self.literal = False
         self.added: tuple[str, ...] = ()
-        self.placed = False
 
     def __len__(self) -> int:
         return len(self.items)
@@ -126,7 +112,7 @@ class Rows:
         lines = None if self._lines is None else list(compress(self._lines, flags))
         crcs = None if self._crcs is None else list(compress(self._crcs, flags))
         kept = Rows(self.shape, list(compress(self.items, flags)), list(compress(self.offsets, flags)), lines, crcs)
-        kept.literal, kept.added, kept.placed = self.literal, self.added, self.placed
+        kept.literal, kept.added = self.literal, self.added
         return kept
 
     def at_most(self, char: str) -> int | None:
@@ -134,8 +120,8 @@ class Rows:
         if not self.literal or self._lines is None:
             return None
         whole = b"".join(self._lines)
-        # Written as an escape it would not be seen.
-        if b"\\u00" in whole:
+        # Written as an escape it would not be seen. One byte is looked for much faster than several.
+        if b"\\" in whole and b"\\u00" in whole:
             return None
         return whole.count(char.encode()) + len(self.items) * sum(one.count(char) for one in self.added)
 
@@ -159,9 +145,8 @@ class Rows:
     def json_lines(self, block: Block) -> bytes:
         """Return the records as JSON lines with `id`, `source` and `file` first."""
         _assign(self.items, "id", self.ids(block.stream))
-        if not self.placed:
-            _assign(self.items, "source", repeat(block.source))
-            _assign(self.items, "file", repeat(block.path))
+        _assign(self.items, "source", repeat(block.source))
+        _assign(self.items, "file", repeat(block.path))
         return _ENCODER.encode_lines(self.items)
 
     def reshaped(self, shape: Shape, mappings: Sequence[dict[str, Any]]) -> Rows:
@@ -247,7 +232,9 @@ class Unread:
             list(block.starts)
             if block.starts is not None
             # One more for each newline.
-            else list(map(add, accumulate(map(len, self.lines[:-1]), initial=block.begin), count()))[: len(self.lines)]
+            else list(accumulate([size + 1 for size in map(len, self.lines[:-1])], initial=block.begin))[
+                : len(self.lines)
+            ]
         )
 
     def texts(self) -> list[str]:
@@ -274,21 +261,15 @@ class Unread:
 
 def read_json(unread: Unread, book: Book, *, keep: bool) -> tuple[Rows, int]:
     """Return records of lines that are JSON objects, and how many are none: those have their text as message."""
-    decoder = book.shape.decoder
-    # A record may name a source of its own, which counts for nothing.
-    many = len(unread.lines) >= _MANY and not any(text in unread.data for text in (b'"source"', b'"file"', b"\\u00"))
-    if many:
-        decoder = book.shape.placed(unread.source, unread.path)
     try:
-        items = decoder.decode_lines(unread.data)
+        items = book.shape.decoder.decode_lines(unread.data)
         bad: dict[int, str] = {}
     except (msgspec.MsgspecError, UnicodeDecodeError):
         items = []
     if len(items) != len(unread.lines):
         items, bad = _one_by_one(unread.whole, book)
-        many = False
     rows = Rows(book.shape, items, unread.offsets, unread.lines)
-    rows.literal, rows.placed = not keep, many and not bad
+    rows.literal = not keep
     message = book.shape.attributes["message"]
     if keep:
         for one, line in zip(items, unread.whole, strict=True):

@@ -22,6 +22,12 @@ class Steps:
         self._by_rows = next((at for at, one in enumerate(steps) if not isinstance(one, RowStep)), len(steps))
         if not all(map(storable, writes)):
             self._by_rows = 0
+        # Looked up once: whether a step is of this kind takes longer than some steps over a small block.
+        self._rowed = tuple(one for one in self._steps[: self._by_rows] if isinstance(one, RowStep))
+
+    def by_rows_alone(self, block: Block) -> bool:
+        """Return whether steps, one at least, make rows of the block and nothing else."""
+        return block.made is None and 0 < self._by_rows == len(self._steps)
 
     def apply(self, block: Block) -> Block:
         """Return the block as the steps leave it."""
@@ -32,8 +38,7 @@ class Steps:
         if (rows := block.plain_rows) is not None:
             self._book.learn(rows.shape.names)
             made = rows.reshaped(self._book.shape, rows.mappings())
-        for step in self._steps[: self._by_rows]:
-            assert isinstance(step, RowStep)
+        for step in self._rowed:
             made = step.apply_rows(
                 made if isinstance(made, Rows) or step.reads_lines else made.messages(self._book), self._book
             )
