@@ -63,6 +63,7 @@ from dogwatch.rules.part import Incidents
 from dogwatch.rules.planned.part import MaintenancePart
 from dogwatch.rules.quorum.part import LocationsPart
 from dogwatch.rules.remedy.acting import Acting
+from dogwatch.rules.remedy.compile import approvers_of
 from dogwatch.rules.remedy.doing import Doings
 from dogwatch.rules.remedy.evidence import Keeper, Shell
 from dogwatch.rules.remedy.keeping import EvidenceKeeper
@@ -121,7 +122,7 @@ class Services(msgspec.Struct, kw_only=True):
     reports: Reports | None = None
     backtests: Backtests | None = None
     locations: LocationsPart | None = None
-    # By which notices are acknowledged.
+    # By which notices are acknowledged, and actions approved.
     links: Links | None = None
     # The configuration in force, value by value, secrets masked; to be called beside the loop. The newest look of the
     # self-watch at this process.
@@ -190,7 +191,9 @@ class App:
         self.hooks = Hooks(database, self.engine.runs, clock=clock, spawn=spawn, jobs=JOBS)
         self.maintenance = MaintenancePart(database, store, clock=clock, spawn=spawn)
         self.maintenance.on_change(lambda calendar: self.schedules.freeze(calendar.frozen))
-        self.links = Links(database, self.notify.enqueue)
+        self.links = Links(
+            database, self.notify.enqueue, self.engine.runs, lambda job: approvers_of(self.engine.jobs.get(job))
+        )
         self.incidents = Incidents(
             Around(
                 database=database,
