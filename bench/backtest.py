@@ -8,15 +8,20 @@ Beside it the same rules signal by signal, as they run live, for a part of the t
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import resource
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
+import zlib
 from array import array
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from dogwatch.core.clock import ManualClock
@@ -32,7 +37,7 @@ from dogwatch.rules.rehearsal.run import Run
 from dogwatch.rules.spec import RuleSpec, compile_rule
 from dogwatch.rules.topology import Node, Topology
 from dogwatch.rules.watcher import Watcher
-from dogwatch.store.columns import ResultColumns
+from dogwatch.store.columns import SMALL, ResultColumns
 from dogwatch.store.limits import StoreLimits
 from dogwatch.store.sqlite import open_store
 
@@ -42,6 +47,9 @@ DAY_S = 86_400
 START = 1_800_000_000
 ROWS = 240
 TARGET_S = 60.0
+# As the store packs what it seals.
+_LEVEL = SMALL
+_BEGUN = time.perf_counter()
 RULES = [
     RuleSpec(name="slow", when='avg(probe.duration_s, "5m") > 0.5', for_=60.0),
     RuleSpec(name="very-slow", when="probe.duration_s > 2 && probe.success", for_=30.0),
@@ -69,13 +77,35 @@ def _hour(rng: np.random.Generator, bad: bool) -> list[np.ndarray]:
     return [times, flags, lost.astype(np.int64), durations, *phases]
 
 
-def _block(hour: list[np.ndarray], start_ms: int) -> tuple[int, int, bytes]:
-    """Return an hour's begin, end and block as the store seals it."""
-    times = hour[0] + start_ms
-    deltas = np.diff(times, prepend=0)
-    columns = [array("q", deltas.tolist())]
-    columns += [array(code, column.tolist()) for code, column in zip("BHIIIIII", hour[1:], strict=True)]
-    return int(times[0]), int(times[-1]), ResultColumns.of(columns, ["", "timeout"]).encode(1)
+class _Sealed:
+    """An hour's block, sealed but for its begin: in a file of millions of blocks only the first time is another one.
+
+    The planes of the times come first. They are packed anew for each block; what follows them was packed once, as a
+    second part of the same stream.
+    """
+
+    def __init__(self, hour: list[np.ndarray]) -> None:
+        deltas = np.diff(hour[0], prepend=0)
+        columns = [array("q", deltas.tolist())]
+        columns += [array(code, column.tolist()) for code, column in zip("BHIIIIII", hour[1:], strict=True)]
+        block = ResultColumns.of(columns, ["", "timeout"]).encode()
+        self._header, packed = msgspec.msgpack.decode(block)
+        planes = zlib.decompress(packed)
+        self._first, self._last = int(hour[0][0]), int(hour[0][-1])
+        self._times, self._rest = bytearray(planes[: 8 * ROWS]), planes[8 * ROWS :]
+        packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15)
+        self._tail = packer.compress(self._rest) + packer.flush()
+
+    def at(self, start_ms: int) -> tuple[int, int, bytes]:
+        """Return its begin, end and block where it begins at a time."""
+        begin = start_ms + self._first
+        for place, byte in enumerate(begin.to_bytes(8, "little")):
+            self._times[place * ROWS] = byte
+        packer = zlib.compressobj(_LEVEL)
+        head = packer.compress(self._times) + packer.flush(zlib.Z_FULL_FLUSH)
+        sum_ = zlib.adler32(self._rest, zlib.adler32(self._times))
+        block = msgspec.msgpack.encode((self._header, head + self._tail + sum_.to_bytes(4, "big")))
+        return begin, start_ms + self._last, block
 
 
 def _build(path: Path, probes: int, days: int) -> int:
@@ -88,7 +118,7 @@ def _build(path: Path, probes: int, days: int) -> int:
     connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; BEGIN;")
     names = [(number + 1, f"target-{number}", 1) for number in range(probes)]
     connection.executemany("INSERT INTO target (id, name, sealed_seq) VALUES (?, ?, ?)", names)
-    pool = [_hour(rng, bad=number % 10 == 0) for number in range(400)]
+    pool = [_Sealed(_hour(rng, bad=number % 10 == 0)) for number in range(400)]
     chance = random.Random(3)
     for hour in range(days * 24):
         rows = []
@@ -97,11 +127,13 @@ def _build(path: Path, probes: int, days: int) -> int:
             # An hour in two hundred has an outage: three or four a month for each probe.
             made = worse if chance.random() < 0.005 else good
             start = (START + hour * 3600 + owner % EVERY_S) * 1000 + owner
-            begin, end, data = _block(made, start)
+            begin, end, data = made.at(start)
             rows.append((owner, begin, end, 1, data))
         connection.executemany(
             "INSERT INTO result_block (owner_id, start_ms, end_ms, last_seq, data) VALUES (?, ?, ?, ?, ?)", rows
         )
+        if hour % 24 == 23:
+            _say(f"{hour // 24 + 1} of {days} days are written")
     connection.execute("INSERT INTO alive (since_s, until_s) VALUES (?, ?)", (START, START + days * DAY_S))
     connection.execute("COMMIT")
     connection.close()
@@ -155,48 +187,58 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def _say(text: str) -> None:
+    print(f"   {time.perf_counter() - _BEGUN:6.1f} s  {text}", flush=True)
+
+
 async def _empty(path: Path) -> None:
     store = await open_store(path, ManualClock(now_s=START), StoreLimits())
     await store.close()
 
 
+def _apart(path: Path, probes: int, days: int) -> dict[str, float]:
+    """Make a backtest in a process of its own, so that its peak is its own."""
+    command = [sys.executable, "-m", "bench.backtest", str(path), str(probes), str(days)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    _say(f"{days} days: {found['cpu_s']:.1f} s of CPU, {found['wall_s']:.1f} s, peak {found['peak_mib']:.0f} MiB")
+    return found
+
+
 def run(quick: bool) -> dict[str, object]:
-    """Return seconds, peaks and the ratio to signal by signal. Quick: a tenth of the probes for three days."""
-    probes, days = (100, 3) if quick else (1000, 30)
+    """Return seconds, peaks and the ratio to signal by signal. Quick: a tenth of the probes for up to three days."""
+    probes, spans = (100, (1, 2, 3)) if quick else (1000, (3, 10, 30))
+    days = spans[-1]
     core = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, core[:1])
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "dogwatch.sqlite"
-            asyncio.run(_empty(path))
-            begun = time.perf_counter()
-            _build(path, probes, days)
-            made = time.perf_counter() - begun
-            short = asyncio.run(_backtest(path, probes, max(1, days // 3)))
-            short_mib = _peak_mib()
-            found = asyncio.run(_backtest(path, probes, days))
-            peak_mib = _peak_mib()
-            size = path.stat().st_size
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "dogwatch.sqlite"
+        asyncio.run(_empty(path))
+        begun = time.perf_counter()
+        _build(path, probes, days)
+        made = time.perf_counter() - begun
+        # One core for all that is measured.
+        os.sched_setaffinity(0, core[-1:])
+        try:
+            rows = [{"days": span, **_apart(path, probes, span)} for span in spans]
+            found = rows[-1]
             sample = min(int(found["signals"]), 50_000)
             plain = _plain(path, sample) / sample * found["signals"]
-    finally:
-        os.sched_setaffinity(0, core)
-    # All of it runs on one core: what others take of that core meanwhile is no part of it.
+        finally:
+            os.sched_setaffinity(0, core)
+        size = path.stat().st_size
+    # What others take of that core meanwhile is no part of it.
     per_million = found["cpu_s"] / found["signals"] * 1e6
+    peaks = [row["peak_mib"] for row in rows]
     return {
         "probes": probes,
-        "days": days,
         "rules": len(RULES),
         "file_mib": size / 2**20,
         "made_s": made,
-        **found,
+        "rows": rows,
         "seconds_per_million_signals": per_million,
         "extrapolated_to_30_days_of_1000_s": per_million * 172.8,
         "signal_by_signal_s": plain,
         "times_faster": plain / found["cpu_s"],
-        "peak_mib_of_a_third": short_mib,
-        "peak_mib": peak_mib,
-        "short": short,
         "targets": [
             {
                 "what": "30 days of 1,000 probes at 15 s, CPU s on one core",
@@ -204,11 +246,18 @@ def run(quick: bool) -> dict[str, object]:
                 "measured": per_million * 172.8,
                 "met": per_million * 172.8 < TARGET_S,
             },
-            *([] if quick else [_memory(peak_mib, short_mib)]),
+            *([] if quick else [_memory(peaks)]),
         ],
     }
 
 
-def _memory(peak_mib: float, short_mib: float) -> dict[str, object]:
-    ratio = peak_mib / short_mib
-    return {"what": "peak memory against a third of the time", "target": 1.15, "measured": ratio, "met": ratio <= 1.15}
+def _memory(peaks: list[float]) -> dict[str, object]:
+    """What is decided grows with the time (4,500 incidents a month); what is read must not."""
+    ratio = peaks[-1] / peaks[-2]
+    what = "peak memory of 30 days against 10"
+    return {"what": what, "target": 1.15, "measured": ratio, "met": ratio <= 1.15}
+
+
+if __name__ == "__main__":
+    outcome = asyncio.run(_backtest(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    print(json.dumps({**outcome, "peak_mib": _peak_mib()}))

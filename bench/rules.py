@@ -23,6 +23,7 @@ from dogwatch.rules.watcher import Watcher
 NAME = "rules"
 RULES, TARGETS = 1_000, 10_000
 START_S = 1_800_000_000.0
+_BEGUN = time.perf_counter()
 # What is written in the rules, by turns: newest values, windows, two values, a quantile, a text.
 CONDITIONS = (
     "probe.duration_s > 2.5",
@@ -34,6 +35,10 @@ CONDITIONS = (
     'probe.status == "down" && probe.reason != ""',
     '!probe.success && probe.reason == "timeout"',
 )
+
+
+def _say(text: str) -> None:
+    print(f"   {time.perf_counter() - _BEGUN:6.1f} s  {text}", flush=True)
 
 
 def _rules(each: int) -> list[RuleSpec]:
@@ -76,6 +81,7 @@ def _pass(each: int, turns: int) -> dict[str, float]:
     gc.freeze()
     signals_s, ticks_s = [], []
     for turn in range(turns):
+        _say(f"pass {turn + 1} of {turns}, {each} rules of each target")
         signals = _signals(START_S + turn * 15.0, each, turn)
         begun_s = time.process_time()
         for signal in signals:
@@ -155,6 +161,8 @@ def _latency(number: int, *, evidence: bool) -> dict[str, float]:
             time.sleep(2.0)
             failed_s = {}
             for at in range(number):
+                if at % 50 == 0:
+                    _say(f"{at} of {number} targets failed, {'with' if evidence else 'no'} evidence")
                 failed_s[f"t{at}"] = time.time()
                 _post(port, f"/ping/t{at}/fail")
                 time.sleep(0.2)

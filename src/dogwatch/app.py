@@ -63,6 +63,7 @@ from dogwatch.rules.part import Incidents
 from dogwatch.rules.planned.part import MaintenancePart
 from dogwatch.rules.quorum.part import LocationsPart
 from dogwatch.rules.remedy.acting import Acting
+from dogwatch.rules.remedy.compile import approvers_of
 from dogwatch.rules.remedy.doing import Doings
 from dogwatch.rules.remedy.evidence import Keeper, Shell
 from dogwatch.rules.remedy.keeping import EvidenceKeeper
@@ -121,7 +122,7 @@ class Services(msgspec.Struct, kw_only=True):
     reports: Reports | None = None
     backtests: Backtests | None = None
     locations: LocationsPart | None = None
-    # By which notices are acknowledged.
+    # By which notices are acknowledged, and actions approved.
     links: Links | None = None
     # The configuration in force, value by value, secrets masked; to be called beside the loop. The newest look of the
     # self-watch at this process.
@@ -165,6 +166,7 @@ class App:
         env.extra["shell"] = shell = FleetShell(self.fleet)
         self.logs = LogsPart(state_path(store_path).parent / "logs")
         self.reports = Reports(lambda: self._sources())  # noqa: PLW0108 of parts that are built below
+        self.maintenance = MaintenancePart(database, store, clock=clock, spawn=spawn)
         self.engine = EnginePart(
             Surroundings(
                 database=database,
@@ -183,14 +185,17 @@ class App:
                 },
                 is_in=access.is_in,
                 more=DOING.jobs,
+                frozen=self.maintenance.holds,
             )
         )
         self.traces = TracesPart(self.engine.runs, clock=clock, spawn=spawn)
         self.schedules = Scheduler(database, self.engine.runs, clock=clock, section=SCHEDULES, spawn=spawn)
         self.hooks = Hooks(database, self.engine.runs, clock=clock, spawn=spawn, jobs=JOBS)
-        self.maintenance = MaintenancePart(database, store, clock=clock, spawn=spawn)
         self.maintenance.on_change(lambda calendar: self.schedules.freeze(calendar.frozen))
-        self.links = Links(database, self.notify.enqueue)
+        self.maintenance.on_change(lambda _calendar: self.engine.refreeze())
+        self.links = Links(
+            database, self.notify.enqueue, self.engine.runs, lambda job: approvers_of(self.engine.jobs.get(job))
+        )
         self.incidents = Incidents(
             Around(
                 database=database,
@@ -413,6 +418,8 @@ class WorkerProgram:
         # Messages are sent by the daemons; here they are only put in.
         notify = Notify(database, clock=clock, spawn=spawn, sends=False)
         fleet = FleetPart(database=database)
+        # Whoever claims a deployment knows of freezes.
+        self.maintenance = MaintenancePart(database, None, clock=clock, spawn=spawn)
         self.engine = EnginePart(
             Surroundings(
                 database=database,
@@ -424,9 +431,12 @@ class WorkerProgram:
                 services={Outbox: notify, Keeper: EvidenceKeeper(database), FleetPart: fleet},
                 eager=True,
                 more=DOING.jobs,
+                frozen=self.maintenance.holds,
             )
         )
-        self.parts: tuple[Part, ...] = (DatabasePart(configuration.get(DATABASE)), notify, fleet, self.engine)
+        self.maintenance.on_change(lambda _calendar: self.engine.refreeze())
+        base = DatabasePart(configuration.get(DATABASE))
+        self.parts: tuple[Part, ...] = (base, notify, fleet, self.maintenance, self.engine)
 
     async def stop(self) -> None:
         for part in reversed(self.parts):

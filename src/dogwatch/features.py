@@ -79,11 +79,11 @@ def _by_ssh(host: str, script: str) -> Action:
     return SshAction(run=script, targets=host)
 
 
-PROBES_SECTION = probes_section(PROBES, ACTIONS, across(of_probes, JOBS))
+PROBES_SECTION = probes_section(PROBES, ACTIONS, across(of_probes, JOBS, NOTIFY))
 SCHEDULES = schedules_section(JOBS, parameter_mistakes)
 INCIDENTS = incidents_section(NOTIFY)
-RULES = rules_section(NOTIFY, INCIDENTS, ACTIONS, across(of_rules, JOBS))
-SERVICES = services_section(ACTIONS, PROBES_SECTION, across(lambda specs: of_services(specs, _by_ssh), JOBS))
+RULES = rules_section(NOTIFY, INCIDENTS, ACTIONS, across(of_rules, JOBS, NOTIFY))
+SERVICES = services_section(ACTIONS, PROBES_SECTION, across(lambda specs: of_services(specs, _by_ssh), JOBS, NOTIFY))
 DOING = Sections(rules=RULES, probes=PROBES_SECTION, services=SERVICES, ssh=_by_ssh)
 # What the features offer to the configuration; the daemon adds its own.
 SECTIONS: tuple[Section[Any], ...] = (

@@ -163,6 +163,21 @@ def comment(client: Client, number: int, text: str, as_json: bool) -> None:
 
 @incident.command()
 @_number
+@click.option("--text", default="", help="Why; whoever is told reads it.")
+@server_option
+@json_option
+def escalate(client: Client, number: int, text: str, as_json: bool) -> None:
+    """Tell the next step of the escalation now, instead of when its time comes.
+
+    \b
+    Example:
+      dogwatch incident escalate 42 --text "I cannot reach the switch"
+    """
+    _order(client, number, "escalate", text, as_json)
+
+
+@incident.command()
+@_number
 @click.option("--text", default="", help="Why.")
 @server_option
 @json_option

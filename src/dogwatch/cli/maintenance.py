@@ -65,9 +65,9 @@ def list_(client: Client, every: bool, as_json: bool) -> None:
 def _over(item: Mapping[str, Any]) -> str:
     parts = [*item["targets"], *(f"{key}={value}" for key, value in item["match"].items())]
     parts += [f"rule {name}" for name in item["rules"]]
-    alone = item["schedules"] and not parts
-    shown = parts or ([] if alone else ["everything"])
-    return ", ".join([*shown, *(f"schedule {name}" for name in item["schedules"])])
+    schedules = [f"schedule {name}" for name in item["schedules"]]
+    deployments = [f"deployment {name}" for name in item["deployments"]]
+    return ", ".join([*deployments, *parts, *schedules]) or "everything"
 
 
 def _when(item: Mapping[str, Any]) -> str:
@@ -94,6 +94,9 @@ def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="That targets carry.")
 @click.option("--rule", "rules", multiple=True, metavar="NAME", help="Only alerts of these rules, with * and ?.")
 @click.option("--schedule", "schedules", multiple=True, metavar="NAME", help="Freeze these schedules, with * and ?.")
+@click.option(
+    "--deployment", "deployments", multiple=True, metavar="JOB", help="Hold deployments by these jobs, with * and ?."
+)
 @click.option("--for", "duration", default="", metavar="TIME", help="How long: 2h from now on, or after each --cron.")
 @click.option("--from", "from_", default="", metavar="WHEN", help="2026-12-24T22:00, or 22:00 for every day.")
 @click.option("--to", default="", metavar="WHEN", help="Its end, written alike.")
@@ -106,13 +109,15 @@ def add(client: Client, name: str, labels: tuple[str, ...], as_json: bool, **opt
     """Plan a window: --for 2h, --from and --to, or --cron with --for.
 
     Without --target, --label and --rule it is over everything; with --schedule
-    alone, over these schedules only.
+    alone, over these schedules only. With --deployment, runs of jobs that are
+    marked as deployments wait until it ends, and --label chooses among these.
 
     \b
     Examples:
       dogwatch maintenance add "switch to db-2" --target 'db-*' --for 2h
       dogwatch maintenance add freeze --schedule '*' \\
         --from 2026-12-24T12:00 --to 2027-01-02T08:00 --time-zone Europe/Berlin
+      dogwatch maintenance add "sale" --deployment '*' --label team=shop --for 8h
       dogwatch maintenance add dumps --label tier=db --cron '0 3 * * SUN' --for 1h
     """
     if not (options["duration"] or options["from_"] or options["to"] or options["cron"]):
@@ -123,6 +128,7 @@ def add(client: Client, name: str, labels: tuple[str, ...], as_json: bool, **opt
         "targets": list(options["targets"]),
         "rules": list(options["rules"]),
         "schedules": list(options["schedules"]),
+        "deployments": list(options["deployments"]),
         "duration": options["duration"],
         "from": options["from_"],
         "to": options["to"],

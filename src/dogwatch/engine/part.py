@@ -24,6 +24,7 @@ from dogwatch.core.values import Event
 from dogwatch.engine.action import Action
 from dogwatch.engine.book.approvals import IsIn
 from dogwatch.engine.book.intents import Sealer
+from dogwatch.engine.book.setting import Frozen
 from dogwatch.engine.jobs import job_warnings
 from dogwatch.engine.parameters import check_parameters
 from dogwatch.engine.plan import JobPlan, plan
@@ -51,7 +52,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine is given of the program. folder: for the key and the lock of programs, where there is one.
 
     services: what actions may ask for, by type. is_in: whether an actor has a role or is in a group. eager: work is
-    waited for even where this configuration has no jobs. more: jobs that other sections make.
+    waited for even where this configuration has no jobs. more: jobs that other sections make. frozen: what holds
+    deployments.
     """
 
     database: Database
@@ -64,6 +66,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     is_in: IsIn | None = None
     eager: bool = False
     more: Callable[[Configuration], Sequence[JobSpec]] = lambda _configuration: ()
+    frozen: Frozen = lambda _job, _labels, _now_s: None
 
 
 class EnginePart:
@@ -82,6 +85,7 @@ class EnginePart:
         self._tasks: list[asyncio.Task[None]] = []
         self._wanted = asyncio.Event()
         self._moved = asyncio.Event()
+        self._thawed = asyncio.Event()
         self._deaf: Callable[[], None] | None = None
         self._stopping = self._draining = False
         # However long engine.grace is, whoever stops the program waits no longer than this.
@@ -143,7 +147,12 @@ class EnginePart:
         self._deaf = self._around.database.listen(READY, self._noticed)
         self._tasks = [
             asyncio.get_running_loop().create_task(work, name=f"engine {name}")
-            for name, work in (("keeper", self._keep()), ("teller", self._tell()), ("house", self._keep_house()))
+            for name, work in (
+                ("keeper", self._keep()),
+                ("teller", self._tell()),
+                ("house", self._keep_house()),
+                ("thaws", self._thaw()),
+            )
         ]
 
     def _noticed(self) -> None:
@@ -246,6 +255,21 @@ class EnginePart:
         """How many runs this process has."""
         return 0 if self._worker is None else self._worker.busy
 
+    def refreeze(self) -> None:
+        """Freezes are others now: what is held is looked at again."""
+        self._thawed.set()
+
+    async def _thaw(self) -> None:
+        while True:
+            await self._thawed.wait()
+            self._thawed.clear()
+            try:
+                await self.runs.thaw()
+            except TransientError as error:
+                log.warning("deployments that are held could not be looked at again: %s", error)
+                self._thawed.set()
+                await asyncio.sleep(1.0)
+
     # -- what else must be done --------------------------------------------------------------------------------------
 
     async def _tell(self) -> None:
@@ -280,6 +304,7 @@ class EnginePart:
             clock=around.clock,
             check=check_parameters,
             render=start_text,
+            frozen=around.frozen,
             sealer=self._sealer(options),
             outputs=job_outputs,
             output_bytes=options.output,

@@ -15,7 +15,7 @@ from dogwatch.core.component import Registry, nearest
 from dogwatch.core.metrics import Family
 from dogwatch.engine.action import Action
 from dogwatch.engine.book import advance as advancing
-from dogwatch.engine.book import approvals, claim, intents, meters, orders, output, read, topics, workers
+from dogwatch.engine.book import approvals, claim, freezes, intents, meters, orders, output, read, topics, workers
 from dogwatch.engine.book.approvals import IsIn
 from dogwatch.engine.book.claim import Haul, Taken
 from dogwatch.engine.book.definitions import Definitions
@@ -24,7 +24,7 @@ from dogwatch.engine.book.ids import Mint
 from dogwatch.engine.book.intents import Check, Render, Sealer
 from dogwatch.engine.book.lost import Watch
 from dogwatch.engine.book.retention import Keeping, prune
-from dogwatch.engine.book.setting import first_of, setting_of
+from dogwatch.engine.book.setting import Freeze, Frozen, first_of, setting_of
 from dogwatch.engine.book.start import Intent, Opener
 from dogwatch.engine.ledger import Advance, Beat, Claimed, Order, WorkerIdentity
 from dogwatch.engine.port import AGAIN, Starter
@@ -63,7 +63,7 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
 
     jobs: those of the configuration in force. check: parameters of a job. render: templates of concurrency keys and
     locks. is_in: whether an actor has a role or is in a group, in
-    approvals. sealer: keeps secret parameters; None: jobs with any
+    approvals. frozen: what holds deployments. sealer: keeps secret parameters; None: jobs with any
     cannot be started. outputs: of a run that ended, for its parent. output_bytes: kept of one run.
     """
 
@@ -73,6 +73,7 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     check: Check
     render: Render
     is_in: IsIn = _nobody
+    frozen: Frozen = lambda _job, _labels, _now_s: None
     sealer: Sealer | None = None
     outputs: Outputs = _nothing
     output_bytes: int = output.DEFAULT_BYTES
@@ -85,7 +86,7 @@ class RunBook:
     def __init__(self, database: Database, means: Means) -> None:
         self._database, self._means = database, means
         self._definitions = Definitions(means.actions)
-        self._setting = setting_of(database.kind, self._outputs)
+        self._setting = setting_of(database.kind, self._outputs, self._frozen)
         self._watch = Watch()
         self._meters = meters.Meters()
         self._opener = Opener(self._setting, Mint(), self._definitions, self._meters)
@@ -93,6 +94,9 @@ class RunBook:
         # Workers whose last claim found something: they need not ask whether there is anything.
         self._busy: set[str] = set()
         self._labels: dict[str, Mapping[str, str]] = {}
+
+    def _frozen(self, job: str, labels: Mapping[str, str], now_s: float) -> Freeze | None:
+        return self._means.frozen(job, labels, now_s)
 
     def use(self, means: Means) -> None:
         """Work by other bounds from now on: what a reload may change."""
@@ -391,6 +395,10 @@ class RunBook:
 
     async def _write(self, work: Callable[[Tx], T], *, free: bool = False) -> T:
         return await self._database.write(work, free=free)
+
+    async def thaw(self) -> int:
+        """Look again at deployments that are held: freezes are others now. Return how many there were."""
+        return await self._write(freezes.thaw) if await self._database.read(freezes.any_held) else 0
 
     # -- housekeeping ------------------------------------------------------------------------------------------------
 

@@ -105,7 +105,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     select its runs by. concurrency: how many of its runs at the same time. rate: how many starts in a time. priority:
     higher goes first. cleanup_timeout: how long the steps marked `always` may take once the run failed, was cancelled
     or ran out of time. parameters: what a run is started with. doc: what it is for. steps: what is done, in order or as
-    `needs` says. keep: how long ended runs are kept; None for the engine's own time.
+    `needs` says. keep: how long ended runs are kept; None for the engine's own time. deployment: its runs change what
+    runs in production: they wait while a freeze of deployments is on; the label `deployment: "true"` says the same.
     """
 
     name: str
@@ -125,3 +126,9 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     labels: Mapping[str, str] = {}
     worker: Mapping[str, str] = {}
     keep: Seconds | None = None
+    deployment: bool = False
+
+
+def deploys(spec: JobSpec, labels: Mapping[str, str]) -> bool:
+    """Return whether a run is a deployment. labels: of the run."""
+    return spec.deployment or labels.get("deployment") == "true"

@@ -24,13 +24,13 @@ from dogwatch.rules.incident import (
     Waiting,
 )
 from dogwatch.rules.maintenance import Calendar, Maintenance
+from dogwatch.rules.notices import condensed, line_of
 from dogwatch.rules.remedy.values import NONE, Became, Remedies, Result, Say
 from dogwatch.rules.throttle import send
 from dogwatch.rules.topology import Topology
 from dogwatch.rules.watcher import Alert, AlertEdge, Key
 
 replace = msgspec.structs.replace
-_NOTES_OF_A_KIND = 50
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +108,7 @@ class _Step:
             queue=queue,
             remedy=self.state.remedy,
         )
-        return after, Decisions(notes=_condensed(self.notes), notices=notices, ended=ended)
+        return after, Decisions(notes=condensed(self.notes), notices=notices, ended=ended)
 
     def _note(self, number: int, kind: str, text: str = "", *, actor: str = "", key: Key = ("", "")) -> None:
         self.notes.append(
@@ -196,8 +196,31 @@ class _Step:
             self._note(order.number, "unacked", order.text, actor=order.actor)
         elif order.verb == "comment":
             self._note(order.number, "comment", order.text, actor=order.actor)
+        elif order.verb == "escalate":
+            self._escalate(incident, order)
         elif order.verb == "resolve":
             self._resolve(incident, order)
+
+    def _escalate(self, incident: Incident, order: Order) -> None:
+        """Tell the next step of its escalation now, also where it was acknowledged or nobody is told by itself."""
+        steps = self.policy.steps(incident.escalation, incident.notify)
+        if incident.step >= len(steps):
+            return
+        at, told_s = incident.step + 1, incident.told_s if incident.told_s is not None else self.clock_s
+        names = tuple(dict.fromkeys(self.policy.names(steps[incident.step], self.now_s)))
+        next_s = told_s + steps[at].after if at < len(steps) else self._remind_s()
+        self.incidents[incident.number] = after = replace(
+            incident,
+            step=at,
+            told_s=told_s,
+            next_s=None if incident.acked_by else next_s,
+            told=tuple(dict.fromkeys((*incident.told, *names))),
+        )
+        self._note(incident.number, "escalated", order.text, actor=order.actor)
+        self._say(after, "escalated", names, order.text)
+
+    def _remind_s(self) -> float | None:
+        return self.clock_s + self.options.remind if self.options.remind > 0 else None
 
     def _resolve(self, incident: Incident, order: Order) -> None:
         """Close it by hand. Its alerts are out still: they open another only after they have ended once."""
@@ -395,8 +418,7 @@ class _Step:
         kind = "escalated" if incident.told else "opened"
         if not names and not first and incident.told and incident.step == at:
             names, kind = dict.fromkeys(incident.told), "reminder"
-        remind_s = self.clock_s + self.options.remind if self.options.remind > 0 else None
-        next_s = told_s + steps[at].after if at < len(steps) else remind_s
+        next_s = told_s + steps[at].after if at < len(steps) else self._remind_s()
         self.incidents[incident.number] = after = replace(
             incident,
             step=at,
@@ -433,32 +455,9 @@ class _Step:
                 number=incident.number,
                 serial=current.notices + 1,
                 severity=incident.severity,
-                text=_line(incident, kind, text),
+                text=line_of(incident, kind, text),
             )
         )
-
-
-def _condensed(notes: Sequence[Note]) -> list[Note]:
-    """Return the notes, with one in place of many of a kind: a storm must not flood the timeline."""
-    seen: dict[tuple[int, str], int] = {}
-    found: list[Note] = []
-    for note in notes:
-        key = (note.number, note.kind)
-        seen[key] = seen.get(key, 0) + 1
-        if seen[key] <= _NOTES_OF_A_KIND:
-            found.append(note)
-    for (number, kind), count in seen.items():
-        if count > _NOTES_OF_A_KIND:
-            text = f"and {count - _NOTES_OF_A_KIND} more at the same time"
-            found.append(Note(number=number, time_s=notes[0].time_s, kind=kind, text=text))
-    return found
-
-
-def _line(incident: Incident, kind: str, text: str) -> str:
-    """Return the one line of a notice."""
-    explains = incident.explains - 1
-    more = f"; explains {explains} more" if explains > 0 and kind in ("opened", "escalated", "reminder") else ""
-    return f"#{incident.number} {kind}: {incident.summary}{more}" + (f": {text}" if text else "")
 
 
 def explained(state: State, number: int) -> list[Tracked]:

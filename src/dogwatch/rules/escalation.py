@@ -125,6 +125,10 @@ class Policy:
         first = tuple(notify) or (() if steps else self.options.notify)
         return (Step(notify=first), *steps) if first else steps
 
+    def left(self, escalation: str, notify: Sequence[str], step: int) -> int:
+        """Return how many steps are left after so many."""
+        return max(0, len(self.steps(escalation, notify)) - step)
+
     def names(self, step: Step, now_s: float) -> tuple[str, ...]:
         """Return the destinations of a step, with who is on call now."""
         found: dict[str, None] = {}

@@ -137,7 +137,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person wants: ack, unack, comment, resolve (of an incident), silence, unsilence."""
+    """What a person wants: ack, unack, comment, escalate, resolve (of an incident), silence, unsilence."""
 
     verb: str
     actor: str

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from dogwatch.config.section import Fault, Section
 from dogwatch.core.units import Seconds
+from dogwatch.engine.book.setting import Freeze
 from dogwatch.engine.schedules.plan import Faulty, Zones, build_plan, shared_zones
 from dogwatch.engine.schedules.spec import Blackout, ScheduleSpec
 from dogwatch.engine.schedules.timing import Stretch, Window, Windows
@@ -25,8 +26,10 @@ class MaintenanceSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     name: by which it is known. targets: names with * and ? of probes and hosts; none for all, unless it is over
     schedules alone. match: labels that they carry; none for all. rules: names with * and ?, of the rules whose alerts
-    it keeps quiet; none for all. schedules: names with * and ?, of schedules that are frozen: no fire starts. cron:
-    when it begins. duration: how long it lasts then. to: its end, written alike. time_zone: of all these. reason: why.
+    it keeps quiet; none for all. schedules: names with * and ?, of schedules that are frozen: no fire starts.
+    deployments: names with * and ?, of jobs whose runs wait, where they are deployments; `match` then chooses these by
+    their labels, and no targets. cron: when it begins. duration: how long it lasts then. to: its end, written alike.
+    time_zone: of all these. reason: why.
     """
 
     name: str
@@ -34,6 +37,7 @@ class MaintenanceSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     match: Mapping[str, str] = {}
     rules: tuple[str, ...] = ()
     schedules: tuple[str, ...] = ()
+    deployments: tuple[str, ...] = ()
     cron: str = ""
     duration: Seconds | None = None
     from_: Annotated[
@@ -42,6 +46,12 @@ class MaintenanceSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     to: str = ""
     time_zone: str = "UTC"
     reason: str = ""
+
+    @property
+    def freezes_only(self) -> bool:
+        """Whether it is over no targets at all."""
+        alone = not self.targets and not self.rules
+        return alone and bool(self.deployments or (self.schedules and not self.match))
 
 
 class Maintenance(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +91,7 @@ class Maintenance(msgspec.Struct, frozen=True, kw_only=True):
     def takes(self, targets: Sequence[str], labels: Mapping[str, str], rule: str = "") -> bool:
         """Return whether it is over all of these targets. rule: that found something about them."""
         spec = self.spec
-        if spec.schedules and not (spec.targets or spec.match or spec.rules):
+        if spec.freezes_only:
             return False
         if any(labels.get(key) != value for key, value in spec.match.items()):
             return False
@@ -91,6 +101,11 @@ class Maintenance(msgspec.Struct, frozen=True, kw_only=True):
 
     def freezes(self, schedule: str) -> bool:
         return _any_of(schedule, self.spec.schedules)
+
+    def holds(self, job: str, labels: Mapping[str, str]) -> bool:
+        """Return whether it is over deployments by a job. labels: of the run."""
+        chosen = all(labels.get(key) == value for key, value in self.spec.match.items())
+        return chosen and _any_of(job, self.spec.deployments)
 
 
 def _any_of(name: str, patterns: Sequence[str]) -> bool:
@@ -129,6 +144,12 @@ class Calendar:
     def frozen(self, schedule: str) -> list[Window]:
         """Return the windows in which a schedule does not fire."""
         return [Cut(one) for one in self.windows if one.freezes(schedule)]
+
+    def frozen_deployment(self, job: str, labels: Mapping[str, str], now_s: float) -> Freeze | None:
+        """Return the freeze that holds a deployment the longest. labels: of its run."""
+        ends = [(one.end(now_s), one.spec.name) for one in self.windows if one.holds(job, labels)]
+        on = [(end_s, name) for end_s, name in ends if end_s is not None]
+        return Freeze(name=max(on)[1], end_s=max(on)[0]) if on else None
 
 
 class Cut:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dogwatch.engine.values import Json
 from dogwatch.notify.message import Message, Severity, iso_time
-from dogwatch.rules.incident import RANK, Incident, Notice, Waiting
+from dogwatch.rules.incident import RANK, Incident, Note, Notice, Waiting
 
 # Of many notices in one, so many are written out; the rest is counted.
 _SHOWN = 20
+# Of a kind of notes of one incident, so many are kept of one step.
+_NOTES_OF_A_KIND = 50
 
 
 def message_of(notice: Notice, incidents: Mapping[int, Incident]) -> Message:
@@ -65,3 +67,26 @@ def _together(notice: Notice) -> Message:
 
 def _severity(part: Waiting) -> Severity:
     return "info" if part.kind in ("resolved", "merged") else part.severity
+
+
+def condensed(notes: Sequence[Note]) -> list[Note]:
+    """Return the notes, with one in place of many of a kind: a storm must not flood the timeline."""
+    seen: dict[tuple[int, str], int] = {}
+    found: list[Note] = []
+    for note in notes:
+        key = (note.number, note.kind)
+        seen[key] = seen.get(key, 0) + 1
+        if seen[key] <= _NOTES_OF_A_KIND:
+            found.append(note)
+    for (number, kind), count in seen.items():
+        if count > _NOTES_OF_A_KIND:
+            text = f"and {count - _NOTES_OF_A_KIND} more at the same time"
+            found.append(Note(number=number, time_s=notes[0].time_s, kind=kind, text=text))
+    return found
+
+
+def line_of(incident: Incident, kind: str, text: str) -> str:
+    """Return the one line of a notice."""
+    explains = incident.explains - 1
+    more = f"; explains {explains} more" if explains > 0 and kind in ("opened", "escalated", "reminder") else ""
+    return f"#{incident.number} {kind}: {incident.summary}{more}" + (f": {text}" if text else "")

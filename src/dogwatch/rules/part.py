@@ -17,7 +17,7 @@ from dogwatch.access.actor import Actor
 from dogwatch.config.part import Configuration, Prepared
 from dogwatch.core.bus import Subscription
 from dogwatch.core.deadline import cancel_and_wait
-from dogwatch.core.metrics import Family, series
+from dogwatch.core.metrics import Family
 from dogwatch.core.values import Event
 from dogwatch.engine.schedules.plan import shared_zones
 from dogwatch.engine.values import Page
@@ -28,6 +28,7 @@ from dogwatch.rules.decider import Held
 from dogwatch.rules.desk import Input, Setting
 from dogwatch.rules.driver import Moment, decide, moments
 from dogwatch.rules.escalation import Policy
+from dogwatch.rules.families import families
 from dogwatch.rules.incident import Decisions, Incident, Note, Order, Silence, State
 from dogwatch.rules.maintenance import MAINTENANCE, Calendar, build_maintenance
 from dogwatch.rules.outside import book as outside
@@ -383,10 +384,12 @@ class Incidents:
         return explanation(found, self._setting, self.state)
 
     async def order(self, number: int, verb: str, actor: Actor, *, text: str = "") -> Incident:
-        """Carry out ack, unack, comment or resolve, and return the incident. Raises: NotFound, Conflict."""
+        """Carry out ack, unack, comment, escalate or resolve, and return the incident. Raises: NotFound, Conflict."""
         incident = await self.show(number)
         if incident.ended_s is not None:
             raise Conflict(f"incident #{number} is over: {incident.state}")
+        if verb == "escalate" and not self.wanted.policy.left(incident.escalation, incident.notify, incident.step):
+            raise Conflict(f"everybody was told of incident #{number} already", hint="add a step to its escalation")
         order = Order(verb=verb, actor=str(actor), number=number, text=text)
         done = Done(actor=actor, verb="change", name=f"#{number}", reason=f"{verb}: {text}", labels=incident.labels)
         await self._ask(order, done)
@@ -468,17 +471,8 @@ class Incidents:
     # -- Own metrics ----------------------------------------------------------------------------------------------
 
     def metrics(self) -> Iterable[Family]:
-        held = Counter(incident.state for incident in self.state.incidents.values())
-        name = "dogwatch_incidents_open"
-        yield Family(name, "gauge", "Incidents that are not over.", [(series(name, {}), float(held.total()))])
-        name = "dogwatch_alerts_firing"
-        yield Family(name, "gauge", "Rules that hold, by target.", [(series(name, {}), float(len(self.watcher.out)))])
-        name = "dogwatch_incident_notices_total"
-        told = float(self.counts["notices"])
-        yield Family(name, "counter", "Notices of incidents put in the outbox.", [(series(name, {}), told)])
-        name = "dogwatch_rule_samples_dropped_total"
-        lost = float(self.watcher.gauge.dropped + (self._heard.dropped if self._heard else 0))
-        yield Family(name, "counter", "Samples and events that rules did not see.", [(series(name, {}), lost)])
+        lost = self.watcher.gauge.dropped + (self._heard.dropped if self._heard else 0)
+        return families(len(self.state.incidents), len(self.watcher.out), self.counts["notices"], lost)
 
 
 class _Prepared:

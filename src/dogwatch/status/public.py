@@ -167,7 +167,7 @@ def public_incident(incident: Incident, notes: Sequence[Note], names: Mapping[st
 def public_work(one: Planned, targets: Sequence[Known], names: Mapping[str, str]) -> PublicWork | None:
     """Return a window as the public is told of it, or None where it is over, or over nothing that the page shows."""
     spec = one.spec
-    if one.state == "over" or (spec.schedules and not spec.targets and not spec.match):
+    if one.state == "over" or spec.freezes_only:
         return None
     affects = sorted({names[view.name] for view in targets if view.name in names and _covers(one, view)})
     if not affects:

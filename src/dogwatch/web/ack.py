@@ -1,6 +1,7 @@
-"""`/ack/<link>`: whoever was told of an incident says that they take it, without logging in.
+"""`/ack/<link>` and `/approve/<link>`: whoever was told of an incident says that they take it, or answers what is asked
+about it, without logging in.
 
-Looking at it changes nothing: programs that look into messages follow links, and would acknowledge everything.
+Looking at them changes nothing: programs that look into messages follow links, and would acknowledge everything.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from typing import Annotated, Any
 from litestar import Request, Response, get, post
 from litestar.params import PathParameter
 
-from dogwatch.errors import DogwatchError, NotFound
+from dogwatch.errors import DogwatchError, NotFound, UsageError
 from dogwatch.rules.incident import Incident
-from dogwatch.rules.links.links import Links
+from dogwatch.rules.links.links import Links, Question
 from dogwatch.rules.part import Incidents
 from dogwatch.web.context import Ctx, WebContext
 from dogwatch.web.permissions import FORM, PUBLIC
@@ -59,4 +60,36 @@ async def ack_form(ctx: Ctx, link: _Link, request: Request[Any, Any, Any]) -> Re
         return _page(ctx, None, error=error)
 
 
-ACK_HANDLERS = (ack_page, ack_form)
+def _question(
+    ctx: WebContext, asked: Question | None, *, done: str = "", error: DogwatchError | None = None
+) -> Response[bytes]:
+    status = 200 if error is None else from_error(error).status
+    answer = html_page(ctx, "approve.html", {"asked": asked, "done": done, "error": error}, status)
+    answer.headers.update(_HEADERS)
+    return answer
+
+
+@get("/approve/{link:str}", opt=PUBLIC, include_in_schema=False)
+async def approve_page(ctx: Ctx, link: _Link) -> Response[bytes]:
+    try:
+        links, incidents = _both(ctx)
+        return _question(ctx, await links.ask(link, incidents))
+    except DogwatchError as error:
+        return _question(ctx, None, error=error)
+
+
+@post("/approve/{link:str}", opt=FORM, status_code=200, include_in_schema=False)
+async def approve_form(ctx: Ctx, link: _Link, request: Request[Any, Any, Any]) -> Response[bytes]:
+    try:
+        links, incidents = _both(ctx)
+        answer = (await request.form()).get("answer")
+        if answer not in ("approve", "reject"):
+            raise UsageError("nothing says whether it is approved or rejected")
+        address = request.client.host if request.client else ""
+        asked = await links.decide(link, incidents, approve=answer == "approve", address=address)
+        return _question(ctx, asked, done=str(answer))
+    except DogwatchError as error:
+        return _question(ctx, None, error=error)
+
+
+ACK_HANDLERS = (ack_page, ack_form, approve_page, approve_form)

@@ -284,6 +284,32 @@ def test_an_acknowledgement_ends_escalation_and_reminders() -> None:
     assert heard(room)[1][1] == "escalated"
 
 
+def test_by_hand_the_next_step_is_told_now_also_while_somebody_has_it() -> None:
+    room = Room(options(escalations=(ESCALATION,), rotations=(ROTATION,), remind=3600.0))
+    room.feed(urgent(room))
+    room.wait(100)
+    first = heard(room)
+    room.feed(Order(verb="escalate", actor="anna", number=1, text="I cannot reach it"))
+    assert heard(room)[len(first) :] == [("anna", "escalated")]
+    assert "I cannot reach it" in room.notices[-1].parts[0].text
+    assert [note.actor for note in room.notes if note.kind == "escalated"] == ["anna"]
+    # What was told by hand is not told again when its own time comes; the step after it comes when it would have.
+    room.wait(1200)
+    assert heard(room)[len(first) :] == [("anna", "escalated"), ("boss", "escalated")]
+    told = heard(room)
+    room.feed(Order(verb="escalate", actor="anna", number=1))
+    assert heard(room) == told
+    # Whoever has it keeps it: nothing follows by itself.
+    other = Room(options(escalations=(ESCALATION,), rotations=(ROTATION,)))
+    other.feed(urgent(other))
+    other.wait(100)
+    other.feed(Order(verb="ack", actor="ben", number=1))
+    other.feed(Order(verb="escalate", actor="ben", number=1))
+    other.wait(20_000, every_s=60.0)
+    assert heard(other) == [("ops", "opened"), ("anna", "escalated")]
+    assert other.state.incidents[1].state == "acknowledged"
+
+
 def test_turns_on_call_change_by_the_wall() -> None:
     call = OnCall(
         Rotation(name="r", members=("a", "b"), every=86_400.0, start="2027-03-27T09:00", time_zone="Europe/Zurich")

@@ -125,3 +125,21 @@ def test_a_frozen_schedule_fires_after_the_freeze() -> None:
     assert next_fires(frozen, after, 1)[0].fire_s == at("2026-03-28T04:00:00")
     assert calendar.frozen("other") == []
     assert calendar.changes(after, after + DAY) == [at("2026-03-28T00:30:00"), at("2026-03-28T03:30:00")]
+
+
+def test_a_freeze_of_deployments_is_over_nothing_else() -> None:
+    spec = MaintenanceSpec(
+        name="sale", deployments=("deploy-*",), match={"team": "shop"}, from_="2027-01-01T00:00", to="2027-01-02T00:00"
+    )
+    window = build_maintenance(spec, shared_zones())
+    calendar, on_s = Calendar([window]), 1_798_800_000.0
+    assert calendar.on(on_s)
+    assert not window.takes(("shop",), {"team": "shop"})
+    assert not window.over("shop", {"team": "shop"})
+    assert not window.freezes("deploy-shop")
+    held = calendar.frozen_deployment("deploy-shop", {"team": "shop", "zone": "a"}, on_s)
+    assert held is not None
+    assert (held.name, held.end_s) == ("sale", 1_798_848_000.0)
+    assert calendar.frozen_deployment("deploy-shop", {}, on_s) is None
+    assert calendar.frozen_deployment("build", {"team": "shop"}, on_s) is None
+    assert calendar.frozen_deployment("deploy-shop", {"team": "shop"}, held.end_s) is None

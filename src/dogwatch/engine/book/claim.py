@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from dogwatch.engine.book import gates, orders
+from dogwatch.engine.book import freezes, gates, orders
 from dogwatch.engine.book.definitions import Definitions
 from dogwatch.engine.book.rows import RUN, RUN_COLUMNS, order_of, parsed, run_of, step_of
 from dogwatch.engine.book.setting import Setting, all_of, first_of, listed
@@ -117,6 +117,11 @@ def _choose(
     gated = [run_id for run_id, is_gated in candidates if is_gated]
     if not gated:
         return [run_id for run_id, _ in candidates], bool(foreign)
+    frozen = freezes.hold(tx, setting, definitions, gated)
+    candidates = [(run_id, is_gated) for run_id, is_gated in candidates if run_id not in frozen]
+    gated = [run_id for run_id in gated if run_id not in frozen]
+    if not gated:
+        return [run_id for run_id, _ in candidates], True
     passage = gates.Passage(tx, setting, gated)
     chosen = [run_id for run_id, is_gated in candidates if not is_gated or passage.admit(run_id)]
     passage.write()

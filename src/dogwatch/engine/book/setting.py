@@ -14,13 +14,25 @@ from dogwatch.store.database import Tx, Value
 AUDIT = "audit"
 
 
+class Freeze(msgspec.Struct, frozen=True, kw_only=True):
+    """A time in which deployments do not begin."""
+
+    name: str
+    end_s: float
+
+
+# Job, labels of the run, now → the freeze that is on.
+Frozen = Callable[[str, Mapping[str, str], float], Freeze | None]
+
+
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """What the two databases say differently, ends of SELECTs: skip: take the rows, but not those that another
     transaction has; skip_runs: of table r only. take: take them, and wait for it. share: keep them as they are, with
     others who want that.
 
     alone: no other process can use the database.
-    outputs: what a run that ended gives to the step that started it.
+    outputs: what a run that ended gives to the step that started it. frozen: what holds a deployment now, by its job
+    and labels.
     """
 
     skip: str = ""
@@ -29,18 +41,20 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     share: str = ""
     alone: bool = False
     outputs: Callable[[Tx, str], Mapping[str, Json]] = lambda _tx, _run_id: {}
+    frozen: Frozen = lambda _job, _labels, _now_s: None
 
 
-def setting_of(kind: str, outputs: Callable[[Tx, str], Mapping[str, Json]]) -> Setting:
+def setting_of(kind: str, outputs: Callable[[Tx, str], Mapping[str, Json]], frozen: Frozen) -> Setting:
     if kind == "sqlite":
         # There is one writer: every row is its own.
-        return Setting(alone=True, outputs=outputs)
+        return Setting(alone=True, outputs=outputs, frozen=frozen)
     return Setting(
         skip=" FOR UPDATE SKIP LOCKED",
         skip_runs=" FOR UPDATE OF r SKIP LOCKED",
         take=" FOR UPDATE",
         share=" FOR SHARE",
         outputs=outputs,
+        frozen=frozen,
     )
 
 

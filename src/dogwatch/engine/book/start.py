@@ -17,7 +17,7 @@ from dogwatch.engine.book.meters import Meters
 from dogwatch.engine.book.orders import cancel_one
 from dogwatch.engine.book.rows import RUN, clean, run_of, text
 from dogwatch.engine.book.setting import AUDIT, Setting, all_of, first_of
-from dogwatch.engine.spec import JobSpec
+from dogwatch.engine.spec import JobSpec, deploys
 from dogwatch.engine.values import Json, Run, RunState, Started, Trigger
 from dogwatch.errors import Conflict
 from dogwatch.store.database import Tx
@@ -161,7 +161,8 @@ class Opener:
             "definition": self._definitions.put(tx, spec),
             "sealed": intent.sealed,
             "placement": intent.placement,
-            "gated": int(bool(intent.gates)),
+            # Deployments are looked at before they are claimed, as those are that wait their turn.
+            "gated": int(bool(intent.gates) or deploys(spec, intent.labels)),
             "ready": int(not later and not blocked_on),
             "blocked_on": blocked_on,
             "wake_s": intent.due_s if later else None,

@@ -1,4 +1,5 @@
-"""Links in notices by which whoever was told acknowledges, without logging in.
+"""Links in notices by which whoever was told acknowledges or approves, without logging in.
 
-Belongs here: how links are made, kept and used up. Does not: their page (web), or what acknowledging means (rules).
+Belongs here: how links are made, kept and used up. Does not: their pages (web), or what acknowledging and approving
+mean (rules).
 """

@@ -16,6 +16,7 @@ from dogwatch.access.actor import Actor
 from dogwatch.config.part import Configuration, Prepared
 from dogwatch.core.clock import Clock
 from dogwatch.core.deadline import cancel_and_wait
+from dogwatch.engine.book.setting import Freeze
 from dogwatch.engine.schedules.plan import Faulty, Zones, shared_zones
 from dogwatch.engine.schedules.timing import Window
 from dogwatch.errors import Conflict, DogwatchError, NotFound, UsageError
@@ -47,11 +48,11 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MaintenancePart:
-    """Implements config.part.Part. changed: called with the calendar whenever it is another."""
+    """Implements config.part.Part. store: of what availability is made; None where nobody asks for it."""
 
     name = "maintenance"
 
-    def __init__(self, database: Database, store: Store, *, clock: Clock, spawn: Spawn) -> None:
+    def __init__(self, database: Database, store: Store | None, *, clock: Clock, spawn: Spawn) -> None:
         self._database, self._store, self._clock, self._spawn = database, store, clock, spawn
         self._zones: Zones = shared_zones()
         self._configured: tuple[Maintenance, ...] = ()
@@ -186,10 +187,16 @@ class MaintenancePart:
         """Return the windows in which a schedule does not fire."""
         return self.calendar.frozen(schedule)
 
+    def holds(self, job: str, labels: Mapping[str, str], now_s: float) -> Freeze | None:
+        """Return the freeze that holds a deployment now. labels: of its run."""
+        return self.calendar.frozen_deployment(job, labels, now_s)
+
     async def availability(
         self, targets: Mapping[str, Mapping[str, str]], *, since_s: float, until_s: float
     ) -> Sequence[Availability]:
         """Return the time in each status; planned work counts as maintenance, for nobody. targets: name → labels."""
+        if self._store is None:
+            raise NotFound("this program keeps no history")
         planned = self.calendar.planned(targets, since_s=since_s, until_s=until_s)
         return await self._store.availability(list(targets), since_s=since_s, until_s=until_s, planned=planned)
 

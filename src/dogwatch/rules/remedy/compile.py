@@ -281,6 +281,12 @@ def _job(source: Source, at: int, step: DoSpec, mode: Mode) -> JobSpec:
     )
 
 
+def approvers_of(job: JobSpec | None) -> Sequence[str]:
+    """Return who may answer the question that a remedy's job asks; nobody where it asks none."""
+    asks = (step.action for step in job.steps) if job is not None else ()
+    return next((action.by for action in asks if isinstance(action, ApproveAction)), ())
+
+
 def plain(text: str) -> str:
     """Return a text that holds no template."""
     return text.replace("{{", "{ {")

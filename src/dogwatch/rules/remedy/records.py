@@ -10,7 +10,7 @@ from dogwatch.errors import NotFound
 from dogwatch.rules.remedy.evidence import Found
 from dogwatch.rules.remedy.values import Episode, Start
 from dogwatch.rules.watcher import Key
-from dogwatch.store.database import Tx
+from dogwatch.store.database import Row, Tx
 
 _MOST_OPEN = 20_000
 _MOST_SHOWN = 500
@@ -130,17 +130,27 @@ def actions(tx: Tx, number: int) -> list[Action]:
         number=number,
         limit=_MOST_SHOWN,
     )
-    return [
-        Action(
-            start=msgspec.json.decode(str(row[0]), type=Start),
-            run_id=str(row[1]),
-            started_s=float(row[2] or 0),
-            ended_s=None if row[3] is None else float(row[3]),
-            outcome=str(row[4]),
-            reason=str(row[5]),
-        )
-        for row in rows
-    ]
+    return [_action(row) for row in rows]
+
+
+def _action(row: Row) -> Action:
+    return Action(
+        start=msgspec.json.decode(str(row[0]), type=Start),
+        run_id=str(row[1]),
+        started_s=float(row[2] or 0),
+        ended_s=None if row[3] is None else float(row[3]),
+        outcome=str(row[4]),
+        reason=str(row[5]),
+    )
+
+
+def action_of_run(tx: Tx, run_id: str) -> Action | None:
+    """Return what a run was started for; None where it was started by no remedy."""
+    row = tx.one(
+        "SELECT body, run_id, started_s, ended_s, outcome, reason FROM remedy_actions WHERE run_id = :run_id",
+        run_id=run_id,
+    )
+    return None if row is None else _action(row)
 
 
 def open_runs(tx: Tx, number: int) -> list[str]:

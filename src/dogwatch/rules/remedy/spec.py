@@ -101,8 +101,9 @@ class RemedySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     backoff: between two actions for one target. cooldown: after a success nothing is done for the target for so long.
     evidence: what is looked at before an action. approvers: who may approve, `group:ops`, `role:operator`, names;
-    none: whoever may approve runs. expires: how long an approval is waited for. escalate: destinations that are told,
-    beside the next step of the escalation, when all has been tried.
+    none: whoever may approve runs. `link:ops`: whoever gets the notices of the destination `ops`, by the link in them.
+    expires: how long an approval is waited for. escalate: destinations that are told, beside the next step of the
+    escalation, when all has been tried.
     """
 
     backoff: BackoffSpec = BackoffSpec()

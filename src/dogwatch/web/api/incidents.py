@@ -294,6 +294,17 @@ async def comment_incident(ctx: Ctx, number: NumberParam, data: JSONBody[TextIn 
 
 
 @post(
+    "/api/v1/incidents/{number:int}/escalate",
+    opt=may("incident", "change"),
+    status_code=200,
+    summary="Tell the next step of its escalation now",
+    responses=_ORDER,
+)
+async def escalate_incident(ctx: Ctx, number: NumberParam, data: JSONBody[TextIn | None] = None) -> IncidentOut:
+    return await _order(ctx, number, "escalate", data)
+
+
+@post(
     "/api/v1/incidents/{number:int}/resolve",
     opt=may("incident", "change"),
     status_code=200,
@@ -367,6 +378,7 @@ INCIDENT_HANDLERS = (
     ack_incident,
     unack_incident,
     comment_incident,
+    escalate_incident,
     resolve_incident,
     list_silences,
     create_silence,

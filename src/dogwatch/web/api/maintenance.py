@@ -1,4 +1,4 @@
-"""`/api/v1/maintenance`: windows in which work is expected, and freezes of schedules."""
+"""`/api/v1/maintenance`: windows in which work is expected, and freezes of schedules and deployments."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class MaintenanceIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """A window: `duration` from now on; `from` and `to`; or `cron` with `duration`.
 
     targets, match: of probes and hosts; none for all, unless it is over schedules alone. rules: whose alerts it keeps
-    quiet; none for all. schedules: that are frozen. duration: as in `2h`. from, to: times of day, or dates with times.
+    quiet; none for all. schedules: that are frozen. deployments: jobs whose deployments wait; match then chooses these
+    by their labels, and no targets. duration: as in `2h`. from, to: times of day, or dates with times.
     """
 
     name: _Name
@@ -35,6 +36,7 @@ class MaintenanceIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     match: _Labels = {}
     rules: _Many = []
     schedules: _Many = []
+    deployments: _Many = []
     cron: _Short = ""
     duration: _Short = ""
     from_: _Short = msgspec.field(default="", name="from")
@@ -64,6 +66,7 @@ class MaintenanceOut(msgspec.Struct, frozen=True, kw_only=True):
     match: dict[str, str]
     rules: list[str]
     schedules: list[str]
+    deployments: list[str]
     cron: str
     duration_s: float | None
     from_: str = msgspec.field(name="from")
@@ -92,6 +95,7 @@ def _out(one: Planned) -> MaintenanceOut:
         match=dict(spec.match),
         rules=list(spec.rules),
         schedules=list(spec.schedules),
+        deployments=list(spec.deployments),
         cron=spec.cron,
         duration_s=spec.duration,
         from_=spec.from_,
@@ -118,6 +122,7 @@ def _spec(data: MaintenanceIn, now_s: float) -> MaintenanceSpec:
         "match": data.match,
         "rules": tuple(data.rules),
         "schedules": tuple(data.schedules),
+        "deployments": tuple(data.deployments),
         "reason": data.reason,
     }
     if duration_s is not None and not (data.cron or data.from_ or data.to):
@@ -147,7 +152,7 @@ async def list_maintenance(ctx: Ctx) -> list[MaintenanceOut]:
     "/api/v1/maintenance",
     opt=may("incident", "create"),
     status_code=201,
-    summary="Plan a maintenance window, or a freeze of schedules",
+    summary="Plan a maintenance window, or a freeze of schedules or deployments",
     responses=refusals(403, 404, 409, 413, 503),
 )
 async def add_maintenance(ctx: Ctx, data: JSONBody[MaintenanceIn]) -> MaintenanceOut:
@@ -155,6 +160,8 @@ async def add_maintenance(ctx: Ctx, data: JSONBody[MaintenanceIn]) -> Maintenanc
     ctx.require("incident", "create", data.match)
     if data.schedules:
         ctx.require("schedule", "change", data.match)
+    if data.deployments:
+        ctx.require("job", "run", data.match)
     return _out(await _part(ctx).add(_spec(data, ctx.services.clock.now_s()), ctx.actor))
 
 
