@@ -4,6 +4,10 @@ PYTEST := $(PY) -m pytest
 WORKERS ?= auto
 TESTS ?= tests
 
+# Tests start hundreds of programs, and each worker reads all tests: they keep the byte code, even where an image's
+# environment says otherwise.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test compile check bench soak docs screenshots setup lock format clean
 .DELETE_ON_ERROR:
 
