@@ -19,7 +19,7 @@ def due(schedule: Schedule[Due], monotonic_s: float) -> Iterator[tuple[Due, floa
 @given(st.lists(st.floats(0, 0.9), max_size=30))
 def test_what_is_due_comes_once_earliest_first_with_its_lateness(dues: list[float]) -> None:
     schedule: Schedule[Due] = Schedule()
-    for number, due_s in enumerate(dues):
+    for due_s in dues:
         schedule.put(Due(), due_s)
     seen = list(due(schedule, 0.95))
     assert [lateness_s for _entry, lateness_s in seen] == [0.95 - due_s for due_s in sorted(dues)]
