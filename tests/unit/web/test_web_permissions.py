@@ -58,6 +58,7 @@ OPEN = {
     "GET /readyz",
     "GET /setup",
     "GET /ack/{link:str}",
+    "GET /approve/{link:str}",
     "GET /status",
     "GET /status/badge.svg",
     "GET /status/badge/{file:str}",
@@ -70,6 +71,7 @@ OPEN = {
     "POST /status/unsubscribe",
     "GET /static/{version:str}/{name:path}",
     "POST /ack/{link:str}",
+    "POST /approve/{link:str}",
     "POST /api/v1/login",
     "POST /hooks/{name:str}",
     "POST /login",
@@ -147,8 +149,8 @@ async def test_every_change_by_a_browser_needs_its_token(name: str, method: str,
     if opt.get("form"):
         # Of the public status page: done as somebody unknown, whoever is logged in; the guard refuses other sites.
         public = ("POST /status/subscribe", "POST /status/confirm", "POST /status/unsubscribe")
-        # Whoever has the link of a notice may acknowledge: the link is its secret.
-        linked = ("POST /ack/{link:str}",)
+        # Whoever has the link of a notice may acknowledge, or approve: the link is its secret.
+        linked = ("POST /ack/{link:str}", "POST /approve/{link:str}")
         known = ("POST /login", "POST /logout", "POST /setup")
         assert name in (*known, *public, *linked), "its handler must look at the form's token"
         return
