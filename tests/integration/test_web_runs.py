@@ -135,7 +135,7 @@ async def test_a_run_has_a_tag_that_changes_with_it(server: Running) -> None:
     changed = await ask(server, "GET", "/api/v1/runs/01992222", If_None_Match=tag)
     assert changed.status == 200
     stale = await ask(server, "POST", "/api/v1/runs/01992222/cancel", {}, If_Match=tag)
-    assert (stale.status, stale.data["code"]) == (409, "conflict")
+    assert (stale.status, stale.data["code"]) == (412, "conflict")
     assert server.program.runs.calls == []
     fresh = await ask(server, "POST", "/api/v1/runs/01992222/cancel", {}, If_Match=changed.headers["etag"])
     assert fresh.data["state"] == "cancelled"

@@ -38,7 +38,7 @@ from dogwatch.rules.remedy.explain import Explanation, explanation, kept
 from dogwatch.rules.remedy.values import NONE, Result
 from dogwatch.rules.sight import TOPICS, Known, Sight, history
 from dogwatch.rules.spec import DOWN_RULE, Rule, RuleSpec, compile_rule
-from dogwatch.rules.surroundings import Around, Asked, Wanted, matters
+from dogwatch.rules.surroundings import Around, Asked, Wanted, matters, tried
 from dogwatch.rules.topology import Topology
 from dogwatch.rules.watcher import AlertEdge, Key, Watcher
 from dogwatch.store.database import Tx
@@ -214,9 +214,7 @@ class Incidents:
         after = self._outside
         found = await self._around.database.read(lambda tx: outside.changes(tx, after, now_s))
         self._looked_s = now_s
-        edges = [
-            edge for one in found for edge in self.watcher.tell(one.alert, firing=one.firing, now_s=now_s)
-        ]  # fmt: skip
+        edges = [edge for one in found for edge in self.watcher.tell(one.alert, firing=one.firing, now_s=now_s)]
         self._outside = max((self._outside, *(one.changed for one in found)))
         if edges:
             self._moments.append(Moment(time_s=now_s, edges=tuple(edges)))
@@ -255,9 +253,10 @@ class Incidents:
             self._version = await self._around.database.write(
                 lambda tx: records.save(tx, change, done, enqueue, more, hint)
             )
-        except (Conflict, TransientError):
+        except (Conflict, TransientError) as error:
             # Whether it is on disk is not known: what is there decides how it goes on.
             self._version = None
+            self._asked = tried(asked, error, self._asked)
             raise
         self.state, self._held, self.trouble, self._written_s = after, held, "", now_s
         self._moments = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -56,12 +56,27 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     doing: Doing | None = None
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """A person's order on its way, and where its end is awaited."""
+_TRIES = 3
+
+
+class Asked(msgspec.Struct, kw_only=True, eq=False):
+    """A person's order on its way, and where its end is awaited. tries: how often it could not be written."""
 
     order: Order
     done: Done
     answer: asyncio.Future[None]
+    tries: int = 0
+
+
+def tried(asked: Sequence[Asked], error: Exception, waiting: Sequence[Asked]) -> list[Asked]:
+    """Refuse orders that could not be written several times, and return those that still wait: nobody waits for ever,
+    and what cannot be written must not hold up what else is to be decided.
+    """
+    for one in asked:
+        one.tries += 1
+        if one.tries >= _TRIES and not one.answer.done():
+            one.answer.set_exception(error)
+    return [one for one in waiting if one.tries < _TRIES]
 
 
 def matters(

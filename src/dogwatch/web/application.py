@@ -37,6 +37,7 @@ from dogwatch.web.login import LOGIN_HANDLERS
 from dogwatch.web.maintenance_pages import MAINTENANCE
 from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
+from dogwatch.web.orders import ordered
 from dogwatch.web.pages import OVERVIEW, problem_page
 from dogwatch.web.palette import PALETTE
 from dogwatch.web.permissions import IDENTITY, PUBLIC, REFUSALS, Gate, declared
@@ -96,6 +97,8 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
     if services.links is not None:
         services.links.base_url = options.external_url.rstrip("/")
 
+    gate = Gate(services.access)
+
     def seen(request: Request[Any, Any, Any]) -> WebContext:
         identity: Identity = request.scope[IDENTITY]  # type: ignore[literal-required]
         ctx = context.seen_by(identity)
@@ -105,7 +108,7 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
 
     inner = Litestar(
         route_handlers=[
-            *HANDLERS,
+            *ordered(HANDLERS, services.database, gate),
             *EXPOSITION_HANDLERS,
             *PING_HANDLERS,
             *HOOK_HANDLERS,
@@ -116,7 +119,7 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
             static_file,
         ],
         dependencies={"ctx": Provide(seen, sync_to_thread=False)},
-        guards=[Gate(services.access)],
+        guards=[gate],
         exception_handlers={Exception: partial(_failed, context)},
         openapi_config=OpenAPIConfig(
             title=f"{options.title} API",

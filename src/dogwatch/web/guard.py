@@ -25,6 +25,7 @@ from dogwatch.web.options import WebOptions, is_loopback
 from dogwatch.web.permissions import IDENTITY, REFUSALS
 from dogwatch.web.rates import Rates
 from dogwatch.web.recognise import Recogniser
+from dogwatch.web.tags import fits, tag
 
 log = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]
@@ -224,6 +225,9 @@ class _Answer:
         self._head = scope["method"] == "HEAD"
         self._secure = scope.get("scheme") == "https"
         self._packs = not self._head and b"gzip" in headers.get(b"accept-encoding", b"")
+        # Of what the API shows, whoever has it already is told so.
+        self._tagged = scope["method"] in ("GET", "HEAD") and scope["path"].startswith("/api/v1/")
+        self._known = headers.get(b"if-none-match", b"").decode("latin-1")
         self._embeddable = scope["path"].startswith(("/badge", "/group-badge", "/status/badge"))
         self._start: Message | None = None
 
@@ -274,6 +278,15 @@ class _Answer:
         if b"cache-control" not in names:
             headers.append((b"cache-control", b"no-store"))
         body = message.get("body", b"")
+        if self._tagged and start["status"] == 200 and not message.get("more_body", False):
+            found = next((value.decode("latin-1") for name, value in headers if name == b"etag"), "")
+            if not found:
+                found = tag(body)
+                headers.append((b"etag", found.encode()))
+            # A weak tag is for changes: fields that move by themselves are not in it.
+            if self._known and not found.startswith("W/") and fits(self._known, found):
+                start["status"], body = 304, b""
+                headers = [pair for pair in headers if pair[0] not in (b"content-length", b"content-type")]
         kind = next((value for name, value in headers if name == b"content-type"), b"")
         if kind.startswith(_PACKED_TYPES) and kind != b"text/event-stream":
             headers.append((b"vary", b"Accept-Encoding"))

@@ -27,6 +27,8 @@ CSRF_HEADER = "x-csrf-token"
 # handler looks at the form's own token.
 PUBLIC: dict[str, Any] = {_KEY: "public"}
 KNOWN: dict[str, Any] = {_KEY: "known"}
+# Its answer holds a secret, which is kept nowhere.
+KNOWN_SECRET: dict[str, Any] = {_KEY: "known", "secret": True}
 FORM: dict[str, Any] = {_KEY: "public", "form": True}
 FORM_KNOWN: dict[str, Any] = {_KEY: "known", "form": True}
 
@@ -35,16 +37,16 @@ FORM_KNOWN: dict[str, Any] = {_KEY: "known", "form": True}
 _WHOLE = frozenset({"user", "token", "role", "program", "worker", "notification"})
 
 
-def may(noun: str, verb: str = "read", *, public: str = "", whole: bool = False) -> dict[str, Any]:
+def may(noun: str, verb: str = "read", *, public: str = "", whole: bool = False, keyed: bool = False) -> dict[str, Any]:
     """Return a handler's `opt`: who may call it.
 
     public: for everyone where `access.public` names this. whole: what is done is not about single things with labels,
     and so nothing for whoever is limited to some; else the handler must look at the labels of each thing (ctx.require,
-    visible).
+    visible). keyed: it keeps idempotency keys itself (orders.py).
     """
     if noun not in NOUNS or verb not in VERBS:
         raise ValueError(f"there is no permission {noun}:{verb}; access/permissions.py lists them")
-    return {_KEY: Permission(noun, verb), "public": public, "whole": whole or noun in _WHOLE}
+    return {_KEY: Permission(noun, verb), "public": public, "whole": whole or noun in _WHOLE, "keyed": keyed}
 
 
 def undeclared(app: Litestar) -> list[str]:

@@ -32,6 +32,8 @@ CODES = {
     403: "not_allowed",
     404: "not_found",
     405: "method_not_allowed",
+    412: "conflict",
+    422: "usage",
     408: "timeout",
     413: "too_large",
     414: "too_large",

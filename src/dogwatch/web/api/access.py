@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
 import msgspec
-from litestar import delete, get, post
+from litestar import Response, delete, get, post
 from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody, PathParameter, QueryParameter
 from litestar.response import Stream
@@ -18,10 +18,12 @@ from dogwatch.access.permissions import NOUNS, VERBS, Rule, visible
 from dogwatch.access.tokens import Token
 from dogwatch.access.trail import AuditFilter, Entry, find, lines
 from dogwatch.access.users import User
-from dogwatch.errors import UsageError
-from dogwatch.web.api.models import Limit, refusals
+from dogwatch.errors import NotFound, UsageError
+from dogwatch.web.api.models import Handled, Limit, refusals
 from dogwatch.web.context import Ctx, segment
-from dogwatch.web.permissions import KNOWN, may
+from dogwatch.web.encoding import SafeResponse
+from dogwatch.web.permissions import KNOWN, KNOWN_SECRET, may
+from dogwatch.web.tags import steady
 
 Text = Annotated[str, QueryParameter(max_length=500)]
 Name = Annotated[str, PathParameter(max_length=200)]
@@ -127,47 +129,34 @@ async def add_user(ctx: Ctx, data: JSONBody[NewUserIn]) -> UserOut:
     )
 
 
-@post(
-    "/api/v1/users/{name:str}/disable",
-    opt=may("user", "change"),
-    status_code=200,
-    summary="Keep a user from logging in; its sessions end, its tokens are void meanwhile",
-    responses=refusals(401, 403, 404, 409),
-)
+def _changing(verb: str, summary: str) -> Handled:
+    """Return what makes a function the handler of a change of one user."""
+    return post(
+        f"/api/v1/users/{{name:str}}/{verb}",
+        opt=may("user", "change"),
+        status_code=200,
+        summary=summary,
+        responses=refusals(401, 403, 404, 409),
+    )
+
+
+@_changing("disable", "Keep a user from logging in; its sessions end, its tokens are void meanwhile")
 async def disable_user(ctx: Ctx, name: Name) -> UserOut:
     return user_out(ctx, await ctx.access.set_disabled(ctx.actor, segment(name), disabled=True))
 
 
-@post(
-    "/api/v1/users/{name:str}/enable",
-    opt=may("user", "change"),
-    status_code=200,
-    summary="Let a disabled user log in again",
-    responses=refusals(401, 403, 404, 409),
-)
+@_changing("enable", "Let a disabled user log in again")
 async def enable_user(ctx: Ctx, name: Name) -> UserOut:
     return user_out(ctx, await ctx.access.set_disabled(ctx.actor, segment(name), disabled=False))
 
 
-@post(
-    "/api/v1/users/{name:str}/roles",
-    opt=may("user", "change"),
-    status_code=200,
-    summary="Give a user other roles",
-    responses=refusals(401, 403, 404, 409),
-)
+@_changing("roles", "Give a user other roles")
 async def set_roles(ctx: Ctx, name: Name, data: JSONBody[RolesIn]) -> UserOut:
     ctx.access.require_giveable(ctx.identity, data.roles)
     return user_out(ctx, await ctx.access.set_roles(ctx.actor, segment(name), data.roles))
 
 
-@post(
-    "/api/v1/users/{name:str}/password",
-    opt=may("user", "change"),
-    status_code=200,
-    summary="Give a user another password; its sessions end",
-    responses=refusals(401, 403, 404, 409),
-)
+@_changing("password", "Give a user another password; its sessions end")
 async def set_password(ctx: Ctx, name: Name, data: JSONBody[PasswordIn]) -> UserOut:
     known = segment(name)
     user = await ctx.access.database.read(lambda tx: users.the_user(tx, known))
@@ -233,12 +222,27 @@ async def list_tokens(ctx: Ctx) -> list[Token]:
     return await ctx.access.database.read(lambda tx: tokens.all_tokens(tx, owner))
 
 
-@post("/api/v1/tokens", opt=KNOWN, summary="Make a token for oneself", responses=refusals(401, 403))
+@post("/api/v1/tokens", opt=KNOWN_SECRET, summary="Make a token for oneself", responses=refusals(401, 403))
 async def add_token(ctx: Ctx, data: JSONBody[NewTokenIn]) -> NewTokenOut:
     secret, token = await ctx.access.add_token(
         ctx.identity, data.name, data.roles, labels=data.labels, expires_after_s=data.expires_after_s
     )
     return NewTokenOut(secret=secret, token=token)
+
+
+@get(
+    "/api/v1/tokens/{token_id:str}",
+    opt=KNOWN,
+    summary="One token: one's own, or with token:read anyone's",
+    responses=refusals(401, 403, 404),
+)
+async def show_token(ctx: Ctx, token_id: Name) -> Response[Token]:
+    known, owner = segment(token_id), None if "token:read" in ctx.rights.table() else _owner(ctx)
+    found = [one for one in await ctx.access.database.read(lambda tx: tokens.all_tokens(tx, owner)) if one.id == known]
+    if not found:
+        raise NotFound(f"there is no token '{known}'")
+    # That it is used does not change what it is.
+    return SafeResponse(found[0], headers=steady(found[0], "used_s", "used_from"))
 
 
 @post(
@@ -401,6 +405,7 @@ ACCESS_HANDLERS = (
     set_own_password,
     delete_user,
     list_tokens,
+    show_token,
     add_token,
     revoke_token,
     list_roles,

@@ -320,6 +320,19 @@ async def list_silences(ctx: Ctx) -> list[SilenceOut]:
     return [_silence_out(one) for one in incidents_of(ctx).silences()]
 
 
+@get(
+    "/api/v1/silences/{silence_id:str}",
+    opt=may("incident", whole=True),
+    summary="One silence that is on",
+    responses=refusals(404, 503),
+)
+async def show_silence(ctx: Ctx, silence_id: Annotated[str, PathParameter(max_length=100)]) -> SilenceOut:
+    for one in incidents_of(ctx).silences():
+        if one.silence_id == silence_id:
+            return _silence_out(one)
+    raise NotFound(f"no silence '{silence_id}' is on")
+
+
 @post(
     "/api/v1/silences",
     opt=may("incident", "create"),
@@ -381,6 +394,7 @@ INCIDENT_HANDLERS = (
     escalate_incident,
     resolve_incident,
     list_silences,
+    show_silence,
     create_silence,
     delete_silence,
     list_rules,

@@ -146,7 +146,7 @@ async def plan_job(ctx: Ctx, name: NameParam, data: JSONBody[models.PlanIn]) -> 
 
 @post(
     "/api/v1/jobs/{name:str}/runs",
-    opt=may("job", "run"),
+    opt=may("job", "run", keyed=True),
     status_code=201,
     summary="Start a run; answers once it is on disk",
     responses={

@@ -16,6 +16,7 @@ from dogwatch.web.api.models import refusals
 from dogwatch.web.context import Ctx, WebContext
 from dogwatch.web.permissions import may
 
+WindowId = Annotated[str, PathParameter(max_length=200)]
 _MOST_S = 366 * 86_400.0
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 _Short = Annotated[str, msgspec.Meta(max_length=200)]
@@ -165,6 +166,24 @@ async def add_maintenance(ctx: Ctx, data: JSONBody[MaintenanceIn]) -> Maintenanc
     return _out(await _part(ctx).add(_spec(data, ctx.services.clock.now_s()), ctx.actor))
 
 
+def _seen(ctx: WebContext, window_id: str) -> Planned:
+    """Raises: NotFound, for one that may not be seen, too."""
+    found = _part(ctx).show(window_id)
+    if not ctx.rights.filter("incident")(found.spec.match):
+        raise NotFound(f"no maintenance window '{window_id}'")
+    return found
+
+
+@get(
+    "/api/v1/maintenance/{window_id:str}",
+    opt=may("incident"),
+    summary="One maintenance window",
+    responses=refusals(404, 503),
+)
+async def show_maintenance(ctx: Ctx, window_id: WindowId) -> MaintenanceOut:
+    return _out(_seen(ctx, window_id))
+
+
 @post(
     "/api/v1/maintenance/{window_id:str}/end",
     opt=may("incident", "change"),
@@ -172,15 +191,9 @@ async def add_maintenance(ctx: Ctx, data: JSONBody[MaintenanceIn]) -> Maintenanc
     summary="End a maintenance window now",
     responses=refusals(403, 404, 409, 413, 503),
 )
-async def end_maintenance(
-    ctx: Ctx, window_id: Annotated[str, PathParameter(max_length=200)], data: JSONBody[EndIn | None] = None
-) -> MaintenanceOut:
-    part = _part(ctx)
-    found = part.show(window_id)
-    if not ctx.rights.filter("incident")(found.spec.match):
-        raise NotFound(f"no maintenance window '{window_id}'")
-    ctx.require("incident", "change", found.spec.match)
-    return _out(await part.end(window_id, ctx.actor, reason=data.reason if data is not None else ""))
+async def end_maintenance(ctx: Ctx, window_id: WindowId, data: JSONBody[EndIn | None] = None) -> MaintenanceOut:
+    ctx.require("incident", "change", _seen(ctx, window_id).spec.match)
+    return _out(await _part(ctx).end(window_id, ctx.actor, reason=data.reason if data is not None else ""))
 
 
-MAINTENANCE_HANDLERS = (list_maintenance, add_maintenance, end_maintenance)
+MAINTENANCE_HANDLERS = (list_maintenance, show_maintenance, add_maintenance, end_maintenance)

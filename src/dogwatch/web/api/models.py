@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import ResponseSpec
 from litestar.params import PathParameter, QueryParameter
 
@@ -21,6 +22,8 @@ from dogwatch.web.problems import MEDIA_TYPE, Problem
 Plain = float | str | bool | None
 Range = Literal["1h", "24h", "7d", "30d"]
 _TEXT_KEPT = 500
+# What makes a function a handler.
+Handled = Callable[[Callable[..., Any]], HTTPRouteHandler]
 
 
 def refusals(*statuses: int) -> dict[int, ResponseSpec]:

@@ -44,6 +44,15 @@ async def list_destinations(ctx: Ctx) -> list[DestinationView]:
     return list(await outbox_of(ctx).destinations())
 
 
+@get("/api/v1/notify/{name:str}", opt=may("notification"), summary="One destination", responses=refusals(403, 404, 503))
+async def show_destination(ctx: Ctx, name: NameParam) -> DestinationView:
+    known = segment(name)
+    for one in await outbox_of(ctx).destinations():
+        if one.name == known:
+            return one
+    raise NotFound(f"there is no destination '{known}'")
+
+
 @post(
     "/api/v1/notify/{name:str}/test",
     opt=may("notification", "run"),
@@ -126,6 +135,7 @@ async def redeliver_message(ctx: Ctx, message_id: MessageId) -> OutboxRow:
 
 NOTIFY_HANDLERS = (
     list_destinations,
+    show_destination,
     test_destination,
     preview_destination,
     redeliver_dead,

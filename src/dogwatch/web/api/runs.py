@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated
 
 from litestar import Response, get, post
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import ResponseSpec
 from litestar.params import HeaderParameter, JSONBody, QueryParameter
 
 from dogwatch.engine.values import Run, RunFilter
-from dogwatch.errors import Conflict
 from dogwatch.web.api import run_models as models
 from dogwatch.web.api.jobs import IdempotencyKey
 from dogwatch.web.api.models import Limit, refusals
@@ -19,35 +19,26 @@ from dogwatch.web.encoding import SafeResponse, encode_json
 from dogwatch.web.events import EventStreamResponse
 from dogwatch.web.permissions import may
 from dogwatch.web.run_streams import RunStream, output_frames, whole_frames
+from dogwatch.web.tags import tag
 
 StepQuery = Annotated[str, QueryParameter(max_length=200, description="Output of this step only")]
 After = Annotated[int, QueryParameter(ge=0, le=2**53, description="Output after this sequence")]
-IfMatch = Annotated[
-    str | None, HeaderParameter(name="If-Match", max_length=500, description="ETag that the run must still have")
-]
-IfNoneMatch = Annotated[str | None, HeaderParameter(name="If-None-Match", max_length=500)]
+# (context, run, step=…, after=…) → its events
+Frames = Callable[..., AsyncIterator[bytes]]
+# (context, the run, why) → the run afterwards
+Order = Callable[[WebContext, Run, str], Awaitable[Run]]
 _STREAM = ResponseSpec(str, media_type="text/event-stream", generate_examples=False)
-
-
-def _tag(shown: models.RunOut) -> str:
-    return f'"{hashlib.blake2b(encode_json(shown), digest_size=12).hexdigest()}"'
 
 
 def _document(run: Run, status: int = 200) -> Response[models.RunOut]:
     shown = models.run_out(run)
-    return SafeResponse(shown, status_code=status, headers={"ETag": _tag(shown)})
+    return SafeResponse(shown, status_code=status, headers={"ETag": tag(encode_json(shown))})
 
 
-async def _found(ctx: WebContext, run_id: str, verb: str = "read", expected: str | None = None) -> Run:
-    """Return the run that an id or its beginning names.
-
-    verb: what is to be done to it.
-    Raises: NotAllowed; Conflict where it is not any more as `expected`, an ETag, has it.
-    """
+async def _found(ctx: WebContext, run_id: str, verb: str = "read") -> Run:
+    """Return the run that an id or its beginning names. verb: what is to be done to it. Raises: NotAllowed."""
     run = await ctx.services.runs.show(segment(run_id))
     ctx.require("run", verb, run.labels)
-    if expected not in (None, "*") and _tag(models.run_out(run)) not in str(expected):
-        raise Conflict(f"the run {run.run_id} changed meanwhile", hint="look at it again")
     return run
 
 
@@ -81,17 +72,9 @@ async def list_runs(
     return models.RunPage(items=[models.run_out(run) for run in page.items], next_cursor=page.cursor)
 
 
-@get(
-    "/api/v1/runs/{run_id:str}",
-    opt=may("run"),
-    summary="One run",
-    responses={304: ResponseSpec(None, description="As If-None-Match has it"), **refusals(404, 503)},
-)
-async def show_run(ctx: Ctx, run_id: models.RunIdParam, known: IfNoneMatch = None) -> Response[models.RunOut]:
-    answer = _document(await _found(ctx, run_id))
-    if known and answer.headers["ETag"] in known:
-        return Response(None, status_code=304, headers={"ETag": answer.headers["ETag"]})  # type: ignore[arg-type]
-    return answer
+@get("/api/v1/runs/{run_id:str}", opt=may("run"), summary="One run", responses=refusals(404, 503))
+async def show_run(ctx: Ctx, run_id: models.RunIdParam) -> Response[models.RunOut]:
+    return _document(await _found(ctx, run_id))
 
 
 @get("/api/v1/runs/{run_id:str}/steps", opt=may("run"), summary="Its steps, in order", responses=refusals(404, 503))
@@ -100,55 +83,48 @@ async def run_steps(ctx: Ctx, run_id: models.RunIdParam) -> list[models.StepOut]
     return [models.step_out(step) for step in await ctx.services.runs.steps(run.run_id)]
 
 
-@post(
-    "/api/v1/runs/{run_id:str}/cancel",
-    opt=may("run", "cancel"),
-    status_code=200,
-    summary="End it and its children; cleanup steps run",
-    responses=refusals(403, 404, 409, 413, 503),
+def _order(verb: str, permission: str, summary: str, does: Order) -> HTTPRouteHandler:
+    """Return the handler of something that is asked of a run with a reason."""
+
+    @post(
+        f"/api/v1/runs/{{run_id:str}}/{verb}",
+        opt=may("run", permission),
+        status_code=200,
+        summary=summary,
+        responses=refusals(403, 404, 409, 413, 503),
+    )
+    async def order(
+        ctx: Ctx, run_id: models.RunIdParam, data: JSONBody[models.ReasonIn | None] = None
+    ) -> Response[models.RunOut]:
+        run = await _found(ctx, run_id, permission)
+        return _document(await does(ctx, run, data.reason if data is not None else ""))
+
+    return order
+
+
+cancel_run = _order(
+    "cancel",
+    "cancel",
+    "End it and its children; cleanup steps run",
+    lambda ctx, run, reason: ctx.services.runs.cancel(run.run_id, ctx.actor, reason=reason),
 )
-async def cancel_run(
-    ctx: Ctx,
-    run_id: models.RunIdParam,
-    data: JSONBody[models.ReasonIn],
-    expected: IfMatch = None,
-) -> Response[models.RunOut]:
-    run = await _found(ctx, run_id, "cancel", expected)
-    return _document(await ctx.services.runs.cancel(run.run_id, ctx.actor, reason=data.reason))
-
-
-@post(
-    "/api/v1/runs/{run_id:str}/pause",
-    opt=may("run", "change"),
-    status_code=200,
-    summary="Begin no further step",
-    responses=refusals(403, 404, 409, 413, 503),
+pause_run = _order(
+    "pause",
+    "change",
+    "Begin no further step",
+    lambda ctx, run, reason: ctx.services.runs.pause(run.run_id, ctx.actor, reason=reason),
 )
-async def pause_run(
-    ctx: Ctx,
-    run_id: models.RunIdParam,
-    data: JSONBody[models.ReasonIn],
-    expected: IfMatch = None,
-) -> Response[models.RunOut]:
-    run = await _found(ctx, run_id, "change", expected)
-    return _document(await ctx.services.runs.pause(run.run_id, ctx.actor, reason=data.reason))
-
-
-@post(
-    "/api/v1/runs/{run_id:str}/resume",
-    opt=may("run", "change"),
-    status_code=200,
-    summary="Let a paused run go on",
-    responses=refusals(403, 404, 409, 503),
+resume_run = _order(
+    "resume",
+    "change",
+    "Let a paused run go on",
+    lambda ctx, run, _reason: ctx.services.runs.resume(run.run_id, ctx.actor),
 )
-async def resume_run(ctx: Ctx, run_id: models.RunIdParam, expected: IfMatch = None) -> Response[models.RunOut]:
-    run = await _found(ctx, run_id, "change", expected)
-    return _document(await ctx.services.runs.resume(run.run_id, ctx.actor))
 
 
 @post(
     "/api/v1/runs/{run_id:str}/rerun",
-    opt=may("run", "run"),
+    opt=may("run", "run", keyed=True),
     status_code=201,
     summary="Start it again as a new run",
     responses={
@@ -178,9 +154,8 @@ async def decide_run(
     ctx: Ctx,
     run_id: models.RunIdParam,
     data: JSONBody[models.DecideIn],
-    expected: IfMatch = None,
 ) -> Response[models.RunOut]:
-    run = await _found(ctx, run_id, "approve", expected)
+    run = await _found(ctx, run_id, "approve")
     decided = await ctx.services.runs.decide(
         run.run_id, data.step, ctx.actor, approve=data.approve, comment=data.comment
     )
@@ -209,40 +184,31 @@ async def run_output(
     )
 
 
-@get(
-    "/api/v1/runs/{run_id:str}/output/follow",
-    opt=may("run"),
-    summary="Its output as it comes (server-sent events)",
-    responses={200: _STREAM, **refusals(404, 429, 503)},
-)
-async def follow_output(
-    ctx: Ctx,
-    run_id: models.RunIdParam,
-    step: StepQuery = "",
-    after: After = 0,
-    last: Annotated[str | None, HeaderParameter(name="Last-Event-ID", max_length=40)] = None,
-) -> EventStreamResponse:
-    run = await _found(ctx, run_id)
-    begin = max(after, _sequence(last))
-    return EventStreamResponse(RunStream(ctx, lambda: output_frames(ctx, run.run_id, step=step, after=begin)))
+def _stream(path: str, summary: str, frames: Frames) -> HTTPRouteHandler:
+    """Return the handler of a live view of a run. A browser that comes back says where it was: Last-Event-ID."""
+
+    @get(
+        f"/api/v1/runs/{{run_id:str}}/{path}",
+        opt=may("run"),
+        summary=f"{summary} (server-sent events)",
+        responses={200: _STREAM, **refusals(404, 429, 503)},
+    )
+    async def follow(
+        ctx: Ctx,
+        run_id: models.RunIdParam,
+        step: StepQuery = "",
+        after: After = 0,
+        last: Annotated[str | None, HeaderParameter(name="Last-Event-ID", max_length=40)] = None,
+    ) -> EventStreamResponse:
+        run = await _found(ctx, run_id)
+        begin = max(after, _sequence(last))
+        return EventStreamResponse(RunStream(ctx, lambda: frames(ctx, run.run_id, step=step, after=begin)))
+
+    return follow
 
 
-@get(
-    "/api/v1/runs/{run_id:str}/events",
-    opt=may("run"),
-    summary="Its state, steps and output as they change (server-sent events)",
-    responses={200: _STREAM, **refusals(404, 429, 503)},
-)
-async def run_events(
-    ctx: Ctx,
-    run_id: models.RunIdParam,
-    step: StepQuery = "",
-    after: After = 0,
-    last: Annotated[str | None, HeaderParameter(name="Last-Event-ID", max_length=40)] = None,
-) -> EventStreamResponse:
-    run = await _found(ctx, run_id)
-    begin = max(after, _sequence(last))
-    return EventStreamResponse(RunStream(ctx, lambda: whole_frames(ctx, run.run_id, step=step, after=begin)))
+follow_output = _stream("output/follow", "Its output as it comes", output_frames)
+run_events = _stream("events", "Its state, steps and output as they change", whole_frames)
 
 
 def _sequence(last: str | None) -> int:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from litestar import get, post
+from litestar import Response, get, post
 from litestar.params import QueryParameter
 
 from dogwatch.web import listing
 from dogwatch.web.api import models
-from dogwatch.web.api.models import Limit, NameParam, Range, refusals
+from dogwatch.web.api.models import Handled, Limit, NameParam, Range, refusals
 from dogwatch.web.context import AVAILABILITY_PERIODS, Ctx, segment
+from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.permissions import may
+from dogwatch.web.tags import steady
 
 Epoch = Annotated[float, QueryParameter(ge=0, le=1e11)]
+# What every check changes.
+_MOVING = ("last_time_s", "last_success", "last_duration_s", "last_phases", "lateness_s", "next_s", "values")
 EpochOrNone = Annotated[float | None, QueryParameter(ge=0, le=1e11)]
 
 
@@ -41,8 +45,9 @@ async def list_targets(
 
 
 @get("/api/v1/targets/{name:str}", opt=may("probe"), summary="One target", responses=refusals(404))
-async def show_target(ctx: Ctx, name: NameParam) -> models.TargetOut:
-    return models.target_out(ctx.services.watch.target(segment(name)))
+async def show_target(ctx: Ctx, name: NameParam) -> Response[models.TargetOut]:
+    shown = models.target_out(ctx.services.watch.target(segment(name)))
+    return SafeResponse(shown, headers=steady(shown, *_MOVING))
 
 
 @get("/api/v1/targets/{name:str}/history", opt=may("probe"), summary="Latency over time", responses=refusals(404))
@@ -125,39 +130,32 @@ async def all_transitions(ctx: Ctx, since_s: Epoch = 0.0, limit: Limit = 100) ->
     return [models.transition_out(one) for one in await ctx.services.store.transitions(since_s=since_s, limit=limit)]
 
 
-@post(
-    "/api/v1/targets/{name:str}/pause",
-    opt=may("probe", "change"),
-    status_code=200,
-    summary="Pause",
-    responses=refusals(403, 404),
-)
+def _asked_of(verb: str, permission: str) -> Handled:
+    """Return what makes a function the handler of something that is asked of one target."""
+    return post(
+        f"/api/v1/targets/{{name:str}}/{verb}",
+        opt=may("probe", permission),
+        status_code=200,
+        summary="Run one attempt now" if verb == "run" else verb.capitalize(),
+        responses=refusals(403, 404),
+    )
+
+
+@_asked_of("pause", "change")
 async def pause_target(ctx: Ctx, name: NameParam) -> models.TargetOut:
     view = await ctx.services.watch.pause(segment(name))
     ctx.forget_snapshot()
     return models.target_out(view)
 
 
-@post(
-    "/api/v1/targets/{name:str}/resume",
-    opt=may("probe", "change"),
-    status_code=200,
-    summary="Resume",
-    responses=refusals(403, 404),
-)
+@_asked_of("resume", "change")
 async def resume_target(ctx: Ctx, name: NameParam) -> models.TargetOut:
     view = await ctx.services.watch.resume(segment(name))
     ctx.forget_snapshot()
     return models.target_out(view)
 
 
-@post(
-    "/api/v1/targets/{name:str}/run",
-    opt=may("probe", "run"),
-    status_code=200,
-    summary="Run one attempt now",
-    responses=refusals(403, 404),
-)
+@_asked_of("run", "run")
 async def run_target(ctx: Ctx, name: NameParam) -> models.ProbeOut:
     result = await ctx.services.watch.run_now(segment(name))
     ctx.forget_snapshot()
