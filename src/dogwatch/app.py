@@ -160,7 +160,9 @@ class App:
         self.self_watch = SelfWatch(clock=clock, bus=bus)
         self.blackbox = Blackbox(env=env, registry=PROBES)
         self.notify = Notify(database, clock=clock, spawn=spawn, jobs=JOBS)
-        self.fleet = FleetPart(database=database, plans=state_path(store_path).parent / "plans")
+        self.fleet = FleetPart(
+            database=database, plans=state_path(store_path).parent / "plans", beside=state_path(store_path).parent
+        )
         # Probes of the kind `remote` look at hosts through it.
         env.extra["shell"] = shell = FleetShell(self.fleet)
         self.logs = LogsPart(state_path(store_path).parent / "logs")

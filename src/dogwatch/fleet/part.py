@@ -12,6 +12,8 @@ from dogwatch.core.metrics import Family
 from dogwatch.errors import NotFound, PermanentError
 from dogwatch.fleet.book.book import FleetBook
 from dogwatch.fleet.book.desk import PlanDesk
+from dogwatch.fleet.book.shared import SharedBook
+from dogwatch.fleet.book.shelf import FileShelf
 from dogwatch.fleet.inventory.inventory import Inventory
 from dogwatch.fleet.inventory.load import Origin, load_inventory, no_origin
 from dogwatch.fleet.pool import Pool
@@ -24,18 +26,26 @@ class FleetPart:
 
     base: the folder that relative paths of sources are relative to, where the configuration does not say its own.
     database: where runs are written down; None: nowhere. plans: the folder that plans of steps are kept in; None where
-    this program has none.
+    this program has none. beside: the data folder where command lines keep their runs, which are told, too.
     """
 
     name = "fleet"
 
     def __init__(
-        self, base: Path | None = None, *, database: Database | None = None, plans: Path | None = None
+        self,
+        base: Path | None = None,
+        *,
+        database: Database | None = None,
+        plans: Path | None = None,
+        beside: Path | None = None,
     ) -> None:
         self._base = base
         self.plans = plans
-        self.book = None if database is None else FleetBook(database, audited=False)
+        self.book: FleetBook | None = None
+        if database is not None:
+            self.book = FleetBook(database, audited=False) if beside is None else SharedBook(database, beside)
         self.desk = None if database is None else PlanDesk(database)
+        self.shelf = None if database is None else FileShelf(database)
         self._pools: dict[tuple[float, bool], Pool] = {}
         self._fleet = Fleet()
         self._origin: Origin = no_origin
