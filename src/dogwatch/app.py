@@ -187,6 +187,7 @@ class App:
                 more=DOING.jobs,
             )
         )
+        self.fleet.workers = self.engine.runs.workers
         self.traces = TracesPart(self.engine.runs, clock=clock, spawn=spawn)
         self.schedules = Scheduler(database, self.engine.runs, clock=clock, section=SCHEDULES, spawn=spawn)
         self.hooks = Hooks(database, self.engine.runs, clock=clock, spawn=spawn, jobs=JOBS)
@@ -428,6 +429,7 @@ class WorkerProgram:
                 more=DOING.jobs,
             )
         )
+        fleet.workers = self.engine.runs.workers
         self.parts: tuple[Part, ...] = (DatabasePart(configuration.get(DATABASE)), notify, fleet, self.engine)
 
     async def stop(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -161,6 +162,21 @@ def test_what_a_command_line_ran_is_told_by_the_daemon_beside_it(daemon: Daemon)
     assert [one["what"] for one in paged] == ["echo own; exit 3"]
     # It is not the daemon's to repeat.
     assert fleet(daemon, "run", "--retry-failed", own["run"]).returncode == 10
+
+
+def test_hosts_of_its_workers_are_known_here_and_elsewhere(daemon: Daemon, tmp_path: Path) -> None:
+    name = socket.gethostname()
+    other = tmp_path / "other.yaml"
+    other.write_text(f"fleet: {{sources: [agents: {{server: '{daemon.server}'}}]}}\n")
+    words = daemon.command("fleet", "list", "-c", str(other), "--json")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert [(one["host"], one["groups"]) for one in json.loads(done.stdout)] == [(name, ["agents"])], done.stderr
+    daemon.config.write_text(daemon.config.read_text().replace("fleet:\n", "fleet:\n  sources: [agents: {}]\n"))
+    wait_until(
+        lambda: name in {one["host"] for one in daemon.get("/api/v1/fleet/hosts")["items"]},
+        within_s=20,
+        what="the daemon reads its configuration again",
+    )
 
 
 def test_files_go_to_hosts_and_back_through_it(daemon: Daemon) -> None:
