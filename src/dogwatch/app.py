@@ -161,7 +161,9 @@ class App:
         self.self_watch = SelfWatch(clock=clock, bus=bus)
         self.blackbox = Blackbox(env=env, registry=PROBES)
         self.notify = Notify(database, clock=clock, spawn=spawn, jobs=JOBS)
-        self.fleet = FleetPart(database=database, plans=state_path(store_path).parent / "plans")
+        self.fleet = FleetPart(
+            database=database, plans=state_path(store_path).parent / "plans", beside=state_path(store_path).parent
+        )
         # Probes of the kind `remote` look at hosts through it.
         env.extra["shell"] = shell = FleetShell(self.fleet)
         self.logs = LogsPart(state_path(store_path).parent / "logs")
@@ -188,6 +190,7 @@ class App:
                 frozen=self.maintenance.holds,
             )
         )
+        self.fleet.workers = self.engine.runs.workers
         self.traces = TracesPart(self.engine.runs, clock=clock, spawn=spawn)
         self.schedules = Scheduler(database, self.engine.runs, clock=clock, section=SCHEDULES, spawn=spawn)
         self.hooks = Hooks(database, self.engine.runs, clock=clock, spawn=spawn, jobs=JOBS)
@@ -437,6 +440,8 @@ class WorkerProgram:
         self.maintenance.on_change(lambda _calendar: self.engine.refreeze())
         base = DatabasePart(configuration.get(DATABASE))
         self.parts: tuple[Part, ...] = (base, notify, fleet, self.maintenance, self.engine)
+        fleet.workers = self.engine.runs.workers
+        self.parts: tuple[Part, ...] = (DatabasePart(configuration.get(DATABASE)), notify, fleet, self.engine)
 
     async def stop(self) -> None:
         for part in reversed(self.parts):

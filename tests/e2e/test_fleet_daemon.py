@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -141,6 +144,86 @@ def test_the_daemon_inspects_and_what_it_saw_is_judged_again(daemon: Daemon) -> 
     assert [one["what"] for one in listed] == ["# inspection: memory, disk …"]
     other = told(daemon, "run", "true", "-t", "box1")[1]["run"]
     assert fleet(daemon, "inspect", "--again", other).returncode == 2
+
+
+def test_what_a_command_line_ran_is_told_by_the_daemon_beside_it(daemon: Daemon) -> None:
+    """Both use one data folder; another user's, or none, is left out."""
+    env = {**os.environ, "DOGWATCH_DATA": str(daemon.data)}
+    told(daemon, "run", "echo first", "-t", "box1")
+    words = daemon.command("fleet", "run", "echo own; exit 3", "-t", "db1", "-c", str(daemon.config), "--json")
+    own = json.loads(subprocess.run(words, env=env, capture_output=True, text=True, timeout=60, check=False).stdout)
+    told(daemon, "run", "echo last", "-t", "box1")
+    listed = json.loads(fleet(daemon, "runs", "--json").stdout)
+    assert [one["what"] for one in listed] == ["echo last", "echo own; exit 3", "echo first"]
+    assert (listed[1]["run"], listed[1]["state"]) == (own["run"], "failed")
+    code, shown = told(daemon, "runs", own["run"])
+    assert (code, shown["hosts"][0]["exit_code"], shown["hosts"][0]["stdout"]) == (1, 3, "own\n")
+    paged = daemon.get(f"/api/v1/fleet/runs?limit=1&cursor={listed[0]['run'].replace('/', '%2F')}")["items"]
+    assert [one["what"] for one in paged] == ["echo own; exit 3"]
+    # It is not the daemon's to repeat.
+    assert fleet(daemon, "run", "--retry-failed", own["run"]).returncode == 10
+
+
+def test_hosts_of_its_workers_are_known_here_and_elsewhere(daemon: Daemon, tmp_path: Path) -> None:
+    name = socket.gethostname()
+    other = tmp_path / "other.yaml"
+    other.write_text(f"fleet: {{sources: [agents: {{server: '{daemon.server}'}}]}}\n")
+    words = daemon.command("fleet", "list", "-c", str(other), "--json")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert [(one["host"], one["groups"]) for one in json.loads(done.stdout)] == [(name, ["agents"])], done.stderr
+    daemon.config.write_text(daemon.config.read_text().replace("fleet:\n", "fleet:\n  sources: [agents: {}]\n"))
+    wait_until(
+        lambda: name in {one["host"] for one in daemon.get("/api/v1/fleet/hosts")["items"]},
+        within_s=20,
+        what="the daemon reads its configuration again",
+    )
+
+
+def test_files_go_to_hosts_and_back_through_it(daemon: Daemon) -> None:
+    place = daemon.folder
+    # More than one piece, and nothing that is text.
+    content = bytes(range(256)) * 6000
+    (place / "here").write_bytes(content)
+    (place / "here").chmod(0o640)
+    code, copied = told(daemon, "copy", str(place / "here"), f"{place}/there", "-t", "box1")
+    assert (code, [one["state"] for one in copied["hosts"]]) == (0, ["succeeded"])
+    assert (place / "there").read_bytes() == content
+    assert (place / "there").stat().st_mode & 0o777 == 0o640
+    code, fetched = told(daemon, "fetch", f"{place}/there", str(place / "got"), "-t", "box[1-2],db1")
+    assert (code, {one["stdout"] for one in fetched["hosts"]}) == (0, {""})
+    assert {path.parent.name for path in (place / "got").rglob("there")} == {"box1", "box2", "db1"}
+    assert (place / "got" / "db1" / "there").read_bytes() == content
+    (place / "empty").touch()
+    assert fleet(daemon, "copy", str(place / "empty"), f"{place}/into/", "-t", "box1").returncode == 1
+    assert fleet(daemon, "copy", str(place / "empty"), f"{place}/got/", "-t", "box1").returncode == 0
+    assert (place / "got" / "empty").read_bytes() == b""
+    missing = told(daemon, "fetch", f"{place}/nope", str(place / "got"), "-t", "box1")
+    assert (missing[0], missing[1]["hosts"][0]["state"]) == (1, "non_zero")
+    (place / "tool").write_text('#!/bin/sh\necho "$1|$A"\n')
+    code, ran = told(daemon, "script", str(place / "tool"), "-t", "box1", "--env", "A=secret", "it's")
+    assert (code, ran["hosts"][0]["stdout"]) == (0, "it's|***\n")
+    whats = [one["what"] for one in json.loads(fleet(daemon, "runs", "--json").stdout)]
+    assert [what.split()[0] for what in whats[:4]] == ["#!/bin/sh", "fetch", "copy", "copy"]
+    code, planned = told(daemon, "copy", str(place / "here"), "/x", "-t", "all", "--check")
+    assert (code, planned["hosts"]) == (0, 6)
+
+
+def test_files_of_others_hosts_are_not_fetched(daemon: Daemon) -> None:
+    env = {**os.environ, "DOGWATCH_SERVER": daemon.server, "DOGWATCH_SOCKET": str(daemon.data / "admin.sock")}
+    add = daemon.command("user", "add", "root", "--role", "admin")
+    subprocess.run(add, input="correct horse battery\n", text=True, env=env, check=True, timeout=30)
+    viewer = daemon.run("token", "create", "eye", "--role", "viewer").stdout.strip()
+    shop = daemon.run("token", "create", "bot", "--role", "operator", "--label", "team=shop").stdout.strip()
+    (daemon.folder / "secret").write_text("x")
+    _, fetched = told(daemon, "fetch", f"{daemon.folder}/secret", str(daemon.folder / "got"), "-t", "db1")
+    path = f"/api/v1/fleet/runs/{fetched['run'].replace('/', '%2F')}/files/db1"
+    for token, status in ((viewer, 403), (shop, 404)):
+        asked = urllib.request.Request(daemon.server + path, headers={"Authorization": f"Bearer {token}"})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(asked, timeout=10)
+        assert refused.value.code == status
+        refused.value.close()
+    assert fleet(daemon, "copy", f"{daemon.folder}/secret", "/x", "-t", "db1", DOGWATCH_TOKEN=shop).returncode == 12
 
 
 @pytest.mark.parametrize(

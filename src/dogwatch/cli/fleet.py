@@ -13,6 +13,7 @@ from dogwatch.cli.fleet_carry import Deed, go_on, on_hosts
 from dogwatch.cli.fleet_common import (
     chosen_hosts,
     config_option,
+    elsewhere,
     inventory_of,
     inventory_option,
     json_option,
@@ -196,8 +197,7 @@ def check(paths: tuple[str, ...], sources: tuple[str, ...], as_json: bool) -> in
 @click.option("--diff", is_flag=True, help="Show how other hosts' output differs from that of most.")
 @click.option("--retry-failed", metavar="RUN", help="Do it again on the hosts that failed in this run.")
 @click.option("--resume", metavar="RUN", help="Go on with a run that was ended, on the hosts that it did not reach.")
-@click.option("--server", metavar="URL", help="Have this daemon do it, on its own inventory.")
-@click.option("--context", metavar="NAME", help="Have the daemon of this context do it.")
+@elsewhere
 @reaching
 def run(**options: Any) -> int:
     """Run a command on many hosts and tell what happened on each.
@@ -240,6 +240,7 @@ def run(**options: Any) -> int:
 @click.argument("words", nargs=-1, metavar="[ARGUMENT]...")
 @click.option("--env", "settings", multiple=True, metavar="K=V", help="Environment of the script.")
 @click.option("--diff", is_flag=True, help="Show how other hosts' output differs from that of most.")
+@elsewhere
 @reaching
 def script(file: str, words: tuple[str, ...], **options: Any) -> int:
     """Run a script of this machine on many hosts, by what its first line names; as `run --script` does.
@@ -248,6 +249,8 @@ def script(file: str, words: tuple[str, ...], **options: Any) -> int:
     Example:
       dogwatch fleet script fix.py -t 'os=debian*' --sudo -- --force
     """
+    if options["server"] or options["context"]:
+        return _elsewhere(None, {**options, "script": file, "words": words})
     text, data = _script(file, words)
     env = _environment(options["settings"])
     return on_hosts(Deed(what=f"the script {file}", script=text, input=data, env=env), options)

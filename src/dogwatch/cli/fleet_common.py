@@ -76,6 +76,19 @@ _REACHING = (
 )
 
 
+_SERVER = (
+    click.option("--server", metavar="URL", help="Have this daemon do it, on its own inventory."),
+    click.option("--context", metavar="NAME", help="Have the daemon of this context do it."),
+)
+
+
+def elsewhere(command: F) -> F:
+    """Add the options that name a daemon to do it."""
+    for option in reversed(_SERVER):
+        command = option(command)
+    return command
+
+
 def reaching(command: F) -> F:
     """Add the options of every command that goes to hosts."""
     for option in reversed(_REACHING):

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dogwatch.cli.fleet_carry import Deed, on_hosts
-from dogwatch.cli.fleet_common import reaching
+from dogwatch.cli.fleet_common import elsewhere, reaching
 from dogwatch.errors import UsageError
 
 
@@ -17,6 +17,7 @@ from dogwatch.errors import UsageError
 @click.argument("source", type=click.Path(exists=True, dir_okay=False))
 @click.argument("target")
 @click.option("--mode", default="", help="Octal permissions; by default those of the file here.")
+@elsewhere
 @reaching
 def copy(**options: Any) -> int:
     """Copy a file to many hosts; on each it is replaced whole, or not at all.
@@ -33,6 +34,10 @@ def copy(**options: Any) -> int:
     if not 0 <= mode <= 0o7777:
         raise UsageError(f"--mode '{options['mode']}' is not a file's permissions", hint="write 644")
 
+    if options["server"] or options["context"]:
+        from dogwatch.cli.fleet_files_remote import copy_remote
+
+        return copy_remote(options, source, target, mode)
     from dogwatch.fleet.files import digest
 
     arguments = {"source": str(source.absolute()), "target": target, "mode": mode, "digest": digest(source)}
@@ -42,6 +47,7 @@ def copy(**options: Any) -> int:
 @click.command()
 @click.argument("path")
 @click.argument("folder", type=click.Path(file_okay=False))
+@elsewhere
 @reaching
 def fetch(**options: Any) -> int:
     """Fetch a file from many hosts into FOLDER/HOST/NAME.
@@ -54,5 +60,9 @@ def fetch(**options: Any) -> int:
     if path.rpartition("/")[2] in ("", ".", ".."):
         raise UsageError(f"'{path}' is not the path of a file")
 
+    if options["server"] or options["context"]:
+        from dogwatch.cli.fleet_files_remote import fetch_remote
+
+        return fetch_remote(options, path, folder)
     arguments = {"path": path, "folder": str(folder.absolute())}
     return on_hosts(Deed(kind="fetch", what=f"fetch {path} into {folder}", arguments=arguments), options)

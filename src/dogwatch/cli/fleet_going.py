@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dogwatch.cli.fleet_common import Seconds, config_option, inventory_option, json_option
+from dogwatch.cli.fleet_common import Seconds, config_option, elsewhere, inventory_option, json_option
 from dogwatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,24 +58,18 @@ timeout_option = click.option(
 )
 
 
-_SERVER = (
-    click.option(
-        "--file",
-        "files",
-        multiple=True,
-        type=click.Path(exists=True, dir_okay=False),
-        help="Of --server: another file that the playbook reads, sent along.",
-    ),
-    click.option("--server", metavar="URL", help="Have this daemon do it, on its own inventory."),
-    click.option("--context", metavar="NAME", help="Have the daemon of this context do it."),
+_SENT = click.option(
+    "--file",
+    "files",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="With --server: another file that the playbook reads, sent along.",
 )
 
 
 def server_options(command: F) -> F:
     """Add what sends a playbook to a daemon."""
-    for option in reversed(_SERVER):
-        command = option(command)
-    return command
+    return _SENT(elsewhere(command))
 
 
 def going(command: F) -> F:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -50,11 +50,11 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 def run_remote(options: Mapping[str, Any], *, command: str, env: Mapping[str, str]) -> int:
     """Start it there, follow it to its end, tell the results; return the exit code. Raises: UsageError."""
     if options["only_check"]:
-        return _check(_client(options), options, command)
-    return _tell(start_remote(options, command=command, env=env), options)
+        return check_remote(options, command)
+    return tell_ended(start_remote(options, command=command, env=env), options)
 
 
-def _client(options: Mapping[str, Any]) -> Client:
+def client_for(options: Mapping[str, Any]) -> Client:
     """Raises: UsageError for options that a daemon cannot heed."""
     for name, shown in _LOCAL.items():
         if options[name]:
@@ -64,9 +64,15 @@ def _client(options: Mapping[str, Any]) -> Client:
     return client_of(options["server"], options["context"])
 
 
-def start_remote(options: Mapping[str, Any], *, command: str, env: Mapping[str, str]) -> Ended:
-    """Start it there and follow it to its end. Raises: UsageError."""
-    client = _client(options)
+def start_remote(
+    options: Mapping[str, Any],
+    *,
+    command: str,
+    env: Mapping[str, str],
+    more: Callable[[Client], Mapping[str, object]] | None = None,
+) -> Ended:
+    """Start it there and follow it to its end. more: what is done in place of a command. Raises: UsageError."""
+    client = client_for(options)
     body: dict[str, object] = {
         "targets": ",".join(options["targets"]),
         "limit": options["limit"],
@@ -83,7 +89,9 @@ def start_remote(options: Mapping[str, Any], *, command: str, env: Mapping[str, 
         "output_limit": options.get("output_limit", "512KiB"),
         "accept_new_host_keys": options["accept_new_host_keys"],
     }
-    if options.get("script"):
+    if more is not None:
+        body |= more(client)
+    elif options.get("script"):
         body |= {"script": Path(options["script"]).read_text(), "args": list(options["words"])}
     else:
         body["command"] = command
@@ -95,12 +103,15 @@ def again_remote(options: Mapping[str, Any], run: str, *, failed_only: bool) -> 
     client = client_of(options["server"], options["context"])
     found = client.get(_path(run))
     new = client.post(f"{_path(found['run'])}/again", {"what": "failed" if failed_only else "rest"})
-    return _tell(_followed(client, new, options, step=found["step"]), options)
+    return tell_ended(_followed(client, new, options, step=found["step"]), options)
 
 
-def _check(client: Client, options: Mapping[str, Any], command: str) -> int:
+def check_remote(options: Mapping[str, Any], command: str) -> int:
+    """Tell which hosts would have their turn, in which batches."""
     from dogwatch.cli.fleet_carry import tell_batches
     from dogwatch.fleet.rollout import Rollout, parse_batches
+
+    client = client_for(options)
 
     def hosts(targets: str) -> list[str]:
         return [one["host"] for one in client.all("/api/v1/fleet/hosts", targets=targets)]
@@ -146,7 +157,7 @@ def _ended(client: Client, row: Mapping[str, Any], ended: Mapping[str, Any]) -> 
     return Ended(run=row["run"], results=results, reason=reason)
 
 
-def _tell(ended: Ended, options: Mapping[str, Any]) -> int:
+def tell_ended(ended: Ended, options: Mapping[str, Any]) -> int:
     from dogwatch.cli.fleet_output import tell
     from dogwatch.fleet.results import exit_code
 
@@ -283,3 +294,8 @@ def print_hosts(client: Client, found: Sequence[Mapping[str, Any]]) -> None:
         click.echo(f"\n  {click.style(one_line(one['step']), bold=True)}: {one_line(one['what'])}\n")
         show_states([(kept.host, kept.result, kept.state) for kept in _hosts(client, one["run"])])
         click.echo(f"\n  what they said: dogwatch fleet runs {one['run']} --server {client.server}")
+
+
+def run_files(run: str) -> str:
+    """Return the API path of the files that a run fetched."""
+    return f"{_path(run)}/files"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, ClassVar
 
@@ -11,6 +12,7 @@ from dogwatch.core.units import Bytes, Seconds, format_duration
 from dogwatch.engine.action import Action, Change, Outcome, Scene
 from dogwatch.engine.values import Json
 from dogwatch.errors import DogwatchError, PermanentError, TransientError, UsageError
+from dogwatch.fleet.carrying import carrying
 from dogwatch.fleet.connection import OUTPUT_BYTES, UNTOUCHED, HostFailed, State
 from dogwatch.fleet.inventory.inventory import Inventory
 from dogwatch.fleet.inventory.ranges import fold
@@ -24,6 +26,8 @@ from dogwatch.fleet.targets import choose
 from dogwatch.fleet.turn import begin_turn
 
 _OUTPUT_CHARS = 4096
+_DEEDS = ("run", "script", "copy", "copy_file", "fetch")
+_OCTAL = re.compile(r"[0-7]{1,4}")
 # Of all hosts together. With more hosts than this their output is not given, and of names only so many.
 _OUTPUTS_CHARS = 60_000
 _HOSTS = 500
@@ -31,9 +35,12 @@ _NAMES = 2000
 
 
 class SshAction(Action, frozen=True, kw_only=True):
-    """Runs a command on hosts of the fleet, by SSH or as the inventory says.
+    """Runs a command on hosts of the fleet, by SSH or as the inventory says; or brings a file there, or from there.
 
-    run: for /bin/sh on each host. script: in place of it the text of a script, run by what its first line names.
+    run: for /bin/sh on each host. copy: in place of it the path of a file, to be put at target. copy_file: the same for
+    a file that was sent to the daemon, by its id. target: where, on each host. mode: octal permissions of it there.
+    fetch: in place of a command the path of a file on each host, to be kept for a day for who asks. script: in place of
+    a command the text of a script, run by what its first line names.
     args: of the script. targets: which hosts, a target expression. limit: of these, only what this chooses, too.
     env: of the command. user: to log in as. sudo: as root or sudo_user. sudo_user: as whom. forks: hosts at once.
     host_timeout: of the command on each host. connect_timeout: until its login is done. deadline: of all hosts
@@ -55,6 +62,11 @@ class SshAction(Action, frozen=True, kw_only=True):
 
     run: str = ""
     script: str = ""
+    copy: str = ""
+    copy_file: str = ""
+    target: str = ""
+    mode: str = "644"
+    fetch: str = ""
     args: tuple[str, ...] = ()
     targets: str
     limit: str = ""
@@ -73,8 +85,13 @@ class SshAction(Action, frozen=True, kw_only=True):
     strict: bool = False
 
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
-        if bool(self.run.strip()) == bool(self.script.strip()):
-            yield ("run",), "says nothing" if not self.run.strip() else "cannot stand beside script", ""
+        given = [name for name in _DEEDS if getattr(self, name).strip()]
+        if len(given) != 1:
+            yield ("run",), f"cannot stand beside {given[1]}" if given else "says nothing", ""
+        if bool(self.target.strip()) != bool(self.copy or self.copy_file):
+            yield ("target",), "says nothing" if not self.target.strip() else "is for a file that is copied", ""
+        if "{{" not in self.mode and not _OCTAL.fullmatch(self.mode):
+            yield ("mode",), f"'{self.mode}' is not octal", "write 644"
         if not self.targets.strip():
             yield ("targets",), "says nothing", ""
         for name, text, parse in (("batch", self.batch, parse_batches), ("max_fail", self.max_fail, parse_amount)):
@@ -89,13 +106,22 @@ class SshAction(Action, frozen=True, kw_only=True):
         details = [f"| {line}" for line in lines] if len(lines) > 1 else []
         details.append(f"on {self.forks} hosts at once, {format_duration(self.host_timeout)} each")
         details += [f"batches: {self.batch}"] if self.batch else []
-        return Change(summary=f"run {self.what} on {self.targets}", details=tuple(details))
+        verb = "run " if self.run or self.script else ""
+        return Change(summary=f"{verb}{self.what} on {self.targets}", details=tuple(details))
 
     @property
     def what(self) -> str:
         """Return the command in one line, for people."""
+        if self.fetch:
+            return f"fetch {self.fetch}"
+        if self.target:
+            return f"copy {self.copy or 'a file'} to {self.target}"
         lines = (self.run or self.script).strip("\n").split("\n")
         return f"{lines[0]}{' …' if len(lines) > 1 else ''}"
+
+    @property
+    def octal(self) -> int:
+        return int(self.mode, 8)
 
     async def apply(self, scene: Scene) -> Outcome:
         for _, message, hint in self.faults():
@@ -105,11 +131,12 @@ class SshAction(Action, frozen=True, kw_only=True):
         inventory, order = await self._inventory(part), self._order()
         turn = await begin_turn(scene, part, lambda: self._chosen(inventory), what=self.what, targets=self.targets)
         logins = {host: self._login(inventory, host) for host in turn.hosts}
-        running = FleetRun(order, logins, pool, watcher=_Log(scene), ledger=turn.ledger, done=turn.done)
-        try:
-            results = await running.run()
-        finally:
-            await turn.close(running)
+        async with carrying(self, scene) as work:
+            running = FleetRun(order, logins, pool, work=work, watcher=_Log(scene), ledger=turn.ledger, done=turn.done)
+            try:
+                results = await running.run()
+            finally:
+                await turn.close(running)
         rollout = Rollout(max_fail=Amount(0)) if self.strict else order.rollout
         return _outcome(results, rollout, running.reason, scene)
 

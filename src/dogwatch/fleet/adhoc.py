@@ -18,7 +18,7 @@ JOB = "fleet:run"
 STEP = "hosts"
 PLAN_JOB, PLAN_STEP = "fleet:plan", "plan"
 APPLY_JOB, APPLY_STEP = "fleet:apply", "apply"
-_TEXTS = ("run", "script", "targets", "limit", "user", "sudo_user")
+_TEXTS = ("run", "script", "copy_file", "target", "fetch", "targets", "limit", "user", "sudo_user")
 _LONGEST_S = 24 * 3600.0
 _SLACK_S = 120.0
 
@@ -38,9 +38,7 @@ def adhoc_job(
     given = {f"env_{name}": value for name, value in action.env.items()}
     literal = msgspec.structs.replace(
         action,
-        **{
-            name: _literal(getattr(action, name)) for name in ("run", "script", "targets", "limit", "user", "sudo_user")
-        },
+        **{name: _literal(getattr(action, name)) for name in _TEXTS},
         args=tuple(_literal(one) for one in action.args),
         env={name: f"{{{{ params.env_{name} }}}}" for name in action.env},
     )

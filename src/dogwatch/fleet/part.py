@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 from dogwatch.config.part import Configuration
 from dogwatch.core.component import nearest
 from dogwatch.core.metrics import Family
+from dogwatch.engine.values import Worker
 from dogwatch.errors import NotFound, PermanentError
 from dogwatch.fleet.book.book import FleetBook
 from dogwatch.fleet.book.desk import PlanDesk
+from dogwatch.fleet.book.shared import SharedBook
+from dogwatch.fleet.book.shelf import FileShelf
+from dogwatch.fleet.inventory.agents import Agent
 from dogwatch.fleet.inventory.inventory import Inventory
 from dogwatch.fleet.inventory.load import Origin, load_inventory, no_origin
 from dogwatch.fleet.pool import Pool
@@ -24,18 +28,28 @@ class FleetPart:
 
     base: the folder that relative paths of sources are relative to, where the configuration does not say its own.
     database: where runs are written down; None: nowhere. plans: the folder that plans of steps are kept in; None where
-    this program has none.
+    this program has none. beside: the data folder where command lines keep their runs, which are told, too.
     """
 
     name = "fleet"
 
     def __init__(
-        self, base: Path | None = None, *, database: Database | None = None, plans: Path | None = None
+        self,
+        base: Path | None = None,
+        *,
+        database: Database | None = None,
+        plans: Path | None = None,
+        beside: Path | None = None,
     ) -> None:
         self._base = base
         self.plans = plans
-        self.book = None if database is None else FleetBook(database, audited=False)
+        self.book: FleetBook | None = None
+        if database is not None:
+            self.book = FleetBook(database, audited=False) if beside is None else SharedBook(database, beside)
         self.desk = None if database is None else PlanDesk(database)
+        self.shelf = None if database is None else FileShelf(database)
+        # The registry of workers, for the source `agents`; whoever joins the parts sets it.
+        self.workers: Callable[[], Awaitable[Sequence[Worker]]] | None = None
         self._pools: dict[tuple[float, bool], Pool] = {}
         self._fleet = Fleet()
         self._origin: Origin = no_origin
@@ -43,8 +57,18 @@ class FleetPart:
     async def inventory(self) -> Inventory:
         """Read the sources now: hosts come and go without a reload. Raises: ConfigError with every problem."""
         fleet, origin = self._fleet, self._origin
+        agents = await self._agents() if any(source.kind == "agents" for source in fleet.sources) else None
         # Files, programs and addresses: not for the loop's thread.
-        return await asyncio.to_thread(load_inventory, fleet, origin, base=self._base)
+        return await asyncio.to_thread(load_inventory, fleet, origin, base=self._base, agents=agents)
+
+    async def _agents(self) -> list[Agent] | None:
+        """Return what workers tell of their machines. Raises: TransientError while the database cannot be used."""
+        if self.workers is None:
+            return None
+        return [
+            Agent(host=one.host, state=one.state, labels=one.labels, heartbeat_s=one.heartbeat_s, version=one.version)
+            for one in await self.workers()
+        ]
 
     @property
     def playbooks(self) -> dict[str, Path]:

@@ -48,7 +48,14 @@ def test_the_guide_has_a_configuration_that_loads(tmp_path: Path) -> None:
     secret.write_text("token")
     (tmp_path / "dogwatch.yaml").write_text(example[1].replace("/run/secrets/cmdb", str(secret)))
     loaded = Loader([tmp_path / "dogwatch.yaml"], [FLEET], environ={}).load().get(FLEET)
-    assert [source.kind for source in loaded.sources] == ["ansible", "executable", "ssh_config", "command", "url"]
+    assert [source.kind for source in loaded.sources] == [
+        "ansible",
+        "executable",
+        "ssh_config",
+        "command",
+        "url",
+        "agents",
+    ]
 
 
 def test_ssh_stays_off_the_start_up_path() -> None:

@@ -7,44 +7,62 @@ from pathlib import Path
 from typing import Any
 
 from dogwatch.errors import ConfigError, Problem
+from dogwatch.fleet.inventory.agents import Agent
 from dogwatch.fleet.inventory.draft import Draft, Place, Setting, Settings
 from dogwatch.fleet.inventory.inventory import Inventory, merge
 from dogwatch.fleet.inventory.ranges import expand, has_range
-from dogwatch.fleet.inventory.sources import Source
+from dogwatch.fleet.inventory.sources import AgentsSource, Source
 from dogwatch.fleet.section import VARIABLES, Fleet, Reach
 
 # A path in the configuration → `file:line`, as Loaded.origin says it.
 Origin = Callable[[tuple[str | int, ...]], str]
 
 
-def load_inventory(fleet: Fleet, origin: Origin, *, more: Sequence[Source] = (), base: Path | None = None) -> Inventory:
+def load_inventory(
+    fleet: Fleet,
+    origin: Origin,
+    *,
+    more: Sequence[Source] = (),
+    base: Path | None = None,
+    agents: Sequence[Agent] | None = None,
+) -> Inventory:
     """Read every source and merge them; `more` are those of the command line, stronger than the configuration's.
+
+    agents: workers that this program knows; None where it knows of none.
 
     Raises: ConfigError with every problem.
     """
-    inventory, problems = read_inventory(fleet, origin, more=more, base=base)
+    inventory, problems = read_inventory(fleet, origin, more=more, base=base, agents=agents)
     if problems:
         raise ConfigError(problems)
     return inventory
 
 
 def read_inventory(
-    fleet: Fleet, origin: Origin, *, more: Sequence[Source] = (), base: Path | None = None
+    fleet: Fleet,
+    origin: Origin,
+    *,
+    more: Sequence[Source] = (),
+    base: Path | None = None,
+    agents: Sequence[Agent] | None = None,
 ) -> tuple[Inventory, list[Problem]]:
     """Do the same, but return the problems beside what could be read."""
     here = base or Path()
     drafts = []
     for at, source in enumerate(fleet.sources):
         place = _place(origin(("fleet", "sources", at, source.kind)))
-        drafts.append(_read(source, Path(place.file).parent if place.line else here))
-    drafts += [_read(source, here) for source in more]
+        drafts.append(_read(source, Path(place.file).parent if place.line else here, agents))
+    drafts += [_read(source, here, agents) for source in more]
     drafts.append(own_draft(fleet, origin))
     return merge(_known_children(drafts))
 
 
-def _read(source: Source, base: Path) -> Draft:
+def _read(source: Source, base: Path, agents: Sequence[Agent] | None) -> Draft:
     draft = Draft(source.kind)
-    source.read(base, draft)
+    if isinstance(source, AgentsSource) and not source.server and agents is not None:
+        source.take(agents, draft)
+    else:
+        source.read(base, draft)
     return draft
 
 

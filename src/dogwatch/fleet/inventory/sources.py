@@ -6,12 +6,15 @@ import abc
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
+
 from dogwatch.core.component import Component, Registry
 from dogwatch.core.units import Seconds, Secret
+from dogwatch.fleet.inventory.agents import Agent, fill
 from dogwatch.fleet.inventory.draft import Draft, Place
 from dogwatch.fleet.inventory.folders import read_folders, read_text
 from dogwatch.fleet.inventory.ini import read_ini
@@ -121,32 +124,78 @@ class UrlSource(Source, frozen=True, kw_only=True):
     timeout: Seconds = 30.0
 
     def read(self, base: Path, draft: Draft) -> None:  # noqa: ARG002
-        import http.client
-        import urllib.error
-        import urllib.request
+        data = fetched(self.url, draft, token=self.token, headers=self.headers, timeout_s=self.timeout)
+        if data is not None:
+            read_any(self.url, data.decode(errors="replace"), draft)
 
-        place = Place(self.url)
-        if not self.url.startswith(("http://", "https://")):
-            draft.problem(place, "is no http or https address")
+
+def fetched(url: str, draft: Draft, *, token: str, headers: Mapping[str, str], timeout_s: float) -> bytes | None:
+    """Return what an address answers; None, and a problem in the draft, where it cannot be had."""
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    place = Place(url)
+    if not url.startswith(("http://", "https://")):
+        draft.problem(place, "is no http or https address")
+        return None
+    try:
+        request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310 looked at above
+        if token:
+            # Not sent on to where the server redirects.
+            request.add_unredirected_header("Authorization", f"Bearer {token}")
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310
+            data: bytes = answer.read(ANSWER_BYTES + 1)
+    except urllib.error.HTTPError as error:
+        error.close()
+        draft.problem(place, f"answered {error.code} {error.reason}")
+        return None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        draft.problem(place, f"cannot be fetched: {reason}")
+        return None
+    if len(data) > ANSWER_BYTES:
+        draft.problem(place, f"is larger than {ANSWER_BYTES // 2**20} MiB")
+        return None
+    return data
+
+
+class AgentsSource(Source, frozen=True, kw_only=True):
+    """Names the hosts on which workers of Dogwatch run, with their labels: those of this daemon's own database, or of
+    another daemon.
+
+    server: the address of another daemon, whose workers count; "" for this one's. token: for it, with the permission
+    worker:read. group: that they are put into. lost: also hosts of which nothing is heard any more. timeout: how long
+    the other daemon may take.
+    """
+
+    kind: ClassVar[str] = "agents"
+    server: str = ""
+    token: Secret = ""
+    group: str = "agents"
+    lost: bool = False
+    timeout: Seconds = 30.0
+
+    def read(self, base: Path, draft: Draft) -> None:  # noqa: ARG002
+        if not self.server:
+            draft.problem(
+                Place("agents"),
+                "the hosts of workers are known to the daemon only",
+                "ask it (--server URL), or say which: agents: {server: URL}",
+            )
+            return
+        url = f"{self.server.rstrip('/')}/api/v1/workers"
+        data = fetched(url, draft, token=self.token, headers={"Accept": "application/json"}, timeout_s=self.timeout)
+        if data is None:
             return
         try:
-            request = urllib.request.Request(self.url, headers=dict(self.headers))  # noqa: S310 looked at above
-            if self.token:
-                # Not sent on to where the server redirects.
-                request.add_unredirected_header("Authorization", f"Bearer {self.token}")
-            with urllib.request.urlopen(request, timeout=self.timeout) as answer:  # noqa: S310
-                data = answer.read(ANSWER_BYTES + 1)
-        except urllib.error.HTTPError as error:
-            error.close()
-            draft.problem(place, f"answered {error.code} {error.reason}")
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", error)
-            draft.problem(place, f"cannot be fetched: {reason}")
-        else:
-            if len(data) > ANSWER_BYTES:
-                draft.problem(place, f"is larger than {ANSWER_BYTES // 2**20} MiB")
-            else:
-                read_any(self.url, data.decode(errors="replace"), draft)
+            self.take(msgspec.json.decode(data, type=list[Agent]), draft)
+        except msgspec.DecodeError as error:
+            draft.problem(Place(url), f"is no list of workers: {error}", "is this a Dogwatch daemon?")
+
+    def take(self, agents: Sequence[Agent], draft: Draft) -> None:
+        """Put workers that are known already into the draft."""
+        fill(agents, draft, Place(self.server or "agents"), group=self.group, lost=self.lost)
 
 
 class NamesSource(Source, frozen=True, kw_only=True):
@@ -166,7 +215,7 @@ class NamesSource(Source, frozen=True, kw_only=True):
 
 
 SOURCES: Registry[Source] = Registry(
-    "inventory", AnsibleSource, ExecutableSource, SshConfigSource, CommandSource, UrlSource, NamesSource
+    "inventory", AnsibleSource, ExecutableSource, SshConfigSource, CommandSource, UrlSource, AgentsSource, NamesSource
 )
 
 

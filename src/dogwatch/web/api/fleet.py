@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
@@ -16,7 +18,9 @@ from dogwatch.errors import NotFound, UsageError
 from dogwatch.fleet.action import SshAction
 from dogwatch.fleet.adhoc import JOB, STEP, adhoc_job
 from dogwatch.fleet.book.book import FleetBook
+from dogwatch.fleet.book.shelf import FileShelf
 from dogwatch.fleet.book.values import FleetRunRow, Kept
+from dogwatch.fleet.carrying import fetched_id
 from dogwatch.fleet.inventory.inventory import Inventory
 from dogwatch.fleet.inventory.ranges import fold
 from dogwatch.fleet.part import FleetPart
@@ -103,11 +107,18 @@ class FleetResultPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FleetRunIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A command and where to run it. command or script; the rest as the options of `dogwatch fleet run`."""
+    """A command and where to run it: command or script. Or a file that was sent to `/api/v1/fleet/files`: copy, its
+    id, to be put at `to`. Or fetch: the path of a file there, to be got from the run. The rest as the options of
+    `dogwatch fleet run`.
+    """
 
     targets: Text
     command: Text = ""
     script: Annotated[str, Meta(max_length=500_000)] = ""
+    copy: Words = ""
+    to: Text = ""
+    mode: Annotated[str, Meta(pattern="^[0-7]{1,4}$")] = "644"
+    fetch: Text = ""
     args: list[Text] = []
     limit: Text = ""
     env: dict[str, str] = {}
@@ -349,6 +360,10 @@ def _action(data: FleetRunIn, limit: str) -> SshAction:
         return SshAction(
             run=data.command,
             script=data.script,
+            copy_file=data.copy,
+            target=data.to,
+            mode=data.mode,
+            fetch=data.fetch,
             args=tuple(data.args),
             targets=data.targets,
             limit=limit,
@@ -388,7 +403,72 @@ async def again_fleet_run(ctx: Ctx, run_id: RunIdParam, data: JSONBody[FleetAgai
     return SafeResponse(run_models.run_out(started.run), status_code=201, headers=location)
 
 
+class FleetPieceIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A piece of a file that is to be copied to hosts. file: its id, "" with the first. place: from 0. data: base64."""
+
+    file: Words = ""
+    place: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    data: str
+
+
+class FleetFileOut(msgspec.Struct, frozen=True, kw_only=True):
+    file: str
+
+
+class FleetPieceOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of a file that was fetched. data: base64. more: there is another behind it."""
+
+    data: str
+    more: bool
+
+
+def _shelf(ctx: WebContext) -> FileShelf:
+    shelf = fleet_of(ctx).shelf
+    if shelf is None:
+        raise NotFound("this Dogwatch keeps no files")
+    return shelf
+
+
+@post(
+    "/api/v1/fleet/files",
+    opt=may("fleet", "run"),
+    status_code=201,
+    summary="Send a file in pieces, to be copied to hosts; it is kept for a day",
+    responses=refusals(403, 404, 409, 413, 503),
+)
+async def send_piece(ctx: Ctx, data: JSONBody[FleetPieceIn]) -> FleetFileOut:
+    try:
+        piece = base64.b64decode(data.data, validate=True)
+    except (binascii.Error, ValueError):
+        raise UsageError("data is not base64") from None
+    return FleetFileOut(file=await _shelf(ctx).put(data.file, data.place, piece))
+
+
+@get(
+    "/api/v1/fleet/runs/{run_id:str}/files/{host:str}",
+    opt=may("fleet", "run"),
+    summary="What a run fetched from a host, in pieces",
+    responses=refusals(404, 409, 503),
+)
+async def fetched_piece(
+    ctx: Ctx,
+    run_id: RunIdParam,
+    host: Annotated[str, PathParameter(max_length=300, description="A host of the run")],
+    place: Annotated[int, QueryParameter(ge=0, le=10_000, description="Which piece, from 0")] = 0,
+) -> FleetPieceOut:
+    row = await found_run(ctx, run_id)
+    name = segment(host)
+    kept = [one for one in seen_hosts(ctx, await book_of(ctx).hosts(row.key)) if one.host == name]
+    if not kept:
+        raise NotFound(f"{name[:100]} is no host of fleet run {row.key}")
+    ctx.require("fleet", "run", kept[0].labels)
+    data, more = await _shelf(ctx).piece(fetched_id(str(row.key), name), place)
+    return FleetPieceOut(data=base64.b64encode(data).decode(), more=more)
+
+
 FLEET_HANDLERS = (
+    send_piece,
+    fetched_piece,
     list_hosts,
     list_fleet_runs,
     show_fleet_run,
