@@ -20,6 +20,7 @@ from dogwatch.logs.records import json_lines
 from dogwatch.logs.sink import Sink, Tools, Worker
 from dogwatch.logs.store.keeping import Keep, Keeper, Steady
 from dogwatch.logs.store.layout import sync, wal_path, wals
+from dogwatch.logs.store.tidying import hold, tidy
 from dogwatch.logs.store.wal import header
 
 _log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class StoreSink(Sink, frozen=True, kw_only=True):
 
 class _Store:
     """Appends to the write-ahead file as the file sink does to its file: after a crash it is cut to the length that
-    the checkpoint knows. A keeper in a thread of its own makes segments of finished files.
+    the checkpoint knows. A process beside it makes segments of finished files, for as long as there are some.
     """
 
     def __init__(self, options: StoreSink, folder: Path, tools: Tools) -> None:
@@ -92,6 +93,11 @@ class _Store:
         except OSError:
             self._unlock()
             raise TransientError(f"another agent writes to {self._folder}; each needs a folder of its own") from None
+        try:
+            os.close(hold(self._folder))
+        except BlockingIOError:
+            self._unlock()
+            raise TransientError(f"{self._folder} is still being tidied for an agent that is gone") from None
         for partial in self._folder.glob("wal-*.ndjson.new"):
             partial.unlink()
         found = wals(self._folder)
@@ -177,7 +183,7 @@ class _Store:
             try:
                 await self._work(number)
                 failing = ""
-            except OSError as error:
+            except (OSError, TransientError) as error:
                 # A full disk: the write-ahead files stay, and are read as they are.
                 if str(error) != failing:
                     _log.error("the log store cannot be tidied: %s", error)
@@ -187,13 +193,14 @@ class _Store:
                     await self._due.wait()
 
     async def _work(self, number: int) -> None:
-        work = asyncio.ensure_future(asyncio.to_thread(self._keeper.work, number))
+        work = asyncio.ensure_future(asyncio.to_thread(self._keeper.retain))
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
             # The thread goes on; whoever cleans up must not meet it.
             await asyncio.wait([work])
             raise
+        await tidy(self._folder, number)
 
     def state(self) -> SinkState | None:
         return self._state

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from dogwatch.logs.store.layout import Index, Segment, read_meta, wals
+from dogwatch.logs.store.layout import Index, Segment, read_meta
 
 _log = logging.getLogger(__name__)
 _STEADY_S = 3600.0
@@ -73,17 +73,13 @@ class Keeper:
         self.counts["set_aside"] += 1
 
     def work(self, current_wal: int) -> None:
-        """Seal write-ahead files before the current one, merge, and delete. Raises: OSError."""
-        from dogwatch.logs.store import sealing
+        """Delete, seal write-ahead files before the current one, and merge. Raises: OSError."""
+        from dogwatch.logs.store import tidying
 
         self.retain()
-        for number in wals(self._folder):
-            if number < current_wal:
-                sealing.seal(self._folder, number)
-                self.counts["sealed"] += 1
-        if parts := sealing.to_merge(self._index.contents().segments):
-            sealing.merge(self._folder, parts)
-            self.counts["merged"] += len(parts)
+        sealed, merged = tidying.work(self._folder, current_wal)
+        self.counts["sealed"] += sealed
+        self.counts["merged"] += merged
 
     def retain(self) -> None:
         """Delete whole segments: those whose last record is too old, then the oldest beyond the size."""

@@ -21,6 +21,7 @@ _TYPES: Mapping[str, Any] = {"str": pl.String, "int": pl.Int64, "float": pl.Floa
 _KINDS: Mapping[type, str] = {str: "str", int: "int", float: "float", bool: "bool"}
 _INT = 2**63
 _THREADS = "POLARS_MAX_THREADS"
+_CHUNK_ROWS = 4000
 _SMALL_ROWS = 125_000
 _LARGE_ROWS = 500_000
 
@@ -37,72 +38,108 @@ def _few_threads() -> None:
 def seal(folder: Path, number: int) -> int:
     """Make segments of a write-ahead file and delete it; one for each source. Return how many records.
 
+    It is read twice, for records as Python has them take many times the memory of columns: once for the types, then
+    some thousand records at a time.
     Raises: OSError; then the file is as it was.
     """
     _few_threads()
-    source_rows: dict[str, list[tuple[int, int, dict[str, Any]]]] = {}
-    for arrived_us, records in read(wal_path(folder, number)):
+    path = wal_path(folder, number)
+    uses: dict[str, _Uses] = {}
+    for _arrived_us, records in read(path):
         for record in records:
-            source_rows.setdefault(str(record.get("source", "")), []).append(
-                (time_us(record, arrived_us), arrived_us, record)
-            )
+            uses.setdefault(str(record.get("source", "")), _Uses()).see(record)
+    growing = {source: _Growing(source, one.kinds()) for source, one in uses.items()}
+    for arrived_us, records in read(path):
+        for record in records:
+            growing[str(record.get("source", ""))].add(arrived_us, record)
     made: list[Segment] = []
     try:
-        for source, rows in source_rows.items():
-            rows.sort(key=lambda row: row[0])
-            made.append(_segment(folder, number, source, rows))
+        made.extend(one.write(folder, number) for one in growing.values())
         sync(folder)
     except BaseException:
-        for one in made:
-            one.delete()
+        for segment in made:
+            segment.delete()
         raise
     # This is the moment: until here the file counts, from here on its segments.
-    wal_path(folder, number).unlink()
+    path.unlink()
     sync(folder)
-    return sum(map(len, source_rows.values()))
+    return sum(one.meta.rows for one in made)
 
 
-def _segment(folder: Path, number: int, source: str, rows: Sequence[tuple[int, int, dict[str, Any]]]) -> Segment:
-    columns: dict[str, list[Any]] = {}
-    more: list[str | None] = []
-    kinds = _kinds(record for _time, _arrived, record in rows)
-    for _time, _arrived, record in rows:
+class _Growing:
+    """The segment of one source: columns of what was added so far, and records that are to be some."""
+
+    def __init__(self, source: str, kinds: Mapping[str, str]) -> None:
+        self._source = source
+        self._kinds = kinds
+        self._placed = {name: (f"c{at}", kind) for at, (name, kind) in enumerate(kinds.items())}
+        self._records: list[Mapping[str, Any]] = []
+        self._times: list[int] = []
+        self._frames: list[pl.DataFrame] = []
+        self._odd: dict[str, None] = {}
+        self._words: set[int] = set()
+        self._arrived_us = 0
+
+    def add(self, arrived_us: int, record: Mapping[str, Any]) -> None:
+        self._records.append(record)
+        self._times.append(time_us(record, arrived_us))
+        self._arrived_us = max(self._arrived_us, arrived_us)
+        if len(self._records) >= _CHUNK_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns, texts = [], []
+        for name, kind in self._kinds.items():
+            values = [value if _fits(value := one.get(name), kind) else None for one in self._records]
+            columns.append(pl.Series(self._placed[name][0], values, dtype=_TYPES[kind]))
+            if kind == "str":
+                texts.append("\n".join(value for value in values if value is not None))
+        more = [self._rest(record) for record in self._records]
+        self._frames.append(
+            pl.DataFrame(
+                [
+                    pl.Series("t", self._times, dtype=pl.Int64),
+                    *(
+                        pl.Series(name, [str(one.get(name, "")) for one in self._records], dtype=pl.String)
+                        for name in ("id", "file")
+                    ),
+                    *columns,
+                    pl.Series("more", more, dtype=pl.String),
+                ]
+            )
+        )
+        self._words |= checksums([*texts, *(one for one in more if one is not None)])
+        self._records, self._times = [], []
+
+    def _rest(self, record: Mapping[str, Any]) -> str | None:
+        """Return what has no place in a column, as JSON."""
         rest = {
             name: value
             for name, value in record.items()
-            if name not in OWN and value is not None and not _fits(value, kinds.get(name, ""))
+            if name not in OWN and value is not None and not _fits(value, self._kinds.get(name, ""))
         }
-        more.append(msgspec.json.encode(rest).decode() if rest else None)
-    texts: list[str] = []
-    for name, kind in kinds.items():
-        values = [value if _fits(value := record.get(name), kind) else None for _time, _arrived, record in rows]
-        columns[name] = values
-        if kind == "str":
-            texts.append("\n".join(value for value in values if value is not None))
-    texts.extend(one for one in more if one is not None)
-    placed = {name: (f"c{at}", kind) for at, (name, kind) in enumerate(kinds.items())}
-    frame = pl.DataFrame(
-        [
-            pl.Series("t", [row[0] for row in rows], dtype=pl.Int64),
-            *(pl.Series(name, [str(row[2].get(name, "")) for row in rows], dtype=pl.String) for name in ("id", "file")),
-            *(pl.Series(placed[name][0], columns[name], dtype=_TYPES[kind]) for name, kind in kinds.items()),
-            pl.Series("more", more, dtype=pl.String),
-        ]
-    )
-    odd = dict.fromkeys(name for one in more if one for name in msgspec.json.decode(one))
-    digest = hashlib.blake2b(source.encode(), digest_size=6).hexdigest()
-    meta = Meta(
-        name=f"{number:08d}-{digest}",
-        rows=len(rows),
-        source=source,
-        columns=placed,
-        odd=tuple(odd),
-        begin_us=rows[0][0],
-        end_us=rows[-1][0],
-        arrived_us=max(row[1] for row in rows),
-        wal=number,
-    )
-    return _write(folder, meta, frame, checksums(texts))
+        self._odd |= dict.fromkeys(rest)
+        return msgspec.json.encode(rest).decode() if rest else None
+
+    def write(self, folder: Path, number: int) -> Segment:
+        if self._records:
+            self._flush()
+        frame = pl.concat(self._frames)
+        self._frames = []
+        if not frame["t"].is_sorted():
+            frame = frame.sort("t", maintain_order=True)
+        meta = Meta(
+            name=f"{number:08d}-{hashlib.blake2b(self._source.encode(), digest_size=6).hexdigest()}",
+            rows=frame.height,
+            source=self._source,
+            columns=self._placed,
+            odd=tuple(self._odd),
+            begin_us=frame["t"][0],
+            end_us=frame["t"][-1],
+            arrived_us=self._arrived_us,
+            wal=number,
+        )
+        return _write(folder, meta, frame, self._words)
 
 
 def _write(folder: Path, meta: Meta, frame: pl.DataFrame | pl.LazyFrame, words: Iterable[int]) -> Segment:
@@ -125,18 +162,25 @@ def _write(folder: Path, meta: Meta, frame: pl.DataFrame | pl.LazyFrame, words: 
     return msgspec.structs.replace(segment, size=segment.parquet.stat().st_size)
 
 
-def _kinds(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the type of each name's column: that of most of its values. Objects and lists have none."""
-    counts: dict[str, dict[str, int]] = {}
-    for record in records:
+class _Uses:
+    """How often each name has values of each type."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, dict[str, int]] = {}
+
+    def see(self, record: Mapping[str, Any]) -> None:
         for name, value in record.items():
             kind = _KINDS.get(type(value))
             if kind is not None and name not in OWN and _fits(value, kind):
-                of = counts.setdefault(name, {})
+                of = self._counts.setdefault(name, {})
                 of[kind] = of.get(kind, 0) + 1
-    by_use = sorted(counts, key=lambda name: -sum(counts[name].values()))[:MAX_NAMES]
-    # In the order of the names: segments that know the same ones are read together.
-    return {name: max(counts[name], key=counts[name].__getitem__) for name in sorted(by_use)}
+
+    def kinds(self) -> dict[str, str]:
+        """Return the type of each name's column: that of most of its values. Objects and lists have none."""
+        counts = self._counts
+        by_use = sorted(counts, key=lambda name: -sum(counts[name].values()))[:MAX_NAMES]
+        # In the order of the names: segments that know the same ones are read together.
+        return {name: max(counts[name], key=counts[name].__getitem__) for name in sorted(by_use)}
 
 
 def _fits(value: object, kind: str) -> bool:
