@@ -33,11 +33,15 @@ import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from dogwatch.daemon import compiled
+
+if TYPE_CHECKING:
+    from tests.postgres import Postgres
 
 # With DOGWATCH_COMPILED=1 the tests run what scripts/compile built; else the sources, which is what coverage of a
 # change needs.
@@ -287,6 +291,16 @@ def _fail(leaks: Leaks) -> None:
 def leaks() -> LeakRegister:
     """Say `leaks.allow("thread:name-*", reason=…)` in a fixture whose service opens things on its own."""
     return _register
+
+
+@pytest.fixture(scope="session")
+def postgres(leaks: LeakRegister) -> Iterator[Postgres]:
+    """A running server, for tests that leave it running; each makes a database of its own."""
+    from tests.postgres import server
+
+    leaks.allow("process:postgres*", reason="the server lives for the whole run")
+    with server() as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)
