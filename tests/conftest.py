@@ -235,6 +235,20 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "allow_leak(*patterns, reason): `kind:name` patterns of what may stay behind")
 
 
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Return how many processes `-n auto` means: one more than the processors that we may use, as many tests wait.
+
+    xdist itself counts the machine's cores, whatever a container or `taskset` leaves us of them.
+    """
+    if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
+        return None  # xdist heeds it
+    processors = float(len(os.sched_getaffinity(0)))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        processors = min(processors, int(quota) / int(period))
+    return max(1, round(processors)) + 1
+
+
 def pytest_sessionstart() -> None:
     # libuv keeps one pipe for the life of the process from the first loop on: let it come before any test.
     with contextlib.suppress(ImportError):
