@@ -33,11 +33,15 @@ import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from dogwatch.daemon import compiled
+
+if TYPE_CHECKING:
+    from tests.postgres import Postgres
 
 # With DOGWATCH_COMPILED=1 the tests run what scripts/compile built; else the sources, which is what coverage of a
 # change needs.
@@ -231,6 +235,20 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "allow_leak(*patterns, reason): `kind:name` patterns of what may stay behind")
 
 
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Return how many processes `-n auto` means: one more than the processors that we may use, as many tests wait.
+
+    xdist itself counts the machine's cores, whatever a container or `taskset` leaves us of them.
+    """
+    if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
+        return None  # xdist heeds it
+    processors = float(len(os.sched_getaffinity(0)))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        processors = min(processors, int(quota) / int(period))
+    return max(1, round(processors)) + 1
+
+
 def pytest_sessionstart() -> None:
     # libuv keeps one pipe for the life of the process from the first loop on: let it come before any test.
     with contextlib.suppress(ImportError):
@@ -287,6 +305,16 @@ def _fail(leaks: Leaks) -> None:
 def leaks() -> LeakRegister:
     """Say `leaks.allow("thread:name-*", reason=…)` in a fixture whose service opens things on its own."""
     return _register
+
+
+@pytest.fixture(scope="session")
+def postgres(leaks: LeakRegister) -> Iterator[Postgres]:
+    """A running server, for tests that leave it running; each makes a database of its own."""
+    from tests.postgres import server
+
+    leaks.allow("process:postgres*", reason="the server lives for the whole run")
+    with server() as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)

@@ -62,7 +62,7 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def until(what: Callable[[], bool], timeout_s: float = 10.0) -> float:
+def until(what: Callable[[], bool], timeout_s: float = 60.0) -> float:
     """Wait for it, and return how long that took, in seconds."""
     began_s = time.monotonic()
     while not what():

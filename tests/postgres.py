@@ -77,7 +77,7 @@ class Postgres:
         """SIGINT: ends every connection (a fast stop). SIGQUIT: as if it had crashed."""
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(30)
+            self._process.wait(60)
             self._process = None
 
     def url(self, database: str) -> str:

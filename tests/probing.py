@@ -26,7 +26,7 @@ async def ask(probe: Probe, timeout_s: float = 2.0, **extra: Any) -> ProbeResult
     """Run one attempt, and wait for what it left in the background (there is a bound on that, too)."""
     attempt = new_attempt(timeout_s, **extra)
     result = await attempt_once(probe, attempt)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while attempt.env.tasks:
             await asyncio.sleep(0)
             await asyncio.gather(*attempt.env.tasks, return_exceptions=True)

@@ -34,7 +34,7 @@ class Receiver:
 
     async def until(self, count: int) -> list[Received]:
         """Wait for so many requests."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(self.requests) < count:
                 self.changed.clear()
                 await self.changed.wait()

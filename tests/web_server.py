@@ -31,7 +31,7 @@ class Running:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(request)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 return await reader.read()
         except ConnectionResetError:
             return b""  # refused while we were still sending
@@ -50,11 +50,11 @@ async def running(
     with socket.create_server(("127.0.0.1", 0)) as listener:
         stop, ready = asyncio.Event(), asyncio.Event()
         task = asyncio.create_task(serve(app, [listener], stop=stop, ready=ready, grace_s=grace_s))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await ready.wait()
         try:
             yield Running(program, listener.getsockname()[1], stop, task)
         finally:
             stop.set()
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 await task

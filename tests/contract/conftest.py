@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.postgres import Postgres, server
+from tests.postgres import Postgres
 
 from dogwatch.core.clock import SystemClock
 from dogwatch.store.database import Database, Tables
@@ -16,13 +15,6 @@ from dogwatch.store.state_postgres import open_postgres
 from dogwatch.store.state_sqlite import open_sqlite
 
 Open = Callable[..., Awaitable[Database]]
-
-
-@pytest.fixture(scope="session")
-def postgres(leaks: Any) -> Iterator[Postgres]:
-    leaks.allow("process:postgres*", reason="the server lives for the whole run")
-    with server() as running:
-        yield running
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

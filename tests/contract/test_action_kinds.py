@@ -401,7 +401,7 @@ async def test_it_ends_at_once_when_it_is_cancelled(opener: Opener, tmp_path: Pa
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert time.monotonic() - started < 4.0
+        assert time.monotonic() - started < 20.0
 
 
 @pytest.mark.parametrize("kind", [ExecAction, HttpAction, JobAction])
@@ -499,7 +499,7 @@ async def test_http_keeps_to_its_time_and_the_attempts() -> None:
                 started = time.monotonic()
                 with pytest.raises(TransientError):
                     await HttpAction(url=f"http://127.0.0.1:{port}/", timeout=timeout).apply(scene)
-                assert time.monotonic() - started < 5
+                assert time.monotonic() - started < 20
 
 
 async def test_http_errors_do_not_show_what_may_be_secret() -> None:

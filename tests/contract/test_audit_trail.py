@@ -284,7 +284,7 @@ async def test_the_task_signs_when_events_come(open_database: Open, tmp_path: Pa
     task = asyncio.create_task(trail.keeper.run())
     try:
         await write(trail.database, 10)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not file_heads(tmp_path / HEADS_FILE):  # noqa: ASYNC110 - a file tells nobody
                 await asyncio.sleep(0.01)
     finally:

@@ -273,14 +273,14 @@ async def test_what_a_command_started_is_gone_with_it(tools: HandyTools, tmp_pat
         "time.sleep(1000)"
     )
     task = asyncio.create_task(script(text).send(parcel(), tools))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not note.exists():  # noqa: ASYNC110 - another process's file
             await asyncio.sleep(0.01)
     child = int(note.read_text())
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while _alive(child):  # noqa: ASYNC110 - no child of ours
             await asyncio.sleep(0.01)
 

@@ -53,12 +53,12 @@ class World:
         return await self.ended(started.run.run_id)
 
     async def ended(self, run_id: str) -> Run:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return await self.book.wait(run_id)
 
     async def waits(self, run_id: str, step: str) -> None:
         """Return once a step waits."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 found = {one.name: one.state for one in await self.book.steps(run_id)}
                 if found.get(step) is StepState.WAITING:

@@ -67,7 +67,7 @@ async def running(database: Database, destinations: Mapping[str, Destination]) -
 
 
 async def until(notify: Notify, message_id: str, state: MessageState) -> outbox.OutboxRow:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (row := await notify.show(message_id)).state is not state:  # noqa: ASYNC110 - another's row
             await asyncio.sleep(0.01)
     return row
@@ -206,7 +206,7 @@ async def test_nothing_goes_to_a_dead_address_faster_than_its_pauses(database: D
         for number in range(20):
             await notify.send(message("ops", text=str(number)))
         await receiver.until(1)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (view := (await notify.destinations())[0]).sending or view.retry_s is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert view.queued == 20
@@ -239,7 +239,7 @@ async def test_claims_are_exclusive_until_the_lease_ends(database: Database) -> 
     assert sum(len(claim.rows) for claim in claims) == 1
     first = next(claim.rows[0] for claim in claims if claim.rows)
     owner = next(str(number) for number, claim in enumerate(claims) if claim.rows)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not (again := await take("later")).rows:  # noqa: ASYNC110 - a lease ends silently
             await asyncio.sleep(0.02)
     assert again.rows[0].attempts == 2

@@ -566,14 +566,14 @@ async def _timeout(kind: str, tmp_path: Path) -> None:
         result = await attempt_once(found.probe, attempt)
         took_s = loop.time() - started
         assert result.reason == "timeout"
-        assert 0.25 < took_s < 0.9
+        assert 0.25 < took_s < 5
         assert re.search("while (waiting|doing|running|asking)", result.message)
         check(found.probe, result)
         await _all_gone(attempt, before, family)
 
 
 async def _all_gone(attempt: Any, before: dict[str, str], family: set[str]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await asyncio.gather(*attempt.env.tasks, return_exceptions=True)
     assert not attempt.env.tasks
     now = open_descriptors()

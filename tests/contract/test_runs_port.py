@@ -389,7 +389,7 @@ async def test_output_is_followed_to_the_end_of_the_run(database: Database) -> N
         await asyncio.sleep(0.02)
         await runs.append(run_id, claimed.fence, [_chunk(run_id, n, str(n))])
     await finish(runs, claimed)
-    assert await asyncio.wait_for(following, 5) == ["1", "2", "3", "4", "5"]
+    assert await asyncio.wait_for(following, 60) == ["1", "2", "3", "4", "5"]
 
 
 async def test_old_runs_go_with_all_that_belongs_to_them(database: Database) -> None:

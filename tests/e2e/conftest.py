@@ -1,21 +1,54 @@
-"""What tests in a browser share."""
+"""What tests in a browser share: one browser for each process of tests, on a loop that lives as long as it does."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+import inspect
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
 
+# A browser beside other workers on two cores is slow to answer; what came is seen at once all the same.
+PATIENCE_MS = 30_000
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    from playwright.async_api import async_playwright
 
+def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
+    """Run what uses the browser on the browser's loop."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> object:
+    """Run an asynchronous fixture on the loop of its test, whichever that is."""
+    function = fixturedef.func
+    if fixturedef.scope == "function" and (
+        inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+    ):
+        function._loop_scope = getattr(request.node, "_loop_scope", None)  # type: ignore[attr-defined]
+    return (yield)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chromium(leaks: Any) -> AsyncIterator[Browser]:
+    leaks.allow("thread:asyncio_*", reason="the loop's threads live as long as the loop")
+    from playwright.async_api import async_playwright, expect
+
+    expect.set_options(timeout=PATIENCE_MS)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         yield browser
         await browser.close()
+
+
+@pytest.fixture
+async def browser(chromium: Browser) -> AsyncIterator[Browser]:
+    """Return the browser, with nothing kept from before: a context is closed with its test."""
+    yield chromium
+    for context in chromium.contexts:
+        await context.close()

@@ -298,7 +298,7 @@ class Pinger:
             name = self._names[number % len(self._names)]
             number += 1
             text = f"call {number}"
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
             try:
                 connection.request("POST", f"/ping/{name}", body=text.encode())
                 answer = connection.getresponse()

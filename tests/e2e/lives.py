@@ -20,7 +20,7 @@ import msgspec
 
 PROGRAM = Path(__file__).with_name("runs_life.py")
 ROOT = PROGRAM.parents[2]
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 
 
 class Line(msgspec.Struct, array_like=True, frozen=True):
@@ -98,7 +98,9 @@ class Lives:
         return int(self._until(lambda said: said.get("ended") in pids)["ended"])
 
     def lines(self) -> list[Line]:
-        return [msgspec.json.decode(line, type=Line) for line in self.effects.read_bytes().splitlines()]
+        # A line that crosses a page is seen half by who reads meanwhile.
+        whole, _, _ = self.effects.read_bytes().rpartition(b"\n")
+        return [msgspec.json.decode(line, type=Line) for line in whole.splitlines()]
 
     def saw(self, job: str, step: str, what: str = "begin", *, times: int = 1) -> Line:
         """Wait until a step wrote something."""
@@ -127,7 +129,7 @@ class Lives:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(20)
+        self._process.wait(60)
         self._process.stdout.close()
 
 

@@ -23,7 +23,7 @@ def free_port() -> int:
         return port
 
 
-def wait_until(true: Any, *, within_s: float = 10.0, what: str = "it") -> Any:
+def wait_until(true: Any, *, within_s: float = 60.0, what: str = "it") -> Any:
     """Return the first truthy answer of `true()`; fail when none comes in time."""
     end = time.monotonic() + within_s
     while True:
@@ -33,6 +33,11 @@ def wait_until(true: Any, *, within_s: float = 10.0, what: str = "it") -> Any:
         if time.monotonic() > end:
             raise AssertionError(f"{what} did not happen within {within_s} s")
         time.sleep(0.02)
+
+
+def written(path: Path) -> bool:
+    """Return whether there is a whole line in a file that another process writes."""
+    return path.exists() and path.read_bytes().endswith(b"\n")
 
 
 class Daemon:
@@ -74,7 +79,7 @@ class Daemon:
         self.wait_ready()
         return self
 
-    def wait_ready(self, within_s: float = 20.0) -> None:
+    def wait_ready(self, within_s: float = 60.0) -> None:
         wait_until(self._ready, within_s=within_s, what="the daemon's readiness")
 
     def _ready(self) -> bool:
@@ -90,7 +95,7 @@ class Daemon:
         return self.log.read_text(errors="replace")
 
     def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             headers = {"Content-Type": "application/json"} if body is not None else {}
             connection.request(method, path, body=body, headers=headers)
@@ -107,7 +112,7 @@ class Daemon:
     def target(self, name: str) -> Any:
         return self.get(f"/api/v1/targets/{name}")
 
-    def run(self, *arguments: str, within_s: float = 30.0) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, within_s: float = 90.0) -> subprocess.CompletedProcess[str]:
         """Run another command line against this daemon."""
         env = {**self._env, "DOGWATCH_SERVER": self.server}
         if arguments[0] != "up":
@@ -116,7 +121,7 @@ class Daemon:
             self.command(*arguments), capture_output=True, text=True, timeout=within_s, env=env, check=False
         )
 
-    def stop(self, signal_number: int = signal.SIGTERM, within_s: float = 15.0) -> int:
+    def stop(self, signal_number: int = signal.SIGTERM, within_s: float = 60.0) -> int:
         """Send a signal and return the exit code."""
         assert self.process is not None
         self.process.send_signal(signal_number)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from tests.e2e.running import Daemon, running, wait_until
+from tests.e2e.running import Daemon, running, wait_until, written
 
 PASSWORD = "battery staple horse"
 CONFIG = """
@@ -46,7 +46,7 @@ def run(daemon: Daemon, *arguments: str, stdin: str = "", **env: str) -> subproc
         daemon.command(*arguments),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         env={**os.environ, **own, **env},
         check=False,
         input=stdin,
@@ -123,7 +123,7 @@ def test_the_trail_on_the_command_line(daemon: Daemon, tmp_path: Path) -> None:
     run(daemon, "user", "add", "root", "--role", "admin", stdin=PASSWORD + "\n")
     run(daemon, "probe", "pause", "shop")
     heads_file = daemon.data / "audit-heads.jsonl"
-    wait_until(heads_file.exists, what="a head")
+    wait_until(lambda: written(heads_file), what="a head")
     kept = tmp_path / "kept.jsonl"
     kept.write_text(heads_file.read_text())
     verified = run(daemon, "audit", "verify", "--heads", str(kept))
@@ -206,18 +206,18 @@ def test_tls_with_certificates_that_change_and_clients_that_show_theirs(tmp_path
         assert run(daemon, "probe", "list", **{**secure, "SSL_CERT_FILE": "/dev/null"}).returncode == 13
         # A key that is none of the certificate's is not used; the pair that follows is.
         (tmp_path / "key.pem").write_bytes(ca.issue_cert("localhost").private_key_pem.bytes())
-        wait_until(lambda: "not used (yet)" in daemon.output(), within_s=15, what="the refusal")
+        wait_until(lambda: "not used (yet)" in daemon.output(), within_s=60, what="the refusal")
         assert serial(daemon.port, ca) == first
         issue(ca, tmp_path)
-        wait_until(lambda: serial(daemon.port, ca) != first, within_s=15, what="the new certificate")
+        wait_until(lambda: serial(daemon.port, ca) != first, within_s=60, what="the new certificate")
         # Clients must show one, from now on.
         daemon.config.write_text(CONFIG + tls.replace("key.pem}", f"key.pem, client_ca: {tmp_path}/ca.pem}}"))
-        wait_until(lambda: not works(daemon.port, ca, None), within_s=15, what="the reload")
+        wait_until(lambda: not works(daemon.port, ca, None), within_s=60, what="the reload")
         assert works(daemon.port, ca, ca.issue_cert("agent-1"))
         assert not works(daemon.port, ca, others.issue_cert("agent-1"))
         # A certificate that cannot be used changes nothing.
         daemon.config.write_text(CONFIG + tls.replace("cert.pem", "none.pem"))
-        wait_until(lambda: "none.pem" in daemon.output(), within_s=15, what="the complaint")
+        wait_until(lambda: "none.pem" in daemon.output(), within_s=60, what="the complaint")
         assert works(daemon.port, ca, ca.issue_cert("agent-1"))
     finally:
         daemon.close()

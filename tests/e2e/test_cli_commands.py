@@ -77,7 +77,7 @@ def complete(daemon: Daemon, words: str, **environ: str) -> list[str]:
         **environ,
     }
     ended = subprocess.run(
-        [sys.executable, "-m", "dogwatch"], capture_output=True, text=True, timeout=20, env=env, check=False
+        [sys.executable, "-m", "dogwatch"], capture_output=True, text=True, timeout=60, env=env, check=False
     )
     assert ended.stderr == ""
     return [line.partition(",")[2] for line in ended.stdout.splitlines() if line]
@@ -95,7 +95,7 @@ def test_names_are_completed_by_the_daemon(daemon: Daemon) -> None:
     assert complete(daemon, "dogwatch probe show a") == ["ape"]
     started_s = time.monotonic()
     assert complete(daemon, "dogwatch probe show ", DOGWATCH_SERVER="http://127.0.0.1:1") == []
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < 20
 
 
 def test_lists_follow_the_configuration_and_status_is_one_line(daemon: Daemon) -> None:
@@ -173,7 +173,7 @@ def check(folder: Path, text: str) -> list[str]:
         [sys.executable, "-m", "dogwatch", "config", "check", "-c", str(file), "--json"],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     assert "Traceback" not in ended.stderr

@@ -45,7 +45,7 @@ async def run(*arguments: str, **environ: str) -> Ended:
     process = await asyncio.create_subprocess_exec(
         *COMMAND, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         out, err = await process.communicate()
     assert b"Traceback" not in err
     return Ended(process.returncode or 0, out.decode(), err.decode())
@@ -205,7 +205,7 @@ class Terminal:
                 self.seen += chunk.decode(errors="replace")
         except OSError:  # its last holder has gone
             pass
-        code = self.process.wait(15)
+        code = self.process.wait(60)
         os.close(self._main)
         assert "Traceback" not in self.seen
         return code
@@ -233,7 +233,7 @@ def test_an_interrupt_in_a_pipe_has_its_code_and_only_json() -> None:
         process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         time.sleep(1.5)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=15)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert [row["kind"] for row in json.loads(out)] == ["tcp"]
     assert err == b""

@@ -11,10 +11,7 @@ from playwright.async_api import Browser, Page, expect
 from tests.access import PASSWORD, Site, site
 from tests.e2e.test_console import AXE, CHROMIUM, RULES
 
-pytestmark = [
-    pytest.mark.serial,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed"),
-]
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed")
 
 
 @pytest.fixture

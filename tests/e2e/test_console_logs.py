@@ -22,10 +22,7 @@ from dogwatch.logs.store import sealing
 from dogwatch.logs.store.layout import wal_path
 from dogwatch.logs.store.wal import header
 
-pytestmark = [
-    pytest.mark.serial,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed"),
-]
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 

@@ -23,10 +23,7 @@ from tests.web_server import Running, running
 
 from dogwatch.core.clock import SystemClock
 
-pytestmark = [
-    pytest.mark.serial,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed"),
-]
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed")
 PATHS = [
     "/schedules",
     "/schedules/nightly%2Fdeploy",

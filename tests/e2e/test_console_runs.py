@@ -15,10 +15,7 @@ from tests.web_server import Running, running
 from dogwatch.core.clock import SystemClock
 from dogwatch.engine.values import StepState
 
-pytestmark = [
-    pytest.mark.serial,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed"),
-]
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed")
 PATHS = ["/jobs", "/jobs/deploy", "/runs", "/runs/01992222", "/runs/01993333", "/runs/01994444", "/workers"]
 
 

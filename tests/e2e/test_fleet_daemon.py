@@ -87,7 +87,7 @@ def test_kill_9_of_the_daemon_repeats_only_what_ran(daemon: Daemon) -> None:
     client = subprocess.Popen(
         daemon.command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, text=True
     )
-    wait_until(lambda: begun.exists() and begun.read_text().count("\n") == 4, within_s=40, what="four hosts have begun")
+    wait_until(lambda: begun.exists() and begun.read_text().count("\n") == 4, within_s=60, what="four hosts have begun")
     daemon.stop(signal.SIGKILL)
     go.touch()
     daemon.start()

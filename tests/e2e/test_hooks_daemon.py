@@ -73,7 +73,7 @@ def receiver() -> Iterator[tuple[str, queue.Queue[tuple[dict[str, str], bytes]]]
 
 def push(daemon: Daemon, sha: str, **options: str) -> tuple[int, dict[str, str]]:
     body = json.dumps({"after": sha}).encode()
-    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=60)
     try:
         connection.request("POST", "/hooks/shop", body, github(body, **options))
         answer = connection.getresponse()
@@ -97,7 +97,7 @@ def test_from_a_webhook_to_a_notification(tmp_path: Path) -> None:
             assert message["data"]["event"] == "push"
             assert message["data"]["run_id"] == told["run"]
             ended = lambda: daemon.get(f"/api/v1/runs/{told['run']}")["state"] == "succeeded"  # noqa: E731
-            wait_until(ended, within_s=20.0, what="the run's end")
+            wait_until(ended, within_s=60, what="the run's end")
             # The same again is no second run, whatever happens in between.
             assert push(daemon, "abc")[1] == {"id": told["id"], "state": "duplicate", "run": ""}
             assert daemon.stop() == 143
@@ -118,5 +118,5 @@ def test_a_hook_without_its_job_is_refused_with_its_name(tmp_path: Path) -> None
     daemon = Daemon(tmp_path, config.read_text())
     daemon.spawn()
     assert daemon.process is not None
-    assert daemon.process.wait(30) == 2
+    assert daemon.process.wait(60) == 2
     assert "no job is called 'absent'" in daemon.output()

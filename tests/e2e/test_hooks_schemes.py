@@ -87,7 +87,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 def send(daemon: Daemon, name: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, str]]:
-    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=60)
     try:
         connection.request("POST", f"/hooks/{name}", body, {"Content-Type": "application/json", **headers})
         response = connection.getresponse()

@@ -49,7 +49,7 @@ def test_the_worked_example(tmp_path: Path, server: Server) -> None:
     with running(tmp_path, text) as daemon:
         healthy(daemon)
         server.kill()
-        wait_until(lambda: "roll-back" in server.lines, within_s=40, what="the second step")
+        wait_until(lambda: "roll-back" in server.lines, within_s=60, what="the second step")
         resolved(daemon)
         assert server.lines == ["restart", "roll-back"]
         kinds = [note["kind"] for note in incident(daemon)["timeline"]]

@@ -104,7 +104,7 @@ def in_state(daemon: Daemon, run_id: str, state: str, **more: Any) -> Any:
         run = run_of(daemon, run_id)
         return run if run["state"] == state and all(run[key] == value for key, value in more.items()) else None
 
-    return wait_until(there, within_s=20.0, what=f"{run_id} {state}")
+    return wait_until(there, within_s=60, what=f"{run_id} {state}")
 
 
 def step_in(daemon: Daemon, run_id: str, name: str, state: str) -> Any:
@@ -272,7 +272,7 @@ def test_output_arrives_while_it_runs_and_ctrl_c_leaves_the_run_going(daemon: Da
     assert "tick" in follower.stdout.readline()
     assert run_of(daemon, run_id)["state"] == "running"
     follower.send_signal(signal.SIGINT)
-    _, told = follower.communicate(timeout=10)
+    _, told = follower.communicate(timeout=60)
     assert follower.returncode == 130
     assert f"dogwatch run logs -f {run_id}" in told
     assert f"dogwatch run cancel {run_id}" in told
@@ -307,7 +307,7 @@ def on_terminal(daemon: Daemon, *arguments: str, columns: int = 80) -> str:
                 written += piece
             elif process.poll() is not None:
                 break
-        process.wait(10)
+        process.wait(60)
     finally:
         os.close(master)
     return written.decode(errors="replace")
@@ -372,7 +372,7 @@ def test_who_reads_only_the_beginning_of_the_output_is_no_failure(daemon: Daemon
         os.close(writer)
         assert os.read(reader, 10)
         os.close(reader)
-        _, told = logs.communicate(timeout=30)
+        _, told = logs.communicate(timeout=60)
     assert (logs.returncode, told) == (0, b"")
 
 

@@ -237,13 +237,13 @@ def test_postgresql_gone_for_longer_than_the_lease_ends_the_steps_in_time(
     place: Place, request: pytest.FixtureRequest
 ) -> None:
     server: Postgres = request.getfixturevalue("postgres")
-    jobs = jobs_of(step("a", hold_s=3.2), step("b", needs=["a"]))
-    life = place.begin(jobs, ttl_s=2.4)
+    jobs = jobs_of(step("a", hold_s=5.0), step("b", needs=["a"]))
+    life = place.begin(jobs, ttl_s=4.2)
     place.lives.saw("one", "a")
     server.stop(signal.SIGQUIT)
     gone_s = time.clock_gettime(time.CLOCK_BOOTTIME)
     cut = place.lives.saw("one", "a", "cut")
-    assert cut.at_s - gone_s <= 2.4
+    assert cut.at_s - gone_s <= 4.2
     server.start()
     assert place.lives.ended(life) == 0
     place.check(jobs)
@@ -252,14 +252,14 @@ def test_postgresql_gone_for_longer_than_the_lease_ends_the_steps_in_time(
 
 def test_a_graceful_stop_lets_steps_end_and_repeats_nothing(place: Place) -> None:
     jobs = jobs_of(step("a"), step("b", needs=["a"]), step("c", needs=["b"]))
-    life = place.begin(jobs)
+    life = place.begin(jobs, ttl_s=60.0)
     place.lives.saw("one", "a")
     os.kill(life, signal.SIGTERM)
     assert place.lives.ended(life) == 0
     assert [line.what for line in place.lives.lines()] == ["begin", "end"]
     started = time.monotonic()
     assert place.lives.ended(place.begin(jobs)) == 0
-    assert time.monotonic() - started < 3.0, "it was given back, nobody had to wait for a lost worker"
+    assert time.monotonic() - started < 20.0, "it was given back, nobody had to wait for a lost worker"
     place.check(jobs)
     assert [line.what for line in place.lives.lines()] == ["begin", "end"] * 3
 
@@ -351,7 +351,7 @@ def test_what_a_lost_step_left_behind_is_gone_before_it_is_made_again(
 
 
 def _wait(holds: Any, place: Place) -> None:
-    end = time.monotonic() + 15
+    end = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < end, place.lives.log.read_text()[-4000:]
         time.sleep(0.01)

@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from tests.e2e.running import Daemon, wait_until
+from tests.e2e.running import Daemon, wait_until, written
 from tests.e2e.test_faults_store import fill, small_disk
 from tests.e2e.test_runs import in_state, started, step_in
 
@@ -47,7 +47,7 @@ def test_runs_outlive_a_full_disk(tmp_path: Path) -> None:
 def _outlive(daemon: Daemon, disk: Path, effects: Path) -> None:
     asks, works = started(daemon, "careful"), started(daemon, "long")
     step_in(daemon, asks, "ask", "waiting")
-    wait_until(effects.exists, what="the step's beginning")
+    wait_until(lambda: written(effects), what="the step's beginning")
     fill(disk / "filler")
     refused = daemon.run("job", "run", "hello")
     assert refused.returncode == 1, refused

@@ -116,20 +116,20 @@ def up(daemon: Daemon, *names: str) -> Any:
 
 def test_liveness_restarts_readiness_takes_out_and_startup_gates(tmp_path: Path, kept: Kept) -> None:
     with running(tmp_path, kept.config()) as daemon:
-        wait_until(up(daemon, "started", "ready", "alive"), within_s=20, what="its health")
+        wait_until(up(daemon, "started", "ready", "alive"), within_s=60, what="its health")
         # Readiness: out once, and back when it is ready again; the process stays.
         first = kept.pid
         (tmp_path / "unready").touch()
-        wait_until(lambda: kept.pool == ["out"], within_s=20, what="being taken out")
+        wait_until(lambda: kept.pool == ["out"], within_s=60, what="being taken out")
         time.sleep(1.0)
         assert kept.pool == ["out"]
         (tmp_path / "unready").unlink()
-        wait_until(lambda: kept.pool == ["out", "back"], within_s=20, what="being put back")
+        wait_until(lambda: kept.pool == ["out", "back"], within_s=60, what="being put back")
         assert kept.pid == first
         # Liveness: the process is another one, and all is well again.
         (tmp_path / f"stuck.{first}").touch()
-        wait_until(lambda: kept.pid != first, within_s=20, what="the restart")
-        wait_until(up(daemon, "started", "ready", "alive"), within_s=20, what="its health after the restart")
+        wait_until(lambda: kept.pid != first, within_s=60, what="the restart")
+        wait_until(up(daemon, "started", "ready", "alive"), within_s=60, what="its health after the restart")
         numbers = [one["number"] for one in daemon.get("/api/v1/incidents")["items"]]
         actions = [one for number in numbers for one in daemon.get(f"/api/v1/explain/{number}")["actions"]]
         restarts = [one for one in actions if one["remedy"] == "service:checkout:liveness"]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.running import Daemon, running, wait_until
-from tests.postgres import Postgres, server
+from tests.e2e.running import Daemon, running, wait_until, written
+from tests.postgres import Postgres
 
 CONFIG = """
 database: {url: "@URL@"}
@@ -57,13 +57,6 @@ def config(folder: Path, url: str, *, work: bool) -> str:
     return text.replace("@EFFECTS@", str(folder / "effects"))
 
 
-@pytest.fixture(scope="module")
-def postgres(leaks: Any) -> Iterator[Postgres]:
-    leaks.allow("process:postgres*", reason="the server lives for the whole module")
-    with server() as one:
-        yield one
-
-
 @pytest.fixture
 def url(postgres: Postgres) -> Iterator[str]:
     url = postgres.create()
@@ -85,7 +78,7 @@ class WorkerProcess:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(signal.SIGCONT)
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
 
 @contextlib.contextmanager
@@ -135,11 +128,11 @@ def test_a_run_outlives_the_worker_that_is_killed(tmp_path: Path, url: str) -> N
     effects = tmp_path / "effects"
     with running(tmp_path, config(tmp_path, url, work=False)) as daemon, working(daemon, "a") as first:
         run_id = started(daemon, "long", "-p", "seconds=3")
-        wait_until(effects.exists, what="the step's beginning")
+        wait_until(lambda: written(effects), what="the step's beginning")
         with working(daemon, "b") as second:
             wait_until(lambda: len(workers(daemon)) == 2, what="both workers")
             first.process.kill()
-            run = in_state(daemon, run_id, "succeeded", within_s=30)
+            run = in_state(daemon, run_id, "succeeded", within_s=60)
             assert second.process.poll() is None
             lines = effects.read_text().split("\n")
             # The first program was ended before the second began: only one of them came to its end.
@@ -153,13 +146,13 @@ def test_a_worker_that_is_told_to_stop_gives_its_runs_back(tmp_path: Path, url: 
     text = config(tmp_path, url, work=False).replace("grace: 3s", "grace: 300ms")
     with running(tmp_path, text) as daemon, working(daemon, "a") as first:
         run_id = started(daemon, "long", "-p", "seconds=2")
-        wait_until(effects.exists, what="the step's beginning")
+        wait_until(lambda: written(effects), what="the step's beginning")
         first.process.send_signal(signal.SIGTERM)
-        assert first.process.wait(15) == 0, first.log.read_text()
+        assert first.process.wait(60) == 0, first.log.read_text()
         assert workers(daemon) == []
         assert workers(daemon, "lost") == []
         with working(daemon, "b"):
-            in_state(daemon, run_id, "succeeded", within_s=30)
+            in_state(daemon, run_id, "succeeded", within_s=60)
 
 
 def test_a_drained_worker_takes_nothing_new(tmp_path: Path, url: str) -> None:
@@ -216,7 +209,7 @@ def test_a_move_lets_runs_end_first(tmp_path: Path, url: str) -> None:
     effects = tmp_path / "effects"
     with running(tmp_path, config(tmp_path, "", work=True)) as daemon:
         endless = started(daemon, "long")
-        wait_until(effects.exists, what="the step's beginning")
+        wait_until(lambda: written(effects), what="the step's beginning")
         move = ("database", "move", "--to", url, "--data", str(daemon.data), "--drain")
         late = daemon.run(*move, "--wait", "500ms")
         assert late.returncode == 11
@@ -233,7 +226,7 @@ def test_a_move_lets_runs_end_first(tmp_path: Path, url: str) -> None:
         assert moved.returncode == 0, moved.stderr
         assert json.loads(moved.stdout)["rows"]["runs"] == 4
         assert daemon.process is not None
-        assert daemon.process.wait(15) == 0
+        assert daemon.process.wait(60) == 0
         assert effects.read_text().count("ended") == 1
         daemon.config.write_text(config(tmp_path, url, work=True))
         daemon.start()

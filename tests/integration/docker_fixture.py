@@ -1,7 +1,7 @@
 """A real dockerd for tests: its own network namespace, its own folders, one busybox image, nothing from the network.
 
-Use it with `pytest_plugins = ["tests.integration.docker_fixture"]` or by importing the fixture `docker_daemon`, and
-mark the tests `serial`.
+The fixture `docker_daemon` is known to all integration tests (conftest.py): imported by a module it would be another
+one, with another daemon. Mark the tests `serial`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pytest
 
 IMAGE = "busybox:test"
 START_S = 20.0
-_NEEDED = ("dockerd", "docker", "containerd", "busybox", "unshare")
+_NEEDED = ("dockerd", "docker", "containerd", "busybox", "unshare", "setpriv")
 # No bridge and no rules: the daemon must not touch the machine's network.
 _FLAGS = ("--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false", "--bridge=none")
 
@@ -93,6 +93,8 @@ def _start(folder: Path, driver: str) -> DockerDaemon:
     with log:
         process = subprocess.Popen(
             [
+                # A daemon that outlives its tests would be the next ones' neighbour.
+                *("setpriv", "--pdeathsig", "TERM"),
                 *("unshare", "--net", "dockerd", "-H", f"unix://{folder}/docker.sock"),
                 *("--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid"),
                 *("--storage-driver", driver, "--config-file", f"{folder}/daemon.json"),
@@ -119,7 +121,7 @@ def _stop(daemon: DockerDaemon) -> None:
     if daemon.process.poll() is None:
         daemon.process.terminate()
         try:
-            daemon.process.wait(20)
+            daemon.process.wait(60)
         except subprocess.TimeoutExpired:
             os.killpg(daemon.process.pid, signal.SIGKILL)
             daemon.process.wait()

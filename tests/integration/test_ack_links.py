@@ -63,7 +63,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     program = FakeProgram()
     program.services.incidents, program.services.links = watched.part, watched.links
     try:
-        async with running(program) as server, httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        async with running(program) as server, httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             watched.links.base_url = "https://watch.example"
             await watched.pass_time(30, db=0.1)
             await watched.pass_time(30, db=-1)

@@ -46,7 +46,7 @@ class Seen:
         """Do the change and wait until it is seen."""
         self._more.clear()
         change()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await self._more.wait()
 
 

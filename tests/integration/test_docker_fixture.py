@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tests.integration.docker_fixture import DockerDaemon, docker_daemon
+from tests.integration.docker_fixture import DockerDaemon
 
-__all__ = ["docker_daemon"]
 pytestmark = pytest.mark.serial
 
 

@@ -18,7 +18,7 @@ import msgspec
 import psycopg
 import pytest
 from tests.hooking import SECRET, github
-from tests.postgres import server
+from tests.postgres import Postgres
 
 ROOT = Path(__file__).parent.parent.parent
 REQUESTS = 5000
@@ -43,7 +43,7 @@ def program(where: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
             assert process.stdin is not None
             process.stdin.close()
             try:
-                process.wait(30)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
 
@@ -192,8 +192,8 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield str(tmp_path / "state.db")
         return
-    with server() as postgres:
-        yield postgres.create()
+    postgres: Postgres = request.getfixturevalue("postgres")
+    yield postgres.create()
 
 
 def rows(where: str, query: str) -> list[tuple[object, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.integration.docker_fixture import IMAGE, DockerDaemon, docker_daemon
+from tests.integration.docker_fixture import IMAGE, DockerDaemon
 
 from dogwatch.core.clock import SystemClock
 from dogwatch.core.metrics import render
@@ -13,7 +13,6 @@ from dogwatch.hosts.collectors.containers import ContainersCollector
 from dogwatch.hosts.machine import Machine
 from dogwatch.hosts.runner import Entry, Runner
 
-__all__ = ["docker_daemon"]
 pytestmark = pytest.mark.serial
 
 

@@ -109,7 +109,7 @@ def theirs() -> Iterator[str]:
         yield _scrape(f"http://127.0.0.1:{port}/metrics")
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _scrape(url: str) -> str:

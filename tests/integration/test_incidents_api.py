@@ -64,7 +64,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     try:
         await watched.pass_time(30, db=0.1, shop=0.1)
         await watched.pass_time(30, db=-1, shop=-1)
-        async with running(program) as server, httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        async with running(program) as server, httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             yield Site(server, client, watched)
     finally:
         await backtests.close()

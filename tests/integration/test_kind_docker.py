@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.docker_fixture import DockerDaemon, docker_daemon
+from tests.integration.docker_fixture import DockerDaemon
 from tests.probing import ask
 
 from dogwatch.probes.kinds.docker import DockerProbe
 
-__all__ = ["docker_daemon"]
 pytestmark = pytest.mark.serial
 HEALTH = (
     "--health-cmd=test ! -e /tmp/bad || { echo it is bad; false; }",
@@ -136,7 +135,7 @@ def podman(tmp_path: Path) -> Iterator[str]:
         yield str(path)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 async def test_podman_answers_the_same_questions(podman: str) -> None:

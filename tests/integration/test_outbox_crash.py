@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.postgres import server
+from tests.postgres import Postgres
 from tests.receiver import receiving
 
 from dogwatch.access.tables import access_tables
@@ -34,8 +34,8 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield str(tmp_path / "state.db")
         return
-    with server() as postgres:
-        yield postgres.create()
+    postgres: Postgres = request.getfixturevalue("postgres")
+    yield postgres.create()
 
 
 async def opened(where: str) -> Database:
@@ -63,7 +63,7 @@ def ended(process: subprocess.Popen[bytes], *, kill: bool) -> None:
     if kill:
         process.kill()
     process.stdin.close()
-    process.wait(30)
+    process.wait(60)
     process.stdout.close()
 
 

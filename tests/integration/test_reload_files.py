@@ -45,7 +45,7 @@ class Recorder:
     async def stop(self) -> None: ...
 
     async def until(self, listen: str) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while self.listen != listen:
                 self.changed.clear()
                 await self.changed.wait()

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.postgres import server
+from tests.postgres import Postgres
 from tests.runs import book, finish, identity, job, start, step
 
 from dogwatch.access.tables import access_tables
@@ -64,12 +64,12 @@ async def work(where: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-async def test_what_was_answered_survives_kill_9(kind: str, tmp_path: Path) -> None:
+async def test_what_was_answered_survives_kill_9(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if kind == "sqlite":
         await _killed(str(tmp_path / "state.db"))
         return
-    with server() as running:
-        await _killed(running.create())
+    postgres: Postgres = request.getfixturevalue("postgres")
+    await _killed(postgres.create())
 
 
 async def _killed(where: str) -> None:

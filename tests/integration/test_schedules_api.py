@@ -80,7 +80,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
             return all(entry.record is not None for entry in scheduler.entries.values())
 
         await until(planned)
-        async with running(program) as server, httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        async with running(program) as server, httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             yield Site(server, client, clock, scheduler)
     finally:
         await scheduler.stop()
@@ -149,7 +149,7 @@ async def test_pause_resume_and_run(site: Site) -> None:
 
 
 async def test_a_program_without_schedules_says_so() -> None:
-    async with running() as server, httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+    async with running() as server, httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         response = await client.get("/api/v1/schedules")
         assert (response.status_code, response.json()["code"]) == (404, "not_found")
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.postgres import Postgres, server
+from tests.postgres import Postgres
 
 from dogwatch.access import audit
 from dogwatch.access.actor import SYSTEM, Subject
@@ -25,13 +25,6 @@ CREATE TABLE boxes (name TEXT PRIMARY KEY, weight DOUBLE PRECISION, picture BYTE
 CREATE TABLE a_things (number BIGINT, box TEXT REFERENCES boxes (name), word TEXT, PRIMARY KEY (box, number));
 """
 TABLES = (access_tables(), Tables(name="shelf", steps=((1, SHELF),)))
-
-
-@pytest.fixture(scope="module")
-def postgres(leaks: Any) -> Iterator[Postgres]:
-    leaks.allow("process:postgres*", reason="the server lives for the whole module")
-    with server() as running:
-        yield running
 
 
 @pytest.fixture

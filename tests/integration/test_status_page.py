@@ -31,7 +31,7 @@ async def web(tmp_path: Path) -> AsyncIterator[Console]:
 
 @pytest.fixture
 async def client(web: Console) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=web.url, timeout=20, headers={"accept": "text/html"}) as client:
+    async with httpx.AsyncClient(base_url=web.url, timeout=60, headers={"accept": "text/html"}) as client:
         yield client
 
 

@@ -54,7 +54,7 @@ async def until(watch: Watch, name: str, status: str) -> None:
     with watch.bus.subscribe("transition") as events:
         if watch.target(name).status == status and watch.all[name].commit is None:
             return
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async for event in events:
                 if event.data.target == name and event.data.after.word == status:  # type: ignore[attr-defined]
                     return

@@ -563,7 +563,7 @@ async def test_runs_and_jobs_of_others_are_not_there(tmp_path: Path) -> None:
         reader = await one.client(token=await one.token("reader"))
         assert (await reader.get("/api/v1/runs/run-01")).status_code == 200
         assert (await reader.post("/api/v1/runs/run-01/cancel", json={})).status_code == 403
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (found := await one.events(outcome="refused", noun="run")):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)  # it is recorded once it is answered
         refused = found[0].event

@@ -199,7 +199,7 @@ async def test_notifications_over_the_api(site: Site) -> None:
     status, _, queued = await site.ask("POST", "/api/v1/notify/ops/test")
     assert status == 200
     await site.receiver.until(1)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (row := (await site.ask("GET", f"/api/v1/outbox/{queued['message_id']}"))[2])["state"] != "delivered":  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     assert row["message"]["type"] == "notify.test"

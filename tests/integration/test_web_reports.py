@@ -18,7 +18,7 @@ from dogwatch.cli.report import report
 
 
 async def test_availability_as_json_csv_page_and_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async with console(tmp_path) as web, httpx.AsyncClient(base_url=web.url, timeout=20) as client:
+    async with console(tmp_path) as web, httpx.AsyncClient(base_url=web.url, timeout=60) as client:
         found = (await client.get("/api/v1/reports/availability", params={"since": "7d", "q": "group:web"})).json()
         assert [line["name"] for line in found["groups"]] == ["web"]
         assert len(found["targets"]) == found["whole"]["targets"] == 4
@@ -40,7 +40,7 @@ async def test_availability_as_json_csv_page_and_command(tmp_path: Path, capsys:
 async def test_the_inspection_says_what_one_may_see(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rule = Rule(nouns=("probe", "incident"), labels={"team": "shop"})
     async with console(tmp_path, AccessOptions(roles={"shop": (rule,)})) as web:
-        async with httpx.AsyncClient(base_url=web.url, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=web.url, timeout=60) as client:
             whole = (await client.get("/api/v1/reports/daily")).json()
             assert "nobody has taken incident #1: db is down: timeout" in [one["text"] for one in whole["person"]]
             assert any("messages to ops that were given up" in one["text"] for one in whole["person"])
@@ -48,7 +48,7 @@ async def test_the_inspection_says_what_one_may_see(tmp_path: Path, capsys: pyte
         assert "Needs a person" in capsys.readouterr().out
         await web.user("root", "admin")
         await web.user("ann", "shop")
-        async with httpx.AsyncClient(base_url=web.url, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=web.url, timeout=60) as client:
             login = await client.post("/api/v1/login", json={"name": "ann", "password": PASSWORD})
             client.headers["authorization"] = f"Bearer {login.json()['secret']}"
             seen = (await client.get("/api/v1/reports/daily")).text

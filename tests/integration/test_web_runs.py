@@ -201,7 +201,7 @@ class Stream:
     async def event(self) -> tuple[str, Any]:
         """Return the next event that is no beat."""
         name, data = "", ""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 line = (await self._reader.readline()).decode().rstrip("\r\n")
                 if line.startswith("event: "):

@@ -57,7 +57,7 @@ def test_access_keeps_its_promises(api: tuple[str, str]) -> None:
         @given(case=operation.as_strategy())
         def keeps(case: schemathesis.Case) -> None:
             excluded = [negative_data_rejection, positive_data_acceptance, ignored_auth]
-            case.call_and_validate(timeout=20, headers=headers, excluded_checks=excluded)
+            case.call_and_validate(timeout=60, headers=headers, excluded_checks=excluded)
 
         keeps()
         tried.add((operation.method, operation.path))

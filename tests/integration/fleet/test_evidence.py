@@ -91,7 +91,7 @@ async def test_its_size_and_its_time_are_bounded(tmp_path: Path, launcher: Launc
     kept = Kept()
     slow = EvidenceAction(incident="1", logs=(str(pipe), str(pipe)), limit=1.0)
     await slow.apply(scene(kept, launcher, fleet(tmp_path)))
-    assert time.monotonic() - begun_s < 8.0
+    assert time.monotonic() - begun_s < 20.0
     assert kept.found
 
 

@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.integration.docker_fixture import DockerDaemon, docker_daemon
+from tests.integration.docker_fixture import DockerDaemon
 
-__all__ = ["docker_daemon"]
 pytestmark = pytest.mark.serial
 
 

@@ -101,7 +101,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(place: Path) -> None:
     while time.monotonic() < end_s and not (place / "there").exists():
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGINT)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=60)
     first = json.loads(out)
     assert process.returncode == 130
     assert set(states(first)) == {"cancelled", "not_started"}

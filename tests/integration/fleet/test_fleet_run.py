@@ -190,7 +190,7 @@ def test_interrupting_ends_the_remote_command(mixed: list[str], tmp_path: Path) 
     while not beat.exists() and time.monotonic() < end_s:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=60)
     size = beat.stat().st_size
     time.sleep(0.3)
     assert [one["state"] for one in json.loads(out)["hosts"]] == ["cancelled", "not_started"]

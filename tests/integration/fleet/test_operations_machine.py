@@ -135,7 +135,7 @@ def index(folder: Path, *versions: str) -> None:
     text = ""
     for version in versions:
         deb = folder / f"dw-example_{version}_all.deb"
-        control = subprocess.run(["dpkg-deb", "-f", deb], check=True, capture_output=True, text=True, timeout=30).stdout
+        control = subprocess.run(["dpkg-deb", "-f", deb], check=True, capture_output=True, text=True, timeout=60).stdout
         digest = hashlib.sha256(deb.read_bytes()).hexdigest()
         text += f"{control}Filename: ./{deb.name}\nSize: {deb.stat().st_size}\nSHA256: {digest}\n\n"
     (folder / "Packages").write_text(text)

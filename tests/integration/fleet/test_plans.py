@@ -253,7 +253,7 @@ def test_two_applies_on_one_host_at_once(site: Site) -> None:
         assert "another apply holds it: apply " in second.stdout
     finally:
         gate.touch()
-        out, _ = first.communicate(timeout=30)
+        out, _ = first.communicate(timeout=60)
     assert first.returncode == 0, out
     assert (site.root("web1") / "a").read_text() == "x"
 
@@ -437,7 +437,7 @@ def test_ctrl_c_stops_between_steps_and_the_rest_can_be_done(site: Site) -> None
     running = site.start("apply", site.file)
     wait_for((root / "b").exists)
     running.send_signal(signal.SIGINT)
-    out, _ = running.communicate(timeout=30)
+    out, _ = running.communicate(timeout=60)
     assert running.returncode == 130, out
     assert not (root / "d").exists()
     assert b"--resume" in out
@@ -543,7 +543,7 @@ def test_a_connection_that_is_lost_in_the_middle(tmp_path: Path, server: Sshd, m
         running = site.start("apply", site.file)
         wait_for((root / "b").exists)
         dying.kill()
-        out, _ = running.communicate(timeout=30)
+        out, _ = running.communicate(timeout=60)
         assert running.returncode == 1, out
         assert b"connection lost" in out
         assert not (root / "c").exists()

@@ -98,11 +98,11 @@ def test_a_tree_that_goes_on_forking_is_cleaned_up(lock: Path, mark: str) -> Non
         one.wait_for("ready")
         until(lambda: len(one.programs()) > 60, 30)
         os.kill(one.pid, signal.SIGKILL)
-        until(lambda: not one.programs() and not alive(one.pid), 5)
+        until(lambda: not one.programs() and not alive(one.pid))
 
 
 def test_a_stopped_worker_loses_its_programs_before_its_time_is_over(lock: Path, mark: str) -> None:
-    with worker(lock, STUBBORN, DOUBLE_FORK, ttl="1.0", mark=mark) as one:
+    with worker(lock, STUBBORN, DOUBLE_FORK, ttl="3.0", mark=mark) as one:
         one.wait_for("ready")
         one.wait_for("ready")
         pids = set(one.programs())
@@ -111,7 +111,7 @@ def test_a_stopped_worker_loses_its_programs_before_its_time_is_over(lock: Path,
         try:
             # The last renewal was at most a quarter of the time ago.
             took_s = until(lambda: none_of(pids))
-            assert 0.5 < took_s < 1.5
+            assert 1.5 < took_s < 4.5
             assert alive(guard)
         finally:
             os.kill(one.pid, signal.SIGCONT)
@@ -120,7 +120,7 @@ def test_a_stopped_worker_loses_its_programs_before_its_time_is_over(lock: Path,
             assert line.startswith("ended: interrupted: ")
             assert "did not renew its lease" in line
         one.wait_for("all ended")
-        assert one.process.wait(10) == 0
+        assert one.process.wait(60) == 0
     assert not alive(guard)
 
 

@@ -527,7 +527,7 @@ async def killed(folder: Path, feeder: Feeder, target: Target, kills: int, chanc
     await agent.start()
     if isinstance(feeder, FileFeeder):
         # What was rotated before the very first search is none of its business.
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (folder / "state" / "checkpoint").exists():  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
     for _ in range(kills):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.integration.docker_fixture import DockerDaemon, docker_daemon  # noqa: F401 - a fixture
+from tests.integration.docker_fixture import DockerDaemon
 
 from dogwatch.config.load import Loader
 from dogwatch.logs import frames  # loads polars, which sets a variable of the process once
@@ -33,11 +33,13 @@ def agent(folder: Path, source: str, do: str) -> Agent:
 
 def records(folder: Path) -> list[dict[str, str]]:
     path = folder / "out.ndjson"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    # It is written meanwhile: the last line may be there by half.
+    whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 async def until(done: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not done():  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
@@ -47,7 +49,7 @@ SCRIPT = (
 )
 
 
-async def test_output_is_read_across_a_restart(docker_daemon: DockerDaemon, tmp_path: Path) -> None:  # noqa: F811
+async def test_output_is_read_across_a_restart(docker_daemon: DockerDaemon, tmp_path: Path) -> None:
     source = f"docker: {{socket: {docker_daemon.socket}, only: [logged], search: 200ms}}"
     first = agent(tmp_path, source, "[json]")
     await first.start()
@@ -74,7 +76,7 @@ async def test_output_is_read_across_a_restart(docker_daemon: DockerDaemon, tmp_
     assert {one["container"] for one in found} == {"logged"}
 
 
-async def test_the_engines_own_files(docker_daemon: DockerDaemon, tmp_path: Path) -> None:  # noqa: F811
+async def test_the_engines_own_files(docker_daemon: DockerDaemon, tmp_path: Path) -> None:
     identity = await asyncio.to_thread(
         docker_daemon.run, "filed", command=("sh", "-c", "echo one; printf %20000d 7; echo")
     )

@@ -16,7 +16,7 @@ async def until(path: Path, text: str) -> None:
     def there() -> bool:
         return path.exists() and text in path.read_text()
 
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(60):
         while not there():  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 

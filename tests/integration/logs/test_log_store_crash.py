@@ -83,7 +83,7 @@ async def test_kill_at_random_instants_gives_each_line_exactly_once(tmp_path: Pa
                 process.send_signal(signal.SIGKILL)
                 await process.wait()
             else:
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(60):
                     # The agent still seals and merges: only a query knows how to read beside that.
                     while await asyncio.to_thread(stored, store) < number:  # noqa: ASYNC110
                         await asyncio.sleep(0.2)

@@ -150,7 +150,7 @@ async def test_the_part_follows_the_configuration(tmp_path: Path) -> None:
         def ready() -> bool:
             return path.exists() and path.read_text().count("\n") >= count
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not ready():  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
@@ -210,7 +210,7 @@ async def test_changed_configurations_under_load_lose_nothing(tmp_path: Path) ->
         if number % 3 == 0:
             source.rename(tmp_path / f"in.log.{number}")
             source.touch()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(found()) < len(written):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     await part.stop()

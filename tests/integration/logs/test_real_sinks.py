@@ -320,7 +320,7 @@ async def test_syslog_over_tcp_arrives(store: Store, tmp_path: Path, framing: st
     )
     line = '{"message": "disk ] \\"full\\"", "level": "warn", "timestamp": "2026-11-21T07:00:00.25Z"}'
     await deliver(sink, tmp_path, block(line, columns=True))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (found := await asyncio.to_thread(store.search, f"hostname:{name}")):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
     assert (found[0]["facility"], found[0]["severity"], found[0]["app_name"]) == ("19", "4", "app")

@@ -35,7 +35,9 @@ class Running:
 
     def records(self) -> list[dict[str, str]]:
         path = self.folder / "out.ndjson"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        # It is written meanwhile: the last line may be there by half.
+        whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
+        return [json.loads(line) for line in whole.splitlines()]
 
     def messages(self) -> list[str]:
         return [one["message"] for one in self.records()]
@@ -66,7 +68,7 @@ async def running(folder: Path, source: str, *, do: str = "[]", sink: str = "") 
 
 
 async def connect(port: int, context: ssl.SSLContext | None = None) -> asyncio.StreamWriter:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             try:
                 return (await asyncio.open_connection("localhost", port, ssl=context, family=socket.AF_INET))[1]

@@ -188,7 +188,7 @@ def read(
 
 async def until(condition: Callable[[], object]) -> None:
     """Let everything else run until the condition holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is waited for sets no event
             await asyncio.sleep(0.001)
 

@@ -60,7 +60,7 @@ async def test_room_for_several_calls_several() -> None:
     senders = [asyncio.create_task(channel.put(number)) for number in range(4)]
     await settle()
     assert channel.take(2) == [0, 1]
-    await asyncio.wait_for(asyncio.gather(*senders), 1)
+    await asyncio.wait_for(asyncio.gather(*senders), 60)
     assert channel.take(2) == [2, 3]
 
 
@@ -81,7 +81,7 @@ async def test_a_cancelled_put_has_not_put_and_passes_its_turn_on() -> None:
     assert channel.take(1) == [0]  # calls the first…
     first.cancel()  # …which is cancelled before it comes
     await asyncio.wait([first])
-    await asyncio.wait_for(second, 1)
+    await asyncio.wait_for(second, 60)
     assert channel.take(9) == [2]
 
 
@@ -91,7 +91,7 @@ async def test_a_cancelled_get_takes_nothing_and_passes_its_turn_on() -> None:
     await settle()
     assert channel.offer(7)
     first.cancel()
-    assert await asyncio.wait_for(second, 1) == 7
+    assert await asyncio.wait_for(second, 60) == 7
     with pytest.raises(asyncio.CancelledError):
         await first
 
@@ -103,7 +103,7 @@ async def test_whoever_joined_behind_one_who_gives_up_is_called() -> None:
     gives_up.cancel()  # he stands in the line until his task runs…
     assert channel.offer(1)
     joined = asyncio.create_task(channel.get())
-    assert await asyncio.wait_for(joined, 1) == 1
+    assert await asyncio.wait_for(joined, 60) == 1
 
 
 async def test_waiting_and_giving_up_leaves_no_trace() -> None:

@@ -76,7 +76,7 @@ async def test_an_unexpected_end_is_logged_and_stops_the_daemon(how: str, caplog
     task = supervisor.start("probes", work())
     if how == "is cancelled":
         task.cancel()
-    report = await asyncio.wait_for(supervisor.run(), 5)
+    report = await asyncio.wait_for(supervisor.run(), 60)
     assert report.exit_code == 1
     assert report.reason.startswith("task probes ")
     assert any("probes" in record.getMessage() for record in caplog.records if record.levelno == logging.ERROR)
@@ -175,7 +175,7 @@ async def test_a_second_signal_skips_waiting_but_still_flushes() -> None:
     supervisor.on_stop(Phase.CLOSE, "hangs", forever)
     supervisor.stop("SIGTERM", 143)
     asyncio.get_running_loop().call_later(0.02, supervisor.hurry, "second signal")
-    report = await asyncio.wait_for(supervisor.run(), 10)
+    report = await asyncio.wait_for(supervisor.run(), 60)
     assert outcomes(report) == {"long": "cut", "flush": "done", "hangs": "late"}
     assert done == ["flushed"]
     assert report.exit_code == 143

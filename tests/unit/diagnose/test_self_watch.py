@@ -41,7 +41,7 @@ async def test_it_samples_on_its_own_and_shows_metrics_that_prometheus_reads() -
     watch.register("queue", lambda: 7)
     watch.register("broken", lambda: 1 / 0)
     await apply(watch, every=0.1)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while watch.newest() is None:  # noqa: ASYNC110 - the sampler tells nobody; that is what is awaited
             await asyncio.sleep(0.01)
     families = {family.name: family for family in text_string_to_metric_families(render(watch.metrics()))}

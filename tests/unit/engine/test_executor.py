@@ -43,7 +43,7 @@ class Bench:
         return Execution(self.ledger.claimed(run), tools)
 
     async def carry(self, run: FakeRun) -> FakeRun:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await self.execution(run).run()
         return run
 
@@ -61,7 +61,7 @@ def states(run: FakeRun) -> dict[str, str]:
 
 
 async def until(holds: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110 - what it looks at tells nobody
             await asyncio.sleep(0.001)
 

@@ -204,7 +204,7 @@ SCRIPTS = [
 
 
 def ran(shell: str, text: str) -> str:
-    done = subprocess.run([shell, "-c", text], capture_output=True, timeout=20, check=False, env={"HOME": "/h"})
+    done = subprocess.run([shell, "-c", text], capture_output=True, timeout=60, check=False, env={"HOME": "/h"})
     assert done.returncode == 0, done.stderr
     return done.stdout.decode()
 
@@ -302,7 +302,7 @@ def gets_out(text: str) -> bool:
     """Run a script; return whether it comes to running `touch`, which is nowhere."""
     program = f"PATH=/nowhere\n{text}\n"
     for shell in SHELLS[:2]:
-        done = subprocess.run([shell, "-c", program], capture_output=True, timeout=20, check=False, env={})
+        done = subprocess.run([shell, "-c", program], capture_output=True, timeout=60, check=False, env={})
         if re.search(rb"(?:^|\s)touch: (not found|command not found|No such file)", done.stderr):
             return True
     return False

@@ -49,7 +49,7 @@ class Place:
         )
         task = asyncio.create_task(worker.run())
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await until(lambda: self.renewed or task.done())
                 yield worker
                 worker.stop()
@@ -65,7 +65,7 @@ def place() -> Place:
 
 
 async def until(holds: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110 - what it looks at tells nobody
             await asyncio.sleep(0.001)
 

@@ -201,7 +201,7 @@ async def test_replacing_wakes_the_loop() -> None:
     collector = ScriptedCollector()
     entry = Entry(collector, collector.open(Machine()), every_s=1000.0)
     stage.runner.replace({"scripted": entry})
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(60):
         while not entry.runs.value:  # noqa: ASYNC110  # a counter, not an event
             await asyncio.sleep(0)
     task.cancel()

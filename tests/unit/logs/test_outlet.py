@@ -90,7 +90,7 @@ async def running(
 
 async def drained(outlet: Outlet, gate: Gate, count: int) -> None:
     gate.open.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(gate.taken) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
@@ -102,7 +102,7 @@ async def test_a_position_moves_only_when_the_sink_has_it(tmp_path: Path) -> Non
             await outlet.put([block(number)], progress.ticket("f", "out", Position(number + 1)))
         assert progress.position("f", "out") is None
         await drained(outlet, gate, 3)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while progress.position("f", "out") != Position(3):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
@@ -136,7 +136,7 @@ async def test_what_memory_cannot_hold_goes_to_disk_in_order(tmp_path: Path) -> 
         assert gate.taken == lines(*range(40))
         await outlet.put([block(40)], None)
         await drained(outlet, gate, 41)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while outlet.disk_state is None or not outlet.disk_state.empty:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         assert len(list((tmp_path / "buffer").iterdir())) <= 1, "what was sent is removed"
@@ -169,7 +169,7 @@ async def test_a_failed_write_comes_again_and_a_refused_one_is_kept(tmp_path: Pa
         gate.failures = [TransientError("busy"), TransientError("busy"), PermanentError("never")]
         await outlet.put([block(1)], None)
         gate.open.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not (tmp_path / "dead" / "out.ndjson").exists():  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         await outlet.put([block(2)], None)
