@@ -441,7 +441,6 @@ class WorkerProgram:
         base = DatabasePart(configuration.get(DATABASE))
         self.parts: tuple[Part, ...] = (base, notify, fleet, self.maintenance, self.engine)
         fleet.workers = self.engine.runs.workers
-        self.parts: tuple[Part, ...] = (DatabasePart(configuration.get(DATABASE)), notify, fleet, self.engine)
 
     async def stop(self) -> None:
         for part in reversed(self.parts):

@@ -208,7 +208,9 @@ async def test_packages_of_others(box: Box, inside: Machine, manager: str) -> No
         inside.program(name, text)
     hidden = inside.folder / "empty"
     hidden.write_text("")
-    inside.run(f"mount --bind {hidden} $(command -v apt-get)")  # a file that cannot be run
+    for other in {"apt-get", "dnf"} - {manager}:
+        # A file that cannot be run.
+        inside.run(f"! command -v {other} || mount --bind {hidden} $(command -v {other})")
     wanted = [{"package": {"name": ["one", "two-x"]}}]
     plan = await box.plan(wanted)
     assert plan.problems == ()
