@@ -142,8 +142,9 @@ class Exchange:
                 )
             )
         ).digest()
-        self._trust(host_key)
+        # First that it has the key at all: a key that is trusted at first sight is written down.
         verify(host_key, self._signature, signature, digest)
+        self._trust(host_key)
         session_id = session_id or digest
 
         def derived(letter: bytes, size: int) -> bytes:

@@ -220,7 +220,7 @@ class Transport(asyncio.Protocol):
             code, reason = read.uint32(), read.text()
             raise NotTaken if code == _NO_MORE_METHODS and not self._logged_in else Gone(reason[:300], code)
         elif kind in _TRANSPORT_KINDS:
-            if self._strict and not self._session_id:
+            if self._strict and self._opener.cipher is None:
                 raise Broken("it sent something else in the key exchange")
         elif not self._session_id or self._opener.cipher is None:
             raise Broken("it sent something else in the key exchange")
