@@ -17,12 +17,16 @@ _NAME = re.compile(r"[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]*")
 
 
 class ServiceFact(Fact, frozen=True, kw_only=True):
-    """A unit as systemd sees it. known: there is one. running, enabled, masked: whether it is."""
+    """A unit as systemd sees it. known: there is one. running, enabled, masked: whether it is.
+
+    stale: its file is another than the one that systemd has read.
+    """
 
     known: bool
     running: bool
     enabled: bool
     masked: bool = False
+    stale: bool = False
 
 
 class ServiceNeed(Need[ServiceFact], frozen=True, kw_only=True, tag="service"):
@@ -35,7 +39,8 @@ class ServiceNeed(Need[ServiceFact], frozen=True, kw_only=True, tag="service"):
         return f"service {self.name}"
 
     def script(self) -> str:
-        return f"systemctl show -p LoadState -p ActiveState -p UnitFileState -- {shlex.quote(self.name)} 2>&1"
+        wanted = "-p LoadState -p ActiveState -p UnitFileState -p NeedDaemonReload"
+        return f"systemctl show {wanted} -- {shlex.quote(self.name)} 2>&1"
 
     def parse(self, raw: bytes) -> ServiceFact:
         lines = raw.decode(errors="backslashreplace").splitlines()
@@ -49,6 +54,7 @@ class ServiceNeed(Need[ServiceFact], frozen=True, kw_only=True, tag="service"):
             # A unit that is made by another one, or needs no enabling, is as enabled as it can be.
             enabled=file in ("enabled", "enabled-runtime", "static", "generated", "alias", "indirect"),
             masked=found["LoadState"] == "masked",
+            stale=found.get("NeedDaemonReload") == "yes",
         )
 
 
@@ -57,7 +63,8 @@ class ServiceOperation(Operation, frozen=True, kw_only=True):
 
     name: of the unit. running: whether it runs. enabled: whether it is started with the machine. masked: whether it
     can be started at all. restarted: restart it, each time: for handlers. reloaded: have it read its configuration
-    anew, each time: for handlers. daemon_reload: have systemd read its units anew before.
+    anew, each time: for handlers. daemon_reload: have systemd read its units anew before, where this one's file has
+    changed; always for handlers that restart, reload, or say nothing else.
     """
 
     kind: ClassVar[str] = "service"
@@ -86,18 +93,25 @@ class ServiceOperation(Operation, frozen=True, kw_only=True):
     def decide(self, context: Context, state: State) -> Iterator[AnyStep]:  # noqa: ARG002
         need = ServiceNeed(name=self.name)
         fact = state.get(need)
-        if not fact.known and not state.loose:
+        written = state.wrote(self._is_of_it)
+        if not fact.known and not state.loose and not written:
             if self.running is not True and self.enabled is not True and not (self.restarted or self.reloaded):
                 return
             raise Refused(f"there is no unit {self.name}")
         guess = not fact.known
-        if self.daemon_reload:
+        always = self.restarted or self.reloaded or (self.running is self.enabled is self.masked is None)
+        if self.daemon_reload and (written or guess or fact.stale or always):
+            if fact.stale:
+                fact = msgspec.structs.replace(fact, stale=False)
+                state.put(need, fact)
             yield Run(title="have systemd read its units anew", script="systemctl daemon-reload")
-        for wanted, now, verbs, change in (
+        changes = [
             (self.masked, fact.masked, ("mask", "unmask"), "masked"),
             (self.enabled, fact.enabled, ("enable", "disable"), "enabled"),
             (self.running, fact.running, ("start", "stop"), "running"),
-        ):
+        ]
+        # What is masked cannot be started: it is masked last, and so unmasked first on the way back.
+        for wanted, now, verbs, change in reversed(changes) if self.masked else changes:
             # Of a unit that a package is about to bring, nothing is known: it is said in any case.
             if wanted is None or (wanted == now and not guess):
                 continue
@@ -112,6 +126,14 @@ class ServiceOperation(Operation, frozen=True, kw_only=True):
             yield self._run("restart", "")
         elif self.reloaded:
             yield self._run("reload-or-restart", "")
+
+    def _is_of_it(self, key: str) -> bool:
+        """Return whether a fact is a file of this unit, or one of its drop-ins."""
+        unit = self.name if re.search(r"\.[a-z]+$", self.name) else f"{self.name}.service"
+        template = re.sub(r"@[^.]*\.", "@.", unit)
+        if not key.startswith("path ") or "/systemd/" not in key:
+            return False
+        return any(key.endswith(f"/{one}") or f"/{one}.d/" in key for one in (unit, template))
 
     def _run(self, verb: str, back: str) -> Run:
         name = shlex.quote(self.name)

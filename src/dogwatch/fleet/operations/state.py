@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import hashlib
+from collections.abc import Callable
 from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
@@ -80,6 +81,7 @@ class State:
         self._facts = dict(facts)
         self._read: set[str] = set()
         self._unknown: dict[str, str] = {}
+        self._written: set[str] = set()
         self.effects: dict[str, str] = {}
         self.loose = ""
 
@@ -96,11 +98,13 @@ class State:
     def put(self, need: Need[F], fact: F, *, sure: bool = True) -> None:
         """Say what a decided change makes of a fact. sure: it is known to the letter."""
         self._facts[need.key] = fact
+        self._written.add(need.key)
         self.effects[need.key] = fact.seal() if sure else "?"
 
     def forget(self, need: Need[Any], by: str) -> None:
         """Say that a decided change makes something of a fact that nobody can foretell."""
         self._unknown[need.key] = by
+        self._written.add(need.key)
         self.effects[need.key] = "?"
 
     def copy(self) -> State:
@@ -112,7 +116,11 @@ class State:
     def restore(self, other: State) -> None:
         """Know again what another state knows."""
         self._facts, self._unknown = dict(other._facts), dict(other._unknown)
-        self._read, self.loose = set(other._read), other.loose
+        self._read, self._written, self.loose = set(other._read), set(other._written), other.loose
+
+    def wrote(self, what: Callable[[str], bool]) -> bool:
+        """Return whether a decided change makes another of a fact whose key is so."""
+        return any(map(what, self._written))
 
     def knows(self, need: Need[Any]) -> bool:
         """Return whether the fact was asked for at all."""
