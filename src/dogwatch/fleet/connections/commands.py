@@ -57,6 +57,7 @@ class SshCommands(Connection):
         # for a word from us, so that nothing is begun there after we have given up (a slow login shell).
         process = await self.start(shell_line(f"echo {mark}$$ >&2; read -r _ || exit 125; {script}"))
         session = _Session(process, mark.encode(), lambda number, name: self._kill(number, name, command.become))
+        session.silent = command.stdin is None and gate is None
         return await Drive(session, command, gate, output).run()
 
     async def _kill(self, number: int, name: str, become: Become | None) -> None:
@@ -69,7 +70,12 @@ class SshCommands(Connection):
 
 
 class _Session(Channel):
-    """A command's channel. mark: what stands before its process group's number, the first that it says on stderr."""
+    """A command's channel. mark: what stands before its process group's number, the first that it says on stderr.
+
+    silent: nothing is said to it but that it may begin.
+    """
+
+    silent = False
 
     def __init__(self, process: Process, mark: bytes, kill: Callable[[int, str], Awaitable[None]] | None) -> None:
         self._process = process
@@ -97,6 +103,8 @@ class _Session(Channel):
                 self._mark = self._early = b""
                 with contextlib.suppress(OSError):
                     await self.write(b"\n")
+                    if self.silent:
+                        self._process.end_input()
                 self._told.set()
                 return before + after or await self._process.read(stream)
             self._early = self._early[-_PIECE:]

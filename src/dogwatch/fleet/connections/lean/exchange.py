@@ -53,13 +53,11 @@ class Keys(msgspec.Struct, frozen=True):
 class Exchange:
     """One exchange. kinds: of host keys that are asked for, in their order. trust: is given the host's key, and raises.
 
-    version, version_there: the first lines of both sides. first: it is the first of its connection.
+    version: our first line; the other side's is given when it is known. first: it is the first of its connection.
     """
 
-    def __init__(
-        self, version: bytes, version_there: bytes, kinds: Sequence[str], trust: Callable[[bytes], None], *, first: bool
-    ) -> None:
-        self._versions = string(version), string(version_there)
+    def __init__(self, version: bytes, kinds: Sequence[str], trust: Callable[[bytes], None], *, first: bool) -> None:
+        self._version = version
         self._trust = trust
         self._first = first
         self._signatures = [one for kind in kinds for one in SIGNATURES[kind]]
@@ -123,7 +121,7 @@ class Exchange:
             self._public = kem.public_key().public_bytes_raw() + self._public
         return bytes((KEX_INIT,)) + string(self._public)
 
-    def finish(self, message: bytes, session_id: bytes) -> Keys:
+    def finish(self, message: bytes, version_there: bytes, session_id: bytes) -> Keys:
         """Take the other side's half, its key and its signature; return the keys. Raises: Broken, what trust raises."""
         read = Reader(message)
         host_key, theirs, signature = read.string(), read.string(), read.string()
@@ -132,7 +130,8 @@ class Exchange:
         digest = hashlib.sha256(
             b"".join(
                 (
-                    *self._versions,
+                    string(self._version),
+                    string(version_there),
                     string(ours),
                     string(both),
                     string(host_key),

@@ -73,7 +73,7 @@ class Transport(asyncio.Protocol):
         self._incoming: Keys | None = None
         self._held: list[bytes] | None = []
         self._out: list[bytes] = []
-        self._in_turn = False
+        self._in_turn = self._flushes = False
         self._taken_kinds: list[str] | None = None
         self._waits_for_kinds = False
         self._logged_in = False
@@ -96,7 +96,9 @@ class Transport(asyncio.Protocol):
         except (Unusual, DogwatchError) as error:
             self._fail(error)
             return
-        self._transport.write(_VERSION + b"\r\n")
+        # Together, without waiting for the other side's: one round trip less (RFC 4253 §4.2 and 5).
+        self._out.append(_VERSION + b"\r\n")
+        self._begin_exchange()
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
@@ -162,14 +164,17 @@ class Transport(asyncio.Protocol):
             self._held.append(message)
             return
         self._out.append(self._sealer.seal(message))
-        if not self._in_turn:
-            self._flush()
+        if not self._in_turn and not self._flushes:
+            # What is sent in one turn of the loop leaves together: each write wakes the other side.
+            self._flushes = True
+            self._loop.call_soon(self._flush)
         if self._sealer.bytes > _REKEY_BYTES and self._exchange is None:
             self._begin_exchange()
 
     # -- transport layer --------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
+        self._flushes = False
         if self._out and not self.lost:
             self._transport.write(b"".join(self._out) if len(self._out) > 1 else self._out[0])
         self._out.clear()
@@ -197,7 +202,6 @@ class Transport(asyncio.Protocol):
         while (line := self._opener.line(_LINE_BYTES)) is not None:
             if line.startswith((b"SSH-2.0-", b"SSH-1.99-")):
                 self._version_there = line
-                self._begin_exchange()
                 return True
             self._lines += 1
             if line.startswith(b"SSH-") or self._lines > _LINES:
@@ -205,7 +209,7 @@ class Transport(asyncio.Protocol):
         return False
 
     def _begin_exchange(self) -> None:
-        self._exchange = Exchange(_VERSION, self._version_there, self._kinds, self._trust, first=not self._session_id)
+        self._exchange = Exchange(_VERSION, self._kinds, self._trust, first=not self._session_id)
         self._agreed = False
         self._now(self._exchange.begin())
         self._held = self._held or []
@@ -250,7 +254,7 @@ class Transport(asyncio.Protocol):
         if exchange.skip_next:
             exchange.skip_next = False
         elif kind == wire.KEX_REPLY and self._incoming is None:
-            self._switch(exchange.finish(message, self._session_id))
+            self._switch(exchange.finish(message, self._version_there, self._session_id))
         elif kind == wire.NEWKEYS and self._incoming is not None:
             self._opener.cipher, self._opener.bytes = self._incoming.incoming, 0
             if self._strict:
