@@ -69,7 +69,7 @@ class Receiver:
 
 
 @asynccontextmanager
-async def receiving(**options: object) -> AsyncIterator[Receiver]:
+async def receiving(port: int = 0, **options: object) -> AsyncIterator[Receiver]:
     receiver = Receiver(**options)  # type: ignore[arg-type]
     tasks: set[asyncio.Task[None]] = set()
 
@@ -85,7 +85,7 @@ async def receiving(**options: object) -> AsyncIterator[Receiver]:
             writer.close()
             tasks.discard(task)
 
-    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    server = await asyncio.start_server(take, "127.0.0.1", port)
     receiver.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield receiver

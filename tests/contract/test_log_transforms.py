@@ -160,6 +160,8 @@ CASES: list[tuple[str, list[str], tuple[Transform, ...], list[dict[str, Any]]]] 
             "<34>Nov 21 07:00:00 h su[9]: failed: x",
             "<13>bare",
             "none",
+            "2026-11-21T08:00:00.003456+01:00 h sshd[9]: as rsyslog writes it",
+            "Nov 21 07:00:00 h kernel: as it was written before",
         ],
         (SyslogTransform(), RenameTransform(fields={"timestamp": "t"}), WhereTransform(condition="msgid != 'no'")),
         [
@@ -185,6 +187,14 @@ CASES: list[tuple[str, list[str], tuple[Transform, ...], list[dict[str, Any]]]] 
             },
             {"facility": "user", "level": "notice", "message": "bare"},
             {"message": "none"},
+            {
+                "t": "2026-11-21T07:00:00.003456Z",
+                "host": "h",
+                "app": "sshd",
+                "pid": "9",
+                "message": "as rsyslog writes it",
+            },
+            {"t": ANY_TIME, "host": "h", "app": "kernel", "message": "as it was written before"},
         ],
     ),
     (

@@ -7,14 +7,14 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from dogwatch.core.channel import WhenFull
 from dogwatch.core.clock import Clock, SystemClock
-from dogwatch.core.metrics import Family
+from dogwatch.core.metrics import Family, series
 from dogwatch.errors import Conflict, DogwatchError
 from dogwatch.logs.block import Position
 from dogwatch.logs.checkpoint import GENERATIONS, Checkpoint, CheckpointFile
@@ -29,14 +29,16 @@ from dogwatch.logs.tools import SinkTools
 _log = logging.getLogger(__name__)
 _LINES = 1000
 _LEAST_S = 0.5
+_COUNTED = "What transforms counted: unread (passed as it was), dropped, unjudged, row_by_row, and more by kind."
 
 
 class SinkStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How a sink does. failing: why the last write failed, "" where it did not."""
+    """How a sink does. failing: why the last write failed, "" where it did not. dropped_of: by source."""
 
     name: str
     written: int
     dropped: int
+    dropped_of: dict[str, int] = {}
     dead: int
     retries: int
     waiting_bytes: int
@@ -50,12 +52,23 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Agent:
-    """Runs one `logs:` section. One at a time has a folder. checkpoint_problem: what was wrong with the last one."""
+    """Runs one `logs:` section. One at a time has a folder. checkpoint_problem: what was wrong with the last one.
 
-    def __init__(self, spec: LogsSpec, folder: Path, *, clock: Clock | None = None) -> None:
+    sleep: how sinks wait before they try again.
+    """
+
+    def __init__(
+        self,
+        spec: LogsSpec,
+        folder: Path,
+        *,
+        clock: Clock | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
         self._spec = spec
         self._folder = folder
         self._clock = clock or SystemClock()
+        self._sleep = sleep
         self.checkpoint_problem = ""
         self._file = CheckpointFile(folder / "checkpoint")
         self._checkpoint = Checkpoint()
@@ -71,6 +84,7 @@ class Agent:
         self._save_failed = ""
         self._started = False
         self._routing: Routing | None = None
+        self._warned: set[tuple[int, int]] = set()
 
     async def start(self) -> None:
         """Take the folder, read the checkpoint, and begin.
@@ -125,7 +139,8 @@ class Agent:
             outlet.room_made = self._made_room
 
     def _outlet(self, one: SinkSpec) -> Outlet:
-        tools = SinkTools(one.name, self._folder, save=self.save, base_s=one.retry.base, cap_s=one.retry.cap)
+        retry = one.retry
+        tools = SinkTools(one.name, self._folder, save=self.save, base_s=retry.base, cap_s=retry.cap, sleep=self._sleep)
         self._tools[one.name] = tools
         state = self._checkpoint.buffers.get(one.name)
         disk = None
@@ -207,6 +222,7 @@ class Agent:
         saved = self.moved()
         last_s = self._clock.monotonic_s()
         while True:
+            self._warn()
             await asyncio.sleep(min(_LEAST_S, self._spec.checkpoint))
             moved, now_s = self.moved(), self._clock.monotonic_s()
             if moved - saved >= _LINES or (moved != saved and now_s - last_s >= self._spec.checkpoint):
@@ -251,9 +267,27 @@ class Agent:
     # -- looking
 
     def derived(self) -> Iterator[Family]:
-        """Yield the metrics that transforms make of what passes."""
-        if self._routing is not None:
-            yield from self._routing.families()
+        """Yield what transforms count, and the metrics that they make of what passes."""
+        if self._routing is None:
+            return
+        name = "dogwatch_logs_transform_events_total"
+        lines = [
+            (
+                series(name, {"route": str(one.route), "step": str(one.step), "kind": one.kind, "event": one.event}),
+                float(one.value),
+            )
+            for one in self._routing.counts()
+        ]
+        yield Family(name, "counter", _COUNTED, lines)
+        yield from self._routing.families()
+
+    def _warn(self) -> None:
+        """Say once of each condition that columns cannot judge: it costs many times as much."""
+        for one in self._routing.counts() if self._routing is not None else ():
+            place = (one.route, one.step)
+            if one.event == "row_by_row" and one.value and place not in self._warned:
+                self._warned.add(place)
+                _log.warning("logs.routes[%d].do[%d].%s: is judged record by record, which is slow", *place, one.kind)
 
     def status(self) -> tuple[list[SourceStatus], list[SinkStatus]]:
         sources = [
@@ -265,6 +299,7 @@ class Agent:
                 name=name,
                 written=one.counts["written"],
                 dropped=one.counts["dropped"],
+                dropped_of=dict(one.dropped_of),
                 dead=self._tools[name].dead_count,
                 retries=one.counts["retries"],
                 waiting_bytes=one.waiting_bytes,

@@ -49,7 +49,7 @@ class Outlet:
     """While memory suffices, a block is accepted when the sink has it. Once it does not, everything that waits goes to
     disk, in order, and is accepted when it is there, until the disk is empty again.
 
-    counts: records written, dropped, dead, and retries.
+    counts: records written, dropped, dead, and retries. dropped_of: by source.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Outlet:
     ) -> None:
         self.name = name
         self.counts: Counter[str] = Counter()
+        self.dropped_of: Counter[str] = Counter()
         self.state = state
         self.disk_state = disk.state() if disk else None
         self.failing = ""
@@ -144,7 +145,9 @@ class Outlet:
         return True
 
     def _drop(self, entry: Entry) -> None:
-        self.counts["dropped"] += sum(block.rows for block in entry.blocks)
+        for block in entry.blocks:
+            self.counts["dropped"] += block.rows
+            self.dropped_of[block.source] += block.rows
         if entry.ticket is not None:
             entry.ticket.accept()
 

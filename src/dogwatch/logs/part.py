@@ -73,11 +73,18 @@ class LogsPart:
             yield Family(
                 name, kind, text, [(series(name, {"sink": one.name}), float(getattr(one, field))) for one in sinks]
             )
+        name = "dogwatch_logs_sink_dropped_total"
+        text = "Records lost to a full buffer of a log sink, by the source they came from."
+        lost = [
+            (series(name, {"sink": one.name, "source": source}), float(value))
+            for one in sinks
+            for source, value in one.dropped_of.items()
+        ]
+        yield Family(name, "counter", text, lost)
 
 
 _SINK_METRICS = (
     ("written", "counter", "Records that a log sink accepted."),
-    ("dropped", "counter", "Records lost to a full buffer of a log sink."),
     ("dead", "counter", "Records that a log sink will never take, kept as dead letters."),
     ("retries", "counter", "Writes of a log sink that failed and were tried again."),
     ("waiting_bytes", "gauge", "What waits for a log sink, in memory and on disk."),

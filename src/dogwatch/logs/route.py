@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -25,6 +26,7 @@ class Path:
     def __init__(self, route: Route) -> None:
         self.sources = frozenset(route.from_)
         self.sinks = frozenset(route.to)
+        self.kinds = tuple(transform.kind for transform in route.do)
         self.steps: tuple[Step, ...] = tuple(transform.open() for transform in route.do)
         self._compiled = Steps(self.steps)
 
@@ -63,8 +65,18 @@ def _parts(block: Block) -> Iterator[Block]:
         at = end
 
 
+class StepCount(NamedTuple):
+    """What one step counted. route, step: their places in the configuration, from 0."""
+
+    route: int
+    step: int
+    kind: str
+    event: str
+    value: int
+
+
 class Routing:
-    """All routes. counts: what steps did, by `<route>.<step>.<name>`."""
+    """All routes."""
 
     def __init__(self, spec: LogsSpec) -> None:
         self._paths = tuple(Path(route) for route in spec.effective_routes())
@@ -105,13 +117,14 @@ class Routing:
                     lines[text] += value  # type: ignore[assignment]
             yield Family(name, several[0].kind, several[0].help, list(lines.items()))
 
-    def counts(self) -> Counter[tuple[int, int, str]]:
-        found: Counter[tuple[int, int, str]] = Counter()
-        for at, path in enumerate(self._paths):
-            for number, step in enumerate(path.steps):
-                for name, value in step.counts.items():
-                    found[at, number, name] = value
-        return found
+    def counts(self) -> list[StepCount]:
+        """Return what every step counted, in their order."""
+        return [
+            StepCount(at, number, path.kinds[number], event, value)
+            for at, path in enumerate(self._paths)
+            for number, step in enumerate(path.steps)
+            for event, value in list(step.counts.items())
+        ]
 
 
 Apply = Callable[[Block, Sequence[str]], dict[str, list[Block]]]

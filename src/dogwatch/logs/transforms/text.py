@@ -156,7 +156,8 @@ class _Patterned(_ByText):
 
 class SyslogTransform(Transform, frozen=True, kw_only=True):
     """Makes columns of syslog messages, RFC 5424 and 3164: facility, level, timestamp, host, app, pid, msgid, message;
-    of structured data `structured`, `id.name="value"` as logfmt. What is neither is kept, and counted.
+    of structured data `structured`, `id.name="value"` as logfmt. Lines of /var/log/syslog, which have no priority, have
+    neither facility nor level. What is nothing of it is kept, and counted.
 
     field: where the text is; default message. keep: leave the text there; default no. zone: of the times of RFC 3164,
     which name none; default UTC.
@@ -194,6 +195,12 @@ _OLD = re.compile(
     r"(?:(?P<host>[^\s:\[]+) )?(?P<app>[^\s:\[]{1,48})(?:\[(?P<pid>[^\]]*)\])?: ?(?P<message>.*)$",
     re.DOTALL,
 )
+# What syslog daemons write to /var/log: the old form and the new one of rsyslog, both without the priority.
+_FILE = re.compile(
+    r"(?P<timestamp>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+) (?P<host>[^\s:\[]+) "
+    r"(?P<app>[^\s:\[]{1,48})(?:\[(?P<pid>[^\]]*)\])?: ?(?P<message>.*)$",
+    re.DOTALL,
+)
 _BARE = re.compile(r"<(?P<priority>\d{1,3})>(?P<message>.*)$", re.DOTALL)
 _ELEMENT = re.compile(r'\[([^\s=\]"]+)((?: [^\s=\]"]+="(?:[^"\\\]]|\\.)*")*)\]')
 _PARAMETER = re.compile(r' ([^\s=\]"]+)="((?:[^"\\\]]|\\.)*)"')
@@ -207,15 +214,15 @@ class _Syslog(_ByText):
         self._zone = zoneinfo.ZoneInfo(options.zone)
 
     def read(self, text: str) -> dict[str, object] | None:
-        match = _NEW.match(text) or _OLD.match(text) or _BARE.match(text)
+        match = _NEW.match(text) or _OLD.match(text) or _BARE.match(text) or _FILE.match(text)
         if match is None:
             return None
         found: dict[str, object] = {k: v for k, v in match.groupdict().items() if v is not None and v != "-"}
-        facility, level = divmod(int(match["priority"]), 8)
-        if facility >= len(_FACILITIES):
-            return None
-        del found["priority"]
-        found |= {"facility": _FACILITIES[facility], "level": _LEVELS[level]}
+        if "priority" in found:
+            facility, level = divmod(int(str(found.pop("priority"))), 8)
+            if facility >= len(_FACILITIES):
+                return None
+            found |= {"facility": _FACILITIES[facility], "level": _LEVELS[level]}
         found["message"] = match["message"] or ""
         if "timestamp" in found:
             found["timestamp"] = self._time(str(found["timestamp"]))
