@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 _LINE = (
-    b'{"timestamp":"2026-11-21T%02d:%02d:%02d.%03dZ","level":"%s","service":"s%d","message":"request %d handled for user%d",'
-    b'"path":"/cart/%d","ms":%d}\n'
+    b'{"timestamp":"2026-11-21T%02d:%02d:%02d.%03dZ","level":"%s","service":"s%d",'
+    b'"message":"request %d handled for user%d","path":"/cart/%d","ms":%d}\n'
 )
 
 
