@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dogwatch.logs.block import Block
@@ -17,7 +18,7 @@ from dogwatch.logs.records import json_lines, records
 from dogwatch.logs.rows import MAX_NAMES, Encoded
 from dogwatch.logs.steps import through
 from dogwatch.logs.transform import Transform
-from dogwatch.logs.transforms.access_log import ACCESS_PATTERN, by_pattern, by_quotes
+from dogwatch.logs.transforms.access_log import ACCESS_PATTERN, by_columns, by_pattern, by_quotes
 from dogwatch.logs.transforms.change import RedactTransform, RenameTransform, SetTransform
 from dogwatch.logs.transforms.parse import JsonTransform, NginxTransform
 from dogwatch.logs.transforms.where import WhereTransform
@@ -174,6 +175,32 @@ def test_access_logs_are_cut_as_the_pattern_says(lines: list[str]) -> None:
             texts = (*match.groups()[:6], *match.groups()[8:])
             assert (*found[:6], *found[8:]) == texts
             assert found[6] == int(match["status"])
+
+
+PLAIN = '1.2.3.4 - - [21/Nov/2026:07:00:00 +0000] "GET /a HTTP/1.1" 200 5 "-" "curl 8"'
+# Plain lines with a few cuts and insertions: what is missing in one may be too much in the next.
+BENT = st.lists(
+    st.tuples(
+        st.integers(0, len(PLAIN)), st.integers(0, 4), st.sampled_from(['"', " ", "[", "] ", " [", "", "-", "GET"])
+    ),
+    max_size=2,
+).map(lambda bends: functools.reduce(lambda line, one: line[: one[0]] + one[2] + line[one[0] + one[1] :], bends, PLAIN))
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.lists(st.one_of(st.just(PLAIN), BENT, LINE), min_size=1, max_size=4))
+@example([PLAIN.replace("5", "-"), PLAIN])
+@example([PLAIN.replace('"GET', "GET"), PLAIN.replace('"GET', '""GET')])
+@example([PLAIN.replace('] "', '"'), PLAIN[:-1] + '"] '])
+@example([PLAIN.replace("[21", "21"), PLAIN.replace("[21", "[21 [21")])
+@example([PLAIN.replace("GET ", "GET"), PLAIN.replace("GET ", "GET / ")])
+@example([PLAIN.replace("200 ", "200"), PLAIN.replace("200 ", "200 1 ")])
+def test_access_logs_cut_in_columns_are_what_the_pattern_says(lines: list[str]) -> None:
+    lines = [line for line in lines if not any(odd in line for odd in "\t\r\x0b\x0c")]
+    if lines:
+        found = by_columns("".join(line + "\n" for line in lines).encode(), len(lines))
+        assert found is None or list(zip(*found, strict=True)) == [by_pattern(line) for line in lines]
+        assert found is not None or any(line.replace("5", "-") != PLAIN.replace("5", "-") for line in lines)
 
 
 def test_access_log_lines_that_do_not_match_keep_their_text() -> None:

@@ -21,7 +21,7 @@ _TYPES: Mapping[str, Any] = {"str": pl.String, "int": pl.Int64, "float": pl.Floa
 _KINDS: Mapping[type, str] = {str: "str", int: "int", float: "float", bool: "bool"}
 _INT = 2**63
 _THREADS = "POLARS_MAX_THREADS"
-_CHUNK_ROWS = 4000
+_CHUNK_ROWS = 2000
 _SMALL_ROWS = 125_000
 _LARGE_ROWS = 500_000
 

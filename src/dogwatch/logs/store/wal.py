@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 _DECODER = msgspec.json.Decoder(dict[str, object])
-_PART_BYTES = 512 * 1024
+_PART_BYTES = 256 * 1024
 Batch = tuple[int, list[dict[str, object]]]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dogwatch.logs.rows import ABSENT, Book, Rows, Unread
@@ -27,7 +28,9 @@ _MATCH = re.compile(
 # What \S does not take, and cutting at spaces would.
 _ODD = (b"\t", b"\r", b"\x0b", b"\x0c")
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"))
+_LINE_METHODS = {"\n" + method: method for method in _METHODS}
 _STATUSES = {f"{number:03}": number for number in range(1000)}
+Columns = tuple[list[Any], ...]
 Fields = tuple[str, str, str, str, str, str, int, int | None, str | None, str | None]
 
 
@@ -73,11 +76,15 @@ class AccessLog:
         order = [name for name in shape.names if name in _NAMES]
         if self._keep or tuple(order) != _NAMES:
             return self.apply_rows(unread.messages(book), book)
-        lines = unread.texts()
         # Positional: id, source and file, then the names in their order.
         lead = (ABSENT, unread.source, unread.path, *[ABSENT] * shape.names.index(_NAMES[0]))
         make, message = shape.type, shape.attributes["message"]
-        if any(odd in unread.data for odd in _ODD):
+        odd = any(one in unread.data for one in _ODD)
+        columns = None if odd or unread.joined or not unread.lines else by_columns(unread.data, len(unread.lines))
+        if columns is not None:
+            return Rows(shape, list(map(make, *map(repeat, lead), *columns)), unread.offsets, unread.lines)
+        lines = unread.texts()
+        if odd:
             found = map(by_pattern, lines)
             items: list[Any] = [make(*lead, *one) if one else None for one in found]
         else:
@@ -99,6 +106,55 @@ def by_pattern(line: str) -> Fields | None:
 
 def _size(text: str) -> int | None:
     return int(text) if text != "-" and len(text) < 19 else None
+
+
+def by_columns(data: bytes, count: int) -> Columns | None:
+    """Return the fields of lines that are all of the plain kind, a column for each; None where one is not.
+
+    The text is cut at every quote, and the parts that stand at the same place of their lines at every space, so that no
+    line is looked at by itself. Newlines keep watch: each stays with what follows it, and where the first part of every
+    line has one there is none elsewhere, so that every line has as many parts as the others.
+    """
+    parts = ("\n" + data.decode("utf-8", "replace")).split('"')
+    heads = parts[0:-1:6]
+    begin = "".join(heads)
+    if (
+        len(parts) != 6 * count + 1 or parts[-1] != "\n" or parts[4::6] != [" "] * count
+        or not all(map(str.startswith, heads, repeat("\n")))
+        or begin.count("] \n") != count - 1 or not begin.endswith("] ")
+    ):  # fmt: skip
+        return None
+    who = begin[:-2].replace("] \n", " [\n").split(" [")
+    names = " ".join(who[0::2]).split(" ")
+    addresses, users, times = "".join(names[0::3])[1:].split("\n"), names[2::3], who[1::2]
+    request = ("\n" + " \n".join(parts[1::6])).split(" ")
+    numbers = "\n".join(parts[2::6]).split(" ")
+    sizes = numbers[2::3]
+    if (
+        (len(who), len(names), len(addresses)) != (2 * count, 3 * count, count)
+        or len(request) != 3 * count or len(numbers) != 3 * count + 1
+        or numbers[0] or numbers[-1] or numbers[3:-1:3] != ["\n"] * (count - 1)
+        or not (all(names) and all(addresses) and all(times) and all(request))
+        or "]" in "".join(times)
+    ):  # fmt: skip
+        return None
+    try:
+        methods = list(map(_LINE_METHODS.__getitem__, request[0::3]))
+        statuses = list(map(_STATUSES.__getitem__, numbers[1::3]))
+        lengths = _lengths(sizes)
+    except (KeyError, ValueError):
+        return None
+    return addresses, users, times, methods, request[1::3], request[2::3], statuses, lengths, parts[3::6], parts[5::6]
+
+
+def _lengths(sizes: list[str]) -> list[int | None]:
+    """Return the numbers; none for a dash. Raises: ValueError where one is something else, or very long."""
+    digits = "".join(sizes)
+    if digits.isascii() and digits.isdecimal() and max(map(len, sizes)) < 19:
+        return list(map(int, sizes))
+    if any(size != "-" and not (size.isascii() and size.isdecimal() and len(size) < 19) for size in sizes):
+        raise ValueError(sizes)
+    return [None if size == "-" else int(size) for size in sizes]
 
 
 def by_quotes(lines: Sequence[str], make: Callable[..., Any], lead: Sequence[object]) -> list[Any]:
