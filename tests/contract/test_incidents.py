@@ -20,6 +20,7 @@ from dogwatch.rules.desk import Setting
 from dogwatch.rules.escalation import Policy
 from dogwatch.rules.incident import Silence
 from dogwatch.rules.maintenance import Calendar
+from dogwatch.rules.outside.firing import Scene
 from dogwatch.rules.part import Incidents
 from dogwatch.rules.sight import Sight
 from dogwatch.rules.spec import compile_rule
@@ -175,7 +176,7 @@ async def test_a_backtest_decides_what_the_live_rules_decided(watched: Watched) 
     assert msgspec.json.encode([one.notice for one in found.notices]) == msgspec.json.encode(notices)
     # The same in columns, over what the store gives back.
     span = Span(since_s=START + 5.0, until_s=watched.clock.now_s())
-    fast = await rehearse_store(watched.store, setting, rules, sight.nodes, (), span)  # type: ignore[arg-type]
+    fast = await rehearse_store(watched.store, setting, rules, Scene(nodes=sight.nodes), span)  # type: ignore[arg-type]
     assert fast.signals == len(events)
     assert msgspec.json.encode(fast.notes) == msgspec.json.encode(live)
     assert msgspec.json.encode([one.notice for one in fast.notices]) == msgspec.json.encode(notices)

@@ -33,6 +33,9 @@ def rehearse_file(
     span = Span(since_s=head.since_s, until_s=head.until_s)
     alive = head.alive or [(head.since_s, head.until_s)]
     for piece in recording.pieces():
+        if recording.firings:
+            run.others.know(recording.firings)
+            recording.firings = []
         chunk = cut(piece.begin_s, piece.end_s, alive)
         known = {one.target: one for one in piece.results}
         # Also those that said nothing: time passes for them, too.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib import util
 
 from dogwatch.errors import UsageError
 from dogwatch.rules.backtest import Progress, Rehearsal, Span, Told
 from dogwatch.rules.desk import Setting
+from dogwatch.rules.outside.firing import Scene
 from dogwatch.rules.spec import Rule
-from dogwatch.rules.topology import Node
 from dogwatch.store.protocol import Store
 
 if util.find_spec("numpy") is None:
@@ -23,14 +23,14 @@ async def rehearse_store(
     store: Store,
     setting: Setting,
     rules: Iterable[Rule],
-    nodes: Sequence[Node],
-    hosts: Sequence[str],
+    scene: Scene,
     span: Span,
     progress: Progress | None = None,
 ) -> Rehearsal:
     """Return what rules would have done. Raises: Stopped."""
-    run, progress = Run(setting, rules, nodes), progress or Progress()
-    await rehearse_history(store, run, hosts, since_s=span.since_s, until_s=span.until_s, progress=progress)
+    run, progress = Run(setting, rules, scene.nodes), progress or Progress()
+    run.others.know(scene.firings)
+    await rehearse_history(store, run, scene.hosts, since_s=span.since_s, until_s=span.until_s, progress=progress)
     return rehearsal_of(run, span, progress)
 
 

@@ -148,6 +148,9 @@ class Gauge:
     def _values(self, when: When, seen: Seen, now_s: float) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for variable, path in when.newest.items():
+            if path.startswith("alert."):
+                values[variable] = self._alert(path, seen)
+                continue
             value = self._of(path, seen).newest.get(path) if path else None
             if value is not None:
                 values[variable] = value
@@ -164,6 +167,11 @@ class Gauge:
             if value is not None:
                 values[variable] = value
         return values
+
+    def _alert(self, path: str, seen: Seen) -> bool:
+        """Return whether others have an alert out about a target, or about the host that its label `host` names."""
+        about = (seen.target, seen.labels.get("host", ""))
+        return any(self.seen.get(("alert", name), _NOBODY).newest.get(path) for name in about)
 
     def _of(self, path: str, seen: Seen) -> Seen:
         """Return whose value it is: a probe reads values of the host that its label `host` names."""

@@ -82,7 +82,10 @@ _HOST = (
     ),
 )
 HOST_NAMES: Mapping[str, Known] = {f"host.{name}": known for name, known in _HOST}
-NAMES: Mapping[str, Known] = {**PROBE_NAMES, **HOST_NAMES}
+ALERT_NAMES: Mapping[str, Known] = {
+    "alert.firing": Known("bool", "Whether others have an alert out about it, or about its host.", label="name"),
+}
+NAMES: Mapping[str, Known] = {**PROBE_NAMES, **HOST_NAMES, **ALERT_NAMES}
 HOST_SERIES: tuple[str, ...] = tuple(known.series for _, known in _HOST)
 _BY_SERIES = {known.series: (name, known) for name, known in HOST_NAMES.items()}
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')

@@ -32,6 +32,7 @@ from dogwatch.rules.families import families
 from dogwatch.rules.incident import Decisions, Incident, Note, Order, Silence, State
 from dogwatch.rules.maintenance import MAINTENANCE, Calendar, build_maintenance
 from dogwatch.rules.outside import book as outside
+from dogwatch.rules.outside.firing import Firing, Scene
 from dogwatch.rules.recording import write as write_recording
 from dogwatch.rules.records import Change, Done
 from dogwatch.rules.remedy.explain import Explanation, explanation, kept
@@ -188,8 +189,7 @@ class Incidents:
             self._share()
         if len(self._moments) > _MOST_MOMENTS:
             self._moments = [moment for moment in self._moments if moment.edges]
-        results = await self._acting.results(now_s) if self._acting is not None else []
-        decisions = await self._write(now_s, results)
+        decisions = await self._write(now_s, await self._acting.results(now_s) if self._acting is not None else [])
         if self._acting is not None:
             await self._acting.withdraw()
         return decisions
@@ -288,7 +288,7 @@ class Incidents:
         held = before.held if self._begun else kept.held
         self.watcher.held = {key: one for key, one in held.items() if key[0] in names}
         self._begun = True
-        # What others said is told again; what is known already changes nothing.
+        # What others said is told again, and what is known already changes nothing.
         self._outside, self._told_outside = 0, True
         self.watcher.out = {key: one.alert for key, one in kept.state.alerts.items() if one.active}
         # Edges that are not written down yet are not in what was kept.
@@ -305,6 +305,7 @@ class Incidents:
             target for key, alert in self.watcher.out.items() if key[0] in of_hosts for target in alert.targets
         }
         await self._fill()
+        await self._look_outside(around.clock.now_s())
 
     def _calendar(self) -> Calendar:
         return self._around.calendar() if self._around.calendar is not None else Calendar(self.wanted.windows)
@@ -343,13 +344,12 @@ class Incidents:
         now_s, watcher = self._around.clock.now_s(), self.watcher
         for name, labels in self._sight.labels.items():
             watcher.know("probe", name, labels, now_s)
-        longest_s = watcher.gauge.longest_s
-        if longest_s:
-            past = await history(self._around.store, self._sight, since_s=now_s - longest_s, until_s=now_s)
-            for signal in past:
+        if longest_s := watcher.gauge.longest_s:
+            for signal in await history(self._around.store, self._sight, since_s=now_s - longest_s, until_s=now_s):
                 watcher.gauge.take(signal)
         keep = [("probe", name) for name in self._sight.labels] + [("host", name) for name in self._sight.hosts]
         gone = tuple(watcher.forget(keep, now_s))
+        watcher.know_alerts(now_s)
         if gone:
             self._moments.append(Moment(time_s=now_s, edges=gone))
 
@@ -439,23 +439,31 @@ class Incidents:
             raise Conflict("another backtest is running", hint="try again when it has ended")
         async with self._rehearsing:
             now_s = self._around.clock.now_s() if until_s is None else until_s
-            sight = Sight(self._around.targets())
+            targets = list(self._around.targets())
+            sight = Sight(targets)
             rules = tuple(map(compile_rule, specs)) if specs is not None else self.wanted.rules
-            setting = self._setting_of(self.wanted, sight, list(self._around.targets()), specs, rehearsed=True)
+            setting = self._setting_of(self.wanted, sight, targets, specs, rehearsed=True)
             # What it computes with is heavy, and needed by nothing else.
             from dogwatch.rules.backtest_store import rehearse_store
 
             span = Span(since_s=now_s - since_s, until_s=now_s)
-            hosts = sorted(self._sight.hosts)
-            return await rehearse_store(self._around.store, setting, rules, sight.nodes, hosts, span, progress)
+            around = await self._scene(sight, span.since_s, span.until_s)
+            return await rehearse_store(self._around.store, setting, rules, around, span, progress)
 
-    def record(self, *, since_s: float, until_s: float) -> AsyncIterator[bytes]:
-        """Return what was recorded in a time, as a file of signals."""
-        sight, now_s = Sight(self._around.targets()), self._around.clock.now_s()
-        hosts = sorted(self._sight.hosts)
-        return write_recording(
-            self._around.store, sight.nodes, hosts, since_s=since_s, until_s=min(until_s, now_s), made_s=now_s
-        )
+    async def _scene(self, sight: Sight, since_s: float, until_s: float) -> Scene:
+        """Return what is known of a time beside its results."""
+        others, database = list[Firing](), self._around.database
+        if self._around.outside:
+            others = await database.read(lambda tx: outside.firings(tx, since_s, until_s))
+        return Scene(nodes=sight.nodes, hosts=sorted(self._sight.hosts), firings=others)
+
+    async def record(self, *, since_s: float, until_s: float) -> AsyncIterator[bytes]:
+        """Yield what was recorded in a time, as a file of signals."""
+        now_s, store = self._around.clock.now_s(), self._around.store
+        until_s = min(until_s, now_s)
+        scene = await self._scene(Sight(self._around.targets()), since_s, until_s)
+        async for part in write_recording(store, scene, since_s=since_s, until_s=until_s, made_s=now_s):
+            yield part
 
     async def _ask(self, order: Order, done: Done) -> None:
         answer = asyncio.get_running_loop().create_future()
@@ -466,8 +474,6 @@ class Incidents:
         finally:
             if asked in self._asked:
                 self._asked.remove(asked)
-
-    # -- Own metrics ----------------------------------------------------------------------------------------------
 
     def metrics(self) -> Iterable[Family]:
         lost = self.watcher.gauge.dropped + (self._heard.dropped if self._heard else 0)

@@ -4,6 +4,7 @@ The format, version 1: the line `dogwatch signals 1`, then frames: their length 
 bytes, little endian), then the body, a MessagePack array that begins with its kind:
 
 - `head`, {made_s, since_s, until_s, alive, targets, hosts}: what is in it. alive: stretches in which somebody watched.
+- `alerts`, [begun_s, ended_s or nil, alert]…: when alerts of others were out. Who does not know it leaves it out.
 - `chunk`, begin_s, end_s: what follows lies in begin_s <= t < end_s.
 - `results`, target, blocks, rolled, transitions: blocks as the store seals them (store.columns), roll-ups before them.
 - `samples`, host, series, blocks, rolled.
@@ -13,7 +14,7 @@ bytes, little endian), then the body, a MessagePack array that begins with its k
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import msgspec
@@ -21,7 +22,9 @@ import msgspec
 from dogwatch.core.values import Status, Transition
 from dogwatch.errors import PermanentError
 from dogwatch.rules.names import HOST_SERIES
+from dogwatch.rules.outside.firing import Firing, Scene
 from dogwatch.rules.topology import Node
+from dogwatch.rules.watcher import Alert
 from dogwatch.store.protocol import Store
 from dogwatch.store.raw import RawResults, RawSamples, Rolled
 
@@ -58,10 +61,9 @@ def _frame(*parts: object) -> bytes:
     return len(body).to_bytes(4, "little") + zlib.crc32(body).to_bytes(4, "little") + body
 
 
-async def write(
-    store: Store, nodes: Sequence[Node], hosts: Sequence[str], *, since_s: float, until_s: float, made_s: float
-) -> AsyncIterator[bytes]:
+async def write(store: Store, scene: Scene, *, since_s: float, until_s: float, made_s: float) -> AsyncIterator[bytes]:
     """Yield a file of what the store keeps of a time."""
+    nodes, hosts = scene.nodes, scene.hosts
     alive = await store.alive(since_s=since_s, until_s=until_s)
     head = Head(
         made_s=made_s,
@@ -73,6 +75,10 @@ async def write(
     )
     yield MAGIC + _frame("head", msgspec.to_builtins(head))
     frames, begin_s = 1, since_s
+    if scene.firings:
+        frames += 1
+        rows = [(one.begun_s, one.ended_s, msgspec.to_builtins(one.alert)) for one in scene.firings]
+        yield _frame("alerts", rows)
     names = [node.name for node in nodes]
     while begin_s < until_s:
         end_s = min(begin_s + CHUNK_S, until_s)
@@ -111,6 +117,8 @@ class Recording:
         """Raises: PermanentError for what is no such file, or of a newer version."""
         self._stream, self._name = stream, name
         self._frames = 0
+        # When alerts of others were out; known as soon as the first chunk is there.
+        self.firings: list[Firing] = []
         found = stream.read(len(MAGIC))
         if found != MAGIC:
             newer = found.startswith(b"dogwatch signals ")
@@ -161,6 +169,10 @@ class Recording:
                     if begun:
                         yield Piece(begin_s=begin_s, end_s=end_s, results=results, samples=samples)
                     begun, begin_s, end_s, results, samples = True, begin, end, [], {}
+                case ("alerts", rows):
+                    self.firings = [
+                        Firing(alert=msgspec.convert(one[2], Alert), begun_s=one[0], ended_s=one[1]) for one in rows
+                    ]
                 case ("results", target, blocks, rolled, transitions):
                     results.append(_read_results(target, blocks, rolled, transitions))
                 case ("samples", host, series, blocks, rolled):

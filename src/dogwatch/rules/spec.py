@@ -69,9 +69,9 @@ class RuleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule ready to be asked. source: "probe" or "host", whose targets it looks at. quorum, share: one of both.
-    version: of its text. plain: the values that it reads, where its answer follows from these of one target alone and
-    so stays while they do; None where it does not.
+    """A rule ready to be asked. source: "probe", "host" or "alert", whose targets it looks at. quorum, share: one of
+    both. version: of its text. plain: the values that it reads, where its answer follows from these of one target alone
+    and so stays while they do; None where it does not.
     """
 
     spec: RuleSpec
@@ -117,8 +117,9 @@ def compile_rule(spec: RuleSpec) -> Rule:
     own = "probe." if reads(when, "probe.") else "host."
     # With a `resolve` of its own, a condition may hold though its alert has ended.
     alone = resolve is None and not when.over and all(path.startswith(own) for path in names)
+    source = next((one for one in ("probe", "host") if reads(when, f"{one}.")), "alert")
     return Rule(
-        spec=spec, when=when, resolve=resolve, source="probe" if reads(when, "probe.") else "host",
+        spec=spec, when=when, resolve=resolve, source=source,
         quorum=quorum, share=share, version=version_of(text_of(spec)), plain=names if alone else None,
     )  # fmt: skip
 
@@ -163,7 +164,14 @@ def _condition_faults(at: int, spec: RuleSpec) -> Iterator[Fault]:
             place = f" (at character {error.position + 1})" if error.position else ""
             yield Fault((at, field), f"{error}{place}", error.hint)
     if len(compiled) == 2 and reads(compiled["resolve"], "probe.") and not reads(compiled["when"], "probe."):
-        yield Fault((at, "resolve"), "reads values of probes, and 'when' only those of hosts")
+        yield Fault((at, "resolve"), "reads values of probes, and 'when' none of them")
+    elif len(compiled) == 2 and reads(compiled["resolve"], "host.") and _alone(compiled["when"]):
+        yield Fault((at, "resolve"), "reads values of hosts, and 'when' only alerts of others")
+
+
+def _alone(when: When) -> bool:
+    """Return whether it reads alerts of others only."""
+    return not reads(when, "probe.") and not reads(when, "host.")
 
 
 def _group_faults(at: int, spec: RuleSpec) -> Iterator[Fault]:

@@ -11,6 +11,7 @@ import msgspec
 
 from dogwatch.core.values import Signal
 from dogwatch.notify.message import Severity
+from dogwatch.rules.board import Board
 from dogwatch.rules.decider import Edge, Held, Truth, step
 from dogwatch.rules.gauge import Answer, Gauge, Seen
 from dogwatch.rules.spec import DOWN_RULE, Rule
@@ -76,6 +77,7 @@ class Watcher:
         # Of grouped rules: what each member last said.
         self._members: dict[Key, dict[str, Answer]] = {}
         self._ticked_s: float | None = None
+        self._board = Board()
 
     def know(self, source: str, target: str, labels: Mapping[str, str], now_s: float) -> None:
         """Know of a target that may have said nothing yet: `absent` can speak of it, and its group waits for it."""
@@ -84,6 +86,13 @@ class Watcher:
             if rule.spec.by:
                 members = self._members.setdefault((rule.name, rule.group(target, labels)), {})
                 members.setdefault(target, Answer(Truth.UNKNOWN))
+
+    def know_alerts(self, now_s: float) -> None:
+        """Know of what alerts of others are about, as far as rules over these hold: these are asked from now on."""
+        names = {rule.name for rule in self.gauge.rules if rule.source == "alert"}
+        for key, alert in self.out.items():
+            if key[0] in names:
+                self.know("alert", alert.targets[0], alert.labels, now_s)
 
     def take(self, signal: Signal) -> Iterator[AlertEdge | Became]:
         """Take a signal and return what begins and ends by it."""
@@ -119,12 +128,16 @@ class Watcher:
             first += TICK_S
 
     def tell(self, alert: Alert, *, firing: bool, now_s: float) -> Iterator[AlertEdge]:
-        """Take what somebody else says of an alert of theirs."""
+        """Take what somebody else says of an alert of theirs. Rules that read alerts hear of it."""
         if firing and alert.key not in self.out:
             self.out[alert.key] = alert
             yield AlertEdge(time_s=now_s, fired=True, alert=alert)
         elif not firing and alert.key in self.out:
             yield self._end(alert.key, now_s)
+        for target in alert.targets:
+            signal = self._board.tell(target, *alert.key, alert.labels, firing=firing, now_s=now_s)
+            if signal is not None:
+                yield from (edge for edge in self.take(signal) if isinstance(edge, AlertEdge))
 
     def settle(self, now_s: float) -> None:
         """Take what all members of groups say at a time for what they said last; nothing follows from it."""
@@ -142,6 +155,8 @@ class Watcher:
         for key, alert in sorted(self.out.items(), key=lambda item: item[0]):
             if alert.outside:
                 continue  # whoever raised it says when it is over
+            if key[0] in rules and rules[key[0]].source == "alert":
+                continue  # what it is about is known to others
             if not any(target in names for target in alert.targets) or (key[0] != DOWN_RULE and key[0] not in rules):
                 self.held.pop(key, None)
                 yield self._end(key, now_s)

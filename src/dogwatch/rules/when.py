@@ -163,6 +163,10 @@ class _Reader:
         if path is None:
             raise ConditionError(f"{function}() wants the name of a value", position=args[0].start, hint=example)
         kind = self._kind(args[0], path)
+        if path.startswith("alert."):
+            raise ConditionError(
+                "alerts of others are read as they are now", position=args[0].start, hint="say for how long with for:"
+            )
         if kind == "string" and function not in ("count", "absent", "changes"):
             raise ConditionError(f"{function}() wants a number, and '{path}' is string", position=args[0].start)
         return Over(function=function, path=path, length_s=_length(args[1]), share=share)

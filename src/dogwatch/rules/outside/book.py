@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 import msgspec
 
+from dogwatch.rules.outside.firing import Firing
 from dogwatch.rules.outside.read import OutsideAlert
 from dogwatch.rules.watcher import Alert
 from dogwatch.store.database import Tx
 
 TOPIC = "outside"
 _FORGET_S = 7 * 86_400.0
+# As far back as backtests go.
+_HISTORY_S = 90 * 86_400.0
 # Alerts that may fire at the same time; more are not taken.
 MOST = 50_000
 
@@ -48,9 +51,57 @@ def take(tx: Tx, alerts: Sequence[OutsideAlert]) -> int:
             ends_s=one.ends_s,
             changed=number,
         )
+        _note(tx, one)
     if taken:
         tx.notify(TOPIC)
     return taken
+
+
+def _note(tx: Tx, one: OutsideAlert) -> None:
+    """Write down when it began, goes on or ended, for backtests."""
+    if not one.firing:
+        tx.run(
+            "UPDATE outside_firings SET ended_s = :now_s WHERE alert_key = :key AND ended_s IS NULL",
+            key=one.key,
+            now_s=tx.now_s,
+        )
+        return
+    going = tx.run(
+        "UPDATE outside_firings SET ends_s = :ends_s WHERE alert_key = :key AND ended_s IS NULL AND ends_s > :now_s",
+        key=one.key,
+        now_s=tx.now_s,
+        ends_s=one.ends_s,
+    )
+    if not going:
+        tx.run("UPDATE outside_firings SET ended_s = ends_s WHERE alert_key = :key AND ended_s IS NULL", key=one.key)
+        tx.run(
+            "INSERT INTO outside_firings (alert_key, begun_s, ended_s, ends_s, body)"
+            " VALUES (:key, :now_s, NULL, :ends_s, :body) ON CONFLICT (alert_key, begun_s) DO NOTHING",
+            key=one.key,
+            now_s=tx.now_s,
+            ends_s=one.ends_s,
+            body=msgspec.json.encode(one.alert).decode(),
+        )
+
+
+def firings(tx: Tx, since_s: float, until_s: float) -> list[Firing]:
+    """Return when alerts were out in a time, the newest MOST, in the order in which they began."""
+    rows = tx.rows(
+        "SELECT body, begun_s, ended_s, ends_s FROM outside_firings"
+        " WHERE begun_s < :until_s AND COALESCE(ended_s, ends_s) > :since_s"
+        " ORDER BY begun_s DESC, alert_key LIMIT :most",
+        since_s=since_s,
+        until_s=until_s,
+        most=MOST,
+    )
+    return [
+        Firing(
+            alert=msgspec.json.decode(str(body), type=Alert),
+            begun_s=float(begun_s or 0.0),
+            ended_s=min(float(ended_s), float(ends_s or 0.0)) if ended_s is not None else float(ends_s or 0.0),
+        )
+        for body, begun_s, ended_s, ends_s in reversed(rows)
+    ]
 
 
 def changes(tx: Tx, after: int, now_s: float) -> list[Change]:
@@ -73,5 +124,6 @@ def changes(tx: Tx, after: int, now_s: float) -> list[Change]:
 
 def purge(tx: Tx, now_s: float) -> int:
     """Forget alerts that have long been over."""
+    tx.run("DELETE FROM outside_firings WHERE COALESCE(ended_s, ends_s) <= :before_s", before_s=now_s - _HISTORY_S)
     tx.run("UPDATE outside_alerts SET firing = 0 WHERE firing = 1 AND ends_s <= :before_s", before_s=now_s - 3600.0)
     return tx.run("DELETE FROM outside_alerts WHERE firing = 0 AND ends_s <= :before_s", before_s=now_s - _FORGET_S)

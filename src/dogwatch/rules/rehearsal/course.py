@@ -38,7 +38,11 @@ class Course:
     """A rule that can be looked at in columns. Raises: Unsupported."""
 
     def __init__(self, rule: Rule) -> None:
-        if rule.spec.by or rule.source != "probe" or any(reads(when, "host.") for when in rule.whens):
+        if (
+            rule.spec.by
+            or rule.source != "probe"
+            or any(reads(when, beside) for when in rule.whens for beside in ("host.", "alert."))
+        ):
             raise Unsupported("it looks at several targets")
         self.rule = rule
         self.paths = {path for when in rule.whens for path in when.newest.values()}

@@ -29,11 +29,12 @@ class Group:
         self.paths |= {over.path for when in rule.whens for over in when.over.values()}
         self.longest_s = max(when.longest_s for when in rule.whens)
         self.hosts = any(reads(when, "host.") for when in rule.whens)
+        self.alerts = any(reads(when, "alert.") for when in rule.whens)
         self.posts = {
             name: post for name, post in posts.items() if rule.takes("probe", name, post.labels)
         }  # fmt: skip
         self._ranges: Ranges | None = None
-        if rule.source == "probe" and not self.hosts:
+        if rule.source == "probe" and not self.hosts and not self.alerts:
             try:
                 self._ranges = Ranges(rule.when)
             except Unsupported:
@@ -42,7 +43,7 @@ class Group:
         self._begun = False
 
     def close(self, chunk: Chunk, hosts: Sequence[Signal]) -> list[AlertEdge]:
-        """Return what began and ended in a chunk. hosts: signals of hosts, by time."""
+        """Return what began and ended in a chunk. hosts: signals of hosts and of alerts, by time."""
         edges: list[AlertEdge] = []
         slots = self._slots(chunk)
         begin_s, at = chunk.begin_s, 0
@@ -107,7 +108,7 @@ class Group:
 
     def _signals(self, begin_s: float, end_s: float, hosts: Sequence[Signal]) -> Iterator[Signal]:
         parts = [self._of(name, post, begin_s, end_s) for name, post in self.posts.items()]
-        if self.hosts:
+        if self.hosts or self.alerts:
             parts.append(iter(hosts))
         return heapq.merge(*parts, key=lambda signal: (signal.time_s, signal.target, signal.source))
 
@@ -124,5 +125,5 @@ class Group:
 
 
 def _signal(series: Series, row: int, target: str, labels: Mapping[str, str], paths: set[str]) -> Signal:
-    values = {path: series.value(path, row) for path in (*paths, "probe.status") if not path.startswith("host.")}
+    values = {path: series.value(path, row) for path in (*paths, "probe.status") if path.startswith("probe.")}
     return Signal(source="probe", target=target, time_s=float(series.time[row]), values=values, labels=labels)

@@ -9,10 +9,12 @@ import msgspec
 
 from dogwatch.core.values import Signal
 from dogwatch.rules.desk import Setting
+from dogwatch.rules.names import by_time
 from dogwatch.rules.rehearsal.columns import Reader
 from dogwatch.rules.rehearsal.course import Chunk, Course
 from dogwatch.rules.rehearsal.desk import Desk, Kept
 from dogwatch.rules.rehearsal.group import Group
+from dogwatch.rules.rehearsal.others import Others
 from dogwatch.rules.rehearsal.target import Post
 from dogwatch.rules.rehearsal.truth import Unsupported
 from dogwatch.rules.spec import Rule
@@ -73,6 +75,8 @@ class Run:
         }
         self._groups = [Group(rule, self.posts) for rule in self.rules.plain]
         self._desk = Desk(setting)
+        # Alerts of others; whoever begins says what they were.
+        self.others = Others()
         self._edges: list[AlertEdge] = []
         self.signals = 0
         self.lost: dict[int, int] = {}
@@ -114,8 +118,11 @@ class Run:
     def close(self, chunk: Chunk, hosts: Sequence[Signal] = ()) -> None:
         """Decide a chunk all of whose results were taken. hosts: signals of hosts, by time."""
         self.signals += len(hosts)
+        told, others = self.others.take(chunk)
+        self._edges += told
+        beside = by_time([*hosts, *others]) if others else hosts
         for group in self._groups:
-            self._edges += group.close(chunk, hosts)
+            self._edges += group.close(chunk, beside)
         self._edges.sort(key=lambda edge: edge.time_s)
         self._desk.take(self._edges, chunk.ticks)
         self._edges = []

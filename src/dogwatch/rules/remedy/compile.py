@@ -132,6 +132,7 @@ def _with_defaults(spec: ServiceSpec) -> RemedySpec:
         evidence,
         unit=evidence.unit or spec.unit,
         container=evidence.container or spec.container,
+        socket=evidence.socket or spec.socket,
         process=evidence.process or (spec.process.name if spec.process is not None else ""),
         host=evidence.host or spec.ssh,
     )
@@ -298,6 +299,7 @@ def _evidence(spec: EvidenceSpec) -> StepSpec:
         target="{{ params.target }}",
         unit=spec.unit or "{{ params.unit }}",
         container=spec.container or "{{ params.container }}",
+        socket=spec.socket,
         host=spec.host or "{{ params.host }}",
         logs=spec.logs,
         process=spec.process,

@@ -53,9 +53,9 @@ class Keeper(Protocol):
 class EvidenceAction(Action, frozen=True, kw_only=True):
     """Looks at a machine, and keeps what it sees on an incident: top processes, descriptors, memory, disks, units.
 
-    incident: its number. target: what it is about. unit: of systemd. container: of Docker. logs: files whose last
-    lines are kept. process: a name whose processes are shown. host: of the fleet; "" for this machine. lines: of each
-    log. size: how much is kept. limit: how long it may look.
+    incident: its number. target: what it is about. unit: of systemd. container: of Docker. socket: its engine's. logs:
+    files whose last lines are kept. process: a name whose processes are shown. host: of the fleet; "" for this machine.
+    lines: of each log. size: how much is kept. limit: how long it may look.
     """
 
     kind: ClassVar[str] = "evidence"
@@ -65,6 +65,7 @@ class EvidenceAction(Action, frozen=True, kw_only=True):
     target: str = ""
     unit: str = ""
     container: str = ""
+    socket: str = ""
     logs: tuple[str, ...] = ()
     process: str = ""
     host: str = ""
@@ -81,6 +82,7 @@ class EvidenceAction(Action, frozen=True, kw_only=True):
         script = snapshot_script(
             unit=self.unit,
             container=self.container,
+            socket=self.socket,
             logs=self.logs,
             process=self.process,
             lines=self.lines,

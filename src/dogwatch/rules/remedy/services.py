@@ -14,6 +14,7 @@ from dogwatch.core.component import Registry, nearest
 from dogwatch.core.units import Seconds
 from dogwatch.engine.action import Action
 from dogwatch.engine.kinds.exec import ExecAction
+from dogwatch.rules.remedy.snapshot import engine_at
 from dogwatch.rules.remedy.spec import BudgetSpec, DoSpec, Lasting, Mode, RemedySpec, UndoSpec, check_do
 
 _MOST_SERVICES = 10_000
@@ -67,9 +68,9 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Something that starts, is ready and lives: its probes say so, and what is done when they do not.
 
-    name: by which it is known. unit: of systemd. container: of Docker or Podman. process: one that something else
-    starts again. restart: what
-    restarts it instead; a service that is only a URL needs it. ssh: a host of the fleet on which all that is done.
+    name: by which it is known. unit: of systemd. container: of Docker or Podman. socket: of their engine, where it is
+    not the usual one. process: one that something else starts again. restart: what restarts it instead; a service that
+    is only a URL needs it. ssh: a host of the fleet on which all that is done.
     startup, readiness, liveness: the probes. mode: plan, approve or auto; default: plan. budget, remedy: the bounds,
     as of rules.
     """
@@ -77,6 +78,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     name: str
     unit: str = ""
     container: str = ""
+    socket: str = ""
     process: ProcessSpec | None = None
     restart: ActionSpec | None = None
     ssh: str = ""
@@ -159,7 +161,8 @@ def restart_script(spec: ServiceSpec) -> str:
         return f"systemctl restart -- {shlex.quote(spec.unit)}"
     if spec.container:
         name = shlex.quote(spec.container)
-        return f"if command -v docker >/dev/null; then docker restart -- {name}; else podman restart -- {name}; fi"
+        either = f"if command -v docker >/dev/null; then docker restart -- {name}; else podman restart -- {name}; fi"
+        return engine_at(spec.socket) + either
     if spec.process is None:
         return ""
     if spec.process.pidfile:
@@ -194,6 +197,8 @@ def check_services(specs: Sequence[ServiceSpec]) -> Iterator[Fault]:
 
 def _service_faults(spec: ServiceSpec, path: Path) -> Iterator[Fault]:
     kinds = [name for name in ("unit", "container", "process") if getattr(spec, name)]
+    if spec.socket and not spec.container:
+        yield Fault((*path, "socket"), "means nothing without 'container'")
     for name in kinds[1:]:
         yield Fault((*path, name), f"a service is either a {kinds[0]} or a {name}")
     if spec.process is not None and bool(spec.process.pidfile) == bool(spec.process.name):

@@ -92,6 +92,7 @@ def snapshot_script(
     *,
     unit: str = "",
     container: str = "",
+    socket: str = "",
     logs: Sequence[str] = (),
     process: str = "",
     lines: int = 50,
@@ -102,11 +103,19 @@ def snapshot_script(
     share_s = max(0.5, limit_s / 4)
     parts = [_BEGIN.replace("SHARE", f"{share_s:g}")]
     parts += [_part(_UNIT, unit, lines)] if unit else []
-    parts += [_part(_CONTAINER, container, lines)] if container else []
+    parts += [engine_at(socket), _part(_CONTAINER, container, lines)] if container else []
     parts += [_part(_NAMED, process, lines)] if process else []
     parts += [_part(_LOG, path, lines) for path in logs]
     parts += [_PROCESSES, _REST]
     return "".join(parts) + "exit 0\n"
+
+
+def engine_at(socket: str) -> str:
+    """Return what lets the commands of Docker and Podman ask the engine at a socket; "" for the usual one."""
+    if not socket:
+        return ""
+    url = shlex.quote(f"unix://{socket.removeprefix('unix://')}")
+    return f"export DOCKER_HOST={url} CONTAINER_HOST={url}\n"
 
 
 def _part(text: str, name: str, lines: int) -> str:

@@ -80,13 +80,15 @@ class EvidenceSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """What is looked at before an action and kept on the incident: top processes, descriptors, memory, disks, and:
 
     unit: a systemd unit, its status and last lines; default: the target's label `unit`. container: its state and last
-    lines; default: the label `container`. logs: files whose last lines are kept. process: a name whose processes are
+    lines; default: the label `container`. socket: of Docker or Podman, where it is not the usual
+    one. logs: files whose last lines are kept. process: a name whose processes are
     shown. host: of the fleet, asked by SSH; default: the target's label `ssh`, else this machine. timeout: of all.
     size: how much is kept. lines: of each log. enabled: false looks at nothing.
     """
 
     unit: str = ""
     container: str = ""
+    socket: str = ""
     logs: tuple[str, ...] = ()
     process: str = ""
     host: str = ""
