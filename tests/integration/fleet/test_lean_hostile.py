@@ -178,7 +178,7 @@ def test_no_bytes_are_more_than_broken(data: bytes, sealed: bool) -> None:
 
 @given(st.binary(max_size=600))
 def test_no_offer_is_more_than_unusual(data: bytes) -> None:
-    exchange = Exchange(b"SSH-2.0-a", b"SSH-2.0-b", ("ssh-ed25519",), lambda _key: None, first=True)
+    exchange = Exchange(b"SSH-2.0-a", ("ssh-ed25519",), lambda _key: None, first=True)
     exchange.begin()
     with contextlib.suppress(Broken, Unusual):
         exchange.agree(bytes((KEXINIT,)) + data)
@@ -195,11 +195,11 @@ def test_no_half_of_a_secret_is_more_than_broken(reply: bytes, half: bytes) -> N
     )  # fmt: skip
     taken: list[bytes] = []
     for message in (b"\x1f" + reply, b"\x1f" + string(reply) + string(half) + string(reply), b"\x1f" + string(b"")):
-        exchange = Exchange(b"SSH-2.0-a", b"SSH-2.0-b", ("ssh-ed25519",), taken.append, first=True)
+        exchange = Exchange(b"SSH-2.0-a", ("ssh-ed25519",), taken.append, first=True)
         exchange.begin()
         exchange.agree(offer)
         with pytest.raises(Broken):
-            exchange.finish(message, b"")
+            exchange.finish(message, b"SSH-2.0-b", b"")
     assert not taken, "a key that nobody proved was taken as known"
 
 
