@@ -235,6 +235,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "allow_leak(*patterns, reason): `kind:name` patterns of what may stay behind")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
     """Return how many processes `-n auto` means: one more than the processors that we may use, as many tests wait.
 
