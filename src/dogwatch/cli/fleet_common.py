@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from dogwatch.cli.durations import Duration
 from dogwatch.errors import ConfigError, NotFound, Problem, UsageError
 
 if TYPE_CHECKING:
@@ -30,29 +31,15 @@ inventory_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-class Seconds(click.ParamType[float]):
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        from dogwatch.core.units import parse_duration
-
-        if isinstance(value, float):
-            return value
-        try:
-            return parse_duration(f"{value}s" if str(value).isdigit() else str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
 _REACHING = (
     click.option("-t", "--targets", multiple=True, metavar="EXPR", help="Which hosts; several are joined."),
     click.option("--limit", default="", metavar="EXPR", help="Of these, only what this expression chooses, too."),
     click.option("--forks", default=50, show_default=True, type=click.IntRange(1, 2000), help="Hosts at once."),
-    click.option("--timeout", default="60s", show_default=True, type=Seconds(), help="Of the command on each host."),
+    click.option("--timeout", default="60s", show_default=True, type=Duration(), help="Of the command on each host."),
     click.option(
-        "--connect-timeout", default="10s", show_default=True, type=Seconds(), help="Until the login is done."
+        "--connect-timeout", default="10s", show_default=True, type=Duration(), help="Until the login is done."
     ),
-    click.option("--deadline", type=Seconds(), help="Of the whole run; what still runs then is ended."),
+    click.option("--deadline", type=Duration(), help="Of the whole run; what still runs then is ended."),
     click.option("--batch", default="", metavar="SIZES", help="Batches: '10%,25%,100%' or '1,5,20'."),
     click.option("--max-fail", metavar="N|N%", help="Start no more hosts once more than this have failed."),
     click.option("-u", "--user", help="Log in as this user."),

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dogwatch.cli.fleet_common import Seconds, config_option, elsewhere, inventory_option, json_option
+from dogwatch.cli.durations import Duration
+from dogwatch.cli.fleet_common import config_option, elsewhere, inventory_option, json_option
 from dogwatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ T = TypeVar("T")
 _OPTIONS = (
     click.option("--forks", default=50, show_default=True, type=click.IntRange(1, 2000), help="Hosts at once."),
     click.option(
-        "--connect-timeout", default="10s", show_default=True, type=Seconds(), help="Until the login is done."
+        "--connect-timeout", default="10s", show_default=True, type=Duration(), help="Until the login is done."
     ),
     click.option("-u", "--user", help="Log in as this user."),
     click.option("--key", type=click.Path(), help="Log in with this private key."),
@@ -51,10 +52,10 @@ targets_option = click.option(
     "-t", "--targets", multiple=True, metavar="EXPR", help="Only these of the hosts; several are joined."
 )
 facts_option = click.option(
-    "--facts-age", default="1h", show_default=True, type=Seconds(), help="Take facts that are no older; 0s: none."
+    "--facts-age", default="1h", show_default=True, type=Duration(), help="Take facts that are no older; 0s: none."
 )
 timeout_option = click.option(
-    "--timeout", default="60s", show_default=True, type=Seconds(), help="Of the reading on each host."
+    "--timeout", default="60s", show_default=True, type=Duration(), help="Of the reading on each host."
 )
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from dogwatch.cli.fleet_common import Seconds, reaching
+from dogwatch.cli.durations import Duration
+from dogwatch.cli.fleet_common import reaching
 from dogwatch.cli.output import one_line, print_json, print_table, width
 from dogwatch.errors import NotFound, UsageError
 from dogwatch.inspection.script import TITLE
@@ -51,9 +52,9 @@ class Share(click.ParamType[float]):
 )
 @click.option("--memory", "memory_ratio", default="95%", show_default=True, type=Share(), help="Memory above.")
 @click.option("--load", default=2.0, show_default=True, help="Load by core above.")
-@click.option("--offset", "offset_s", default="1s", show_default=True, type=Seconds(), help="A clock further off.")
+@click.option("--offset", "offset_s", default="1s", show_default=True, type=Duration(), help="A clock further off.")
 @click.option(
-    "--expires", "certificate_s", default="14d", show_default=True, type=Seconds(), help="A certificate within."
+    "--expires", "certificate_s", default="14d", show_default=True, type=Duration(), help="A certificate within."
 )
 @click.option("--certificate", "certificates", multiple=True, metavar="PATTERN", help="Look at certificates there.")
 @click.option("--where", default="", metavar="CEL", help="Only hosts for which this holds: 'disk_used_ratio > 0.85'.")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dogwatch.cli.fleet_common import Seconds, chosen_hosts, inventory_of
+from dogwatch.cli.durations import Duration
+from dogwatch.cli.fleet_common import chosen_hosts, inventory_of
 from dogwatch.cli.fleet_going import (
     Interrupted,
     facts_of,
@@ -105,7 +106,7 @@ def plan_(**options: Any) -> int:
 @click.option("--comment", default="", metavar="TEXT", help="Why; kept by the daemon.")
 @click.option("--batch", metavar="SIZES", help="Batches in place of the playbook's: '1,10%,100%'.")
 @click.option("--max-fail", metavar="N|N%", help="In place of the playbook's: how many hosts may fail.")
-@click.option("--timeout", default="10m", show_default=True, type=Seconds(), help="Of the changes on each host.")
+@click.option("--timeout", default="10m", show_default=True, type=Duration(), help="Of the changes on each host.")
 @click.option("--server", metavar="URL", help="The daemon whose plan it is; of a file: whose probes watch the hosts.")
 @click.option("--context", metavar="NAME", help="The daemon of this context.")
 @targets_option

@@ -12,6 +12,7 @@ import shlex
 from dogwatch.fleet.connection import Become, HostFailed, State
 
 _TELL_BYTES = 4096
+_AFTERWARDS = "error initializing audit plugin"
 
 
 class Gate:
@@ -63,7 +64,8 @@ class Gate:
     def failure(self) -> HostFailed:
         """Return why the command never began, by what sudo or su said."""
         lines = [line.strip() for line in self._seen.decode(errors="replace").splitlines() if line.strip()]
-        told = next((line for line in reversed(lines) if line), "")
+        # The cause stands before what sudo says of itself at the end.
+        told = next((line for line in reversed(lines) if _AFTERWARDS not in line), lines[-1] if lines else "")
         return HostFailed(State.BECOME_FAILED, told[:300] or f"{self._become.method} ended without a word")
 
     def _asks(self) -> bool:

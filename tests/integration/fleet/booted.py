@@ -69,12 +69,8 @@ container=dogwatch exec /lib/systemd/systemd --system --log-target=console --sho
 class Booted(Machine):
     """folder: its files that are not this machine's, as the overlay has them."""
 
-    def __init__(self, folder: Path, pid: int) -> None:
-        super().__init__(folder, pid)
-        self._first = pid
-
     def words(self, script: str) -> list[str]:
-        inside = ["nsenter", "-t", str(self._first), "-m", "-n", "-p", "-C"]
+        inside = ["nsenter", "-t", str(self.pid), "-m", "-n", "-p", "-C"]
         path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
         # The state that operations keep is asked for by its whole path: inside there is no folder of a test.
         return [*inside, "env", "-i", f"PATH={path}", "HOME=/root", "/bin/sh", "-c", script]

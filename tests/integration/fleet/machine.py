@@ -27,12 +27,12 @@ class Machine:
     """folder: holds what lies at `etc`, `home` and so on inside. bin: programs there come first."""
 
     def __init__(self, folder: Path, pid: int) -> None:
-        self.folder, self._pid = folder, pid
+        self.folder, self.pid = folder, pid
         self.bin = folder / "bin"
 
     def words(self, script: str) -> list[str]:
         path = f"{self.bin}:{os.environ['PATH']}:/usr/sbin:/sbin"
-        inside = ["nsenter", f"--mount=/proc/{self._pid}/ns/mnt", f"--net=/proc/{self._pid}/ns/net"]
+        inside = ["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", f"--net=/proc/{self.pid}/ns/net"]
         return [*inside, "env", f"PATH={path}", "/bin/sh", "-c", script]
 
     def run(self, script: str) -> str:

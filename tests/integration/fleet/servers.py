@@ -57,13 +57,15 @@ class Sshd:
         hosts = ",".join(f"[{name}]:{self.port}" for name in names or ("127.0.0.1",))
         return f"{hosts} {' '.join(key)}\n"
 
+    def command(self) -> list[str]:
+        return [need_sshd(), "-D", "-e", "-f", str(self.folder / "sshd_config")]
+
     def start(self) -> None:
-        program = need_sshd()
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [program, "-D", "-e", "-f", self.folder / "sshd_config"],
+                self.command(),
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 start_new_session=True,

@@ -191,7 +191,7 @@ esac
 """
 APK = r"""#!/bin/sh
 verb=$1; shift
-while :; do case $1 in -q|-e|-v|--) shift;; *) break;; esac; done
+while :; do case $1 in -q|-e|-v|-u|--) shift;; *) break;; esac; done
 case $verb in
   info) [ -e "/opt/db/$1" ] && echo "$1-$(cat "/opt/db/$1")";;
   add) for x in "$@"; do echo 1.0-r0 > "/opt/db/${x%%=*}"; done;;

@@ -35,7 +35,7 @@ _INSTALL = {
     "apt": "apt-get -q -y -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "
     "-o DPkg::Lock::Timeout=120 install{recommends} --",
     "dnf": "dnf -q -y{recommends} install --",
-    "apk": "apk add -q --",
+    "apk": "apk add -q{upgrade} --",
 }
 _REMOVE = {
     "apt": "apt-get -q -y -o DPkg::Lock::Timeout=120 {verb} --",
@@ -122,8 +122,9 @@ class PackageOperation(Operation, frozen=True, kw_only=True):
         missing = [name for name in self._names() if not self._well(name, fact)]
         if not missing:
             return
-        words = [_word(fact.manager, name) for name in missing]
-        install = _INSTALL[fact.manager].format(recommends=self._recommends(fact.manager))
+        words = [self._asked(name, fact) for name in missing]
+        upgrade = " -u" if self.state == "latest" else ""
+        install = _INSTALL[fact.manager].format(recommends=self._recommends(fact.manager), upgrade=upgrade)
         script = f"{install} {shlex.join(words)}"
         if self.refresh:
             script = f"{_REFRESH[fact.manager]} && {script}"
@@ -152,7 +153,7 @@ class PackageOperation(Operation, frozen=True, kw_only=True):
         verb = "purge" if self.purge else "remove"
         script = f"{_REMOVE[fact.manager].format(verb=verb)} {shlex.join(there)}"
         back = [_word(fact.manager, f"{name}={fact.installed[name]}") for name in there]
-        undo = f"{_INSTALL[fact.manager].format(recommends='')} {shlex.join(back)}"
+        undo = f"{_INSTALL[fact.manager].format(recommends='', upgrade='')} {shlex.join(back)}"
         yield Run(title=f"remove {', '.join(there)}", script=script, undo=undo, loose=True)
 
     def _well(self, name: str, fact: PackagesFact) -> bool:
@@ -165,6 +166,12 @@ class PackageOperation(Operation, frozen=True, kw_only=True):
             return re.fullmatch(wanted, there) is not None or re.fullmatch(f"{wanted}-.*", there) is not None
         newest = fact.newest.get(name, there)
         return self.state != "latest" or there in (newest, "?")
+
+    def _asked(self, name: str, fact: PackagesFact) -> str:
+        """Return what the manager is told to install. dnf leaves an older one that is there, unless told which."""
+        if self.state == "latest" and fact.manager == "dnf" and "=" not in name and name in fact.installed:
+            return f"{name}-{fact.newest[name]}" if name in fact.newest else name
+        return _word(fact.manager, name)
 
     def _told(self, missing: Sequence[str], fact: PackagesFact) -> str:
         lines = []
