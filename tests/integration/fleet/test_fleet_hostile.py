@@ -94,6 +94,7 @@ async def _stops_in_the_key_exchange(reader: asyncio.StreamReader, writer: async
     await asyncio.sleep(60)
 
 
+@pytest.mark.parametrize("lean", [True, False])
 @pytest.mark.parametrize(
     ("answer", "states"),
     [
@@ -104,9 +105,12 @@ async def _stops_in_the_key_exchange(reader: asyncio.StreamReader, writer: async
     ],
 )
 async def test_what_is_no_server_is_told_in_time(
-    answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], states: set[State], login: Login
+    answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    states: set[State],
+    login: Login,
+    lean: bool,
 ) -> None:
-    dialer = SshDialer(SshOptions(configs=(), connect_timeout_s=1.5))
+    dialer = SshDialer(SshOptions(configs=(), connect_timeout_s=1.5, lean=lean))
     async with listening(answer) as port:
         async with asyncio.timeout(30):
             with pytest.raises(HostFailed) as caught:

@@ -7,14 +7,35 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from tests.integration.fleet.servers import Sshd, free_port, make_key, sshd
 
 from dogwatch.fleet.connection import HostFailed, RemoteCommand, State
+from dogwatch.fleet.connections.general import GeneralConnection
+from dogwatch.fleet.connections.lean.dialer import LeanConnection
 from dogwatch.fleet.connections.ssh import SshDialer, SshOptions
 from dogwatch.fleet.login import Login
+
+
+@pytest.fixture(params=["lean", "general"])
+def lane(request: pytest.FixtureRequest) -> str:
+    """Both ways to speak SSH end alike."""
+    return str(request.param)
+
+
+def dial(lane: str, **options: Any) -> SshDialer:
+    return SshDialer(SshOptions(**{"configs": (), "lean": lane == "lean", **options}))
+
+
+@pytest.fixture
+async def dialer(lane: str, known_hosts: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SshDialer]:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    one = dial(lane, known_hosts=(str(known_hosts),), connect_timeout_s=5.0)
+    yield one
+    await one.close()
 
 
 def changed(login: Login, **options: object) -> Login:
@@ -25,6 +46,21 @@ async def refusal(dialer: SshDialer, login: Login) -> HostFailed:
     with pytest.raises(HostFailed) as caught:
         await dialer.open(login)
     return caught.value
+
+
+async def test_each_lane_is_taken(lane: str, dialer: SshDialer, login: Login, tmp_path: Path) -> None:
+    connection = await dialer.open(login)
+    assert isinstance(connection, LeanConnection if lane == "lean" else GeneralConnection)
+    await connection.close()
+    # A configuration that says something is for the general lane, one that says nothing is not.
+    for text, kind in (("Host *\n SendEnv LANG\n", LeanConnection), ("Host x*\n User ada\n", GeneralConnection)):
+        config = tmp_path / "config"
+        config.write_text(text)
+        other = SshDialer(msgspec.structs.replace(dialer._options, configs=(str(config),)))
+        connection = await other.open(login)
+        assert isinstance(connection, kind if lane == "lean" else GeneralConnection)
+        await connection.close()
+        await other.close()
 
 
 async def test_commands_share_a_connection(dialer: SshDialer, login: Login) -> None:
@@ -79,8 +115,8 @@ async def test_a_name_that_is_none_is_unreachable(dialer: SshDialer, login: Logi
     assert (await refusal(dialer, changed(login, address="host.invalid"))).state is State.UNREACHABLE
 
 
-async def test_a_server_that_never_answers_times_out_and_says_where(known_hosts: Path, login: Login) -> None:
-    dialer = SshDialer(SshOptions(configs=(), known_hosts=(str(known_hosts),), connect_timeout_s=0.5))
+async def test_a_server_that_never_answers_times_out_and_says_where(lane: str, known_hosts: Path, login: Login) -> None:
+    dialer = dial(lane, known_hosts=(str(known_hosts),), connect_timeout_s=0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -90,7 +126,7 @@ async def test_a_server_that_never_answers_times_out_and_says_where(known_hosts:
 
 
 async def test_swapped_keys_are_wrong_and_absent_ones_unknown(
-    server: Sshd, login: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lane: str, server: Sshd, login: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     with sshd(tmp_path / "other", authorized=server.key) as other:
@@ -101,28 +137,28 @@ async def test_swapped_keys_are_wrong_and_absent_ones_unknown(
         )
         empty = tmp_path / "none"
         for accept in (False, True):
-            dialer = SshDialer(SshOptions(configs=(), known_hosts=(str(swapped),), accept_new=accept))
+            dialer = dial(lane, known_hosts=(str(swapped),), accept_new=accept)
             for port in (server.port, other.port):
                 assert (await refusal(dialer, changed(login, port=port))).state is State.WRONG_HOST_KEY
-        strict = SshDialer(SshOptions(configs=(), known_hosts=(str(empty),)))
+        strict = dial(lane, known_hosts=(str(empty),))
         assert (await refusal(strict, login)).state is State.UNKNOWN_HOST_KEY
         assert not empty.exists()
-        taking = SshDialer(SshOptions(configs=(), known_hosts=(str(empty),), accept_new=True))
+        taking = dial(lane, known_hosts=(str(empty),), accept_new=True)
         await (await taking.open(login)).close()
         await (await taking.open(login)).close()
         assert empty.read_text().count("\n") == 1
         # Kept: another process trusts it without being told to, and the same address with another key is refused.
-        later = SshDialer(SshOptions(configs=(), known_hosts=(str(empty),)))
+        later = dial(lane, known_hosts=(str(empty),))
         await (await later.open(login)).close()
         empty.write_text(empty.read_text().replace(str(server.port), str(other.port)))
-        changed_key = SshDialer(SshOptions(configs=(), known_hosts=(str(empty),), accept_new=True))
+        changed_key = dial(lane, known_hosts=(str(empty),), accept_new=True)
         assert (await refusal(changed_key, changed(login, port=other.port))).state is State.WRONG_HOST_KEY
 
 
-async def test_known_hosts_none_trusts_nobody(login: Login, tmp_path: Path) -> None:
+async def test_known_hosts_none_trusts_nobody(lane: str, login: Login, tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text("Host *\n  UserKnownHostsFile none\n  StrictHostKeyChecking no\n")
-    dialer = SshDialer(SshOptions(configs=(str(config),)))
+    dialer = dial(lane, configs=(str(config),))
     assert (await refusal(dialer, login)).state is State.UNKNOWN_HOST_KEY
 
 
@@ -157,7 +193,7 @@ async def test_a_command_that_ignores_term_is_killed(dialer: SshDialer, login: L
     connection = await dialer.open(login)
     beat = tmp_path / "beat"
     script = f"trap '' TERM; while :; do echo x >> {beat}; sleep 0.05; done"
-    ended = await connection.run(RemoteCommand(script=script, timeout_s=0.4, grace_s=0.2))
+    ended = await connection.run(RemoteCommand(script=script, timeout_s=1.5, grace_s=0.2))
     size = beat.stat().st_size
     await connection.run(RemoteCommand(script="sleep 0.3"))
     await connection.close()
@@ -165,11 +201,11 @@ async def test_a_command_that_ignores_term_is_killed(dialer: SshDialer, login: L
     assert "may still run" not in ended.note
 
 
-async def test_a_login_shell_that_runs_nothing_is_told(login: Login, tmp_path: Path, server: Sshd) -> None:
+async def test_a_login_shell_that_runs_nothing_is_told(lane: str, login: Login, tmp_path: Path, server: Sshd) -> None:
     with sshd(tmp_path / "forced", more="ForceCommand echo only backups here >&2", authorized=server.key) as forced:
         known = tmp_path / "known"
         known.write_text(forced.known_line())
-        dialer = SshDialer(SshOptions(configs=(), known_hosts=(str(known),)))
+        dialer = dial(lane, known_hosts=(str(known),))
         connection = await dialer.open(changed(login, port=forced.port))
         with pytest.raises(HostFailed) as caught:
             await connection.run(RemoteCommand(script="true"))
@@ -207,11 +243,11 @@ async def test_floods_are_bounded_and_counted(dialer: SshDialer, login: Login) -
     assert ended.cut == (20_000_012 - 10_000, 0)
 
 
-async def test_a_killed_server_loses_the_connection(tmp_path: Path, server: Sshd, login: Login) -> None:
+async def test_a_killed_server_loses_the_connection(lane: str, tmp_path: Path, server: Sshd, login: Login) -> None:
     with sshd(tmp_path / "dying", authorized=server.key) as dying:
         known = tmp_path / "known"
         known.write_text(dying.known_line())
-        dialer = SshDialer(SshOptions(configs=(), known_hosts=(str(known),)))
+        dialer = dial(lane, known_hosts=(str(known),))
         connection = await dialer.open(changed(login, port=dying.port))
         begun = asyncio.Event()
         running = asyncio.create_task(
@@ -226,7 +262,7 @@ async def test_a_killed_server_loses_the_connection(tmp_path: Path, server: Sshd
     assert "may still run" in str(caught.value)
 
 
-async def test_openssh_configuration_and_jump_hosts(server: Sshd, login: Login, tmp_path: Path) -> None:
+async def test_openssh_configuration_and_jump_hosts(lane: str, server: Sshd, login: Login, tmp_path: Path) -> None:
     with sshd(tmp_path / "inner", authorized=server.key) as inner:
         known = tmp_path / "known"
         known.write_text(server.known_line() + inner.known_line())
@@ -236,7 +272,7 @@ async def test_openssh_configuration_and_jump_hosts(server: Sshd, login: Login, 
             f"Host deep*\n  HostName 127.0.0.1\n  Port {inner.port}\n  ProxyJump gate\n"
             f"Host *\n  User {login.user}\n  IdentityFile {server.key}\n  UserKnownHostsFile {known}\n"
         )
-        dialer = SshDialer(SshOptions(configs=(str(config),)))
+        dialer = dial(lane, configs=(str(config),))
         ended = []
         for name in ("deep1", "deep2"):
             connection = await dialer.open(Login(host=name))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import shlex
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dogwatch.config.load import Loader
 from dogwatch.errors import ConfigError
+from dogwatch.fleet.inventory import ini
 from dogwatch.fleet.inventory.draft import Draft
 from dogwatch.fleet.inventory.inventory import Inventory, merge
 from dogwatch.fleet.inventory.lined import Sealed
@@ -184,3 +189,23 @@ def test_ten_thousand_hosts_are_read_within_a_second(tmp_path: Path) -> None:
     chosen = choose("a=1&!@g7,!h1-[1-50]", inventory)
     # The promise is one second of an idle machine; CPU time leaves out the neighbours of this one.
     assert (len(chosen), time.process_time() - begun_s < 2.0) == (9850, True)
+
+
+@given(st.text("ab01.9 \t=\"'\\#{[-_ü\u00a0\x0b", max_size=30))
+def test_the_short_ways_of_ini_lead_where_the_long_ones_do(text: str) -> None:
+    if ini._PLAIN_WORDS.fullmatch(text):
+        assert text.split() == shlex.split(text, comments=True)
+    if ini._NUMBER.fullmatch(text):
+        assert ast.literal_eval(text) == int(text)
+    if ini._ADDRESS.fullmatch(text):
+        with pytest.raises(SyntaxError):
+            ast.literal_eval(text)
+
+
+@given(st.from_regex(r"[0-9.]{1,20}", fullmatch=True))
+def test_numbers_and_addresses_mean_what_python_says(text: str) -> None:
+    try:
+        expected = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        expected = text
+    assert ini.parse_value(text) == (expected if text[0].isdigit() or text[0] == "." else text)

@@ -17,6 +17,10 @@ _NAME = re.compile(r"(?P<name>[^#\s]+)\s*(?:#.*)?")
 _PORT = re.compile(r"(?P<host>(?:[^:\[\]]|\[[^\[\]]*\])+):(?P<port>\d{1,5})")
 _BRACKETED = re.compile(r"\[(?P<host>[^\[\]]*:[^\[\]]*:[^\[\]]*)\](?::(?P<port>\d{1,5}))?")
 _KINDS = ("hosts", "children", "vars")
+# Most lines, and most values: what the general way makes of them is known beforehand, at a tenth of its time.
+_PLAIN_WORDS = re.compile(r"[ !$-&(-\[\]-~\t]*")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+_ADDRESS = re.compile(r"[0-9]+\.[0-9]+\.[0-9.]+")
 
 
 def read_ini(file: str, text: str, draft: Draft) -> None:
@@ -27,6 +31,10 @@ def read_ini(file: str, text: str, draft: Draft) -> None:
 def parse_value(text: str) -> Any:
     """Return what a value means: a Python literal (`80`, `True`, `['a']`, `"text"`), else the text itself."""
     if not text or not (text[0].isdigit() or text[0] in "+-.'\"[({" or text.split("#")[0].strip() in _WORDS):
+        return text
+    if _NUMBER.fullmatch(text):
+        return int(text)
+    if _ADDRESS.fullmatch(text):
         return text
     try:
         with warnings.catch_warnings():
@@ -102,7 +110,7 @@ class _Reader:
 
     def _host(self, line: str, place: Place) -> None:
         try:
-            words = shlex.split(line, comments=True)
+            words = line.split() if _PLAIN_WORDS.fullmatch(line) else shlex.split(line, comments=True)
         except ValueError as error:
             self.draft.problem(place, f"cannot be read: {str(error).lower()}")
             return
