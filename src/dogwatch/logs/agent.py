@@ -156,6 +156,7 @@ class Agent:
             batch_bytes=batch.size,
             wait_s=batch.wait,
             when_full=WhenFull(one.buffer.when_full),
+            at_once=one.concurrency,
         )
         return Outlet(one.name, one.sink, limits, tools, disk, self._checkpoint.sinks.get(one.name))
 

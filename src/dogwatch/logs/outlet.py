@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 import msgspec
 
@@ -24,25 +25,27 @@ _DISK_AGAIN_S = 1.0
 
 
 class Entry:
-    """What one put brought. place: after it on disk, or None while it is in memory alone."""
+    """What one put brought. place: after it on disk, None while it is in memory alone. done: whether it is written."""
 
-    __slots__ = ("blocks", "place", "size", "ticket")
+    __slots__ = ("blocks", "done", "place", "size", "ticket")
 
     def __init__(self, blocks: Sequence[Block], ticket: Ticket | None) -> None:
         self.blocks = blocks
         self.ticket = ticket
         self.place: tuple[int, int] | None = None
+        self.done = False
         self.size = sum(block.size for block in blocks) + 256
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """memory_bytes, disk_bytes: of waiting blocks. batch_bytes, wait_s: when a batch is written."""
+    """memory_bytes, disk_bytes: of waiting blocks. batch_bytes, wait_s: when a batch is written. at_once: batches."""
 
     memory_bytes: int
     disk_bytes: int
     batch_bytes: int
     wait_s: float
     when_full: WhenFull
+    at_once: int = 1
 
 
 class Outlet:
@@ -76,9 +79,12 @@ class Outlet:
         self._lock = asyncio.Lock()
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
-        self._worker: Worker | None = None
-        # Entries at the head that are being written: they are never dropped.
+        # One for each batch that may be on its way.
+        self._workers: list[Worker | None] = [None] * limits.at_once
+        self._picking = asyncio.Lock()
+        # Entries at the head that are being written, or written behind such: they are never dropped.
         self._writing = 0
+        self._writing_bytes = 0
         self._draining = False
         tools.committed = self._commit
 
@@ -154,7 +160,8 @@ class Outlet:
     async def _to_disk(self, entry: Entry) -> bool:
         disk = self._disk
         assert disk is not None
-        entries = [*self._over, entry] if self._on_disk else [*self._queue, entry]
+        waiting = [one for one in self._queue if not one.done]
+        entries = [*self._over, entry] if self._on_disk else [*waiting, entry]
         try:
             places = await self._tools.thread(lambda: [disk.append(one.blocks) for one in entries])
         except asyncio.CancelledError:
@@ -167,7 +174,7 @@ class Outlet:
             return False
         if not self._on_disk:
             # What is in memory stays there to be written; the disk is read from behind it.
-            for one, place in zip(self._queue, places, strict=False):
+            for one, place in zip(waiting, places, strict=False):
                 one.place = place
             disk.skip_to(places[-2] if len(places) > 1 else (disk.state().segment, disk.state().offset))
             self._on_disk = True
@@ -183,15 +190,23 @@ class Outlet:
     async def run(self) -> None:
         """Write until cancelled, or until all is written after `drain`."""
         try:
-            while True:
-                batch = await self._batch()
-                if batch is None:
-                    return
-                await self._write(batch)
+            if len(self._workers) == 1:
+                await self._lane(0)
+                return
+            async with asyncio.TaskGroup() as lanes:
+                for lane in range(len(self._workers)):
+                    lanes.create_task(self._lane(lane), name=f"log sink {self.name} {lane}")
         finally:
-            if self._worker is not None:
-                worker, self._worker = self._worker, None
-                await worker.close()
+            for lane in range(len(self._workers)):
+                await self._close(lane)
+
+    async def _lane(self, lane: int) -> None:
+        while True:
+            async with self._picking:
+                batch = await self._batch()
+            if batch is None:
+                return
+            await self._write(batch, lane)
 
     def drain(self) -> None:
         """Nothing more will come: `run` returns when what waits is written."""
@@ -199,33 +214,39 @@ class Outlet:
         self._arrived.set()
 
     async def _batch(self) -> list[Entry] | None:
-        while not self._queue:
+        while len(self._queue) == self._writing:
             async with self._lock:
                 if self._on_disk and await self._load():
                     break
-            if self._queue:
+            if len(self._queue) > self._writing:
                 break
             if self._draining and not self._on_disk:
                 return None
             self._arrived.clear()
             await self._arrived.wait()
-        if self._bytes < self._limits.batch_bytes and self._limits.wait_s and not (self._draining or self._on_disk):
+        if self._limits.wait_s and self._gathers():
             await self._gather()
         batch: list[Entry] = []
         size = 0
-        for entry in self._queue:
+        for entry in islice(self._queue, self._writing, None):
             if batch and size + entry.size > self._limits.batch_bytes:
                 break
             batch.append(entry)
             size += entry.size
-        self._writing = len(batch)
+        self._writing += len(batch)
+        self._writing_bytes += size
         return batch
+
+    def _gathers(self) -> bool:
+        """Return whether a batch may still wait for more."""
+        enough = self._bytes - self._writing_bytes >= self._limits.batch_bytes
+        return not (enough or self._draining or self._on_disk)
 
     async def _gather(self) -> None:
         """Wait a moment for more, so that many small reads become one request."""
         try:
             async with asyncio.timeout(self._limits.wait_s):
-                while self._bytes < self._limits.batch_bytes and not self._draining:
+                while self._gathers():
                     self._arrived.clear()
                     await self._arrived.wait()
         except TimeoutError:
@@ -242,6 +263,8 @@ class Outlet:
             self.counts["buffer_lost"] += 1
             found = None
             disk.skip_to((disk.state().end_segment, disk.state().end_offset))
+        if found is None and self._queue:
+            return False  # it is done with once what is on its way has arrived
         if found is None:
             state = disk.state()
             disk.release((state.end_segment, state.end_offset))
@@ -258,15 +281,16 @@ class Outlet:
         self._bytes += entry.size
         return True
 
-    async def _write(self, batch: list[Entry]) -> None:
+    async def _write(self, batch: list[Entry], lane: int) -> None:
         blocks = [block for entry in batch for block in entry.blocks]
         attempt = 0
         while blocks:
             attempt += 1
             try:
-                if self._worker is None:
-                    self._worker = await self._sink.open(self._tools, self.state)
-                await self._worker.write(blocks)
+                worker = self._workers[lane]
+                if worker is None:
+                    worker = self._workers[lane] = await self._sink.open(self._tools, self.state)
+                await worker.write(blocks)
                 self.failing = ""
                 break
             except PermanentError as error:
@@ -283,12 +307,12 @@ class Outlet:
                     _log.exception("sink %s raised what it should not", self.name)
                 self._fail(f"{type(error).__name__}: {error}")
                 self.counts["retries"] += 1
-                await self._reopen()
+                await self._close(lane)
                 await self._tools.pause(attempt, None)
-        await self._settle(batch, sum(block.rows for block in blocks))
+        await self._settle(batch, sum(block.rows for block in blocks), lane)
 
-    async def _reopen(self) -> None:
-        worker, self._worker = self._worker, None
+    async def _close(self, lane: int) -> None:
+        worker, self._workers[lane] = self._workers[lane], None
         if worker is not None:
             self.state = worker.state() or self.state
             try:
@@ -296,25 +320,31 @@ class Outlet:
             except Exception:  # noqa: BLE001
                 _log.debug("sink %s cannot be closed", self.name, exc_info=True)
 
-    async def _settle(self, batch: list[Entry], rows: int) -> None:
+    async def _settle(self, batch: list[Entry], rows: int, lane: int) -> None:
         async with self._lock:
             # In one step, without waiting: a checkpoint sees the sink's state and the positions of the same instant.
-            if self._worker is not None:
-                self.state = self._worker.state() or self.state
-            place = None
+            if (worker := self._workers[lane]) is not None:
+                self.state = worker.state() or self.state
             for entry in batch:
-                self._queue.popleft()
+                entry.done = True
                 self._bytes -= entry.size
-                if entry.place is not None:
-                    place = entry.place
-                elif entry.ticket is not None:
+                self._writing_bytes -= entry.size
+                if entry.place is None and entry.ticket is not None:
                     entry.ticket.accept()
-            self._writing = 0
             self.counts["written"] += rows
-            if place is not None and self._disk is not None:
-                self._disk.release(place)
-                self.disk_state = self._disk.state()
+            self._release()
+            self._arrived.set()
             self._made_room()
+
+    def _release(self) -> None:
+        """Forget what is written, as far as nothing before it is still on its way."""
+        place = None
+        while self._writing and self._queue[0].done:
+            place = self._queue.popleft().place or place
+            self._writing -= 1
+        if place is not None and self._disk is not None:
+            self._disk.release(place)
+            self.disk_state = self._disk.state()
 
     def _made_room(self) -> None:
         self._room.set()
@@ -339,8 +369,9 @@ class Outlet:
 
     def sync(self) -> None:
         """Make durable what the checkpoint is about to speak of. Blocking."""
-        if self._worker is not None:
-            self._worker.sync()
+        for worker in self._workers:
+            if worker is not None:
+                worker.sync()
         if self._disk is not None:
             self._disk.sync()
 

@@ -67,11 +67,13 @@ class SinkSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Where records go; one key names the kind, `file: {path: …}`.
 
     name: what routes call it; the checkpoint knows it by this name. buffer: what may wait. batch: when it is written.
-    retry: when a write fails.
+    concurrency: batches that may be on their way at once; more than 1 for sinks over HTTP alone, and lines of one file
+    may then arrive out of their order. retry: when a write fails.
     """
 
     name: str
     sink: Sink
+    concurrency: Annotated[int, Meta(ge=1, le=64)] = 1
     buffer: Buffer = Buffer()
     batch: Batch = Batch()
     retry: Again = Again()
@@ -122,6 +124,10 @@ def check(spec: LogsSpec) -> Iterator[Fault]:
     for at, sink in enumerate(spec.sinks):
         for path, message, hint in sink.sink.faults():
             yield Fault(("sinks", at, sink.sink.kind, *path), message, hint)
+        if sink.concurrency > 1 and not sink.sink.concurrent:
+            yield Fault(
+                ("sinks", at, "concurrency"), f"{sink.sink.kind} writes one batch after the other", "leave it out"
+            )
     for at, route in enumerate(spec.routes):
         yield from _route(at, route, spec)
     if spec.sources and not spec.sinks:

@@ -64,8 +64,11 @@ class Worker(Protocol):
 
 
 class Sink(Component, frozen=True, kw_only=True):
-    """Where records go. batch_bytes, batch_wait_s: of batches where the configuration says nothing; 0 for the usual."""
+    """Where records go. batch_bytes, batch_wait_s: of batches where the configuration says nothing; 0 for the usual.
+    concurrent: whether several workers may write at once.
+    """
 
+    concurrent: ClassVar[bool] = False
     batch_bytes: ClassVar[int] = 0
     batch_wait_s: ClassVar[float] = 0.0
 

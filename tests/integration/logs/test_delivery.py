@@ -270,6 +270,16 @@ class HttpTarget(Target):
         return [(one["id"], one["message"]) for one in map(json.loads, lines)]
 
 
+class SeveralTarget(HttpTarget):
+    """Several batches on their way at once."""
+
+    def __init__(self, folder: Path, peer: Peer | None, receiver: Receiver | None) -> None:
+        super().__init__(folder, peer, receiver)
+        assert receiver is not None
+        receiver.delay_s = 0.02
+        self.config += ", concurrency: 4, batch: {size: 4KiB, wait: 10ms}"
+
+
 class KafkaTarget(Target):
     peer = Kafka
 
@@ -480,6 +490,7 @@ TARGETS: dict[str, type[Target]] = {
     "file": FileTarget,
     "store": OurStoreTarget,
     "http": HttpTarget,
+    "http-several": SeveralTarget,
     "loki": LokiTarget,
     "elasticsearch": BulkTarget,
     "opensearch": OpenSearchTarget,

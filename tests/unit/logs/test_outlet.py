@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -43,6 +45,43 @@ class Gate:
 
     async def close(self) -> None:
         pass
+
+
+class Doors:
+    """A receiver with several batches on their way, each of which is let through when the test says so."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[list[bytes], asyncio.Event]] = []
+        self.taken: list[bytes] = []
+        self.workers = 0
+
+    async def write(self, blocks: Sequence[Block]) -> None:
+        mine = [line for block in blocks for line in block.lines()]
+        door = asyncio.Event()
+        self.waiting.append((mine, door))
+        await door.wait()
+        self.taken += mine
+
+    state = Gate.state
+    sync = Gate.sync
+    close = Gate.close
+
+    def let(self, at: int) -> None:
+        self.waiting.pop(at)[1].set()
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(5):
+            while len(self.waiting) < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+
+
+class DoorsSink(Sink, frozen=True, kw_only=True):
+    kind: ClassVar[str] = "doors"
+    doors: Doors
+
+    async def open(self, tools: Tools, state: SinkState | None) -> Worker:
+        self.doors.workers += 1
+        return self.doors  # type: ignore[return-value]
 
 
 class GateSink(Sink, frozen=True, kw_only=True):
@@ -177,6 +216,91 @@ async def test_a_failed_write_comes_again_and_a_refused_one_is_kept(tmp_path: Pa
         assert gate.taken == lines(2)
         assert outlet.counts["retries"] == 2
         assert outlet.failing == "" or outlet.failing == "never"
+
+
+@asynccontextmanager
+async def at_once(folder: Path, lanes: int, *, disk_bytes: int = 0) -> AsyncIterator[tuple[Outlet, Doors]]:
+    async def save() -> None:
+        pass
+
+    doors = Doors()
+    disk = DiskBuffer(folder / "buffer", None, segment_bytes=1000) if disk_bytes else None
+    limits = Limits(
+        memory_bytes=1000, disk_bytes=disk_bytes, batch_bytes=1, wait_s=0, when_full=WhenFull.BLOCK, at_once=lanes
+    )
+    tools = SinkTools("out", folder, save=save)
+    outlet = Outlet("out", DoorsSink(doors=doors), limits, tools, disk, None)
+    task = asyncio.create_task(outlet.run())
+    try:
+        yield outlet, doors
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if disk is not None:
+            disk.close()
+        await tools.close()
+
+
+async def test_several_batches_at_once_and_the_position_waits_for_the_first(tmp_path: Path) -> None:
+    progress = Progress()
+    async with at_once(tmp_path, 3) as (outlet, doors):
+        for number in range(5):
+            await outlet.put([block(number)], progress.ticket("f", "out", Position(number + 1)))
+        await doors.until(3)
+        await asyncio.sleep(0.02)
+        assert len(doors.waiting) == doors.workers == 3, "as many as may be, and no more"
+        doors.let(2)
+        doors.let(1)
+        await doors.until(3)
+        assert doors.taken == lines(2, 1)
+        assert progress.position("f", "out") is None, "the first is still on its way"
+        doors.let(0)
+        async with asyncio.timeout(5):
+            while progress.position("f", "out") != Position(3):  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+        doors.let(1)
+        doors.let(0)
+        async with asyncio.timeout(5):
+            while progress.position("f", "out") != Position(5):  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+        assert outlet.waiting_bytes == 0
+
+
+async def test_several_at_once_out_of_a_disk_buffer_release_no_more_than_arrived(tmp_path: Path) -> None:
+    chance = random.Random(4)
+    async with at_once(tmp_path, 4, disk_bytes=100_000) as (outlet, doors):
+        for number in range(40):
+            await outlet.put([block(number)], Progress().ticket("f", "out", Position(number + 1)))
+        while len(doors.taken) < 40:
+            await doors.until(min(4, 40 - len(doors.taken)))
+            left = {line for one, _door in doors.waiting for line in one}
+            assert outlet.disk_state is not None
+            if not left <= held(tmp_path / "buffer", outlet.disk_state):
+                assert len(doors.taken) < 10, "only what was in memory before may be missing from the disk"
+            before = len(doors.taken)
+            doors.let(chance.randrange(len(doors.waiting)))
+            async with asyncio.timeout(5):
+                while len(doors.taken) == before:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+        assert sorted(doors.taken) == lines(*range(40))
+        async with asyncio.timeout(5):
+            while outlet.disk_state is None or not outlet.disk_state.empty:  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+        await outlet.put([block(40)], None)
+        await doors.until(1)
+        assert outlet.waiting_bytes < 1000
+
+
+def held(folder: Path, state: BufferState) -> set[bytes]:
+    """Return the lines that an agent would find on disk after a crash now."""
+    copy = folder.with_name("copy")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(folder, copy)
+    disk = DiskBuffer(copy, state, segment_bytes=1000)
+    found: set[bytes] = set()
+    while (one := disk.next()) is not None:
+        found |= {line for part in one[0] for line in part.lines()}
+    return found
 
 
 async def test_a_mistake_of_a_sink_is_said_and_tried_again(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import email.utils
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 from dogwatch.core.units import Seconds, Secret
@@ -31,6 +31,8 @@ class HttpOptions(Sink, frozen=True, kw_only=True):
     url: where to. headers: further ones; never shown. timeout: of one request. compression: of the body, none, gzip or
     zstd. ca_file: certificates that are trusted in place of the system's. verify: whether certificates are checked.
     """
+
+    concurrent: ClassVar[bool] = True
 
     url: str
     headers: Mapping[str, Secret] = {}
