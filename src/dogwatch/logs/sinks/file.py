@@ -32,6 +32,9 @@ class FileSink(Sink, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "file"
     short: ClassVar[str] = "path"
+    batch_bytes: ClassVar[int] = 1024 * 1024
+    # A write here costs little; the wait of the source is what makes batches large.
+    batch_wait_s: ClassVar[float] = 0.03
 
     path: str
     format: Literal["lines", "json"] = "lines"

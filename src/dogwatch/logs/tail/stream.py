@@ -9,7 +9,7 @@ import msgspec
 
 from dogwatch.logs.block import Position
 from dogwatch.logs.multiline import Joined, Joiner
-from dogwatch.logs.tail.identity import TAIL_BYTES, Identity, Mark, Plain, Readable, Saved, mark
+from dogwatch.logs.tail.identity import MARK_BYTES, TAIL_BYTES, Identity, Mark, Plain, Readable, Saved, mark
 from dogwatch.logs.tail.lines import Text
 
 _SCAN_BYTES = 1024 * 1024
@@ -91,6 +91,12 @@ class Stream:
             most = max(self.lanes.values(), key=lambda one: one.offset)
             self.mark = msgspec.structs.replace(self.mark, size=most.offset, tail=most.tail.hex())
         elif self.mark.size != self.seen_bytes:
+            if self.mark.length == MARK_BYTES:
+                # A read that was borne out ended where the file does: its last bytes are at hand.
+                for reach in self.lanes.values():
+                    if reach.offset == self.seen_bytes and len(reach.tail) == TAIL_BYTES:
+                        self.mark = Mark(self.seen_bytes, MARK_BYTES, self.mark.crc, reach.tail.hex())
+                        return
             self.mark = mark(self.file, self.seen_bytes)
 
     def look(self, now_s: float) -> None:
