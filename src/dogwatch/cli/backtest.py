@@ -266,6 +266,7 @@ def signals() -> None:
     Examples:
       dogwatch signals export --incident 42 -o outages/db.signals
       dogwatch backtest new.yaml --signals outages/db.signals
+      dogwatch signals import outages/db.signals --data /srv/outages
     """
 
 
@@ -366,3 +367,29 @@ def check(files: tuple[str, ...], as_json: bool) -> None:
             )
     if as_json:
         print_json(found)
+
+
+@signals.command("import")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--data", required=True, metavar="FOLDER", help="The data folder that takes them; no daemon may use it.")
+@json_option
+def import_(files: tuple[str, ...], data: str, as_json: bool) -> None:
+    """Take files into the history of a data folder: older files first.
+
+    A daemon on that folder shows them, and backtests them with --since. How long
+    it keeps every result is said by store.keep.raw; means are kept longer.
+
+    \b
+    Example:
+      dogwatch signals import outages/*.signals --data /srv/outages
+    """
+    from dogwatch.cli.signals_import import import_files
+
+    found = import_files([Path(name) for name in files], Path(data))
+    if as_json:
+        print_json(found)
+        return
+    for one in found:
+        means = f"; {one['means']} results of which only means were left are not in it" if one["means"] else ""
+        counts = f"{one['results']} results, {one['transitions']} transitions, {one['samples']} samples"
+        click.echo(f"{one['file']}: {counts}{means}")

@@ -6,6 +6,7 @@ import pytest
 
 from dogwatch.core.values import Signal, Value
 from dogwatch.expressions.cel_syntax import ConditionError
+from dogwatch.rules.board import Board
 from dogwatch.rules.decider import Truth
 from dogwatch.rules.gauge import Gauge
 from dogwatch.rules.names import host_values
@@ -30,6 +31,8 @@ from dogwatch.rules.when import compile_when
         ('quantile(1.5, probe.duration_s, "5m") > 1.0', "from 0 to 1", ""),
         ('quantile(probe.duration_s, "5m") > 1.0', "wants a share", "quantile(0.95"),
         ('forecast(host.load1, "5m") > 1.0', "not there yet", ""),
+        ('changes(alert.firing["X"], "5m") > 1', "are read as they are now", "for:"),
+        ('alert.fireing["X"]', "unknown name 'alert.fireing'", "alert.firing"),
         ("host.load1", "must be true or false", ""),
         ("probe.success == 1", "'==' cannot take bool and int", ""),
         ("host.load1 > 'a'", "cannot take double and string", ""),
@@ -136,3 +139,26 @@ def test_a_probe_reads_its_hosts_values() -> None:
     elsewhere = gauge.take(Signal(source="probe", target="b", time_s=1.0, values=values, labels={"host": "db-2"}))
     assert gauge.answer(one, here, 1.0, firing=False).truth is Truth.YES
     assert gauge.answer(one, elsewhere, 1.0, firing=False).truth is Truth.UNKNOWN
+
+
+def test_alerts_of_others_are_about_a_target_or_its_host() -> None:
+    rule = compile_rule(RuleSpec(name="r", when='probe.success && alert.firing["X"] && !alert.firing["Y"]'))
+    gauge = Gauge([rule])
+    seen = gauge.take(
+        Signal(source="probe", target="shop", time_s=1.0, values={"probe.success": True}, labels={"host": "h"})
+    )
+    # Nobody said anything: that is a no, and not unknown.
+    assert gauge.answer(rule, seen, 1.0, firing=False).truth is Truth.NO
+    for about in ("shop", "h"):
+        board = Board()
+        on = board.tell(about, "alertmanager:X", "g", {}, firing=True, now_s=2.0)
+        assert on is not None
+        gauge.take(on)
+        assert gauge.answer(rule, seen, 2.0, firing=False).truth is Truth.YES
+        # Of two of one name the first that ends changes nothing.
+        assert board.tell(about, "alertmanager:X", "other", {}, firing=True, now_s=3.0) is None
+        assert board.tell(about, "alertmanager:X", "g", {}, firing=False, now_s=4.0) is None
+        off = board.tell(about, "alertmanager:X", "other", {}, firing=False, now_s=5.0)
+        assert off is not None
+        gauge.take(off)
+        assert gauge.answer(rule, seen, 5.0, firing=False).truth is Truth.NO
