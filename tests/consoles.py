@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -195,8 +195,18 @@ async def live(page: Page) -> None:
     await expect(page.locator("#live")).to_have_attribute("data-state", "live")
 
 
-async def violations(page: Page) -> list[Any]:
+async def violations(page: Page, rules: Sequence[str] = RULES) -> list[Any]:
     """Return what axe has to say against a page. It must have been opened with bypass_csp."""
-    await page.add_script_tag(path=AXE)
-    found = await page.evaluate("(rules) => axe.run(document, {runOnly: rules})", RULES)
+    if not await page.evaluate("'axe' in window"):
+        await page.add_script_tag(path=AXE)
+    found = await page.evaluate("(rules) => axe.run(document, {runOnly: rules})", list(rules))
     return [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found["violations"]]
+
+
+async def violations_in_both_themes(page: Page) -> list[Any]:
+    """The same, and once more in the other theme: there only colours differ."""
+    found = await violations(page)
+    await page.emulate_media(color_scheme="dark")
+    found += [("dark", *one) for one in await violations(page, ("color-contrast",))]
+    await page.emulate_media(color_scheme="light")
+    return found

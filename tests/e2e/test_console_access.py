@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, expect
 from tests.access import PASSWORD, Site, site
-from tests.e2e.test_console import AXE, CHROMIUM, RULES
+from tests.consoles import violations_in_both_themes
+from tests.e2e.test_console import CHROMIUM
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed")
 
@@ -83,13 +84,11 @@ async def test_a_mistake_is_said(browser: Browser, web: Site) -> None:
     await page.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [375, 1280])
-async def test_accessible_and_within_the_screen(browser: Browser, tmp_path: Path, width: int, scheme: str) -> None:
+async def test_accessible_and_within_the_screen(browser: Browser, tmp_path: Path, width: int) -> None:
     async with site(tmp_path, listen=":8410") as web:
         context = await browser.new_context(
             viewport={"width": width, "height": 900},
-            color_scheme=scheme,  # type: ignore[arg-type]
             bypass_csp=True,  # axe is put into the page from outside
         )
         page = await context.new_page()
@@ -108,8 +107,5 @@ async def test_accessible_and_within_the_screen(browser: Browser, tmp_path: Path
 
 
 async def checked(page: Page) -> None:
-    await page.add_script_tag(path=AXE)
-    found = await page.evaluate("(rules) => axe.run(document, {runOnly: rules})", RULES)
-    violations = [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found["violations"]]
-    assert violations == [], page.url
+    assert await violations_in_both_themes(page) == [], page.url
     assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, page.url

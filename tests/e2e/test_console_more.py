@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 from playwright.async_api import Browser, expect
-from tests.e2e.test_console import AXE, CHROMIUM, RULES, opened
+from tests.consoles import violations, violations_in_both_themes
+from tests.e2e.test_console import CHROMIUM, opened
 from tests.fakes import FakeProgram
 from tests.fakes_console import (
     EVIL,
@@ -67,12 +68,10 @@ async def server(
         yield one
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [375, 1280])
-async def test_accessible_and_within_the_screen(browser: Browser, server: Running, width: int, scheme: str) -> None:
+async def test_accessible_and_within_the_screen(browser: Browser, server: Running, width: int) -> None:
     context = await browser.new_context(
         viewport={"width": width, "height": 900},
-        color_scheme=scheme,  # type: ignore[arg-type]
         bypass_csp=True,  # axe is put into the page from outside
     )
     page = await context.new_page()
@@ -82,10 +81,7 @@ async def test_accessible_and_within_the_screen(browser: Browser, server: Runnin
         if path == "/schedules":
             await page.locator("button:has-text('Run now…')").first.click()
             await expect(page.locator("dialog .plan-steps")).to_be_visible()
-        await page.add_script_tag(path=AXE)
-        found = await page.evaluate("(rules) => axe.run(document, {runOnly: rules})", RULES)
-        violations = [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found["violations"]]
-        assert (path, violations) == (path, [])
+        assert (path, await violations_in_both_themes(page)) == (path, [])
         assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
     await context.close()
 
@@ -300,11 +296,7 @@ async def test_the_palette_is_accessible(browser: Browser, server: Running, sche
         await page.keyboard.type(text)
         said = "Nothing" if text.startswith("nothing") else "found"
         await expect(page.locator("dialog [role=status]")).to_contain_text(said)
-        if not text.startswith("n"):
-            await page.add_script_tag(path=AXE)
-        found = await page.evaluate("(rules) => axe.run(document, {runOnly: rules})", RULES)
-        violations = [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found["violations"]]
-        assert (text, violations) == (text, [])
+        assert (text, await violations(page)) == (text, [])
         assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
         await page.keyboard.press("Escape")
     await context.close()

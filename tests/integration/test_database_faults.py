@@ -89,7 +89,8 @@ async def test_a_notice_reaches_another_process_on_the_same_server(own_server: P
     first, second = await open_postgres(url, (NOTES,)), await open_postgres(url, (NOTES,))
     heard = asyncio.Event()
     stop = second.listen("notes", heard.set)
-    await asyncio.sleep(0.4)
+    # Once it listens it is told of what it may have missed until then.
+    await asyncio.wait_for(heard.wait(), 60)
     heard.clear()
     await first.write(lambda tx: tx.notify("notes"))
     await asyncio.wait_for(heard.wait(), 60)

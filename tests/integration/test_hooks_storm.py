@@ -258,7 +258,6 @@ def _check_rows(where: str, storm: Storm) -> None:
     assert "sha256=" not in text
 
 
-@pytest.mark.serial
 async def test_killed_while_deliveries_come_in(where: str) -> None:
     """What was answered is on disk, with its run; what was not may be there, with its run as well, or not at all."""
     chance = random.Random(5)

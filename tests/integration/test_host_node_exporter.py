@@ -148,7 +148,7 @@ def by_name(text: str) -> dict[str, Metric]:
 def close_enough(name: str, mine: float, other: float) -> bool:
     key = next((prefix for prefix in sorted(MOVING, key=len, reverse=True) if name.startswith(prefix)), None)
     if key is None:
-        return mine == other
+        return float(mine) == float(other)  # a large number is read as a whole one where no exponent says otherwise
     share, number = MOVING[key]
     return abs(mine - other) <= share * max(abs(mine), abs(other)) + number
 

@@ -76,7 +76,6 @@ async def states(where: str) -> collections.Counter[str]:
     return collections.Counter(str(state) for (state,) in rows)
 
 
-@pytest.mark.serial
 async def test_killed_while_sending(where: str) -> None:
     chance = random.Random(7)
     ids = Ids("msg")

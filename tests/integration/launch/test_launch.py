@@ -402,9 +402,9 @@ async def test_no_program_is_started_without_a_lease(tmp_path: Path) -> None:
 
 
 async def test_renewing_keeps_a_program_alive(tmp_path: Path) -> None:
-    launcher = Launcher(tmp_path / "lock", ttl_s=0.6)
+    launcher = Launcher(tmp_path / "lock", ttl_s=2.0)
     await launcher.open()
-    task = asyncio.create_task(run(launcher, sh("sleep 1.2; exit 3")))
+    task = asyncio.create_task(run(launcher, sh("sleep 3; exit 3")))
     while not task.done():
         launcher.renew()
         await asyncio.sleep(0.1)
