@@ -52,7 +52,9 @@ class Site:
 
     async def client(self, *, token: str = "", **options: Any) -> httpx.AsyncClient:
         headers = {**({"authorization": f"Bearer {token}"} if token else {}), **options.pop("headers", {})}
-        client = httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, **{**self._client, **options})
+        client = httpx.AsyncClient(
+            base_url=self.url, headers=headers, trust_env=False, **{"timeout": 60, **self._client, **options}
+        )
         return await self._stack.enter_async_context(client)
 
     async def user(self, name: str, *roles: str) -> None:

@@ -245,7 +245,7 @@ def test_a_playbook_that_was_sent_reads_nothing_of_the_daemon(daemon: Daemon, tm
         (["plan", "site", "-i", "x"], 2),
         (["plan", "site", "-o", "x"], 2),
         (["apply", "nope"], 10),
-        (["apply", "../x"], 10),
+        (["apply", "../no-such-plan"], 10),
         (["plans", "nope"], 10),
         (["plan", "site", "--var", "1=2"], 2),
     ],

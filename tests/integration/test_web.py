@@ -88,7 +88,7 @@ async def test_names_with_slashes_and_unicode_work_everywhere(client: httpx.Asyn
 async def test_per_cent_signs_in_names_are_not_decoded_twice() -> None:
     names = ["100%", "a%2Fb", "a/b", "%25"]
     program = FakeProgram([view(name, "tcp", "x:1", "g", "up", 0.01, "", 0.0) for name in names])
-    async with running(program) as server, httpx.AsyncClient(base_url=server.url) as client:
+    async with running(program) as server, httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         for name in names:
             answer = await client.get(f"/api/v1/targets/{quote(name, safe='')}")
             assert answer.json()["name"] == name
@@ -269,7 +269,7 @@ async def test_probe_answers_as_blackbox(client: httpx.AsyncClient, query: str, 
 async def test_probe_without_blackbox_is_absent() -> None:
     program = FakeProgram()
     program.services.blackbox = None
-    async with running(program) as server, httpx.AsyncClient(base_url=server.url) as client:
+    async with running(program) as server, httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         assert (await client.get("/probe?target=x")).status_code == 404
 
 
@@ -330,7 +330,7 @@ async def test_malformed_ping(client: httpx.AsyncClient, server: Running, path: 
 
 
 async def test_ping_body_is_kept_and_cut() -> None:
-    async with running(ping_body_limit=1000) as server, httpx.AsyncClient(base_url=server.url) as client:
+    async with running(ping_body_limit=1000) as server, httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         assert (await client.post(PING, content=b"a\0b\xff")).text == "OK"
         answer = await client.post(PING, content=b"x" * 5000)
         assert (answer.text, answer.headers["ping-body-limit"]) == ("OK", "1000")
@@ -475,7 +475,7 @@ async def test_slow_client_is_told_what_it_lost() -> None:
 
 
 async def test_streams_are_limited_and_given_back() -> None:
-    async with running(streams=1) as server, httpx.AsyncClient(base_url=server.url) as client:
+    async with running(streams=1) as server, httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         async with stream(server):
             answer = await client.get("/api/v1/events")
             assert (answer.status_code, answer.json()["code"]) == (429, "too_many")
@@ -575,7 +575,7 @@ async def test_a_second_server_takes_over_the_same_socket() -> None:
 
         async def ask() -> None:
             while not stops[1].is_set():
-                async with httpx.AsyncClient() as client:
+                async with httpx.AsyncClient(timeout=60) as client:
                     statuses.append((await client.get(f"{url}/healthz")).status_code)
 
         asking = asyncio.create_task(ask())

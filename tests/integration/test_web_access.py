@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -280,11 +281,13 @@ async def test_an_unknown_user_is_told_the_same_and_takes_as_long(web: Site) -> 
 
 async def test_strangers_cannot_fill_the_trail(web: Site) -> None:
     client = await web.client()
+    began_s = time.monotonic()
     for _ in range(3):
         await asyncio.gather(*(client.post("/api/v1/targets/shop/pause") for _ in range(40)))
     refused = await web.events(outcome="refused")
-    assert 60 <= len(refused) <= 70
-    assert web.access.unrecorded >= 50
+    # Sixty at once, and one a second.
+    assert 60 <= len(refused) <= 62 + time.monotonic() - began_s
+    assert len(refused) < 120
     assert len(refused) + web.access.unrecorded == 120
 
 

@@ -95,6 +95,8 @@ def booted(folder: Path) -> Iterator[Booted]:
     """Boot one; skip where this machine does not let it be done."""
     if os.geteuid() != 0 or shutil.which("unshare") is None or not SYSTEMD.exists():
         pytest.skip("needs root, unshare (Debian: util-linux) and systemd")
+    # What boots raises them, and of these the kernel has one for all namespaces.
+    limits = {path: path.read_text() for path in (Path("/proc/sys/fs/file-max"), Path("/proc/sys/fs/nr_open"))}
     layer, root = folder / "layer", folder / "root"
     for path in (layer, root):
         path.mkdir(parents=True)
@@ -139,6 +141,8 @@ def booted(folder: Path) -> Iterator[Booted]:
         if process is not None:
             process.kill()
             process.wait()
+        for path, before in limits.items():
+            path.write_text(before)
         _clean(folder, group)
 
 
