@@ -46,7 +46,9 @@ bench: compile
 
 soak: setup
 	scripts/install-test-tools
+	scripts/install-vault
 	$(PYTEST) $(TESTS) -m soak
+	$(PYTEST) tests/integration/test_real_vault.py
 
 docs: setup
 	$(PY) scripts/docs.py

@@ -63,6 +63,8 @@ PAGES = (
     "/jobs",
     "/jobs/deploy",
     "/runs",
+    "/runs/01991111",
+    "/runs/01992222",
     "/workers",
     "/schedules",
     "/schedules/nightly%2Fdeploy",

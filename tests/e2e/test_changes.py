@@ -289,27 +289,20 @@ def test_every_change_has_a_row() -> None:
     assert known == ROWS.keys() | NOT_KEPT.keys()
 
 
+def an_administrator(daemon: Daemon) -> str:
+    """Make the first user, and return a token of it."""
+    env = {**os.environ, "DOGWATCH_SERVER": daemon.server, "DOGWATCH_SOCKET": str(daemon.data / "admin.sock")}
+    made = daemon.command("user", "add", "root", "--role", "admin")
+    subprocess.run(made, env=env, input=PASSWORD + "\n", text=True, check=True, capture_output=True, timeout=30)
+    answer: Any = Api(daemon, "").call("POST", "/api/v1/login", {"name": "root", "password": PASSWORD})
+    return str(json.loads(answer.content)["secret"])
+
+
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     folder: Path = tmp_path_factory.mktemp("changes")
     with running(folder, CONFIG) as daemon:
-
-        def said(*words: str, text: str = "") -> str:
-            env = {"DOGWATCH_SERVER": daemon.server, "DOGWATCH_SOCKET": str(daemon.data / "admin.sock")}
-            done = subprocess.run(
-                daemon.command(*words),
-                capture_output=True,
-                text=True,
-                input=text,
-                timeout=30,
-                check=True,
-                env={**os.environ, **env},
-            )
-            return done.stdout.strip()
-
-        said("user", "add", "root", "--role", "admin", text=PASSWORD + "\n")
-        answer = Api(daemon, "").call("POST", "/api/v1/login", {"name": "root", "password": PASSWORD})
-        yield Api(daemon, json.loads(answer.content)["secret"])  # type: ignore[attr-defined]
+        yield Api(daemon, an_administrator(daemon))
 
 
 def differing(before: dict[str, list[Any]], after: dict[str, list[Any]]) -> list[tuple[str, Any]]:

@@ -96,10 +96,10 @@ def describe(node: Node) -> str:
         return "something else"
     if node.null:
         return "nothing"
-    if node.hidden:
+    if node.hidden or node.written:
+        # What files and the environment hold may be secret wherever it was put by mistake.
         return f"what {quoted(node.written)} holds"
-    origin = f" (from {quoted(node.written)})" if node.written else ""
-    return f"{quoted(node.text)}{origin}"
+    return quoted(node.text)
 
 
 def problem(node: Node, path: Iterable[str | int], message: str, hint: str = "") -> Problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
@@ -16,6 +17,8 @@ from dogwatch.config.shape import AnyShape, Shape
 from dogwatch.config.structs import FamilyShape, StructShape
 
 MASK = "***"
+# `https://name:password@host` in a field that is no secret by itself.
+_PASSWORD_IN_URL = re.compile(r"(\b[a-z][a-z0-9+.\-]*://[^\s/:@]*:)[^\s/@]+(@)", re.IGNORECASE)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +143,8 @@ def _shown(shape: Shape, value: Any, node: Node | None) -> Any:
         return [_shown(shape, item, below) for item, below in zip(value, node.items, strict=False)]
     if isinstance(shape, AnyShape) and node is not None and _any_hidden(node):
         return MASK
-    return _plain(value)
+    plain = _plain(value)
+    return _PASSWORD_IN_URL.sub(rf"\1{MASK}\2", plain) if isinstance(plain, str) and "@" in plain else plain
 
 
 def _any_hidden(node: Node) -> bool:

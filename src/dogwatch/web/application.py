@@ -32,6 +32,7 @@ from dogwatch.web.guard import Guard, Receive, Scope, Send
 from dogwatch.web.hook_pages import HOOKS
 from dogwatch.web.hooks import HOOK_HANDLERS
 from dogwatch.web.incident_pages import INCIDENTS
+from dogwatch.web.language import COOKIE, choose, words
 from dogwatch.web.log_pages import LOGS
 from dogwatch.web.login import LOGIN_HANDLERS
 from dogwatch.web.maintenance_pages import MAINTENANCE
@@ -191,4 +192,7 @@ def _failed(ctx: WebContext, request: Request[Any, Any, Any], error: Exception) 
         ctx = ctx.seen_by(identity if identity is not None else anonymous())
         ctx.asked = request
         return problem_page(ctx, problem, headers)
+    spoken = words(choose(request.cookies.get(COOKIE, ""), request.headers.get("accept-language", "")))
+    problem = problems.in_words(problem, spoken)
+    headers = {**headers, "Content-Language": spoken.tag}
     return SafeResponse(problem, status_code=problem.status, media_type=problems.MEDIA_TYPE, headers=headers)

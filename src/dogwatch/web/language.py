@@ -1,5 +1,6 @@
 """The languages of the console: English as it is written in templates, scripts and code, and one catalogue each for
-the others (`words/<language>.json`: the English text to the other).
+the others (`words/<language>.json`: the English text to the other; `<language>.told.json`: sentences that are kept or
+answered in English, recognised when somebody reads them).
 
 Placeholders are `{0}`, `{1}`… for values and `<1>…</1>` for inline elements; a translation may leave some out (an
 English plural's "s"), and may change their order.
@@ -19,6 +20,7 @@ LANGUAGES: Mapping[str, str] = {"en": "English", "zh": "中文"}
 # What `lang` says: Chinese here is written in simplified characters.
 TAGS: Mapping[str, str] = {"en": "en", "zh": "zh-Hans"}
 COOKIE = "dogwatch_language"
+_MOST_TOLD, _MOST_KEPT, _DEEPEST = 1000, 5000, 3
 _PLACE = re.compile(r"\{(\d+)\}")
 
 
@@ -37,6 +39,11 @@ class Phrase(str):
         return phrase
 
 
+def _shape(text: str) -> re.Pattern[str]:
+    """Return what recognises a sentence with values in place of its placeholders, which stand in order."""
+    return re.compile("(.+?)".join(map(re.escape, re.split(r"\{\d+\}", text))), re.DOTALL)
+
+
 def _filled(text: str, values: Sequence[object]) -> str:
     return _PLACE.sub(lambda place: str(values[int(place[1])]), text) if values else text
 
@@ -44,8 +51,10 @@ def _filled(text: str, values: Sequence[object]) -> str:
 class Words:
     """One language. missing: texts that were asked for and are not in the catalogue, for the test of it."""
 
-    def __init__(self, language: str, catalogue: Mapping[str, str]) -> None:
+    def __init__(self, language: str, catalogue: Mapping[str, str], told: Mapping[str, str] | None = None) -> None:
         self.language = language
+        self._told = [(_shape(text), other) for text, other in (told or {}).items()]
+        self._kept: dict[str, str] = {}
         self.tag = TAGS.get(language, language)
         self.catalogue = catalogue
         self.missing: set[str] = set()
@@ -65,10 +74,33 @@ class Words:
         return _filled(self.find(text), [self.said(value) for value in values])
 
     def said(self, value: object) -> object:
-        """Return a phrase in this language, a word of a fixed vocabulary, too; anything else as it is."""
+        """Return a phrase in this language, a word of a fixed vocabulary and a sentence of ours, too; anything else as
+        it is.
+        """
         if isinstance(value, Phrase):
             return self.say(value.text, *value.values)
-        return self.word(value) if isinstance(value, str) else value
+        return self.tell(value) if isinstance(value, str) else value
+
+    def tell(self, text: str, depth: int = 0) -> str:
+        """Return a sentence that this program composed before it knew who reads it (a reason, a summary, a refusal), in
+        this language; as it is where it is none of those that are known, as what people and programs wrote.
+        """
+        known = self.catalogue.get(text) or self._kept.get(text)
+        if known is not None or not self._told or len(text) > _MOST_TOLD or depth > _DEEPEST:
+            return text if known is None else known
+        found = text
+        for shape, other in self._told:
+            if match := shape.fullmatch(text):
+                found = _filled(other, [self.tell(value, depth + 1) for value in match.groups()])
+                break
+        else:
+            parts = text.split("; ")
+            if len(parts) > 1:
+                found = "；".join(self.tell(part, depth + 1) for part in parts)
+        if len(self._kept) >= _MOST_KEPT:
+            self._kept.clear()
+        self._kept[text] = found
+        return found
 
     def word(self, text: object) -> str:
         """Return a word of a fixed vocabulary (a state, a severity); what is none of it stays as it is."""
@@ -80,8 +112,12 @@ def words(language: str) -> Words:
     """Return a language of LANGUAGES."""
     if language == SOURCE:
         return Words(SOURCE, {})
-    source = resources.files("dogwatch.web") / "words" / f"{language}.json"
-    return Words(language, msgspec.json.decode(source.read_bytes(), type=dict[str, str]))
+    folder = resources.files("dogwatch.web") / "words"
+    said, told = (
+        msgspec.json.decode((folder / name).read_bytes(), type=dict[str, str])
+        for name in (f"{language}.json", f"{language}.told.json")
+    )
+    return Words(language, said, told)
 
 
 def choose(chosen: str, accepted: str) -> str:

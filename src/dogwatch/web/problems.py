@@ -7,6 +7,7 @@ from http import HTTPStatus
 import msgspec
 
 from dogwatch.errors import ConfigError, DogwatchError, TransientError
+from dogwatch.web.language import SOURCE, Words
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -84,6 +85,14 @@ def from_error(error: DogwatchError) -> Problem:
         hint=error.hint,
         problems=tuple(map(str, error.problems)) if isinstance(error, ConfigError) else (),
     )
+
+
+def in_words(problem: Problem, spoken: Words) -> Problem:
+    """Return a problem in the caller's language. Its code stays: programs go by that."""
+    if spoken.language == SOURCE:
+        return problem
+    title, detail, hint = (spoken.tell(text) for text in (problem.title, problem.detail, problem.hint))
+    return msgspec.structs.replace(problem, title=title, detail=detail, hint=hint)
 
 
 def retry_after(error: Exception) -> dict[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from dogwatch.core.values import Status
@@ -43,6 +44,7 @@ VOCABULARY = {
     *(place.title for pages in application.PAGES for place in pages.places),
     # Titles of problems, and what people meet who log in.
     "Bad Request", "Unauthorized", "Forbidden", "Not Found", "Method Not Allowed", "Conflict", "Too Many Requests",
+    "Precondition Failed", "begins", "ends",
     "Internal Server Error", "Service Unavailable", "there is nothing at this address", "you may not do that",
     "the name or the password is wrong", "the code is wrong", "load it again",
     "the page is too old, or cookies are refused", "an error of Dogwatch's own; the log says more",
@@ -115,6 +117,38 @@ def test_translations_name_no_value_that_is_not_there(language: str) -> None:
         assert other.strip(), text
         # What is opened is closed.
         assert sorted(re.findall(r"<(\d+)>", other)) == sorted(re.findall(r"</(\d+)>", other)), text
+
+
+def source_text() -> str:
+    """Return the strings of the whole program, one after the other."""
+    found = []
+    for file in WEB.parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_sentences_that_are_recognised_are_still_written(language: str) -> None:
+    written = source_text()
+    told = msgspec.json.decode((WEB / "words" / f"{language}.told.json").read_bytes(), type=dict[str, str])
+    for text, other in told.items():
+        parts = [part.strip(" :;'?") for part in re.split(r"\{\d+\}", text)]
+        assert [part for part in parts if part and part not in written] == [], text
+        places = re.findall(r"\{\d+\}", text)
+        assert places == [f"{{{at}}}" for at in range(len(places))], text
+        assert set(re.findall(r"\{\d+\}", other)) <= set(places), text
+
+
+def test_a_sentence_of_ours_is_recognised_when_it_is_read() -> None:
+    chinese = words("zh")
+    assert chinese.tell("db is down: timeout; explains 2 more") == "db 故障：超时；另外解释了 2 个"
+    assert chinese.said("there is no target 'shop'") == "没有目标“shop”"
+    # What people wrote stays, and English is as it was.
+    assert chinese.tell("the switch in the cellar is wet") == "the switch in the cellar is wet"
+    assert words("en").tell("db is down") == "db is down"
+    assert chinese.tell("x" * 5000) == "x" * 5000
 
 
 def test_scripts_show_no_text_of_their_own() -> None:

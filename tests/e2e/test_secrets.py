@@ -1,0 +1,187 @@
+"""Secrets of every kind are planted in a real daemon, everything is used, and then everything is searched for them."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from tests.e2e.running import Daemon, running, wait_until
+from tests.e2e.test_changes import PASSWORD, Api, an_administrator, inner
+
+from dogwatch.web.permissions import routes
+
+# What each is, and itself: words that stand nowhere else.
+PLANTED = {
+    name: f"{name}-K7q{number}xW9vPz"
+    for number, name in enumerate(
+        ("environment", "file", "header", "basic", "hook", "channel", "parameter", "password")
+    )
+}
+CONFIG = """
+probes:
+  - name: shop
+    http:
+      url: "http://127.0.0.1:{port}/health"
+      headers: {{X-Api-Key: "{header}", Authorization: "Bearer ${{PLANTED_ENVIRONMENT}}"}}
+    every: 1s
+    timeout: 500ms
+    failures: 1
+  - name: inside
+    http: {{url: "http://watch:{basic}@127.0.0.1:{port}/health"}}
+    every: 1s
+    timeout: 500ms
+incidents: {{settle: 0s, notify: [ops]}}
+jobs:
+  - name: deploy
+    parameters:
+      token: {{secret: true}}
+    secrets: {{kept: "${{file:{folder}/planted}}"}}
+    steps:
+      - name: show
+        exec: "echo param {{{{ params.token }}}} {{{{ secrets.kept }}}}; echo {{{{ secrets.kept }}}} >&2; exit 3"
+hooks:
+  - {{name: incoming, job: deploy, token: {{secrets: ["{hook}"]}}, parameters: {{token: "'kept'"}}}}
+notify:
+  ops:
+    webhook: {{url: "http://127.0.0.1:{port}/{channel}", unsigned: true}}
+    retry: {{base: 100ms, cap: 100ms}}
+"""
+
+
+@contextmanager
+def refusing() -> Iterator[int]:
+    """Serve what echoes the request's own headers in its refusals, as careless servers do."""
+
+    class Careless(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            body = f"no: {dict(self.headers)}".encode()
+            self.send_response(500)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = answer  # noqa: N815 as the library calls it
+        do_POST = answer  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Careless)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def forms(secret: str) -> list[bytes]:
+    """Return a secret as it may be written."""
+    plain = secret.encode()
+    return [plain, base64.b64encode(plain).rstrip(b"=")[:-1], quote(secret).encode(), plain.hex().encode()]
+
+
+def found_in(where: str, content: bytes, wanted: dict[str, str]) -> list[str]:
+    return [f"{name} in {where}" for name, secret in wanted.items() if any(form in content for form in forms(secret))]
+
+
+def read_everything(api: Api, names: dict[str, str]) -> Iterator[tuple[str, bytes]]:
+    """Yield every page and every answer of the API that is got, with the names of what there is in them."""
+    for route, method, _opt in routes(inner()):
+        path = route.path
+        if method != "GET" or path.endswith(("/events", "/follow", "/tail")) or "/oidc" in path:
+            continue
+        for pattern, name in names.items():
+            path = path.replace(pattern, quote(name, safe=""))
+        if "{" not in path:
+            answer = api.call("GET", path)
+            yield path, answer.content + str(answer.headers).encode()  # type: ignore[attr-defined]
+
+
+def used(daemon: Daemon, api: Api) -> dict[str, str]:
+    """Use what holds secrets, wrongly too, and return the names of what came of it."""
+    run = api.ask("POST", "/api/v1/jobs/deploy/runs", {"parameters": {"token": PLANTED["parameter"]}})["run_id"]
+    api.ask("POST", "/api/v1/jobs/deploy/plan", {"parameters": {"token": PLANTED["parameter"]}})
+    # What a sender puts into a payload is kept for replays, as the guide says.
+    api.call("POST", "/hooks/incoming", {"n": 0}, authorization=PLANTED["hook"])
+    api.call("POST", "/hooks/incoming", {"token": 1}, authorization=PLANTED["hook"] + "x")
+    api.call("POST", "/api/v1/login", {"name": "root", "password": PLANTED["password"]})
+    api.call("POST", "/api/v1/login", {"name": PLANTED["password"], "password": "x"})
+    made = {"name": "ann", "password": PLANTED["password"], "roles": ["viewer"]}
+    api.ask("POST", "/api/v1/users", made, idempotency_key="one")
+    api.call("POST", "/api/v1/users", made)
+    api.call("POST", "/api/v1/users", {**made, "roles": 5})
+    wait_until(lambda: api.get(f"/api/v1/runs/{run}")["state"] == "failed", what="the run's end")
+    wait_until(lambda: api.get("/api/v1/incidents")["items"], what="an incident")
+    wait_until(lambda: api.get("/api/v1/targets/inside/failures"), what="a failure")
+    message = wait_until(lambda: api.get("/api/v1/outbox")["items"], what="a message")[0]["message_id"]
+    delivery = api.get("/api/v1/deliveries")["items"][0]["delivery_id"]
+    # A secret where it does not belong: the message names the place, not the value.
+    good = daemon.config.read_text()
+    daemon.config.write_text(good.replace("every: 1s", 'every: "${PLANTED_ENVIRONMENT}"', 1))
+    assert api.call("POST", "/api/v1/reload").status < 500
+    daemon.config.write_text(good)
+    api.call("POST", "/api/v1/reload")
+    return {
+        "{run_id:str}": run,
+        "{message_id:str}": message,
+        "{delivery_id:str}": delivery,
+        "{number:int}": "1",
+        "{subject:str}": "shop",
+    }
+
+
+def said_by_commands(daemon: Daemon, run: str) -> Iterator[tuple[str, bytes]]:
+    env = {**os.environ, "DOGWATCH_SERVER": daemon.server, "DOGWATCH_SOCKET": str(daemon.data / "admin.sock")}
+    env["PLANTED_ENVIRONMENT"] = PLANTED["environment"]
+    for words in (
+        ["config", "show", "-c", str(daemon.config)],
+        ["config", "check", "-c", str(daemon.config)],
+        ["status", "--json"],
+        ["run", "show", run],
+        ["run", "logs", run],
+        ["probe", "show", "inside"],
+        ["notify", "outbox"],
+        ["hook", "deliveries"],
+        ["audit", "export"],
+        ["user", "list", "--json"],
+        ["debug", "tasks"],
+    ):
+        done = subprocess.run(daemon.command(*words), capture_output=True, env=env, timeout=30, check=False)
+        yield " ".join(words), done.stdout + done.stderr
+
+
+@pytest.mark.timeout(180)
+def test_no_secret_is_kept_logged_shown_or_told(tmp_path: Path) -> None:
+    (tmp_path / "planted").write_text(PLANTED["file"])
+    places: list[tuple[str, bytes]] = []
+    with refusing() as port:
+        config = CONFIG.format(port=port, folder=tmp_path, **PLANTED)
+        env = {"PLANTED_ENVIRONMENT": PLANTED["environment"]}
+        with running(tmp_path, config, env=env) as daemon:
+            token = an_administrator(daemon)
+            api = Api(daemon, token)
+            names = used(daemon, api)
+            for name in ("shop", "inside", "deploy", "incoming", "ops", "ann"):
+                places += read_everything(api, {**names, "{name:str}": name})
+            places += said_by_commands(daemon, names["{run_id:str}"])
+            daemon.stop()
+        places.append(("the log", daemon.log.read_bytes()))
+    kept = [file for file in daemon.data.rglob("*") if file.is_file() and not file.name.endswith(".sock")]
+    places += [(f"data/{file.relative_to(daemon.data)}", file.read_bytes()) for file in kept]
+    # The search itself works: what is no secret is found on pages, in the log and in the store.
+    assert sum(b"shop" in content for _where, content in places) > 10
+    assert any(where == "data/state.db" and b"deploy" in content for where, content in places)
+    wanted = {**PLANTED, "own password": PASSWORD, "token": token}
+    told = sorted({one for where, content in places for one in found_in(where, content, wanted)})
+    assert not told, "\n".join(told)
