@@ -90,7 +90,7 @@ def test_plan_apply_and_the_way_back(daemon: Daemon) -> None:
     assert (place / "box1").read_text() == "one\nhunter2-secret\n"
     # The apply is a fleet run like any other, host by host.
     runs = json.loads(fleet(daemon, "runs", "--json").stdout)
-    assert (runs[0]["what"], runs[0]["counts"]) == (f"# apply plan {plan}: site", {"succeeded": 2})
+    assert (runs[0]["what"], runs[0]["counts"]) == (f"# apply site: plan {plan}", {"succeeded": 2})
     code, second = told(daemon, "plan", "site", "-t", "box*", "--exit-code")
     assert (code, [one["changes"] for one in second["hosts"]]) == (0, [[], []])
     code, back = told(daemon, "apply", plan, "--roll-back")

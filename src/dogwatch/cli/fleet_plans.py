@@ -277,9 +277,9 @@ def _only(plan: Plan, inventory: Inventory, targets: tuple[str, ...]) -> frozens
 @click.option("--drift", is_flag=True, help="Tell which hosts are not as the playbooks say, by the newest looks.")
 @click.option("--limit", default=30, show_default=True, type=click.IntRange(1, 2000), help="Plans at most.")
 @click.option("--no-diff", is_flag=True, help="Leave the diffs out.")
-@click.option("--server", metavar="URL", help="The daemon that keeps them.")
-@click.option("--context", metavar="NAME", help="The daemon of this context.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--server", envvar="DOGWATCH_SERVER", metavar="URL", help="The daemon that keeps them.")
+@click.option("--context", envvar="DOGWATCH_CONTEXT", metavar="NAME", help="The daemon of this context.")
 def plans(**options: Any) -> int:
     """List the plans of a daemon, or show one: what it changes where, and what came of it.
 

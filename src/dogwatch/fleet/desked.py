@@ -342,8 +342,9 @@ class _Apply:
             settled = {
                 host: _settled(host, done.get(host, _NOTHING)) for host in hosts if host in done or host in empty
             }
+            verb = "take back" if action.back else "finish" if action.resume else "apply"
             opening = Opening(
-                what=f"# {self._action.plan().summary}: {row.playbook}",
+                what=f"# {verb} {row.playbook}: plan {row.plan_id}",
                 targets=action.targets or row.targets or ", ".join(play.targets for play in plan.plays),
                 orders={},
                 actor=scene.actor,

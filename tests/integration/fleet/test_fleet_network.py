@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -161,3 +161,81 @@ def test_each_trouble_of_a_network_has_its_word(network: Network) -> None:
     # A host that is gone answers nothing, or its neighbours say so: by then the kernel knows or does not.
     assert {states["web1"], states["web3"], states["gone"]} <= {"timed_out", "unreachable"}
     assert {states[f"web{at}"] for at in (4, 5, 6)} == {"succeeded"}
+
+
+PLAYBOOK = """
+hosts: "web*"
+batches: [2, 100%]
+max_fail: 1
+operations:
+  - file: {{path: "{place}/{{{{ host }}}}/a", content: first}}
+  - command:
+      run: "echo >> {place}/begun; while [ ! -e {place}/go ]; do sleep 0.1; done; echo {{{{ host }}}} >> {place}/ran"
+      always: true
+  - file: {{path: "{place}/{{{{ host }}}}/b", content: second}}
+"""
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+
+
+def test_a_partition_in_the_middle_of_an_apply_and_the_rest_of_it(network: Network) -> None:
+    """What is done is done once, nothing is half there, and --resume does exactly the rest."""
+    place = network.folder
+    for at in range(1, COUNT + 1):
+        (place / f"web{at}").mkdir()
+    # All hosts see one file system here: each keeps what it remembers in a folder of its own.
+    text = (place / "hosts.ini").read_text()
+    for at in range(1, COUNT + 1):
+        text = text.replace(f"web{at} ansible_host", f"web{at} dogwatch_state={place}/state{at} ansible_host")
+    (place / "hosts.ini").write_text(text)
+    (place / "site.yaml").write_text(PLAYBOOK.format(place=place))
+    files = ["-i", f"{place}/hosts.ini"]
+    planned = network.start("plan", f"{place}/site.yaml", "-o", f"{place}/site.plan", *files)
+    assert planned.wait(timeout=60) == 0, planned.communicate()
+    planned.communicate()
+    apply_ = ("apply", f"{place}/site.plan", "--timeout", "8s", "--batch", "2,100%", *files)
+    process = network.start(*apply_)
+    begun = place / "begun"
+    wait_for(lambda: begun.exists() and begun.read_text().count("\n") == 2)
+    network.link(1, "down")
+    (place / "go").touch()
+    out, err = process.communicate(timeout=90)
+    first = {one["host"]: one["state"] for one in json.loads(out)["hosts"]}
+    assert process.returncode == 3, err
+    # One may fail, so the second batch went on; the one that was cut off is not known to be done.
+    assert (first.pop("web2"), set(first.values())) == ("timed_out", {"applied"})
+    assert "".join(sorted((place / "ran").read_text().split())).count("web") >= 5
+    network.link(1, "up")
+    resumed = network.start(*apply_, "--resume")
+    out, err = resumed.communicate(timeout=90)
+    second = {one["host"]: one["state"] for one in json.loads(out)["hosts"]}
+    assert (resumed.returncode, set(second.values())) == (0, {"applied"}), err
+    for at in range(1, COUNT + 1):
+        found = {path.name: path.read_text() for path in (place / f"web{at}").iterdir()}
+        assert found == {"a": "first", "b": "second"}
+    # A step that was begun and not seen to end may have run twice; no other one.
+    counts = {name: (place / "ran").read_text().split().count(name) for name in second}
+    assert {name for name, count in counts.items() if count != 1} <= {"web2"}
+
+
+def test_a_slow_link(network: Network) -> None:
+    """A link of 256 kbit/s: the shaper of the kernel, on one host's side and on that of the bridge."""
+    try:
+        for space, device in ((network.hosts[0], "eth0"), (network.client, "h0")):
+            shaper = ("tbf", "rate", "256kbit", "burst", "4000", "limit", "60000")
+            space.run("tc", "qdisc", "add", "dev", device, "root", *shaper)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"links cannot be shaped here: {error}")
+    script = "head -c 60000 /dev/urandom | od -An -v -tx1 | head -c 60000"
+    words = ("run", script, "-t", "web1,web2")
+    code, hosts, _ = network.told(*words, "--timeout", "30s")
+    assert (code, hosts["web1"]["state"], len(hosts["web1"]["stdout"])) == (0, "succeeded", 60_000)
+    # 60 kB take two seconds there; the other host was not held up by it.
+    assert hosts["web1"]["run_s"] > 1.0 > hosts["web2"]["run_s"]
+    code, hosts, _ = network.told(*words, "--timeout", "1s")
+    assert (code, hosts["web1"]["state"], hosts["web2"]["state"]) == (3, "timed_out", "succeeded")

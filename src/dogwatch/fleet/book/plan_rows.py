@@ -241,7 +241,7 @@ def prune(tx: Tx, *, keep_s: float = KEEP_S, most: int = MOST_PLANS) -> None:
     """Delete some of what is old or too much; plans that are carried out stay."""
     rows = tx.rows(
         "SELECT plan_id FROM fleet_plans WHERE state NOT IN ('planning', 'applying') AND (created_s < :old OR "
-        "created_s < COALESCE((SELECT created_s FROM fleet_plans ORDER BY created_s DESC LIMIT 1 OFFSET :most), 0)) "
+        "created_s <= COALESCE((SELECT created_s FROM fleet_plans ORDER BY created_s DESC LIMIT 1 OFFSET :most), 0)) "
         "LIMIT :slice",
         old=tx.now_s - keep_s,
         most=most,
