@@ -92,6 +92,7 @@ class FleetRun:
         self._failed = sum(not one.ok for one in self._results.values()) - forgiven
         self._moved = asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._keeping = 0
         self._broken: list[BaseException] = []
         self._ending = State.CANCELLED
 
@@ -128,7 +129,7 @@ class FleetRun:
         rest = iter([host for host in batch if host not in self._results])
         try:
             while True:
-                while len(self._running) < self.order.forks and not self.reason and self._may_go_on(total):
+                while self._has_room() and not self.reason and self._may_go_on(total):
                     host = next(rest, None)
                     if host is None:
                         break
@@ -146,6 +147,10 @@ class FleetRun:
             while self._running:
                 await asyncio.wait(list(self._running.values()))
             raise
+
+    def _has_room(self) -> bool:
+        """Return whether another host may be begun. One whose result is being written leaves its place to the next."""
+        return len(self._running) - self._keeping < self.order.forks and self._keeping < self.order.forks
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task.get_name().removeprefix("fleet-"), None)
@@ -190,7 +195,10 @@ class FleetRun:
 
     async def _keep(self, result: HostResult) -> None:
         """Take a result: it is on disk before anybody is told."""
+        self._failed += not result.ok
         if self._ledger is not None:
+            self._keeping += 1
+            self._moved.set()
             writing = asyncio.ensure_future(self._ledger.ended(result))
             try:
                 await asyncio.shield(writing)
@@ -198,8 +206,9 @@ class FleetRun:
                 await asyncio.wait([writing])
             except DogwatchError as error:
                 self._stop(f"what became of {result.host} could not be kept: {error}")
+            finally:
+                self._keeping -= 1
         self._results[result.host] = result
-        self._failed += not result.ok
         if self._watcher is not None:
             self._watcher.ended(result)
 
