@@ -177,7 +177,7 @@ def _compare(count: int, rounds: int) -> tuple[list[dict[str, object]], str]:
 
 def run(quick: bool) -> dict[str, object]:
     """Return the figures of each job and agent, and what following costs."""
-    rows, missing = _compare(400_000 if quick else 1_500_000, 1 if quick else 3)
+    rows, missing = _compare(300_000 if quick else 1_200_000, 1 if quick else 3)
     targets: list[dict[str, object]] = []
 
     def target(what: str, measured: float, limit: float) -> None:

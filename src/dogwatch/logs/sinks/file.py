@@ -21,7 +21,7 @@ _SMALL_BYTES = 64 * 1024
 
 
 class FileSink(Sink, frozen=True, kw_only=True):
-    """Appends to a file. After a crash nothing is in it twice.
+    """Appends to a file. After a crash nothing is in it twice. A batch waits 30ms for more unless `batch` says else.
 
     path: the file; its folder is made. format: lines as they were read, or json with ids; default lines. compression:
     none, gzip or zstd; each batch is a member or frame of its own, so that what is on disk can always be read; default

@@ -25,7 +25,7 @@ from dogwatch.logs.tail.lines import Text
 from dogwatch.logs.tail.notices import Notices
 from dogwatch.logs.tail.stream import Piece
 
-_BUSY_S = 0.15
+_BUSY_S = 0.16
 # Where the system tells of changes, so many times as rarely without being told.
 _SELDOM = 10
 

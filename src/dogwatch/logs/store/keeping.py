@@ -77,9 +77,8 @@ class Keeper:
         from dogwatch.logs.store import tidying
 
         self.retain()
-        sealed, merged = tidying.work(self._folder, current_wal)
-        self.counts["sealed"] += sealed
-        self.counts["merged"] += merged
+        self.counts["sealed"] += tidying.seal(self._folder, current_wal)
+        self.counts["merged"] += tidying.merge(self._folder)
 
     def retain(self) -> None:
         """Delete whole segments: those whose last record is too old, then the oldest beyond the size."""

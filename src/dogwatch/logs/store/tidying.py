@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dogwatch.logs.programs import program
-from dogwatch.logs.store.layout import Index, wals
+from dogwatch.logs.store.layout import Index, Segment, wals
 
 # One thread, one arena, and nothing kept for later: nobody waits for segments, and memory is what it is all about.
 _SPARING: Mapping[str, str] = {
@@ -55,27 +55,42 @@ async def tidy(folder: Path, current_wal: int) -> None:
         raise OSError(why)
 
 
-def work(folder: Path, current_wal: int) -> tuple[int, int]:
-    """Do it here. Return how many write-ahead files were sealed and segments merged. Raises: OSError."""
+def seal(folder: Path, current_wal: int) -> int:
+    """Seal the write-ahead files before the current one; return how many. Raises: OSError."""
     from dogwatch.logs.store import sealing
 
-    sealed = merged = 0
-    for number in wals(folder):
-        if number < current_wal:
-            sealing.seal(folder, number)
-            sealed += 1
-    if parts := sealing.to_merge(Index(folder).contents().segments):
+    finished = [number for number in wals(folder) if number < current_wal]
+    for number in finished:
+        sealing.seal(folder, number)
+    return len(finished)
+
+
+def merge(folder: Path) -> int:
+    """Merge small segments where there are enough of them; return how many. Raises: OSError."""
+    from dogwatch.logs.store import sealing
+
+    parts = _to_merge(folder)
+    if parts:
         sealing.merge(folder, parts)
-        merged = len(parts)
-    return sealed, merged
+    return len(parts)
 
 
-def main(arguments: list[str]) -> int:
-    folder = Path(arguments[0])
-    os.nice(_NICE)
+def _to_merge(folder: Path) -> list[Segment]:
+    from dogwatch.logs.store import sealing
+
+    return sealing.to_merge(Index(folder).contents().segments)
+
+
+def main(folder: Path, current_wal: int) -> int:
     try:
         hold(folder)
-        work(folder, int(arguments[1]))
+        if seal(folder, current_wal):
+            if not _to_merge(folder):
+                return 0
+            # Merging begins without the memory that sealing took.
+            again = [sys.executable, "-P", "-m", "dogwatch.logs.store.tidying", str(folder), str(current_wal)]
+            os.execv(sys.executable, again)  # noqa: S606 this program
+        merge(folder)
     except OSError as error:
         print(error, flush=True)
         return 1
@@ -83,4 +98,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    os.setpriority(os.PRIO_PROCESS, 0, _NICE)
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
