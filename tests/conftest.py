@@ -41,6 +41,7 @@ from hypothesis import settings
 from dogwatch.daemon import compiled
 
 if TYPE_CHECKING:
+    from tests.integration.docker_fixture import DockerDaemon
     from tests.postgres import Postgres
 
 # With DOGWATCH_COMPILED=1 the tests run what scripts/compile built; else the sources, which is what coverage of a
@@ -315,6 +316,15 @@ def postgres(leaks: LeakRegister) -> Iterator[Postgres]:
 
     leaks.allow("process:postgres*", reason="the server lives for the whole run")
     with server() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def docker_daemon() -> Iterator[DockerDaemon]:
+    """A real dockerd with the image `busybox:test`; skips with the reason where it cannot start."""
+    from tests.integration.docker_fixture import dockerd
+
+    with dockerd() as running:
         yield running
 
 

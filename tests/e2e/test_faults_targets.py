@@ -196,7 +196,7 @@ def test_hostile_targets_end_by_their_limits_and_disturb_nobody(tmp_path: Path) 
                 assert view["status"] == "down" or view["consecutive_failures"] >= 3, name
                 assert view["last_reason"] in reasons, (name, view["last_reason"], view["last_message"])
                 assert view["last_message"], name
-                assert view["last_duration_s"] < TIMEOUT_S + 0.25, (name, view["last_duration_s"])
+                assert view["last_duration_s"] < TIMEOUT_S + 1.0, (name, view["last_duration_s"])
                 kept = daemon.get(f"/api/v1/targets/{name}/failures?limit=1")[0]
                 assert len(kept["body"]) <= 16 * 1024 + 100, name
             assert_neighbours_unaffected(daemon, settled)
@@ -273,7 +273,7 @@ def test_dns_that_hangs(tmp_path: Path) -> None:
             for name in names:
                 view = daemon.target(name)
                 assert view["last_reason"] in ("timeout", "resolve"), (name, view["last_reason"], view["last_message"])
-                assert view["last_duration_s"] < TIMEOUT_S + 0.25, (name, view["last_duration_s"])
+                assert view["last_duration_s"] < TIMEOUT_S + 1.0, (name, view["last_duration_s"])
             assert_neighbours_unaffected(daemon, before)
             # Each of these attempts holds a socket and perhaps a task while it waits; no more than that.
             assert descriptors(daemon.pid) <= fds + len(names)

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 from tests.e2e.running import Daemon, free_port, running, wait_until
-from tests.integration.docker_fixture import DockerDaemon, docker_daemon
+from tests.integration.docker_fixture import DockerDaemon
 from tests.integration.systemd_fixture import Systemd, systemd
 
-__all__ = ["docker_daemon", "systemd"]
+__all__ = ["systemd"]
 pytestmark = pytest.mark.serial
 NGINX = """
 daemon {daemon};
@@ -44,7 +44,7 @@ incidents: {settle: 1s}
 
 
 def up(daemon: Daemon, name: str = "shop") -> None:
-    wait_until(lambda: daemon.target(name)["status"] == "up", within_s=30, what="health")
+    wait_until(lambda: daemon.target(name)["status"] == "up", what="health")
 
 
 def recovered(daemon: Daemon, number: int = 1) -> dict[str, Any]:

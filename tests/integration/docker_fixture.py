@@ -1,7 +1,6 @@
 """A real dockerd for tests: its own network namespace, its own folders, one busybox image, nothing from the network.
 
-The fixture `docker_daemon` is known to all integration tests (conftest.py): imported by a module it would be another
-one, with another daemon. Mark the tests `serial`.
+The fixture `docker_daemon` (tests/conftest.py) is one for all tests. Mark them `serial`.
 """
 
 from __future__ import annotations
@@ -134,8 +133,8 @@ def _unmount(folder: Path) -> None:
         subprocess.run(["umount", "-l", mount], capture_output=True, check=False)
 
 
-@pytest.fixture(scope="session")
-def docker_daemon() -> Iterator[DockerDaemon]:
+@contextlib.contextmanager
+def dockerd() -> Iterator[DockerDaemon]:
     """A real dockerd with the image `busybox:test`; skips with the reason where it cannot start."""
     if os.geteuid() != 0:
         pytest.skip("dockerd needs root")
