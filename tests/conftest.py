@@ -33,9 +33,10 @@ import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_timeout
 from hypothesis import settings
 
 from dogwatch.daemon import compiled
@@ -278,6 +279,50 @@ def pytest_fixture_setup(
     result = yield
     baseline.adopt(before, Snapshot())
     return result
+
+
+# -- tests that hang -------------------------------------------------------------------------------------------------
+
+
+class _Watchdog:
+    """Ends the process when a test takes too long, as pytest-timeout does, with one thread for all tests and not one
+    for each: on a busy machine the start and the end of a thread cost a small test more than itself.
+    """
+
+    def __init__(self) -> None:
+        self._watched: tuple[float, pytest.Item, object] | None = None
+        self._thread: threading.Thread | None = None
+
+    def watch(self, item: pytest.Item, settings: Any) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="pytest_timeout of all tests", daemon=True)
+            self._thread.start()
+        self._watched = (time.monotonic() + settings.timeout, item, settings)
+
+    def rest(self) -> None:
+        self._watched = None
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(1.0)
+            watched = self._watched
+            if watched is not None and time.monotonic() > watched[0]:
+                pytest_timeout.timeout_timer(watched[1], watched[2])
+                self._watched = None
+
+
+_watchdog = _Watchdog()
+
+
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
+    if settings.method != "thread":
+        return None
+    _watchdog.watch(item, settings)
+    return True
+
+
+def pytest_timeout_cancel_timer() -> None:
+    _watchdog.rest()
 
 
 # -- the check -------------------------------------------------------------------------------------------------------

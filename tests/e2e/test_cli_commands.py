@@ -55,14 +55,17 @@ def test_empty_states(tmp_path: Path) -> None:
         assert complete(daemon, "dogwatch probe show ") == []
 
 
+# A busy machine is neither a finding nor a failure here.
 CONFIG = """
+self_watch: {lag_warn: 1h}
 probes:
-  - {name: zebra, exec: "true", every: 300ms, timeout: 200ms}
-  - {name: ape, exec: "true", every: 300ms, timeout: 200ms}
+  - {name: zebra, exec: "true", every: 1s, timeout: 1s, failures: 60}
+  - {name: ape, exec: "true", every: 1s, timeout: 1s, failures: 60}
   - name: measured
     exec: {args: [echo, "a=1\\nb=x\\nc=2.5"], expect: 'data.a == 1'}
-    every: 300ms
-    timeout: 200ms
+    every: 1s
+    timeout: 1s
+    failures: 60
   - {name: job, heartbeat: 1h}
 """
 
@@ -109,11 +112,8 @@ def test_lists_follow_the_configuration_and_status_is_one_line(daemon: Daemon) -
 
 
 def status_line(daemon: Daemon) -> str:
-    """Return the one line of `status`; a busy machine may make the self-watch find a lag, which is told, too."""
-    found = wait_until(
-        lambda: [text for text in [daemon.run("status").stdout] if "finding(s)" not in text], within_s=60
-    )
-    lines = found[0].splitlines()
+    """Return the one line of `status`."""
+    lines = daemon.run("status").stdout.splitlines()
     assert len(lines) == 1
     return str(lines[0])
 

@@ -70,8 +70,9 @@ def test_leaks_thread():
 
 def test_leaks_raw_thread():
     import _thread
-    _thread.start_new_thread(released.wait, ())
-    time.sleep(0.01)
+    begun = threading.Event()
+    _thread.start_new_thread(lambda: (begun.set(), released.wait()), ())
+    begun.wait()
 
 def test_leaks_threading_timer():
     timer = threading.Timer(60, print)
