@@ -44,6 +44,7 @@ OWN_TESTS = {
     "/login/oidc/callback": "leads to a page",
     "/setup": "test_console_access.py",
     "/ack/{link}": "test_ack_links.py",
+    "/approve/{link}": "test_approve_links.py",
     "/logs": "test_console_logs.py",
     "/status/confirm": "test_status_page.py",
     "/status/unsubscribe": "test_status_page.py",
