@@ -57,7 +57,7 @@ NOT_KEPT = {
 }
 # Tables that change by themselves.
 MOVING = ("audit_", "repeats", "sqlite_", "workers", "tokens", "sessions", "notify_", "outbox", "leases", "fires")
-# Changes that need more around them than is here: their own tests look at their events. Keys and tags are before them all.
+# Changes that need more around them than is here: their own tests look at their events.
 ELSEWHERE = {
     "POST /api/v1/fleet/files": "test_fleet_plans_daemon.py",
     "POST /api/v1/fleet/plans": "test_fleet_plans_daemon.py",
