@@ -57,7 +57,14 @@ NOT_KEPT = {
 }
 # Tables that change by themselves.
 MOVING = ("audit_", "repeats", "sqlite_", "workers", "tokens", "sessions", "notify_", "outbox", "leases", "fires")
-Found = tuple[str, Any]
+# Changes that need more around them than is here: their own tests look at their events.
+ELSEWHERE = {
+    "POST /api/v1/fleet/files": "test_fleet_plans_daemon.py",
+    "POST /api/v1/fleet/plans": "test_fleet_plans_daemon.py",
+    "POST /api/v1/fleet/plans/{plan_id:str}/apply": "test_fleet_plans_daemon.py",
+    "POST /api/v1/fleet/plans/{plan_id:str}/decision": "test_fleet_plans_daemon.py",
+    "POST /api/v1/incidents/{number:int}/escalate": "as the other orders about incidents",
+}
 
 
 class Api:
@@ -286,7 +293,7 @@ def test_every_change_has_a_row() -> None:
         for handler in getattr(route, "route_handlers", ())
         if method in handler.http_methods and changes(handler)
     }
-    assert known == ROWS.keys() | NOT_KEPT.keys()
+    assert known == ROWS.keys() | NOT_KEPT.keys() | ELSEWHERE.keys()
 
 
 def an_administrator(daemon: Daemon) -> str:

@@ -44,6 +44,7 @@ OWN_TESTS = {
     "/login/oidc/callback": "leads to a page",
     "/setup": "test_console_access.py",
     "/ack/{link}": "test_ack_links.py",
+    "/approve/{link}": "test_approve_links.py",
     "/logs": "test_console_logs.py",
     "/status/confirm": "test_status_page.py",
     "/status/unsubscribe": "test_status_page.py",
@@ -71,6 +72,7 @@ WRITTEN = (
     "Where orders are kept",
     "status: new switches",
     "is sshd there",
+    "changed since the plan",
     "the filter is false",
     "the job runs already",
     "fires while nothing ran",
@@ -178,7 +180,7 @@ async def test_everybody_can_use_every_page(browser: Browser, web: Console, lang
         await live(page)
         assert await page.get_attribute("html", "lang") == {"en": "en", "zh": "zh-Hans"}[language]
         found += [(path, scheme, one) for one in await violations(page)]
-        if language == "zh":
+        if language == "zh" and path != "/audit":  # the trail is shown as it was written
             said = await page.evaluate(ENGLISH)
             found += [(path, "English", one) for one in said if not any(text in one for text in WRITTEN)]
         picture = await page.screenshot(full_page=True)
