@@ -348,9 +348,9 @@ def test_approval_by_somebody_else(site: Site, monkeypatch: pytest.MonkeyPatch) 
     site.plan()
     assert code(site.apply()) == 12
     assert code(site.apply("--approve")) == 12  # one's own
-    monkeypatch.setattr("getpass.getuser", lambda: "somebody-else")
-    assert code(site.apply("--approve")) == 0
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr("getpass.getuser", lambda: "somebody-else")
+        assert code(site.apply("--approve")) == 0
     assert code(site.apply()) == 0
 
 
