@@ -71,7 +71,7 @@ jobs:
   - name: long
     steps:
       - name: work
-        exec: {run: 'echo begun >> "@EFFECTS@"; for i in $(seq 100); do echo tick $i; sleep 0.1; done; echo ended'}
+        exec: {run: 'echo begun >> "@EFFECTS@"; for i in $(seq 3000); do echo tick $i; sleep 0.1; done; echo ended'}
       - name: after
         exec: {run: 'echo after >> "@EFFECTS@"'}
 """
@@ -80,7 +80,7 @@ jobs:
 def slow_once(folder: Path) -> str:
     """Return the configuration with a long step that ends soon when it is made for the second time."""
     times = f'$(grep -c begun "{folder / "effects"}")'
-    return config(folder).replace("seq 100)", f"seq $(({times} > 1 ? 1 : 600)))")
+    return config(folder).replace("seq 3000)", f"seq $(({times} > 1 ? 1 : 600)))")
 
 
 def config(folder: Path) -> str:
