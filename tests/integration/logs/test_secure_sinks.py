@@ -84,7 +84,7 @@ async def test_nats_says_why_it_does_not_let_one_in(nats: tuple[str, SecureNats]
     if way == "password":
         await refused("authorization", password="wrong")
     elif way == "certificate":
-        await refused("certificate|closed|reset|eof", tls=ClientTls(ca_file=ca))
+        await refused("certificate|closed|reset|lost|eof", tls=ClientTls(ca_file=ca))
     else:
         await refused("authorization", credentials="")
         await refused("no such file", credentials=str(tmp_path / "none.creds"))
