@@ -154,8 +154,13 @@ def neighbours(port: int) -> list[str]:
 
 def assert_neighbours_unaffected(daemon: Daemon, before: dict[str, float]) -> None:
     found = metrics(daemon)
-    good = summed(found, "dogwatch_probe_results_total", 'target="steady-', 'result="success"')
-    bad = summed(found, "dogwatch_probe_results_total", 'target="steady-') - good
+
+    def since(*labels: str) -> float:
+        name = "dogwatch_probe_results_total"
+        return summed(found, name, 'target="steady-', *labels) - summed(before, name, 'target="steady-', *labels)
+
+    good = since('result="success"')
+    bad = since() - good
     assert good > NEIGHBOURS * 3
     assert bad <= 0.01 * good, f"{bad} of {good} attempts at neighbours failed"
     late_s = lateness_p(found, before, 0.99)
