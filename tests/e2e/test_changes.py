@@ -331,7 +331,10 @@ def an_administrator(daemon: Daemon) -> str:
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     folder: Path = tmp_path_factory.mktemp("changes")
     with running(folder, CONFIG.replace("PLACE", str(folder))) as daemon:
-        yield Api(daemon, an_administrator(daemon))
+        one = Api(daemon, an_administrator(daemon))
+        # Both incidents are there before anything is compared.
+        wait_until(lambda: len(one.get("/api/v1/incidents?state=open")["items"]) == 2, what="two incidents")
+        yield one
 
 
 def differing(before: dict[str, list[Any]], after: dict[str, list[Any]]) -> list[tuple[str, Any]]:
