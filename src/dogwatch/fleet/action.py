@@ -19,7 +19,7 @@ from dogwatch.fleet.inventory.ranges import fold
 from dogwatch.fleet.login import Login, login_of
 from dogwatch.fleet.part import FleetPart
 from dogwatch.fleet.results import HostResult, counts, gather
-from dogwatch.fleet.rollout import Amount, Rollout, judge, parse_amount, parse_batches
+from dogwatch.fleet.rollout import Amount, Rollout, judge, parse_amount, parse_batches, rollout_faults
 from dogwatch.fleet.run import FleetRun, Order
 from dogwatch.fleet.scripts import script_command
 from dogwatch.fleet.targets import choose
@@ -94,12 +94,7 @@ class SshAction(Action, frozen=True, kw_only=True):
             yield ("mode",), f"'{self.mode}' is not octal", "write 644"
         if not self.targets.strip():
             yield ("targets",), "says nothing", ""
-        for name, text, parse in (("batch", self.batch, parse_batches), ("max_fail", self.max_fail, parse_amount)):
-            if "{{" not in text:
-                try:
-                    parse(text)
-                except UsageError as error:
-                    yield (name,), str(error), error.hint
+        yield from rollout_faults(self.batch, self.max_fail)
 
     def plan(self) -> Change:
         lines = (self.run or self.script).strip("\n").split("\n")

@@ -16,7 +16,7 @@ from msgspec import Meta
 from dogwatch.core.units import Seconds, format_duration
 from dogwatch.engine.action import Action, Change, Outcome, Scene
 from dogwatch.engine.port import Runs
-from dogwatch.errors import DogwatchError, NotFound, PermanentError, TransientError, UsageError
+from dogwatch.errors import DogwatchError, NotFound, PermanentError, TransientError
 from dogwatch.fleet.book.book import FleetBook, Recorder
 from dogwatch.fleet.book.desk import PlanDesk
 from dogwatch.fleet.book.plan_rows import NewPlan
@@ -27,7 +27,7 @@ from dogwatch.fleet.inventory.ranges import fold
 from dogwatch.fleet.part import FleetPart
 from dogwatch.fleet.planned import Log, told
 from dogwatch.fleet.results import HostResult
-from dogwatch.fleet.rollout import parse_amount, parse_batches
+from dogwatch.fleet.rollout import rollout_faults
 from dogwatch.fleet.sight import Sight
 
 if TYPE_CHECKING:
@@ -194,12 +194,7 @@ class ApplyAction(Action, frozen=True, kw_only=True):
             yield ("plan_id",), "says nothing", ""
         if self.resume and self.back:
             yield ("resume",), "cannot stand beside back", ""
-        for name, text, parse in (("batch", self.batch, parse_batches), ("max_fail", self.max_fail, parse_amount)):
-            if text and "{{" not in text:
-                try:
-                    parse(text)
-                except UsageError as error:
-                    yield (name,), str(error), error.hint
+        yield from rollout_faults(self.batch, self.max_fail or "0")
 
     def plan(self) -> Change:
         what = "take back" if self.back else "finish" if self.resume else "apply"

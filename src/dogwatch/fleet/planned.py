@@ -20,7 +20,7 @@ from dogwatch.fleet.book.planned import DRIFT, STEP
 from dogwatch.fleet.inventory.ranges import fold
 from dogwatch.fleet.part import FleetPart
 from dogwatch.fleet.results import HostResult
-from dogwatch.fleet.rollout import parse_amount, parse_batches
+from dogwatch.fleet.rollout import parse_amount, rollout_faults
 from dogwatch.fleet.sight import Sight
 
 if TYPE_CHECKING:
@@ -59,12 +59,7 @@ class PlaybookAction(Action, frozen=True, kw_only=True):
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
         if not self.file.strip():
             yield ("file",), "says nothing", ""
-        for name, text, parse in (("batch", self.batch, parse_batches), ("max_fail", self.max_fail, parse_amount)):
-            if text and "{{" not in text:
-                try:
-                    parse(text)
-                except UsageError as error:
-                    yield (name,), str(error), error.hint
+        yield from rollout_faults(self.batch, self.max_fail or "0")
 
     def plan(self) -> Change:
         details = [f"only {self.targets}"] if self.targets else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -54,6 +54,16 @@ def parse_batches(text: str) -> tuple[Amount, ...]:
     if any(amount.share is None and amount.count < 1 for amount in amounts):
         raise UsageError("a batch has at least one host")
     return amounts
+
+
+def rollout_faults(batch: str, max_fail: str) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
+    """Yield what is wrong with the texts of an action's fields; what a template will fill in is not known yet."""
+    for name, text, parse in (("batch", batch, parse_batches), ("max_fail", max_fail, parse_amount)):
+        if "{{" not in text:
+            try:
+                parse(text)
+            except UsageError as error:
+                yield (name,), str(error), error.hint
 
 
 def cut_batches(hosts: Sequence[str], batches: Sequence[Amount]) -> list[tuple[str, ...]]:
