@@ -21,9 +21,7 @@ run: setup
 
 test: setup
 	scripts/install-test-tools
-	$(PYTEST) $(TESTS) -m "not serial and not soak" -n $(WORKERS) --dist worksteal
-	$(PYTEST) $(TESTS) -m "serial and not soak"
-	$(if $(filter tests,$(TESTS)),scripts/test-compiled -n $(WORKERS))
+	scripts/test $(WORKERS) $(TESTS)
 
 # Where there is a C compiler; without one everything runs from its sources.
 compile: setup

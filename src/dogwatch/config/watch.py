@@ -22,7 +22,7 @@ import msgspec
 
 from dogwatch.config.background import Lane
 from dogwatch.config.files import MAX_FILE_BYTES, MAX_FILES, SUFFIXES, list_folder, read_bounded
-from dogwatch.config.inotify import BLIND, Inotify, Notice
+from dogwatch.config.inotify import BLIND, CLOSE_WRITE, DELETE, MODIFY, MOVED_FROM, MOVED_TO, Inotify, Notice
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """How patient the watcher is, seconds.
 
     quiet_s: nothing must happen for so long before a change is reported. quiet_max_s: it is reported at last after
-    this, though things go on happening. poll_s: between comparisons where there is no inotify. safety_s: the same
-    where there is. read_s: reading everything must take less.
+    this, though things go on happening, or a file that was written to stays open. poll_s: between comparisons where
+    there is no inotify. safety_s: the same where there is. read_s: reading everything must take less.
     """
 
     quiet_s: float = 0.2
@@ -144,6 +144,8 @@ class Watcher:
         self._inotify: Inotify | None = None
         self._points: dict[Path, set[str] | None] = {}
         self._woken = asyncio.Event()
+        # Files that somebody has begun to write and not closed: half a file is not what anybody meant.
+        self._unfinished: set[tuple[Path | None, str]] = set()
         # Set once changes are noticed.
         self.looking = asyncio.Event()
         self._known: dict[Path, bytes] | None = None
@@ -184,8 +186,16 @@ class Watcher:
             self._inotify = None
 
     def _on_readable(self, inotify: Inotify) -> None:
-        if any(matters(notice, self._points) for notice in inotify.read()):
+        for notice in inotify.read():
+            if not matters(notice, self._points):
+                continue
             self._woken.set()
+            if notice.mask & MODIFY:
+                self._unfinished.add((notice.folder, notice.name))
+            elif notice.mask & BLIND:
+                self._unfinished.clear()
+            elif notice.mask & (CLOSE_WRITE | DELETE | MOVED_FROM | MOVED_TO):
+                self._unfinished.discard((notice.folder, notice.name))
 
     async def _next(self) -> float | None:
         """Wait for one sign of a change; return the seconds since it came, or None if the content is the same."""
@@ -198,13 +208,17 @@ class Watcher:
             async with asyncio.timeout(self._timing.poll_s if self.polling else self._timing.safety_s):
                 await self._woken.wait()
         except TimeoutError:
-            return 0.0 if await self._look() else None
+            # Asked first, so that what is reported has been written for as long as by a notice.
+            if self._known == await self._found():
+                return None
         started_s = asyncio.get_running_loop().time()
         await self._settle(started_s)
         return asyncio.get_running_loop().time() - started_s if await self._look() else None
 
     async def _settle(self, started_s: float) -> None:
-        """Wait until nothing has happened for quiet_s: whoever writes several files gets one reload."""
+        """Wait until nothing has happened for quiet_s and no file is half written: whoever writes several files gets
+        one reload.
+        """
         loop = asyncio.get_running_loop()
         while loop.time() - started_s < self._timing.quiet_max_s:
             self._woken.clear()
@@ -212,20 +226,26 @@ class Watcher:
                 async with asyncio.timeout(self._timing.quiet_s):
                     await self._woken.wait()
             except TimeoutError:
-                return
+                if not self._unfinished:
+                    return
         self._woken.clear()
+        # Whoever keeps a file open for longer (a log-like writer) is not waited for again and again.
+        self._unfinished.clear()
 
     async def _look(self) -> bool:
-        """Watch where things are now, then compare content. In this order, so that nothing falls between."""
-        paths = tuple(self._paths())
-        try:
-            found = await self._lane.run(lambda: self._read(paths), timeout_s=self._timing.read_s)
-        except (TimeoutError, OSError) as error:
-            log.warning("configuration cannot be compared: %s", error or "the disk does not answer")
-            return False
+        found = await self._found()
         before, self._known = self._known, found
         # A path that is new to us counts as a change: whether it is still what was read, the reload's digest tells.
         return before is not None and before != found
+
+    async def _found(self) -> dict[Path, bytes] | None:
+        """Watch where things are now, then read the content. In this order, so that nothing falls between."""
+        paths = tuple(self._paths())
+        try:
+            return await self._lane.run(lambda: self._read(paths), timeout_s=self._timing.read_s)
+        except (TimeoutError, OSError) as error:
+            log.warning("configuration cannot be compared: %s", error or "the disk does not answer")
+            return self._known
 
     def _read(self, paths: tuple[Path, ...]) -> dict[Path, bytes]:
         # The points are in place before the watches and these before the content is read, so that no notice of a

@@ -210,8 +210,7 @@ async def serve(
             if renewing is not None:
                 renewing.cancel()
                 await asyncio.gather(renewing, return_exceptions=True)
-        for one in server.servers:
-            one.close()
+        await _refuse(server)
         app.context.streams.closing.set()
         protocol.draining = True
         await _drain(server)
@@ -219,6 +218,21 @@ async def serve(
     finally:
         app.context.streams.closing.set()
         await _abandon(server if running else None, own)
+
+
+async def _refuse(server: _Server) -> None:
+    """Take no new connections.
+
+    asyncio's own loop (not uvloop) forgets a connection, and its descriptor, that it accepted in the very step in which
+    the server is closed: it stops accepting one step earlier.
+    """
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, asyncio.SelectorEventLoop):
+        for sock in (sock for one in server.servers for sock in one.sockets):
+            loop.remove_reader(sock.fileno())
+        await asyncio.sleep(0)
+    for one in server.servers:
+        one.close()
 
 
 async def _drain(server: _Server) -> None:
