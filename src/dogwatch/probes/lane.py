@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from dogwatch.probes.engine.engine import Direct
 from dogwatch.probes.probe import Done, ProbeResult
 
 
-class Lane:
+class Lane(Direct):
     """One target's usual attempts. A kind's own lane inherits this.
 
     duration_s and the phases: of the newest attempt that ended well, as in ProbeResult. fresh: it has ended and nobody

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from dogwatch.core.metrics import Family
 
-_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 class LatenessHistogram:
@@ -20,12 +18,7 @@ class LatenessHistogram:
         self.sum_s = 0.0
 
     def observe(self, seconds: float) -> None:
-        place = 0
-        for bound_s in _BOUNDS_S:  # nearly always the first or the second
-            if seconds <= bound_s:
-                break
-            place += 1
-        self._counts[place] += 1
+        self._counts[_place(seconds)] += 1
         self.count += 1
         self.sum_s += seconds
 
@@ -37,3 +30,20 @@ class LatenessHistogram:
             rows.append((f'{name}_bucket{{le="{bound}"}}', float(total)))
         rows += [(f"{name}_sum", self.sum_s), (f"{name}_count", float(self.count))]
         return Family(name, "histogram", text, rows)
+
+
+def _place(seconds: float) -> int:
+    """Return which of _BOUNDS_S is the first that is not exceeded. Written out, compiled code compares numbers only."""
+    if seconds <= 0.01:  # nearly always
+        if seconds <= 0.0025:
+            return 0 if seconds <= 0.001 else 1
+        return 2 if seconds <= 0.005 else 3
+    if seconds <= 0.25:
+        if seconds <= 0.05:
+            return 4 if seconds <= 0.025 else 5
+        return 6 if seconds <= 0.1 else 7
+    if seconds <= 1.0:
+        return 8 if seconds <= 0.5 else 9
+    if seconds <= 5.0:
+        return 10 if seconds <= 2.5 else 11
+    return 12

@@ -95,7 +95,7 @@ class WatchChange:
         self._follow_pause(target)
         if target.state.paused:
             watch.schedule.remove(target)
-        elif was_running or not target.turn:
+        elif was_running or not target.planned:
             watch.schedule.put(target, watch.schedule.time_s(watch.clock.monotonic_s()))
             watch.arm()
         elif spec.every != every_s:

@@ -41,7 +41,6 @@ class Runner:
         self.store = store
         self.bus = bus
         self.clock = clock
-        self._monotonic_s = clock.monotonic_s
         self.concurrency = concurrency
         self.schedule: Schedule[Target] = Schedule()
         self.lateness = LatenessHistogram()
@@ -137,7 +136,7 @@ class Runner:
             self.queued_total += 1
             self._queue.append((target, now_s))
         else:
-            self.launch(target, lateness_s)
+            self.launch(target, lateness_s, now_s + self.schedule.stalled_s)
 
     def _end_overdue(self, target: Target) -> None:
         waited_s = self.clock.monotonic_s() - target.started_s
@@ -149,17 +148,18 @@ class Runner:
 
     # Attempts.
 
-    def launch(self, target: Target, lateness_s: float) -> None:
+    def launch(self, target: Target, lateness_s: float, monotonic_s: float) -> None:
+        """Begin an attempt. monotonic_s: now, or when the turn that is under way began."""
         self.lateness.observe(lateness_s)
         target.last_lateness_s = lateness_s
         target.tries = 0
         target.running = True
         self.running += 1
-        self._try(target)
+        self._try(target, monotonic_s)
 
-    def _try(self, target: Target) -> None:
+    def _try(self, target: Target, monotonic_s: float) -> None:
         target.tries += 1
-        target.started_s = self._monotonic_s()
+        target.started_s = monotonic_s
         if target.laned is not target.attempt:
             self._ask_for_lane(target)
         lane = target.lane
@@ -232,14 +232,14 @@ class Runner:
         longest_s = min(retries.cap, retries.base * 2 ** (target.tries - 1))
         wait_s = random.random() * longest_s  # noqa: S311 - full jitter
         left_s = target.due_s - self.schedule.time_s(self.clock.monotonic_s())
-        if target.turn and wait_s + target.spec.timeout > left_s:
+        if target.planned and wait_s + target.spec.timeout > left_s:
             return False
         self._retries[target] = asyncio.get_running_loop().call_later(wait_s, self._again, target)
         return True
 
     def _again(self, target: Target) -> None:
         self._retries.pop(target, None)
-        self._try(target)
+        self._try(target, self.clock.monotonic_s())
 
     def _finish(self, target: Target, result: ProbeResult, *, degraded: bool = False) -> None:
         """Take an attempt's last result: decide, record, announce, and let the next one in."""
@@ -282,8 +282,8 @@ class Runner:
             target, due_s = self._queue.popleft()
             target.queued = False
             if not target.gone and not target.state.paused and not target.running:
-                lateness_s = self.schedule.time_s(self.clock.monotonic_s()) - due_s
-                self.launch(target, max(0.0, lateness_s))
+                monotonic_s = self.clock.monotonic_s()
+                self.launch(target, max(0.0, self.schedule.time_s(monotonic_s) - due_s), monotonic_s)
 
     # States.
 

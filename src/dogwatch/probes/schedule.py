@@ -14,12 +14,12 @@ STALL_S: Final = 1.0
 
 
 class Due:
-    """What the schedule writes into a target. turn: distinguishes an entry in force from one that was replaced."""
+    """What the schedule writes into a target. planned: it is on the schedule, at due_s and at no other time."""
 
-    __slots__ = ("due_s", "turn")
+    __slots__ = ("due_s", "planned")
 
     def __init__(self) -> None:
-        self.turn = 0
+        self.planned = False
         self.due_s = 0.0
 
 
@@ -51,32 +51,39 @@ class Schedule(Generic[T]):
     """
 
     def __init__(self) -> None:
-        # Time, the entry's number (which no other has, so that targets are never compared), target.
-        self._heap: list[tuple[float, int, T]] = []
-        self._turns = 0
-        # Whether the heap's first entry is the one that was given out last: most are put back, and take its place.
+        # Times alone, each once: comparing them is most of what a schedule costs, and tuples take five times as long.
+        self._heap: list[float] = []
+        self._at: dict[float, T] = {}
+        # Who else is due at the very same time, in order.
+        self._more: dict[float, list[T]] = {}
+        # Whether the heap's first time is that of the target given out last: most are put back, and take its place.
         self._open = False
         self.stalls = 0
         self.stalled_s = 0.0
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self._at) + sum(map(len, self._more.values()))
 
     def put(self, target: T, due_s: float) -> None:
         """Make a target due at that time and at no other. due_s: in the schedule's own time (see `time_s`)."""
-        self._turns += 1
-        target.turn = self._turns
+        target.planned = True
         target.due_s = due_s
-        entry = due_s, self._turns, target
+        at = self._at
+        count = len(at)
+        first = at.setdefault(due_s, target)
+        if len(at) == count:
+            if first is not target:
+                self._more.setdefault(due_s, []).append(target)
+            return
         if self._open:
             self._open = False
-            heapreplace(self._heap, entry)
+            heapreplace(self._heap, due_s)
         else:
-            heappush(self._heap, entry)
+            heappush(self._heap, due_s)
 
     def remove(self, target: T) -> None:
         """Forget a target; its entry is dropped when its time comes."""
-        target.turn = 0
+        target.planned = False
 
     def time_s(self, monotonic_s: float) -> float:
         return monotonic_s - self.stalled_s
@@ -84,10 +91,15 @@ class Schedule(Generic[T]):
     def next_s(self) -> float | None:
         """Return when the next entry is due, in the schedule's time; None while there is none."""
         heap = self._heap
-        self._open = False
-        while heap and heap[0][1] != heap[0][2].turn:
-            heappop(heap)
-        return heap[0][0] if heap else None
+        self._close()
+        while heap:
+            due_s = heap[0]
+            target = self._at[due_s]
+            if target.planned and target.due_s == due_s:
+                return due_s
+            self._take(due_s)
+            self._close()
+        return None
 
     def catch_up(self, monotonic_s: float) -> float:
         """Return the schedule's time, by which `pop` says what is due; moves everything if that is far behind."""
@@ -101,13 +113,31 @@ class Schedule(Generic[T]):
     def pop(self, now_s: float) -> T | None:
         """Return the earliest target that is due by now, each once; None if there is none."""
         heap = self._heap
-        self._open = False
-        while heap and heap[0][0] <= now_s:
-            entry = heap[0]
-            target = entry[2]
-            if entry[1] == target.turn:
-                target.turn = 0
-                self._open = True
+        self._close()
+        while heap:
+            due_s = heap[0]
+            if due_s > now_s:
+                break
+            target = self._take(due_s)
+            if target.planned and target.due_s == due_s:
+                target.planned = False
                 return target
-            heappop(heap)
+            self._close()
         return None
+
+    def _take(self, due_s: float) -> T:
+        """Return the first target of the earliest time, which is over if it was the last."""
+        target = self._at.pop(due_s)
+        if self._more and due_s in self._more:
+            others = self._more[due_s]
+            self._at[due_s] = others.pop(0)
+            if not others:
+                del self._more[due_s]
+        else:
+            self._open = True
+        return target
+
+    def _close(self) -> None:
+        if self._open:
+            self._open = False
+            heappop(self._heap)

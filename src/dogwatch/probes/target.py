@@ -352,7 +352,7 @@ class Target(Due):
             last_message=last.message if last else "",
             consecutive_failures=state.bad,
             lateness_s=self.last_lateness_s,
-            next_s=max(0.0, self.due_s - schedule_s) if self.turn else None,
+            next_s=max(0.0, self.due_s - schedule_s) if self.planned else None,
             depends_on=spec.depends_on,
             values=light(last.values) if last else {},
         )

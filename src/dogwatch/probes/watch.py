@@ -147,7 +147,7 @@ class Watch(Runner):
         waiter: asyncio.Future[ProbeResult] = asyncio.get_running_loop().create_future()
         target.waiters.append(waiter)
         if not target.running:
-            self.launch(target, 0.0)
+            self.launch(target, 0.0, self.clock.monotonic_s())
         try:
             return await waiter
         except asyncio.CancelledError:

@@ -24,11 +24,13 @@ from dogwatch.store.protocol import ResultRow
 # Fields of a result as integers: ms, flags, word, then six durations in microseconds; and the same as a record.
 _CODES = "qBHIIIIII"
 _RECORD = struct.Struct("=" + _CODES)
-# The same record, of one that ended well: what did not happen is left out, and comes out as 0.
-_SUCCESS_RECORD = struct.Struct("=qB2xI4xI4xI4x")
+# The same record in two, of one that ended well: what did not happen is left out, and comes out as 0.
+_RECORD_HEAD = struct.Struct("=qB2x")
+_SUCCESS_TAIL = struct.Struct("=I4xI4xI4x")
 RECORD_BYTES: Final = _RECORD.size
 pack_record = _RECORD.pack
-_pack_success = _SUCCESS_RECORD.pack
+_pack_head = _RECORD_HEAD.pack
+_pack_success = _SUCCESS_TAIL.pack
 _WORD_AT = 9
 _U32: Final = 0xFFFF_FFFF
 _SUCCESS: Final = 0x80
@@ -57,10 +59,15 @@ def flags_of(status: int, *, success: bool) -> int:
     return (status & 0x7F) | (_SUCCESS if success else 0)
 
 
-def success_record(time_ms: int, flags: int, duration_s: float, connect_s: float, first_byte_s: float) -> bytes:
-    """Return the record of an attempt that ended well and had no phases but these."""
+def record_head(time_ms: int, flags: int) -> bytes:
+    """Return what records of one time and one kind have in common."""
+    return _pack_head(time_ms, flags)
+
+
+def success_tail(duration_s: float, connect_s: float, first_byte_s: float) -> bytes:
+    """Return the rest of the record of an attempt that ended well and had no phases but these."""
     connect_us = microseconds(connect_s) if connect_s else 0
-    return _pack_success(time_ms, flags, microseconds(duration_s), connect_us, microseconds(first_byte_s))
+    return _pack_success(microseconds(duration_s), connect_us, microseconds(first_byte_s))
 
 
 def quantise(row: ResultRow) -> ResultRow:

@@ -18,7 +18,8 @@ from dogwatch.store.columns import (
     SampleJournal,
     flags_of,
     milliseconds,
-    success_record,
+    record_head,
+    success_tail,
 )
 from dogwatch.store.limits import StoreLimits
 from dogwatch.store.protocol import Failure, Ping, ResultRow, TargetState, rows_of
@@ -115,7 +116,8 @@ class Intake:
             for row in rows_of(ended):
                 self.result(row, now_s)
             return
-        time_ms, flags = round(ended.time_s * 1000), flags_of(ended.status, success=True)
+        time_ms = round(ended.time_s * 1000)
+        head = record_head(time_ms, flags_of(ended.status, success=True))
         targets, seq = self.targets, self._last.result_seq
         owners: list[int] = []
         records: list[bytes] = []
@@ -128,7 +130,7 @@ class Intake:
                     continue
             if tail.ends_before(time_ms):
                 self.result_seals.append(tail.cut())
-            record = success_record(time_ms, flags, durations_s[index], connects_s[index], first_bytes_s[index])
+            record = head + success_tail(durations_s[index], connects_s[index], first_bytes_s[index])
             tail.rows.add(record, time_ms)
             seq += 1
             tail.note(seq, now_s)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dogwatch.probes.lateness import _BOUNDS_S, _place
 from dogwatch.probes.schedule import FIRST_SPREAD_S, Due, Schedule, first_two_s, phase
 
 
@@ -25,6 +26,41 @@ def test_what_is_due_comes_once_earliest_first_with_its_lateness(dues: list[floa
     assert [lateness_s for _entry, lateness_s in seen] == [0.95 - due_s for due_s in sorted(dues)]
     assert list(due(schedule, 0.95)) == []
     assert schedule.stalls == 0
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["put", "remove", "pop"]), st.integers(0, 3), st.integers(0, 5)), max_size=60)
+)
+def test_many_at_the_same_time_come_in_order_and_each_once(steps: list[tuple[str, int, int]]) -> None:
+    schedule: Schedule[Due] = Schedule()
+    targets = [Due() for _ in range(4)]
+    expected: dict[int, tuple[float, int]] = {}
+    for number, (what, which, time_s) in enumerate(steps):
+        if what == "put":
+            # One that is put where it was already keeps its place.
+            if expected.get(which, (None,))[0] != time_s:
+                expected[which] = float(time_s), number
+            schedule.put(targets[which], float(time_s))
+        elif what == "remove":
+            expected.pop(which, None)
+            schedule.remove(targets[which])
+        else:
+            found = schedule.pop(float(time_s))
+            best = min(expected, key=lambda one: expected[one], default=None)
+            if found is None:
+                assert best is None or expected[best][0] > time_s
+                continue
+            # Among those of one time, one that was removed or moved meanwhile may come back to its old place.
+            at_s = expected.pop(targets.index(found))[0]
+            assert best is not None
+            assert at_s == min([at_s, *(one[0] for one in expected.values())])
+        assert schedule.next_s() == min((one[0] for one in expected.values()), default=None)
+
+
+def test_lateness_is_counted_at_the_first_bound_that_holds_it() -> None:
+    for number, bound_s in enumerate(_BOUNDS_S):
+        assert (_place(bound_s), _place(bound_s * 1.0001)) == (number, number + 1)
+    assert _place(-1.0) == 0
 
 
 def test_a_new_time_replaces_the_old() -> None:

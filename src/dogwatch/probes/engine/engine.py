@@ -48,6 +48,18 @@ class Handler(Protocol):
         ...
 
 
+class Direct:
+    """A handler that works at every attempt: compiled code calls it without looking its methods up by name."""
+
+    __slots__ = ()
+
+    def ready(self, events: int) -> None:
+        raise NotImplementedError
+
+    def broken(self, error: Exception) -> None:
+        raise NotImplementedError
+
+
 class Job(Protocol):
     """Something that needs a slot: an attempt."""
 
@@ -225,17 +237,20 @@ class Engine:
         """Handle what is ready, up to TURN_EVENTS. The loop calls it; what is left keeps the epoll readable."""
         if self._turning or self._epoll is None:
             return
-        get = self._table.get
+        table = self._table
         events = self._poll(0, TURN_EVENTS)
         self._turns_total += 1
         self._events_total += len(events)
         self._turning = True
         for fd, mask in events:
-            handler = get(fd)
+            handler = table.get(fd)
             if handler is None:
                 continue
             try:
-                handler.ready(mask)
+                if isinstance(handler, Direct):
+                    handler.ready(mask)
+                else:
+                    handler.ready(mask)
             except Exception as error:
                 # A supervisor's catch: one attempt's bug must not stop the others, nor leak its descriptors.
                 log.exception("probe engine: %r failed", handler)

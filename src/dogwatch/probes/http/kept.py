@@ -7,16 +7,18 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from dogwatch.probes.engine.addresses import Address
+from dogwatch.probes.engine.engine import Direct
 from dogwatch.probes.engine.tls import TlsChannel
+from dogwatch.probes.lane import Lane
 
 if TYPE_CHECKING:
-    from dogwatch.probes.engine.engine import Engine, Handler
+    from dogwatch.probes.engine.engine import Engine
 
 # A kept connection that nobody uses any more (its probe is gone) goes after this time.
 KEPT_S = 120.0
 
 
-class Kept:
+class Kept(Direct):
     """The place for a target's connection between attempts; it closes itself when the server does, or after a while.
 
     The deadline stays where it is while the connection comes and goes, and is looked at when it is due: moving it
@@ -33,7 +35,7 @@ class Kept:
         self.since_s = 0.0
         self.bucket = 0
         # Who asks on the connection without having taken it away: it stays registered here, which costs nothing.
-        self.user: Handler | None = None
+        self.user: Lane | None = None
 
     def put(self, sock: socket.SocketType, channel: TlsChannel | None, address: Address, now_s: float) -> None:
         """Keep a connection; of two, where attempts ran side by side, the second."""
