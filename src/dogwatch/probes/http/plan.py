@@ -101,12 +101,13 @@ class HttpPlan:
         self.particular = bool(probe.fail_if_tls or probe.fail_if_not_tls or probe.accept_versions)
         self.facts: tuple[Hop, Address | None, dict[str, Any]] | None = None
         self._keep = frozenset[str](), EVIDENCE_BYTES
-        self.secrets = secrets_of(probe)
+        place = parse_url(probe.url)
+        self.secrets = secrets_of(probe, place)
         self.resumptions: dict[tuple[str, str, int], Resumption] = {}
         self.kept: Kept | None = None
         # Whether a connection may stand before the call that asks for it returns; see _sent_at_once.
         self.near = True
-        self.first = self.hop(parse_url(probe.url), probe.method, self.body, foreign=False)
+        self.first = self.hop(place, probe.method, self.body, foreign=False)
 
     def hop(self, place: Place, method: str, body: bytes, *, foreign: bool) -> Hop:
         request = build_request(place, method, self.headers, body, keep_alive=self.probe.keep_alive, foreign=foreign)
@@ -166,15 +167,12 @@ def accepted_statuses(probe: HttpProbe) -> frozenset[int] | None:
     return DEFAULT_STATUS
 
 
-def secrets_of(probe: HttpProbe) -> tuple[str, ...]:
+def secrets_of(probe: HttpProbe, place: Place) -> tuple[str, ...]:
     """Return what must not appear in evidence even if the target echoes it, longest first."""
     found = {probe.bearer}
     if probe.basic_auth is not None:
         found |= {probe.basic_auth.password, basic(f"{probe.basic_auth.username}:{probe.basic_auth.password}")[6:]}
-    try:
-        auth = parse_url(probe.url).auth
-    except ValueError:
-        auth = ""
+    auth = place.auth
     if auth:
         found |= {auth.partition(":")[2], basic(auth)[6:]}
     if probe.proxy:
