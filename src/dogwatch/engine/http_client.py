@@ -9,87 +9,27 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
-import pycurl
 
-from dogwatch.core.curl import CurlLoop
-from dogwatch.engine.http_types import HttpFailed, HttpRequest, HttpResponse
+from dogwatch.engine.http_types import HttpFailed, HttpRequest, HttpResponse, shown_url
 from dogwatch.errors import PermanentError
+
+if TYPE_CHECKING:
+    from dogwatch.engine.http_transfer import Transfers
 
 _RESOLVERS = 16
 _CONNECTIONS = 256
 _ADDRESSES = 8
-_HEAD_LIMIT = 64 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Never given to another host than the one they were meant for.
 _PRIVATE_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 _PORTS = {"http": 80, "https": 443}
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-# What the same request will meet again; all else (refused, reset, timed out) may be better next time.
-_PERMANENT = frozenset(
-    {
-        pycurl.E_PEER_FAILED_VERIFICATION,
-        pycurl.E_SSL_CERTPROBLEM,
-        pycurl.E_SSL_CACERT_BADFILE,
-        pycurl.E_URL_MALFORMAT,
-        pycurl.E_UNSUPPORTED_PROTOCOL,
-    }
-)
-
-
-class _Transfer:
-    """One handle, and what comes back on it."""
-
-    __slots__ = ("body", "enough", "handle", "head", "limit", "over", "waiter")
-
-    def __init__(self, limit: int) -> None:
-        self.handle = pycurl.Curl()
-        self.waiter: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
-        self.head: list[bytes] = []
-        self.body = bytearray()
-        self.limit = limit
-        self.enough = False
-        self.over = ""
-
-    def on_header(self, line: bytes) -> int | None:
-        if line.startswith(b"HTTP/"):
-            self.head = []  # after an interim answer, or a proxy's to CONNECT
-        self.head.append(line)
-        if sum(map(len, self.head)) > _HEAD_LIMIT:
-            self.over = f"its headers have more than {_HEAD_LIMIT} bytes"
-            return 0
-        return None
-
-    def on_body(self, data: bytes) -> int | None:
-        room = self.limit - len(self.body)
-        self.body += data[:room]
-        if len(data) <= room:
-            return None
-        self.enough = True
-        return 0
-
-    def transferred(self, code: int, message: str) -> None:
-        if not self.waiter.done():
-            self.waiter.set_result((code, message))
-
-    def cut(self) -> None:
-        if not self.waiter.done():
-            self.waiter.set_exception(HttpFailed("the HTTP client was closed"))
-
-    def headers(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for line in self.head[1:]:
-            name, colon, value = line.decode("latin-1").partition(":")
-            if colon:
-                key = name.strip().lower()
-                found[key] = f"{found[key]}, {value.strip()}" if key in found else value.strip()
-        return found
 
 
 class HttpClient:
@@ -98,12 +38,14 @@ class HttpClient:
     def __init__(self, *, user_agent: str = "dogwatch") -> None:
         self._loop = asyncio.get_running_loop()
         self._user_agent = user_agent
-        self._curl = CurlLoop(connections=_CONNECTIONS)
+        # Loads libcurl, some 10 MiB, at the first request: most programs never make one.
+        self._transfers: Transfers | None = None
+        self._closed = False
         self._threads = ThreadPoolExecutor(_RESOLVERS, "dogwatch-resolve")
 
     @property
     def running(self) -> int:
-        return len(self._curl)
+        return len(self._transfers) if self._transfers is not None else 0
 
     async def request(self, request: HttpRequest) -> HttpResponse:
         """Return the answer, whatever its status.
@@ -119,28 +61,21 @@ class HttpClient:
                 async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
                     answer = await self._once(request, deadline_s)
             except TimeoutError:
-                raise HttpFailed(f"{_shown(request.url)} did not answer within {request.timeout_s:g} s") from None
+                raise HttpFailed(f"{shown_url(request.url)} did not answer within {request.timeout_s:g} s") from None
             if answer.status not in _REDIRECTS or left <= 0 or "location" not in answer.headers:
                 return msgspec.structs.replace(answer, duration_s=time.monotonic() - started_s)
             left -= 1
             request = _redirected(request, answer)
 
     async def _once(self, request: HttpRequest, deadline_s: float) -> HttpResponse:
-        if self._curl.closed:
-            raise HttpFailed("the HTTP client is closed")
         pinned = await self._pin(request)
-        transfer = _Transfer(request.body_limit)
-        handle = transfer.handle
-        try:
-            try:
-                _set_options(transfer, request, pinned, deadline_s - time.monotonic(), self._user_agent)
-                self._curl.add(handle, transfer)
-            except (pycurl.error, UnicodeError, TypeError) as error:
-                raise PermanentError(f"{_shown(request.url)} cannot be asked: {error}") from None
-            code, message = await transfer.waiter
-            return _answer(request, transfer, code, message)
-        finally:
-            self._curl.remove(handle)
+        if self._closed:
+            raise HttpFailed("the HTTP client is closed")
+        if self._transfers is None:
+            from dogwatch.engine.http_transfer import Transfers
+
+            self._transfers = Transfers(connections=_CONNECTIONS)
+        return await self._transfers.run(request, pinned, deadline_s - time.monotonic(), self._user_agent)
 
     async def _pin(self, request: HttpRequest) -> list[str]:
         """Return `name:port:addresses` of every name that libcurl would look up."""
@@ -174,7 +109,9 @@ class HttpClient:
 
     async def close(self) -> None:
         """End what runs; safe to call twice."""
-        self._curl.close()
+        self._closed = True
+        if self._transfers is not None:
+            self._transfers.close()
         # A look-up cannot be cut off; its thread ends with it.
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -198,81 +135,8 @@ def _place(url: str) -> tuple[str, int]:
     except ValueError:
         host, port = None, 0
     if not host or not port:
-        raise PermanentError(f"'{_shown(url)}' is not an http or https address")
+        raise PermanentError(f"'{shown_url(url)}' is not an http or https address")
     return host, port
-
-
-def _shown(url: str) -> str:
-    """Return scheme, host and port: paths and queries of webhooks are secrets."""
-    try:
-        parts = urlsplit(url)
-        return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
-    except ValueError:
-        return "the address"
-
-
-def _set_options(transfer: _Transfer, request: HttpRequest, pinned: list[str], left_s: float, user_agent: str) -> None:
-    handle = transfer.handle
-    for option, value in (
-        (pycurl.URL, request.url),
-        (pycurl.NOSIGNAL, 1),
-        (pycurl.NOPROGRESS, 1),
-        (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
-        (pycurl.FOLLOWLOCATION, 0),
-        (pycurl.TIMEOUT_MS, max(1, int(left_s * 1000))),
-        (pycurl.PROXY, request.proxy),
-        (pycurl.NOPROXY, ""),
-        (pycurl.RESOLVE, pinned),
-        (pycurl.USERAGENT, user_agent),
-        (pycurl.SSL_VERIFYPEER, int(request.verify)),
-        (pycurl.SSL_VERIFYHOST, 2 if request.verify else 0),
-        (pycurl.HEADERFUNCTION, transfer.on_header),
-        (pycurl.WRITEFUNCTION, transfer.on_body),
-        (pycurl.HTTPHEADER, [*(f"{name}: {_clean(value)}" for name, value in request.headers), "Expect:"]),
-    ):
-        handle.setopt(option, value)
-    if request.body is not None or request.method in {"POST", "PUT", "PATCH"}:
-        handle.setopt(pycurl.POSTFIELDS, request.body or b"")
-    if request.method == "HEAD":
-        handle.setopt(pycurl.NOBODY, 1)
-    else:
-        handle.setopt(pycurl.CUSTOMREQUEST, request.method)
-    _set_trust(handle, request)
-
-
-def _set_trust(handle: Any, request: HttpRequest) -> None:
-    if request.ca_file:
-        handle.setopt(pycurl.CAINFO, request.ca_file)
-    else:
-        paths = ssl.get_default_verify_paths()
-        if paths.cafile:
-            handle.setopt(pycurl.CAINFO, paths.cafile)
-        if paths.capath:
-            handle.setopt(pycurl.CAPATH, paths.capath)
-    if request.cert_file:
-        handle.setopt(pycurl.SSLCERT, request.cert_file)
-        handle.setopt(pycurl.SSLKEY, request.key_file or request.cert_file)
-
-
-def _clean(value: str) -> str:
-    """Return a header's value as one line: a line break in it would begin another header."""
-    return " ".join(value.split()) if any(char in value for char in "\r\n\0") else value
-
-
-def _answer(request: HttpRequest, transfer: _Transfer, code: int, message: str) -> HttpResponse:
-    if transfer.over:
-        raise PermanentError(f"{_shown(request.url)}: {transfer.over}")
-    if code and not (transfer.enough and code == pycurl.E_WRITE_ERROR):
-        text = f"no answer from {_shown(request.url)}: {message or f'libcurl error {code}'}"
-        raise PermanentError(text) if code in _PERMANENT else HttpFailed(text)
-    return HttpResponse(
-        status=int(transfer.handle.getinfo(pycurl.RESPONSE_CODE)),
-        headers=transfer.headers(),
-        body=bytes(transfer.body),
-        url=request.url,
-        duration_s=0.0,
-        truncated=transfer.enough,
-    )
 
 
 def _redirected(request: HttpRequest, answer: HttpResponse) -> HttpRequest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -51,3 +52,12 @@ class HttpFailed(TransientError):
     """No answer: the name, the connection, the protocol or the time. Worth another try."""
 
     code = "unanswered"
+
+
+def shown_url(url: str) -> str:
+    """Return scheme, host and port: paths and queries of webhooks are secrets."""
+    try:
+        parts = urlsplit(url)
+        return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+    except ValueError:
+        return "the address"
