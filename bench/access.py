@@ -56,17 +56,57 @@ async def _served(listener: socket.socket, ready: Any, folder: Path) -> None:
     await database.close()
 
 
-async def _client(port: int, request: bytes, until_s: float, times: list[float]) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    while time.perf_counter() < until_s:
-        began_s = time.perf_counter()
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 200"), head
-        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-        await reader.readexactly(length)
-        times.append(time.perf_counter() - began_s)
-    writer.close()
+class _Client(asyncio.Protocol):
+    """Asks again as soon as it is answered. As little of its own as can be: what is measured is the server."""
+
+    def __init__(self, request: bytes, times: list[float], until_s: float) -> None:
+        self._request, self._times, self._until_s = request, times, until_s
+        self._began_s = 0.0
+        self._wanted = 0
+        self._got = b""
+        self.ended = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._ask()
+
+    def _ask(self) -> None:
+        self._got, self._wanted = b"", 0
+        self._began_s = time.perf_counter()
+        self._transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self._got += data
+        if not self._wanted:
+            end = self._got.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            assert self._got.startswith(b"HTTP/1.1 200"), self._got
+            at = self._got.index(b"content-length: ") + 16
+            self._wanted = end + 4 + int(self._got[at : self._got.index(b"\r", at)])
+        if len(self._got) < self._wanted:
+            return
+        now_s = time.perf_counter()
+        self._times.append(now_s - self._began_s)
+        if now_s < self._until_s:
+            self._ask()
+        else:
+            self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+async def _clients(port: int, request: bytes, until_s: float) -> list[float]:
+    times: list[float] = []
+    loop = asyncio.get_running_loop()
+    made = [
+        await loop.create_connection(lambda: _Client(request, times, until_s), "127.0.0.1", port)
+        for _ in range(_CLIENTS)
+    ]
+    await asyncio.gather(*(client.ended for _transport, client in made))
+    return times
 
 
 def _cpu_s(pid: int) -> float:
@@ -77,9 +117,8 @@ def _cpu_s(pid: int) -> float:
 async def _load(pid: int, port: int, path: str, token: str, seconds: float) -> dict[str, float]:
     """per_core: what one core would serve; the server's own processor time, which neighbours do not disturb."""
     request = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer {token}\r\n\r\n".encode()
-    times: list[float] = []
     began_s, began_cpu_s = time.perf_counter(), _cpu_s(pid)
-    await asyncio.gather(*(_client(port, request, began_s + seconds, times) for _ in range(_CLIENTS)))
+    times = await _clients(port, request, began_s + seconds)
     took_s = time.perf_counter() - began_s
     return {
         "requests_per_s": round(len(times) / took_s),
@@ -102,7 +141,10 @@ def _checks() -> float:
 
 
 def run(quick: bool) -> dict[str, Any]:
+    import uvloop
+
     seconds = 2.0 if quick else 8.0
+    cores = os.sched_getaffinity(0)
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         ours, theirs = context.Pipe()
@@ -111,15 +153,18 @@ def run(quick: bool) -> dict[str, Any]:
         whole, limited = ours.recv()
         port = listener.getsockname()[1]
         found: dict[str, Any] = {"checks_per_s": _checks()}
+        # The server has the first core for itself.
+        os.sched_setaffinity(0, cores - {0} or cores)
         try:
             for name, path, token in (
                 ("one target", "/api/v1/targets/service-00007", whole),
                 ("one target, limited to labels", "/api/v1/targets/service-00007", limited),
                 ("status of 200", "/api/v1/status", whole),
             ):
-                asyncio.run(_load(server.pid or 0, port, path, token, 0.5))
-                found[name] = asyncio.run(_load(server.pid or 0, port, path, token, seconds))
+                uvloop.run(_load(server.pid or 0, port, path, token, 0.5))
+                found[name] = uvloop.run(_load(server.pid or 0, port, path, token, seconds))
         finally:
+            os.sched_setaffinity(0, cores)
             ours.send("stop")
             server.join(20)
     return found

@@ -126,12 +126,13 @@ class Rights:
     A permission maps to None where it holds for everything, else to the sets of labels of which one must be carried.
     """
 
-    __slots__ = ("_allowed", "_filters", "roles")
+    __slots__ = ("_allowed", "_filters", "_whole", "roles")
 
     def __init__(self, roles: Iterable[Role], labels: Mapping[str, str] | None = None) -> None:
         self.roles: tuple[str, ...] = ()
         self._allowed: dict[tuple[str, str], tuple[_Labels, ...] | None] = {}
         self._filters: dict[tuple[str, str], Filter] = {}
+        self._whole: dict[tuple[tuple[str, str], ...], bool] = {}
         names = []
         limit = dict(labels or {})
         for role in roles:
@@ -186,6 +187,13 @@ class Rights:
             ((name, value),) = sets[0]
             return lambda labels: labels.get(name) == value
         return lambda labels: any(all(labels.get(name) == value for name, value in wanted) for wanted in sets)
+
+    def whole(self, pairs: tuple[tuple[str, str], ...]) -> bool:
+        """Return whether all of these, as (noun, verb), hold for everything. Remembered."""
+        found = self._whole.get(pairs)
+        if found is None:
+            found = self._whole[pairs] = all(self.filter(noun, verb) is everything for noun, verb in pairs)
+        return found
 
     def restricted(self, *nouns: str) -> bool:
         """Return whether some of these nouns are not seen whole."""

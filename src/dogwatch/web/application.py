@@ -120,7 +120,8 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
             static_file,
         ],
         dependencies={"ctx": Provide(seen, sync_to_thread=False)},
-        guards=[gate],
+        # Not one of Litestar's guards, for each of which it copies the handler, each time.
+        before_request=gate.before,
         exception_handlers={Exception: partial(_failed, context)},
         openapi_config=OpenAPIConfig(
             title=f"{options.title} API",
@@ -135,8 +136,8 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
         debug=False,
         request_max_body_size=None,  # the guard's, and heartbeats cut theirs
     )
-    declared(inner)
-    return WebApplication(Guard(inner, options, meter, services.access), context)  # type: ignore[arg-type]
+    declared(inner, gate)
+    return WebApplication(Guard(inner, options, meter, services.access, styles=assets.sheet_digest), context)  # type: ignore[arg-type]
 
 
 @get("/static/{version:str}/{name:path}", opt=PUBLIC, include_in_schema=False)

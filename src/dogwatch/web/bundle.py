@@ -15,6 +15,25 @@ _IMPORT = re.compile(r'^import \{([^}]*)\} from "\./([\w-]+\.js)";[^\n]*\n', re.
 _EXPORT = re.compile(r"^export (?=(?:async )?function |const |class )", re.MULTILINE)
 _EXPORTED = re.compile(r"^export (?:async )?(?:function|const|class) (\w+)", re.MULTILINE)
 _LEFT_OVER = re.compile(r"^(?:import|export)\b.*$", re.MULTILINE)
+# What is read comes before what moves: the modules run once the page has been painted, and at once where somebody already
+# uses it (the same key or click then reaches them), or where it is not painted at all.
+_BEGIN: Final = """(() => {
+let begun = false;
+const asked = ["keydown", "pointerdown", "mousedown", "click", "input", "change", "submit", "focusin"];
+const begin = () => {
+  if (begun) return;
+  begun = true;
+  for (const name of asked) removeEventListener(name, begin, true);
+  modules();
+};
+if (document.hidden || performance.getEntriesByType("paint").length) begin();
+else {
+  for (const name of asked) addEventListener(name, begin, true);
+  requestAnimationFrame(() => setTimeout(begin));
+  setTimeout(begin, 500);
+}
+function modules() {
+"""
 _SAID: Final = re.compile(r'\bt\("((?:[^"\\]|\\.)*)"')
 
 
@@ -60,7 +79,7 @@ def bundle(modules: Mapping[str, str], entry: str) -> str:
 
     Raises: ValueError for a form of import or export that is not understood.
     """
-    return "(() => {\n" + "".join(_wrapped(name, modules[name]) for name in order(modules, entry)) + "})();\n"
+    return _BEGIN + "".join(_wrapped(name, modules[name]) for name in order(modules, entry)) + "}\n})();\n"
 
 
 def said(modules: Mapping[str, str]) -> set[str]:

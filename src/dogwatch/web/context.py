@@ -87,9 +87,10 @@ class WebContext:
         seen.identity = identity
         seen.refusals = []
         access = self._whole.access
-        seen.services = msgspec.structs.replace(self._whole, watch=self.watch)
         if access is not None and identity.known:
-            seen.services = seen_services(seen.services, identity, access)
+            seen.services = seen_services(self._whole, self.watch, identity, access)
+        else:
+            seen.services = msgspec.structs.replace(self._whole, watch=self.watch)
         return seen
 
     @property

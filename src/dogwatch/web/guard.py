@@ -10,7 +10,7 @@ import gzip
 import logging
 import math
 import zlib
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -34,12 +34,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-CONTENT_POLICY = (
+# What pages may load: what is ours; of style sheets inside a page, ours by its digest.
+_CONTENT_POLICY = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'; "
-    "script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'"
+    "script-src 'self'; style-src 'self'{styles}; img-src 'self'; connect-src 'self'"
 )
 _HEADERS = (
-    (b"content-security-policy", CONTENT_POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"same-origin"),
@@ -59,10 +59,22 @@ _PACKED_TYPES = (b"text/", b"application/json", b"application/problem+json", b"a
 
 
 class Guard:
-    """access: who may do what; without it, whoever is on this machine may do everything."""
+    """access: who may do what; without it, whoever is on this machine may do everything. styles: digest of the style
+    sheet that pages carry in themselves.
+    """
 
-    def __init__(self, inner: Application, options: WebOptions, meter: Meter, access: Access | None = None) -> None:
+    def __init__(
+        self,
+        inner: Application,
+        options: WebOptions,
+        meter: Meter,
+        access: Access | None = None,
+        *,
+        styles: str = "",
+    ) -> None:
         self._inner = inner
+        policy = _CONTENT_POLICY.format(styles=f" '{styles}'" if styles else "")
+        self._headers = ((b"content-security-policy", policy.encode()), *_HEADERS)
         self._access = access
         self._recognise = Recogniser(options, access)
         self._meter = meter
@@ -76,7 +88,7 @@ class Guard:
         if scope["type"] != "http":
             return
         headers = dict(scope["headers"])
-        answer = _Answer(send, receive, scope, headers, self._meter)
+        answer = _Answer(send, receive, scope, headers, self._meter, self._headers)
         method, started_s = scope["method"], asyncio.get_running_loop().time()
         try:
             await self._answer(scope, receive, headers, answer)
@@ -105,7 +117,8 @@ class Guard:
             await answer.problem(problem, (b"retry-after", str(math.ceil(wait_s)).encode()))
             return
         if scope["method"] == "HEAD" and not scope["path"].startswith("/ping/"):
-            scope["method"] = "GET"
+            # The protocol goes by what was asked.
+            scope = {**scope, "method": "GET"}
         await self._inner(scope, self._bounded(scope, receive), answer.send)
         if self._access is not None and scope.get(REFUSALS):
             await self._note_refusals(self._access, scope)
@@ -216,8 +229,17 @@ class _Answer:
     status: of what was sent; 499 while nothing was, because the caller left.
     """
 
-    def __init__(self, send: Send, receive: Receive, scope: Scope, headers: dict[bytes, bytes], meter: Meter) -> None:
+    def __init__(
+        self,
+        send: Send,
+        receive: Receive,
+        scope: Scope,
+        headers: dict[bytes, bytes],
+        meter: Meter,
+        always: Sequence[tuple[bytes, bytes]],
+    ) -> None:
         self._send = send
+        self._always = always
         self._receive = receive
         self._meter = meter
         self.route = route(scope["path"])
@@ -268,7 +290,7 @@ class _Answer:
     async def _prepare(self, start: Message, message: Message) -> Message:
         headers = [(name.lower(), value) for name, value in start.get("headers", ())]
         names = {name for name, _value in headers}
-        headers += [pair for pair in _HEADERS if pair[0] not in names]
+        headers += [pair for pair in self._always if pair[0] not in names]
         if self._secure:
             headers.append((b"strict-transport-security", b"max-age=31536000"))
         policy = b"cross-origin" if self._embeddable else b"same-origin"

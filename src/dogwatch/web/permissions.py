@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from litestar import Litestar
+from litestar import Litestar, Request
 from litestar.connection import ASGIConnection
+from litestar.handlers import HTTPRouteHandler
 from litestar.handlers.base import BaseRouteHandler
 from litestar.routes import BaseRoute
 
@@ -71,20 +73,38 @@ def routes(app: Litestar) -> list[tuple[BaseRoute, str, dict[str, Any]]]:
     ]
 
 
-def declared(app: Litestar) -> None:
-    """Raises: RuntimeError naming the routes that say nothing."""
+def declared(app: Litestar, gate: Gate) -> None:
+    """Raises: RuntimeError naming the routes that say nothing, or that do not go through the gate."""
     missing = undeclared(app)
     if missing:
         raise RuntimeError(f"routes without a permission (opt=may(…) or PUBLIC): {', '.join(missing)}")
+    missing = [path for path, before in _begun(app) if before != gate.before]
+    if missing:
+        raise RuntimeError(f"routes that do not go through the gate: {', '.join(missing)}")
+
+
+def _begun(app: Litestar) -> Iterator[tuple[str, Any]]:
+    """Yield every route's path with what is done before it. Litestar answers OPTIONS itself."""
+    for route in app.routes:
+        for handler in getattr(route, "route_handlers", None) or [getattr(route, "route_handler", None)]:
+            if isinstance(handler, HTTPRouteHandler):
+                if handler.http_methods != {"OPTIONS"}:
+                    yield route.path, handler.resolve_before_request()
+            else:
+                yield route.path, None
 
 
 class Gate:
-    """Litestar's guard over all routes: knows who asks (the guard around the application found out), refuses whoever
+    """Stands before all routes: knows who asks (the guard around the application found out), refuses whoever
     may not, and records refused changes.
     """
 
     def __init__(self, access: Access | None) -> None:
         self._access = access
+
+    async def before(self, request: Request[Any, Any, Any]) -> None:
+        """Be asked before each handler."""
+        await self(request, request.route_handler)
 
     async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         method = connection.scope.get("method", "GET")

@@ -9,7 +9,7 @@ import msgspec
 
 from dogwatch.access.actor import Actor, Subject
 from dogwatch.access.identity import Identity
-from dogwatch.access.permissions import Filter, everything
+from dogwatch.access.permissions import Filter
 from dogwatch.access.service import Access
 from dogwatch.engine.port import Runs
 from dogwatch.engine.spec import JobSpec
@@ -18,6 +18,11 @@ from dogwatch.errors import Conflict, NotAllowed, NotFound
 
 # Pages that are looked through for one page of what is seen.
 _LOOKED_THROUGH = 40
+# What is refused whole is refused by the route.
+_WHOLE = (
+    *(("run", verb) for verb in ("read", "run", "change", "cancel", "approve")),
+    *(("job", verb) for verb in ("read", "run")),
+)
 
 
 class SeenRuns:
@@ -126,6 +131,4 @@ def seen_plan(plan: Callable[[StartRun], Any], runs: SeenRuns) -> Callable[[Star
 
 def sees_all_runs(identity: Identity) -> bool:
     """Return whether nothing of jobs and runs is out of this one's sight or reach."""
-    verbs = {"run": ("read", "run", "change", "cancel", "approve"), "job": ("read", "run")}
-    # What is refused whole is refused by the route.
-    return all(identity.rights.filter(noun, verb) is everything for noun, names in verbs.items() for verb in names)
+    return identity.rights.whole(_WHOLE)

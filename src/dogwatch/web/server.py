@@ -5,133 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import time
 from collections.abc import Sequence
 from typing import Any, cast
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dogwatch.web.application import WebApplication
-from dogwatch.web.meter import Meter
-from dogwatch.web.recognise import CERTIFICATE
-from dogwatch.web.tls import Tls, certificate_names
+from dogwatch.web.protocol import HttpProtocol
+from dogwatch.web.tls import Tls
 
 log = logging.getLogger(__name__)
-# What parsing one request may cost of the loop. A body of one-byte chunks costs a thousand times what others do.
-_PARSING_MOST_S = 0.25
-# After this others have their turn: many such callers at once must not hold everybody up.
-_PARSING_AT_ONCE_S = 0.01
-# A head in one piece, so that one that is too large is told so and not that it is broken.
-_HEAD_AT_ONCE, _BODY_AT_ONCE = 65536, 8192
 # How long after the last accepted connection its request, or the next one of a kept connection, may still arrive.
 DRAIN_S = 0.3
-
-
-class _Protocol(H11Protocol):
-    """Closes a connection whose first request does not arrive in time; uvicorn only times the pause between requests.
-
-    h11 bounds the head's size, and is strict where lenience lets a request be smuggled past a proxy.
-    """
-
-    head_timeout_s = 20.0
-    meter: Meter
-    _parsing_s = 0.0
-    # Received, and not yet parsed.
-    _waiting = b""
-    # Set on the server's own subclass, and so for all its connections at once.
-    draining = False
-    _head_timer: asyncio.TimerHandle | None = None
-    _asked = False
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        names = certificate_names(transport.get_extra_info("peercert"))
-        if names:
-            self.app_state = {**self.app_state, CERTIFICATE: names}
-        self._await_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
-        super().connection_lost(exc)
-        # Uvicorn would keep the lost connection until the timer rings.
-        self._unset_keepalive_if_required()
-
-    def data_received(self, data: bytes) -> None:
-        if self._waiting:
-            self._waiting += data
-            self.transport.pause_reading()
-            return
-        self._parse(data)
-
-    def _parse(self, data: bytes) -> None:
-        before = self.cycle
-        start = 0
-        turn_s = 0.0
-        # An answer to what cannot be parsed ends the connection.
-        while start < len(data) and not self.transport.is_closing():
-            if turn_s > _PARSING_AT_ONCE_S:
-                self._waiting = data[start:]
-                self.transport.pause_reading()
-                asyncio.get_running_loop().call_later(0.001, self._parse_on)
-                break
-            end = self._end_of_piece(data, start)
-            began_s = time.thread_time()
-            super().data_received(data[start:end])
-            turn_s += time.thread_time() - began_s
-            start = end
-            if self._parsing_s + turn_s > _PARSING_MOST_S:
-                self.transport.abort()
-                return
-        self._parsing_s += turn_s
-        self._parsed(before)
-
-    def _end_of_piece(self, data: bytes, start: int) -> int:
-        if getattr(self.cycle, "more_body", False):  # there is no cycle before the first request
-            return start + _BODY_AT_ONCE
-        end = data.find(b"\r\n\r\n", start, start + _HEAD_AT_ONCE)
-        return start + _HEAD_AT_ONCE if end < 0 else end + 4
-
-    def _parse_on(self) -> None:
-        data, self._waiting = self._waiting, b""
-        if self.transport.is_closing():
-            return
-        self._parse(data)
-        if not self._waiting and not self.flow.read_paused and not self.transport.is_closing():
-            self.transport.resume_reading()
-
-    def _parsed(self, before: object) -> None:
-        """Follow what parsing has led to. before: the request that was being answered until then."""
-        if self.cycle is not before:
-            self._parsing_s = 0.0
-            self._asked = True
-            self._stop_timer()
-            if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
-                # Uvicorn has answered by itself.
-                self.meter.refused(503)
-            if self.draining:
-                # It is answered, and the client is told not to send another one here. The application has not begun.
-                self.cycle.keep_alive = False
-                self.headers.append((b"connection", b"close"))
-        elif self._head_timer is None and self._asked and self.cycle.response_complete:
-            # The next request of a kept connection has begun: uvicorn has just stopped its own timer.
-            self._await_head()
-
-    def send_400_response(self, msg: str) -> None:
-        self.meter.refused(400)
-        super().send_400_response(msg)
-
-    def _await_head(self) -> None:
-        self._head_timer = asyncio.get_running_loop().call_later(self.head_timeout_s, self._too_late)
-
-    def _too_late(self) -> None:
-        self._head_timer = None
-        self.transport.close()
-
-    def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
 
 
 class _Server(uvicorn.Server):
@@ -169,9 +54,12 @@ async def serve(
     connections are accepted. Cancelling this stops at once.
     """
     options = app.context.options
-    protocol: Any = type(
-        "Protocol", (_Protocol,), {"head_timeout_s": options.request_timeout, "meter": app.context.meter}
-    )
+    own_protocol = {
+        "head_timeout_s": options.request_timeout,
+        "head_limit": options.header_limit,
+        "meter": app.context.meter,
+    }
+    protocol: Any = type("Protocol", (HttpProtocol,), own_protocol)
     config = uvicorn.Config(
         cast("Any", app),
         http=protocol,
@@ -185,7 +73,6 @@ async def serve(
         limit_concurrency=options.connections,
         timeout_keep_alive=max(1, round(options.keep_alive)),
         timeout_graceful_shutdown=max(1, round(grace_s)),
-        h11_max_incomplete_event_size=options.header_limit,
     )
     config.load()
     tls = Tls(options.tls) if options.tls is not None else None

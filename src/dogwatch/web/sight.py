@@ -33,6 +33,7 @@ from dogwatch.web.seen_runs import SeenRuns, seen_plan, sees_all_runs
 _MOST_LOOKED_AT = 10_000
 _INCIDENTS_KNOWN = 10_000
 _RUNS = Permission("run", "read")
+_SEEN = tuple((noun, "read") for noun in ("probe", "host", "log", "program"))
 
 
 def host_labels(name: str) -> Mapping[str, str]:
@@ -186,25 +187,37 @@ class SeenReload:
         )
 
 
-def seen_services(services: Services, identity: Identity, access: Access) -> Services:
-    """Return the program as this one sees it."""
+def seen_services(services: Services, shared: WatchView, identity: Identity, access: Access) -> Services:
+    """Return the program as this one sees it. shared: the watch that all requests share.
+
+    This is done for every request, so that what is seen whole costs little.
+    """
     rights = identity.rights
-    watch = SeenWatch(services.watch, identity, access)
+    watch = SeenWatch(shared, identity, access)
     changes: dict[str, Any] = {"watch": watch, "reload": SeenReload(services.reload, identity, access)}
+    if not rights.whole(_SEEN):
+        changes |= _seen_parts(services, shared, watch, identity)
+    if not sees_all_runs(identity):
+        runs = SeenRuns(services.runs, identity, access)
+        changes["runs"], changes["plan"] = runs, seen_plan(services.plan, runs)
+    return msgspec.structs.replace(services, **changes)
+
+
+def _seen_parts(services: Services, shared: WatchView, watch: SeenWatch, identity: Identity) -> dict[str, Any]:
+    rights = identity.rights
+    changes: dict[str, Any] = {}
     if rights.filter("host") is not everything:
         changes["hosts"] = SeenHosts(services.hosts, rights.filter("host"))
     if rights.filter("probe") is not everything:
         changes["store"] = SeenStore(services.store, watch)
-    if not sees_all_runs(identity):
-        runs = SeenRuns(services.runs, identity, access)
-        changes["runs"], changes["plan"] = runs, seen_plan(services.plan, runs)
     if services.logs is not None and rights.filter("log") is not everything:
         changes["logs"] = SeenLogs(services.logs, rights.filter("log"))
     if rights.filter("program") is not everything:
         changes["findings"] = tuple
     if rights.restricted("probe", "host", "program"):
-        changes["metrics"] = lambda: _seen_metrics(services, identity)
-    return msgspec.structs.replace(services, **changes)
+        whole = msgspec.structs.replace(services, watch=shared)
+        changes["metrics"] = lambda: _seen_metrics(whole, identity)
+    return changes
 
 
 def _seen_metrics(services: Services, identity: Identity) -> Iterable[Family]:

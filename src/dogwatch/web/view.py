@@ -292,6 +292,7 @@ class _Templates(Mapping[str, "jinja2.Environment"]):
 
 def _templates(assets: Assets, spoken: Words) -> jinja2.Environment:
     import jinja2
+    from markupsafe import Markup
 
     from dogwatch.web.marking import SayingEnvironment
 
@@ -305,7 +306,13 @@ def _templates(assets: Assets, spoken: Words) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(
-        asset=assets.url, Status=Status, say=spoken.say, lang=spoken.tag, languages=LANGUAGES, language=spoken.language
+        asset=assets.url,
+        sheet=Markup(assets.sheet),  # noqa: S704 our own
+        Status=Status,
+        say=spoken.say,
+        lang=spoken.tag,
+        languages=LANGUAGES,
+        language=spoken.language,
     )
     environment.filters.update(
         duration=lambda seconds: "–" if seconds is None else format_duration(seconds),

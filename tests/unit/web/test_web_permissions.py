@@ -178,6 +178,8 @@ def test_nothing_but_reads_is_got() -> None:
 
 
 def test_declared_knows_all_kinds() -> None:
-    declared(inner())
+    gate = Gate(None)
+    with pytest.raises(RuntimeError, match="do not go through the gate: /"):
+        declared(inner(), gate)  # it has one of its own
     assert PUBLIC["permission"] == "public"
     assert permissions.undeclared(inner()) == []
