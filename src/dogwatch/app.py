@@ -190,7 +190,7 @@ class App:
                 frozen=self.maintenance.holds,
             )
         )
-        self.fleet.workers = self.engine.runs.workers
+        self.fleet.workers, self.fleet.sealer = self.engine.runs.workers, self.engine.runs.sealer
         self.traces = TracesPart(self.engine.runs, clock=clock, spawn=spawn)
         self.schedules = Scheduler(database, self.engine.runs, clock=clock, section=SCHEDULES, spawn=spawn)
         self.hooks = Hooks(database, self.engine.runs, clock=clock, spawn=spawn, jobs=JOBS)
@@ -440,7 +440,7 @@ class WorkerProgram:
         self.maintenance.on_change(lambda _calendar: self.engine.refreeze())
         base = DatabasePart(configuration.get(DATABASE))
         self.parts: tuple[Part, ...] = (base, notify, fleet, self.maintenance, self.engine)
-        fleet.workers = self.engine.runs.workers
+        fleet.workers, fleet.sealer = self.engine.runs.workers, self.engine.runs.sealer
 
     async def stop(self) -> None:
         for part in reversed(self.parts):

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 from tests.contract.conftest import Open
 
 from dogwatch.access.actor import Actor
+from dogwatch.access.sealing import KeySealer
 from dogwatch.access.tables import access_tables
-from dogwatch.errors import Conflict, DogwatchError, NotAllowed, NotFound, UsageError
+from dogwatch.errors import Conflict, DogwatchError, NotAllowed, NotFound, PermanentError, UsageError
 from dogwatch.fleet.book import plan_rows
 from dogwatch.fleet.book.desk import PlanDesk
 from dogwatch.fleet.book.plan_rows import Made, NewPlan
 from dogwatch.fleet.book.planned import Asked, Claim, PlanHost, Shown, ShownItem, ShownStep
 from dogwatch.fleet.book.shelf import MOST_PIECES, PIECE_BYTES, FileShelf
 from dogwatch.fleet.book.tables import fleet_tables
-from dogwatch.store.database import Database
+from dogwatch.store.database import Database, Tx
 
 ADA, BEN = Actor(kind="user", name="ada"), Actor(kind="user", name="ben")
 SHOWN = Shown(total=2, items=(ShownItem(name="f", kind="file", steps=(ShownStep(title="t\0", diff="-a\n+b"),)),))
@@ -52,6 +54,38 @@ def made(*states: str, approval: bool = False) -> Made:
         for at, state in enumerate(states)
     ]
     return Made(document=b"\x00doc", digest="x", approval=approval, hosts=hosts, texts={"d": SHOWN})
+
+
+async def test_contents_of_files_are_sealed(database: Database, desk: PlanDesk) -> None:
+    key = KeySealer(b"k" * 32)
+    sealing = PlanDesk(database, lambda: key)
+    plan_id = await sealing.open(new(bundle=b"files that were sent: hunter2"))
+    text = Shown(total=1, items=(ShownItem(name="f", kind="file", steps=(ShownStep(title="t", diff="+hunter2 ü"),)),))
+    await sealing.made(
+        plan_id, msgspec.structs.replace(made("changes"), document=b'{"content": "hunter2"}', texts={"d": text})
+    )
+
+    def kept(tx: Tx) -> str:
+        rows = [tx.one("SELECT document, bundle FROM fleet_plans"), tx.one("SELECT shown FROM fleet_plan_texts")]
+        return " ".join(
+            str(value) if isinstance(value, str) else bytes(value).decode("latin-1")  # type: ignore[arg-type]
+            for row in rows
+            for value in row or ()
+        )
+
+    assert "hunter2" not in await database.read(kept)
+    assert await sealing.bundle(plan_id) == b"files that were sent: hunter2"
+    assert await sealing.document(plan_id) == b'{"content": "hunter2"}'
+    assert (await sealing.texts(plan_id, ["d"]))["d"] == text
+    for other in (desk, PlanDesk(database, lambda: KeySealer(b"o" * 32))):
+        with pytest.raises(PermanentError):
+            await other.document(plan_id)
+        with pytest.raises(PermanentError):
+            await other.texts(plan_id, ["d"])
+    # What was kept before there was a key stays readable.
+    former = await ready(desk)
+    assert await sealing.document(former) == b"\x00doc"
+    assert (await sealing.texts(former, ["d"]))["d"] == SHOWN
 
 
 async def ready(desk: PlanDesk, *, approval: bool = False) -> str:

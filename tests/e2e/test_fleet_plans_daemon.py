@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +98,10 @@ def test_plan_apply_and_the_way_back(daemon: Daemon) -> None:
     code, back = told(daemon, "apply", plan, "--roll-back")
     assert (code, back["state"]) == (0, "rolled back")
     assert (place / "box1").read_text() == "before\n"
+    with contextlib.closing(sqlite3.connect(next(daemon.data.glob("**/state.db")))) as database:
+        documents = [row[0] for row in database.execute("SELECT document FROM fleet_plans")]
+        assert [one[:7] for one in documents] == [b"sealed\0"] * 2
+        assert all(text.startswith("sealed:") for (text,) in database.execute("SELECT shown FROM fleet_plan_texts"))
     assert not (place / "box2").exists()
     trail = daemon.run("audit", "list", "--json").stdout
     events = [one["event"] for one in json.loads(trail)]

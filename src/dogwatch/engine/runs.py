@@ -102,6 +102,10 @@ class RunBook:
         """Work by other bounds from now on: what a reload may change."""
         self._means = means
 
+    def sealer(self) -> Sealer | None:
+        """Return what keeps secret parameters now: other parts keep with it what must not be read on disk."""
+        return self._means.sealer
+
     # -- Runs: starting ----------------------------------------------------------------------------------------------
 
     def jobs(self) -> Sequence[JobSpec]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from dogwatch.config.part import Configuration
 from dogwatch.core.component import nearest
 from dogwatch.core.metrics import Family
+from dogwatch.engine.book.intents import Sealer
 from dogwatch.engine.values import Worker
 from dogwatch.errors import NotFound, PermanentError
 from dogwatch.fleet.book.book import FleetBook
@@ -46,13 +47,18 @@ class FleetPart:
         self.book: FleetBook | None = None
         if database is not None:
             self.book = FleetBook(database, audited=False) if beside is None else SharedBook(database, beside)
-        self.desk = None if database is None else PlanDesk(database)
+        self.desk = None if database is None else PlanDesk(database, self._sealer_now)
         self.shelf = None if database is None else FileShelf(database)
         # The registry of workers, for the source `agents`; whoever joins the parts sets it.
         self.workers: Callable[[], Awaitable[Sequence[Worker]]] | None = None
+        # What plans are kept with; whoever joins the parts sets it.
+        self.sealer: Callable[[], Sealer | None] = lambda: None
         self._pools: dict[tuple[float, bool], Pool] = {}
         self._fleet = Fleet()
         self._origin: Origin = no_origin
+
+    def _sealer_now(self) -> Sealer | None:
+        return self.sealer()
 
     async def inventory(self) -> Inventory:
         """Read the sources now: hosts come and go without a reload. Raises: ConfigError with every problem."""

@@ -125,7 +125,8 @@ class _Parser:
             found = fnmatch.filter(groups, name)
             return frozenset().union(*(groups[one].members for one in found), frozenset())
         if name not in groups:
-            raise UsageError(f"there is no group '{name}'", hint=nearest(name, list(groups)))
+            hint = "ClusterShell's 'a^b' is '(a,b)&!(a&b)' here" if "^" in name else nearest(name, list(groups))
+            raise UsageError(f"there is no group '{name}'", hint=hint)
         return groups[name].members
 
     def _label(self, name: str, sign: str, value: str) -> frozenset[str]:
@@ -138,6 +139,8 @@ class _Parser:
 
     def _named(self, word: str) -> frozenset[str]:
         inventory = self._inventory
+        if word.startswith("~"):
+            raise UsageError(f"'{word}': regular expressions choose nothing here", hint="globs do: web*, db?")
         if word in inventory.hosts:
             return frozenset((word,))
         if word in (ALL, "*"):
@@ -164,6 +167,8 @@ class _Parser:
     def _hint(self, word: str, missing: list[str]) -> str:
         if ":" in word and "[" not in word:
             return "Ansible's ':' is ',' here, ':!' is ',!' and ':&' is '&'"
+        if "^" in word:
+            return "ClusterShell's 'a^b' is '(a,b)&!(a&b)' here"
         known = [*self._inventory.hosts, *self._inventory.groups]
         return nearest(missing[0], known) if len(missing) == 1 else ""
 
@@ -172,9 +177,15 @@ class _Parser:
 
     def _fault(self, message: str) -> UsageError:
         at = self._tokens[self._at][0] if self._at < len(self._tokens) else len(self._text)
-        return UsageError(
-            f"target expression, character {at + 1}: {message}", hint="such as web[01-20],!web07 or @shop&@eu"
-        )
+        before = self._tokens[self._at - 1][1] if self._at else ""
+        hint = "such as web[01-20],!web07 or @shop&@eu"
+        if self._peek() == "!":
+            hint = "ClusterShell's 'a!b' is 'a,!b' here"
+        elif self._peek() == "&" and before == ",":
+            hint = "Ansible's ',&' is '&' here"
+        elif self._peek() and before and before not in _SIGNS:
+            hint = "names are parted by commas"
+        return UsageError(f"target expression, character {at + 1}: {message}", hint=hint)
 
 
 def _some(names: list[str]) -> str:

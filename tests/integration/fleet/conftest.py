@@ -28,7 +28,7 @@ def known_hosts(server: Sshd, tmp_path: Path) -> Path:
 @pytest.fixture
 async def dialer(known_hosts: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SshDialer]:
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    one = SshDialer(SshOptions(configs=(), known_hosts=(str(known_hosts),), connect_timeout_s=5.0))
+    one = SshDialer(SshOptions(configs=(), known_hosts=(str(known_hosts),), connect_timeout_s=30.0))
     yield one
     await one.close()
 

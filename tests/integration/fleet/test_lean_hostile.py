@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dogwatch.fleet.connection import HostFailed, RemoteCommand, State
+from dogwatch.fleet.connections.configured import Configuration
 from dogwatch.fleet.connections.lean.dialer import LeanDialer
 from dogwatch.fleet.connections.lean.exchange import Exchange, verify
 from dogwatch.fleet.connections.lean.packets import Sealer
@@ -64,8 +65,16 @@ async def between(port: int, change: Change) -> AsyncIterator[int]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def lane(known_hosts: Path, timeout_s: float) -> LeanDialer:
-    return LeanDialer(SshOptions(known_hosts=(str(known_hosts),), connect_timeout_s=timeout_s), (), {})
+class Lane(LeanDialer):
+    """Takes logins without any configuration."""
+
+    async def go(self, login: Login) -> object:
+        settings = Configuration(()).of(login.address, user=login.user, port=login.port)
+        return await self.open(login, settings)
+
+
+def lane(known_hosts: Path, timeout_s: float) -> Lane:
+    return Lane(SshOptions(known_hosts=(str(known_hosts),), connect_timeout_s=timeout_s), {})
 
 
 @pytest.fixture
@@ -82,7 +91,7 @@ def known(server: object, tmp_path: Path) -> Callable[[int], Path]:
 async def outcome(login: Login, port: int, known: Callable[[int], Path], timeout_s: float = 15.0) -> str:
     """Return how a login and a command ended; anything but an answer or HostFailed fails the test."""
     try:
-        connection = await lane(known(port), timeout_s).open(msgspec.structs.replace(login, port=port))
+        connection = await lane(known(port), timeout_s).go(msgspec.structs.replace(login, port=port))
     except HostFailed as error:
         return f"{error.state.value}: {error}"
     if connection is None:

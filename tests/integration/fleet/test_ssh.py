@@ -33,7 +33,7 @@ def dial(lane: str, **options: Any) -> SshDialer:
 @pytest.fixture
 async def dialer(lane: str, known_hosts: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SshDialer]:
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    one = dial(lane, known_hosts=(str(known_hosts),), connect_timeout_s=5.0)
+    one = dial(lane, known_hosts=(str(known_hosts),), connect_timeout_s=30.0)
     yield one
     await one.close()
 
@@ -52,8 +52,13 @@ async def test_each_lane_is_taken(lane: str, dialer: SshDialer, login: Login, tm
     connection = await dialer.open(login)
     assert isinstance(connection, LeanConnection if lane == "lean" else GeneralConnection)
     await connection.close()
-    # A configuration that says something is for the general lane, one that says nothing is not.
-    for text, kind in (("Host *\n SendEnv LANG\n", LeanConnection), ("Host x*\n User ada\n", GeneralConnection)):
+    # What a configuration says of this host decides; what cannot be known without running something does, too.
+    for text, kind in (
+        ("Host *\n SendEnv LANG\n", LeanConnection),
+        ("Host x*\n Ciphers aes128-ctr\n", LeanConnection),
+        ("Host *\n RekeyLimit 1G\n", GeneralConnection),
+        ("Match exec true\n User ada\n", GeneralConnection),
+    ):
         config = tmp_path / "config"
         config.write_text(text)
         other = SshDialer(msgspec.structs.replace(dialer._options, configs=(str(config),)))

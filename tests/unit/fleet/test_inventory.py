@@ -209,3 +209,48 @@ def test_numbers_and_addresses_mean_what_python_says(text: str) -> None:
     except (SyntaxError, ValueError):
         expected = text
     assert ini.parse_value(text) == (text if expected is ... else expected)
+
+
+def program(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_a_program_is_found_from_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "inventory").mkdir()
+    program(
+        tmp_path / "inventory" / "hosts.sh",
+        'echo "{\\"g\\": [\\"$(basename "$PWD")\\"], \\"_meta\\": {\\"hostvars\\": {}}}"',
+    )
+    monkeypatch.chdir(tmp_path)
+    inventory, problems = read("inventory/hosts.sh")
+    assert (list(inventory.hosts), problems) == (["inventory"], [])
+
+
+def test_a_program_is_asked_for_its_own_hosts_only(tmp_path: Path) -> None:
+    (tmp_path / "01-static").write_text("[web]\nw1\nb\n")
+    program(
+        tmp_path / "02.sh",
+        'if [ "$1" = --list ]; then echo \'{"g": ["a", "b"]}\'; else echo "{\\"me\\": \\"$2\\"}"; fi',
+    )
+    inventory, problems = read(str(tmp_path))
+    assert problems == []
+    assert {host: inventory.variables(host).get("me") for host in inventory.hosts} == {"w1": None, "b": "b", "a": "a"}
+
+
+def test_variables_of_hosts_in_no_group_are_told_and_passed_over(tmp_path: Path) -> None:
+    listing = {"g": ["a"], "_meta": {"hostvars": {"a": {"x": 1}, "b": {"x": 2}, "c": {}}}}
+    path = program(tmp_path / "hosts.sh", f"echo '{json.dumps(listing)}'")
+    inventory, problems = read(str(path))
+    assert (list(inventory.hosts), problems) == (["a"], [])
+    assert [one.message for one in inventory.warnings] == [
+        "variables of hosts that are in no group are passed over: 'b' and 1 more"
+    ]
+
+
+def test_a_range_that_is_not_closed_is_no_name(tmp_path: Path) -> None:
+    (tmp_path / "hosts.ini").write_text("web[1:3\nok\n")
+    inventory, problems = read(str(tmp_path / "hosts.ini"))
+    assert list(inventory.hosts) == ["ok"]
+    assert "hosts.ini:1: 'web[1:3' cannot be the name of a host: it holds a bracket" in problems[0]

@@ -169,3 +169,21 @@ def test_folding_is_what_people_write() -> None:
 def test_bad_ranges_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         expand(text)
+
+
+@pytest.mark.parametrize(
+    ("habit", "hint"),
+    [
+        ("web[01-20]!web07", "ClusterShell's 'a!b' is 'a,!b' here"),
+        ("@shop^@eu", "ClusterShell's 'a^b' is '(a,b)&!(a&b)' here"),
+        ("shop,&eu", "Ansible's ',&' is '&' here"),
+        ("shop:&eu", "Ansible's ':' is ','"),
+        ("~web0.*", "globs do"),
+        ("web01 web02", "names are parted by commas"),
+        ("@eu - @shop", "names are parted by commas"),
+    ],
+)
+def test_habits_of_others_choose_nothing_and_are_explained(habit: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        choose(habit, INVENTORY)
+    assert hint in caught.value.hint

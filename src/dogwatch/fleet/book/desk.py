@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,7 +11,8 @@ import msgspec
 from dogwatch.access.actor import Actor, Subject
 from dogwatch.access.audit import record
 from dogwatch.engine.book.ids import Mint
-from dogwatch.errors import Conflict, NotAllowed, PermanentError
+from dogwatch.engine.book.intents import Sealer
+from dogwatch.errors import Conflict, NotAllowed, PermanentError, UsageError
 from dogwatch.fleet.book import plan_rows as rows
 from dogwatch.fleet.book.plan_rows import Made, NewPlan
 from dogwatch.fleet.book.planned import (
@@ -30,19 +32,32 @@ from dogwatch.fleet.book.planned import (
 from dogwatch.fleet.book.rows import to_json
 from dogwatch.store.database import Database, Tx
 
+# What a sealed document begins with: others begin as JSON, or as a packed mapping, does.
+_SEALED = b"sealed\0"
+_SEALED_TEXT = "sealed:"
+
 
 class PlanDesk:
-    """What the rest asks of plans. Every call that changes something writes its audit event in the same transaction."""
+    """What the rest asks of plans. Every call that changes something writes its audit event in the same transaction.
 
-    def __init__(self, database: Database) -> None:
+    sealer: seals documents, diffs and the files that were sent along, where this program has a key: they have contents
+    of files, of which nobody may have said that they are secret.
+    """
+
+    def __init__(self, database: Database, sealer: Callable[[], Sealer | None] = lambda: None) -> None:
         self._database = database
+        self._sealer = sealer
         self._mint = Mint()
 
     async def open(self, new: NewPlan, *, reason: str = "") -> str:
         """Write that a plan is asked for; return its id. One that is there already stays as it is."""
 
         def work(tx: Tx) -> str:
-            asked = new if new.plan_id else msgspec.structs.replace(new, plan_id=self._mint.next(tx.now_s))
+            asked = msgspec.structs.replace(
+                new,
+                plan_id=new.plan_id or self._mint.next(tx.now_s),
+                bundle=None if new.bundle is None else self._seal(new.bundle),
+            )
             if rows.open_plan(tx, asked):
                 told = {"playbook": new.playbook, "targets": new.targets, "kind": new.kind}
                 _record(tx, new.actor, "plan", asked.plan_id, reason=reason, after=told)
@@ -56,6 +71,7 @@ class PlanDesk:
 
     async def made(self, plan_id: str, made: Made) -> PlanRow:
         """Write the plan. Of drift, hosts keep the time since when they have been another."""
+        made = msgspec.structs.replace(made, document=self._seal(made.document))
 
         def work(tx: Tx) -> PlanRow:
             row = rows.show(tx, plan_id)
@@ -65,9 +81,9 @@ class PlanDesk:
                     msgspec.structs.replace(one, since_s=since.get(one.host, tx.now_s)) if one.changes else one
                     for one in made.hosts
                 ]
-                rows.make(tx, plan_id, msgspec.structs.replace(made, hosts=hosts))
+                rows.make(tx, plan_id, msgspec.structs.replace(made, hosts=hosts), self._seal_text)
             else:
-                rows.make(tx, plan_id, made)
+                rows.make(tx, plan_id, made, self._seal_text)
             return rows.show(tx, plan_id)
 
         return await self._database.write(work)
@@ -189,10 +205,37 @@ class PlanDesk:
         found = await self._database.read(lambda tx: rows.blob(tx, plan_id, "document"))
         if found is None:
             raise PermanentError(f"plan {plan_id} has no document")
-        return found
+        return self._opened(found)
 
     async def bundle(self, plan_id: str) -> bytes | None:
-        return await self._database.read(lambda tx: rows.blob(tx, plan_id, "bundle"))
+        found = await self._database.read(lambda tx: rows.blob(tx, plan_id, "bundle"))
+        return None if found is None else self._opened(found)
+
+    def _seal(self, data: bytes) -> bytes:
+        sealer = self._sealer()
+        if sealer is None:
+            return data
+        try:
+            return _SEALED + sealer.seal(data)
+        except UsageError:
+            return data  # it has only keys of former times
+
+    def _opened(self, data: bytes) -> bytes:
+        if not data.startswith(_SEALED):
+            return data
+        sealer = self._sealer()
+        if sealer is None:
+            raise PermanentError("the plan is sealed, and there is no key", hint="set engine.key, the same everywhere")
+        return sealer.open(data.removeprefix(_SEALED))
+
+    def _seal_text(self, text: str) -> str:
+        data = self._seal(text.encode())
+        return _SEALED_TEXT + base64.b64encode(data).decode() if data.startswith(_SEALED) else text
+
+    def _open_text(self, text: str) -> str:
+        if not text.startswith(_SEALED_TEXT):
+            return text
+        return self._opened(base64.b64decode(text.removeprefix(_SEALED_TEXT))).decode()
 
     async def find(
         self, *, limit: int = 50, cursor: str = "", kind: str = "", playbook: str = ""
@@ -209,7 +252,7 @@ class PlanDesk:
         return await self._database.read(lambda tx: rows.hosts(tx, plan_id, after=after, limit=limit))
 
     async def texts(self, plan_id: str, digests: Sequence[str]) -> dict[str, Shown]:
-        return await self._database.read(lambda tx: rows.texts(tx, plan_id, digests))
+        return await self._database.read(lambda tx: rows.texts(tx, plan_id, digests, self._open_text))
 
 
 def _verb(claim: Claim) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -77,8 +77,11 @@ def change(tx: Tx, plan_id: str, **values: Any) -> None:
     tx.notify(TOPIC)
 
 
-def make(tx: Tx, plan_id: str, made: Made) -> None:
-    """Write a plan that was made. Raises: Conflict where it has been applied meanwhile."""
+def make(tx: Tx, plan_id: str, made: Made, seal: Callable[[str], str] = str) -> None:
+    """Write a plan that was made; seal: for what people are told.
+
+    Raises: Conflict where it has been applied meanwhile.
+    """
     if show(tx, plan_id).apply_run:
         raise Conflict(f"plan {plan_id} has been applied")
     for table in ("fleet_plan_hosts", "fleet_plan_texts"):
@@ -103,7 +106,7 @@ def make(tx: Tx, plan_id: str, made: Made) -> None:
     )
     tx.many(
         "INSERT INTO fleet_plan_texts (plan_id, digest, shown) VALUES (:plan_id, :digest, :shown)",
-        [{"plan_id": plan_id, "digest": digest, "shown": to_json(shown)} for digest, shown in made.texts.items()],
+        [{"plan_id": plan_id, "digest": digest, "shown": seal(to_json(shown))} for digest, shown in made.texts.items()],
     )
     change(
         tx,
@@ -212,7 +215,7 @@ def hosts(tx: Tx, plan_id: str, *, after: int = -1, limit: int = 1_000_000) -> l
     ]
 
 
-def texts(tx: Tx, plan_id: str, digests: Sequence[str]) -> dict[str, Shown]:
+def texts(tx: Tx, plan_id: str, digests: Sequence[str], opened: Callable[[str], str] = str) -> dict[str, Shown]:
     """Return what people are told of hosts, by digest."""
     found = {}
     for digest in sorted(set(digests)):
@@ -222,7 +225,7 @@ def texts(tx: Tx, plan_id: str, digests: Sequence[str]) -> dict[str, Shown]:
             digest=digest,
         )
         if row is not None:
-            found[digest] = msgspec.json.decode(str(row[0]), type=Shown)
+            found[digest] = msgspec.json.decode(opened(str(row[0])), type=Shown)
     return found
 
 

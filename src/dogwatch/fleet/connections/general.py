@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from dogwatch.core.units import format_duration
 from dogwatch.fleet.connection import HostFailed, NotBegun, State
 from dogwatch.fleet.connections import words
 from dogwatch.fleet.connections.commands import Process, SshCommands
+from dogwatch.fleet.connections.configured import Settings
 from dogwatch.fleet.connections.hostkeys import append_line
+from dogwatch.fleet.connections.lean.keys import read_identity
 from dogwatch.fleet.connections.ssh import KNOWN_HOSTS, NOBODY, SshOptions
 from dogwatch.fleet.login import Login
 
@@ -79,10 +82,20 @@ class _Judge(msgspec.Struct):
 
 
 class GeneralDialer:
-    """Opens SSH connections, and shares those to jump hosts. Files are read once for all of them."""
+    """Opens SSH connections, and shares those to jump hosts. Files are read once for all of them.
 
-    def __init__(self, options: SshOptions, configs: Sequence[str], taken: dict[str, str]) -> None:
+    settings_of: what OpenSSH's configuration says of a host, where it was understood by our own reader.
+    """
+
+    def __init__(
+        self,
+        options: SshOptions,
+        configs: Sequence[str],
+        taken: dict[str, str],
+        settings_of: Callable[[Login], Settings | None],
+    ) -> None:
         self._options = options
+        self._settings_of = settings_of
         # It tells each connection and each channel: thousands of lines that say nothing to anybody.
         asyncssh.set_log_level("ERROR")
         self._configs = list(configs)
@@ -115,9 +128,11 @@ class GeneralDialer:
         self._jumps.clear()
 
     async def _connect(self, login: Login, judge: _Judge) -> asyncssh.SSHClientConnection:
+        read = self._settings_of(login)
         try:
             settings = self._settings(login, judge)
-            jump = self._trust(settings, login, judge)
+            self._choose_keys(settings, login, read)
+            jump = self._trust(settings, login, judge, read)
         except (asyncssh.Error, asyncssh.ConfigParseError, asyncssh.KeyImportError, OSError, ValueError) as error:
             raise HostFailed(State.MISCONFIGURED, f"cannot connect to {words.where(login)}: {error}") from None
         settings["tunnel"] = await self._jump(jump, judge) if jump else None
@@ -152,18 +167,37 @@ class GeneralDialer:
             settings["port"] = port
         if login.user is not None:
             settings["username"] = login.user
-        if login.key is not None:
-            settings["client_keys"] = self._key(login.key, extra.get("certificatefile", ""))
         if login.password is not None:
             settings["password"] = login.password
         if "proxycommand" in extra:
             settings["proxy_command"] = extra["proxycommand"]
         return settings
 
-    def _trust(self, settings: dict[str, Any], login: Login, judge: _Judge) -> str:
+    def _choose_keys(self, settings: dict[str, Any], login: Login, read: Settings | None) -> None:
+        """Say which keys are tried. A file of the configuration that is not there is passed over, as by OpenSSH."""
+        if login.key is not None:
+            try:
+                settings["client_keys"] = self._key(login.key, login.options.get("certificatefile", ""))
+            except asyncssh.KeyImportError as error:
+                blob = read_identity(Path(login.key).expanduser()).blob
+                if not blob or not _agent(read):
+                    raise asyncssh.KeyImportError(f"{login.key}: {str(error).lower()}") from None
+                settings["agent_identities"] = [blob]  # an agent may have what is sealed in the file
+        elif read is not None and read.identities is not None:
+            there = [file for file in read.identities if Path(file).is_file()]
+            if len(there) < len(read.identities):
+                # An empty list means the usual files, and without a list no agent is asked either.
+                none: list[Any] | None = [] if _agent(read) else None
+                settings["client_keys"] = asyncssh.load_keypairs(there, ignore_encrypted=True) if there else none
+        if read is not None and read.agent is not None:
+            settings["agent_path"] = read.agent
+
+    def _trust(self, settings: dict[str, Any], login: Login, judge: _Judge, read: Settings | None) -> str:
         """Say which keys are known; return the jump hosts. With `UserKnownHostsFile none`, nobody."""
         name, port, configured, tunnel = _configured(settings)
         named = tuple(login.options.get("userknownhostsfile", "").split()) or self._options.known_hosts
+        if read is not None and read.known_hosts:
+            configured = read.known_hosts
         files = tuple(str(name) for name in named or configured or KNOWN_HOSTS)
         usable = tuple(file for file in files if file.lower() not in NOBODY)
         settings["known_hosts"] = judge.keys = self._known_hosts(usable)
@@ -218,6 +252,10 @@ class GeneralDialer:
             jump=before or None,
         )
         return (await self.open(login)).ssh
+
+
+def _agent(read: Settings | None) -> str:
+    return os.environ.get("SSH_AUTH_SOCK", "") if read is None or read.agent is None else read.agent
 
 
 def _configured(settings: Mapping[str, Any]) -> tuple[str, int | None, tuple[str, ...], object]:
@@ -315,8 +353,9 @@ def _from_ssh(error: asyncssh.Error, login: Login, judge: _Judge) -> HostFailed:
     if isinstance(error, asyncssh.HostKeyNotVerifiable) or (
         isinstance(error, asyncssh.KeyExchangeFailed) and "host key" in str(error).lower()
     ):
-        known = judge.known or "revoked" in str(error).lower()
-        return words.host_key(login, judge.refused or error, known=known)
+        if "revoked" in str(error).lower():
+            return words.host_key(login, "the key is revoked", known=True)
+        return words.host_key(login, judge.refused or error, known=judge.known)
     if isinstance(error, asyncssh.PermissionDenied):
         return words.not_taken(login)
     if isinstance(error, asyncssh.ConnectionLost):

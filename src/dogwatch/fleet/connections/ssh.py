@@ -13,6 +13,7 @@ import msgspec
 
 from dogwatch.fleet.connection import Connection, HostFailed, State
 from dogwatch.fleet.connections import words
+from dogwatch.fleet.connections.configured import Configuration, NotRead, Settings
 from dogwatch.fleet.login import Login
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ UNDERSTOOD = frozenset(
     {"config", "stricthostkeychecking", "userknownhostsfile", "proxycommand", "certificatefile", "identitiesonly",
      "serveraliveinterval", "connecttimeout"}
 )  # fmt: skip
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdigit() else None
 
 
 class SshOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,12 +71,15 @@ class SshDialer:
         self._taken: dict[str, str] = {}
         self._lean: LeanDialer | None = None
         self._general: GeneralDialer | None = None
+        self._configuration: Configuration | None = None
+        with contextlib.suppress(NotRead):
+            self._configuration = Configuration(self._configs)
         if options.lean:
             # A library that is too old for it has the general lane alone.
             with contextlib.suppress(ImportError):
                 from dogwatch.fleet.connections.lean.dialer import LeanDialer
 
-                self._lean = LeanDialer(options, self._configs, self._taken)
+                self._lean = LeanDialer(options, self._taken)
 
     async def open(self, login: Login) -> Connection:
         """Return a connection to the host. Raises: HostFailed."""
@@ -79,15 +87,23 @@ class SshDialer:
         if unknown:
             told = f"options of ssh that are not understood here: {', '.join(sorted(unknown))}"
             raise HostFailed(State.MISCONFIGURED, f"cannot connect to {words.where(login)}: {told}")
-        if self._lean is not None:
-            connection = await self._lean.open(login)
+        settings = self._settings(login)
+        if self._lean is not None and settings is not None:
+            connection = await self._lean.open(login, settings)
             if connection is not None:
                 return connection
         if self._general is None:
             from dogwatch.fleet.connections.general import GeneralDialer
 
-            self._general = GeneralDialer(self._options, self._configs, self._taken)
+            self._general = GeneralDialer(self._options, self._configs, self._taken, self._settings)
         return await self._general.open(login)
+
+    def _settings(self, login: Login) -> Settings | None:
+        """Return what OpenSSH's configuration says of the host, None where only asyncssh's reader may know."""
+        if self._configuration is None or "config" in login.options:
+            return None
+        port = login.port or _number(login.options.get("port"))
+        return self._configuration.of(login.address or login.host, user=login.user, port=port)
 
     async def close(self) -> None:
         """Close the connections to jump hosts."""

@@ -51,4 +51,8 @@ def closed(login: Login, phase: str) -> HostFailed:
 
 
 def broken(login: Login, reason: object, phase: str) -> HostFailed:
+    if "too many authentication failures" in str(reason).lower():
+        hint = "name the key: --key, or IdentityFile with IdentitiesOnly"
+        told = f"{where(login)} was offered more keys than it takes, and none that it knows"
+        return HostFailed(State.AUTHENTICATION_FAILED, told, hint=hint)
     return HostFailed(State.LOST, f"{where(login)}: {str(reason).lower()} ({phase})")

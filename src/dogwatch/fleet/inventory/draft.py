@@ -116,6 +116,8 @@ def name_fault(name: str) -> str:
         return "it is the name of a folder"
     if name[0] in "-!@(&":
         return f"it begins with '{name[0]}'"
+    if "[" in name or "]" in name:
+        return "it holds a bracket; ranges are written [01-20], [1:9:2] or [a:c]"
     if any(char in name for char in ",/\\'\"`$;|<>(){}&="):
         return "it holds a character that means something to shells, paths or target expressions"
     return ""

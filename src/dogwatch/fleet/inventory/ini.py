@@ -30,7 +30,9 @@ def read_ini(file: str, text: str, draft: Draft) -> None:
 
 def parse_value(text: str) -> Any:
     """Return what a value means: a Python literal (`80`, `True`, `['a']`, `"text"`), else the text itself."""
-    if not text or not (text[0].isdigit() or text[0] in "+-.'\"[({" or text.split("#")[0].strip() in _WORDS):
+    if not text or not (
+        text[0].isdigit() or text[0] in "+-.'\"[({" or text[:2] in _PREFIXED or text.split("#")[0].strip() in _WORDS
+    ):
         return text
     if _NUMBER.fullmatch(text):
         return int(text)
@@ -42,10 +44,13 @@ def parse_value(text: str) -> Any:
             value = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         return text
+    if isinstance(value, tuple | set):
+        value = list(value)
     return value if isinstance(value, str | int | float | bool | list | dict | type(None)) else text
 
 
 _WORDS = frozenset({"True", "False", "None"})
+_PREFIXED = frozenset(letter + quote for letter in "uUrR" for quote in "'\"")
 
 
 def split_port(pattern: str) -> tuple[str, int | None]:

@@ -20,7 +20,7 @@ from dogwatch.fleet.inventory.folders import read_folders, read_text
 from dogwatch.fleet.inventory.ini import read_ini
 from dogwatch.fleet.inventory.programs import ANSWER_BYTES, run_program
 from dogwatch.fleet.inventory.sshconfig import read_ssh_config
-from dogwatch.fleet.inventory.tree import read_listing, read_tree
+from dogwatch.fleet.inventory.tree import listed_hosts, read_listing, read_tree
 
 _YAML = (".yml", ".yaml", ".json")
 # What lies in a folder of inventories and is none (Ansible's own list, and its folders of variables).
@@ -252,7 +252,8 @@ def _read_file(path: Path, draft: Draft) -> None:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        draft.problem(Place(str(path)), f"cannot be read: {(error.strerror or str(error)).lower()}")
+        hint = "hosts by their names end with a comma: -i NAME," if isinstance(error, FileNotFoundError) else ""
+        draft.problem(Place(str(path)), f"cannot be read: {(error.strerror or str(error)).lower()}", hint)
         return
     if stat.S_ISREG(mode) and path.suffix not in (*_YAML, ".ini") and os.access(path, os.X_OK) and _is_program(path):
         run_executable(path, draft, timeout_s=60.0, env={})
@@ -310,20 +311,22 @@ def _is_tree(value: Any) -> bool:
 
 
 def run_executable(path: Path, draft: Draft, *, timeout_s: float, env: Mapping[str, str]) -> None:
-    """Ask an executable inventory; one without `_meta` is asked for each host."""
+    """Ask an executable inventory; one without `_meta` is asked for each of its hosts."""
+    path = path.absolute()  # it is run in its own folder
     text = run_program((str(path), "--list"), draft, cwd=path.parent, timeout_s=timeout_s, env=env)
     root = None if text is None else _parse(str(path), text, draft)
     if root is None or read_listing(str(path), root, draft):
         return
-    if len(draft.hosts) > _SUB_PROGRAMS:
+    names = [name for name in listed_hosts(root) if name in draft.hosts]
+    if len(names) > _SUB_PROGRAMS:
         hint = "give `_meta: {hostvars: …}` with --list"
         draft.problem(Place(str(path)), f"has more than {_SUB_PROGRAMS} hosts to be asked for one by one", hint)
         return
-    for name, host in draft.hosts.items():
+    for name in names:
         answer = run_program((str(path), "--host", name), draft, cwd=path.parent, timeout_s=timeout_s, env=env)
         values = None if answer is None else _parse(str(path), answer or "{}", draft)
         if isinstance(values, dict):
-            draft.set_vars(host.vars, values, Place(f"{path} --host {name}"))
+            draft.set_vars(draft.hosts[name].vars, values, Place(f"{path} --host {name}"))
         if answer is None:
             return
 

@@ -110,11 +110,26 @@ def read_listing(file: str, root: Any, draft: Draft) -> bool:
             continue
         _listed(group, value, place, draft)
     if has_meta:
+        there = listed_hosts(root)
+        strangers = [str(name) for name in meta["hostvars"] if str(name) not in there]  # type: ignore[index]
+        if strangers:
+            told = f"{shown(strangers[0])}{f' and {len(strangers) - 1} more' if strangers[1:] else ''}"
+            draft.warn(place, f"variables of hosts that are in no group are passed over: {told}")
         for name, settings in meta["hostvars"].items():  # type: ignore[index]
-            host = draft.host(str(name), place)
+            host = draft.host(str(name), place) if str(name) in there else None
             if host is not None and isinstance(settings, Mapping):
                 draft.set_vars(host.vars, settings, place)
     return has_meta
+
+
+def listed_hosts(root: Mapping[str, Any]) -> dict[str, None]:
+    """Return the hosts of a listing's groups, in their order."""
+    found: dict[str, None] = {}
+    for name, group in root.items():
+        hosts = group.get("hosts") if isinstance(group, Mapping) else group
+        if name != "_meta" and isinstance(hosts, list):
+            found.update(dict.fromkeys(map(str, hosts)))
+    return found
 
 
 def _listed(group: DraftGroup, value: Mapping[str, Any], place: Place, draft: Draft) -> None:

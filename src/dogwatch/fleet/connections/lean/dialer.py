@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
+import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from dogwatch.core.units import format_duration
 from dogwatch.fleet.connection import HostFailed, NotBegun, State
 from dogwatch.fleet.connections import words
 from dogwatch.fleet.connections.commands import Process, SshCommands
+from dogwatch.fleet.connections.configured import Settings
 from dogwatch.fleet.connections.hostkeys import Judge, KnownHosts, NotUnderstood, Refused, append_line
+from dogwatch.fleet.connections.lean.agent import Agent
 from dogwatch.fleet.connections.lean.channel import ChannelRefused
 from dogwatch.fleet.connections.lean.exchange import SIGNATURES
-from dogwatch.fleet.connections.lean.keys import Signer, read_signer
-from dogwatch.fleet.connections.lean.plain import is_plain
+from dogwatch.fleet.connections.lean.keys import Identity, Signer, read_identity
 from dogwatch.fleet.connections.lean.transport import Gone, NotTaken, Transport
 from dogwatch.fleet.connections.lean.wire import Broken, Unusual
 from dogwatch.fleet.connections.ssh import KNOWN_HOSTS, NOBODY
@@ -26,65 +29,92 @@ from dogwatch.fleet.login import Login
 if TYPE_CHECKING:
     from dogwatch.fleet.connections.ssh import SshOptions
 
-# What a host may have in its arguments for ssh and still go by this lane.
+# What a host may not have in its arguments for ssh and still go by this lane.
 _OTHER_LANE = frozenset({"config", "proxycommand", "certificatefile"})
 _CLOSE_S = 1.0
+# Those of OpenSSH that are files with a whole key: what else it tries needs a device, or is out of use.
+_DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
+
+
+class _Keys(msgspec.Struct, frozen=True):
+    """What a login is tried with. agent: its socket, "" for none. only: the keys that it is asked for; None for all."""
+
+    signers: tuple[Signer, ...]
+    agent: str
+    only: frozenset[bytes] | None
 
 
 class LeanDialer:
-    """configs: OpenSSH's files that are there. taken: keys of new hosts, shared with the other lane."""
+    """taken: keys of new hosts, shared with the other lane."""
 
-    def __init__(self, options: SshOptions, configs: Sequence[str], taken: dict[str, str]) -> None:
+    def __init__(self, options: SshOptions, taken: dict[str, str]) -> None:
         self._options = options
         self._taken = taken
-        self._usable = is_plain(configs)
         self._known: dict[tuple[str, ...], KnownHosts | None] = {}
-        self._signers: dict[str, Signer | None] = {}
-        self._user = ""
+        self._identities: dict[str, Identity] = {}
 
-    async def open(self, login: Login) -> LeanConnection | None:
+    async def open(self, login: Login, settings: Settings) -> LeanConnection | None:
         """Return a connection, None where the other lane has to open it. Raises: HostFailed."""
-        signer = self._signer(login)
-        files = self._files(login)
+        keys = self._keys(login, settings)
+        files = self._files(login, settings)
         known = self._known_hosts(files)
-        if signer is None or known is None:
+        if keys is None or known is None:
             return None
         limit_s = self._options.connect_timeout_s
+        agent = Agent(keys.agent) if keys.agent else None
+        tried = {signer.blob for signer in keys.signers}
+
+        async def more() -> Sequence[Signer]:
+            return [] if agent is None else await agent.signers(only=keys.only, but=tried)
+
         transport = Transport(
-            login.user or self._me(),
-            [signer],
-            self._judging(login, known, files),
+            settings.user,
+            keys.signers,
+            self._judging(login, settings, known, files),
             keepalive_s=self._options.keepalive_s,
+            more=more,
         )
         try:
             async with asyncio.timeout(limit_s):
-                await _connected(login, transport)
+                await _connected(login, settings, transport)
         except TimeoutError:
             raise HostFailed(
                 State.TIMED_OUT, f"took longer than {format_duration(limit_s)} {transport.phase}: {words.where(login)}"
             ) from None
         except Unusual:
             return None
+        finally:
+            if agent is not None:
+                await agent.close()
         return LeanConnection(transport, open_s=limit_s)
 
-    def _signer(self, login: Login) -> Signer | None:
-        """Return the key that logs in, None where that or anything else about the login is not for this lane."""
+    def _keys(self, login: Login, settings: Settings) -> _Keys | None:
+        """Return what logs in, None where that or anything else about the login is not for this lane."""
         jump = (login.jump or "none").lower() != "none"
-        if (
-            not self._usable
-            or jump
-            or login.password is not None
-            or not login.key
-            or _OTHER_LANE & login.options.keys()
-        ):
+        if not settings.plain or jump or login.password is not None or _OTHER_LANE & login.options.keys():
             return None
-        if login.key not in self._signers:
-            self._signers[login.key] = read_signer(Path(login.key).expanduser())
-        return self._signers[login.key]
+        named = (login.key,) if login.key else settings.identities
+        found = [self._identity(file) for file in (_DEFAULT_KEYS if named is None else named)]
+        agent = os.environ.get("SSH_AUTH_SOCK", "") if settings.agent is None else settings.agent
+        signers = tuple(signer for one in found for signer in one.signers)
+        if any(one.there and not one.usable for one in found) or not (signers or agent):
+            return None
+        only = settings.identities_only or login.options.get("identitiesonly", "").lower() == "yes"
+        blobs = frozenset(one.blob for one in found if one.blob)
+        if login.key and not signers:
+            # It is asked for by name: an agent may have it, and the other lane says what is wrong with the file.
+            return _Keys((), agent, blobs) if agent and blobs else None
+        return _Keys(signers, agent, blobs if only else None)
 
-    def _files(self, login: Login) -> tuple[str, ...]:
-        named = tuple(login.options.get("userknownhostsfile", "").split()) or self._options.known_hosts or KNOWN_HOSTS
-        return tuple(file for file in named if file.lower() not in NOBODY)
+    def _identity(self, file: str) -> Identity:
+        if file not in self._identities:
+            self._identities[file] = read_identity(Path(file).expanduser())
+        return self._identities[file]
+
+    def _files(self, login: Login, settings: Settings) -> tuple[str, ...]:
+        named = tuple(login.options.get("userknownhostsfile", "").split()) or self._options.known_hosts
+        files = named or settings.known_hosts or KNOWN_HOSTS
+        return tuple(file for file in files if file.lower() not in NOBODY)
 
     def _known_hosts(self, files: tuple[str, ...]) -> KnownHosts | None:
         if files not in self._known:
@@ -95,16 +125,11 @@ class LeanDialer:
                 self._known[files] = None
         return self._known[files]
 
-    def _me(self) -> str:
-        self._user = self._user or getpass.getuser()
-        return self._user
-
     def _judging(
-        self, login: Login, known: KnownHosts, files: Sequence[str]
+        self, login: Login, settings: Settings, known: KnownHosts, files: Sequence[str]
     ) -> Callable[[str], tuple[Sequence[str], Callable[[bytes], None]]]:
-        host, port = login.address or login.host, login.port
-        port = port or _number(login.options.get("port"))
-        name = host if port in (None, 22) else f"[{host}]:{port}"
+        host, port = settings.host, settings.port
+        name = host if port == 22 else f"[{host}]:{port}"
 
         def keep(key: str) -> None:
             if files:
@@ -140,13 +165,12 @@ class LeanDialer:
         return judged
 
 
-async def _connected(login: Login, transport: Transport) -> None:
+async def _connected(login: Login, settings: Settings, transport: Transport) -> None:
     """Connect and log in. Raises: HostFailed, Unusual."""
     loop = asyncio.get_running_loop()
-    port = login.port or _number(login.options.get("port")) or 22
     wire = None
     try:
-        wire, _ = await loop.create_connection(lambda: transport, login.address or login.host, port)
+        wire, _ = await loop.create_connection(lambda: transport, settings.host, settings.port, family=settings.family)
         await transport.ready
     except NotTaken:
         raise words.not_taken(login) from None
@@ -164,10 +188,6 @@ async def _connected(login: Login, transport: Transport) -> None:
         ):
             wire.abort()
             await transport.closed
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdigit() else None
 
 
 class LeanConnection(SshCommands):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import cast
 
 from dogwatch.errors import DogwatchError
 from dogwatch.fleet.connections.lean import wire
 from dogwatch.fleet.connections.lean.channel import LeanChannel
 from dogwatch.fleet.connections.lean.exchange import Exchange, Keys
-from dogwatch.fleet.connections.lean.keys import Signer
+from dogwatch.fleet.connections.lean.keys import Signer, signature_of
 from dogwatch.fleet.connections.lean.packets import Opener, Sealer
 from dogwatch.fleet.connections.lean.wire import Broken, Reader, Unusual, boolean, string, uint32
 
@@ -42,7 +42,8 @@ class Transport(asyncio.Protocol):
     """Logs in by itself; `ready` is done then, or fails. phase: what it waits for.
 
     kinds: of host keys that are asked for. trust: is given the host's key and raises where it is not to be trusted;
-    both are worked out when the address of the other side is known.
+    both are worked out when the address of the other side is known. more: keys that are asked for when the first ones
+    are not taken.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Transport(asyncio.Protocol):
         judged: Callable[[str], tuple[Sequence[str], Callable[[bytes], None]]],
         *,
         keepalive_s: float,
+        more: Callable[[], Awaitable[Sequence[Signer]]] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[None] = self._loop.create_future()
@@ -61,6 +63,9 @@ class Transport(asyncio.Protocol):
         self.error: BaseException | None = None
         self._user = user.encode()
         self._signers = list(signers)
+        self._more = more
+        self._offered: tuple[Signer, str] | None = None
+        self._asking: asyncio.Task[None] | None = None
         self._judged = judged
         self._keepalive_s = keepalive_s
         self._sealer, self._opener = Sealer(), Opener()
@@ -133,6 +138,13 @@ class Transport(asyncio.Protocol):
         for channel in list(self._channels.values()):
             channel.end()
         self._channels.clear()
+        if self._asking is not None and not self._asking.done():
+            self._asking.cancel()
+            self._asking.add_done_callback(lambda _task: self._end())
+        else:
+            self._end()
+
+    def _end(self) -> None:
         if not self.closed.done():
             self.closed.set_result(None)
 
@@ -222,6 +234,9 @@ class Transport(asyncio.Protocol):
         elif kind == wire.DISCONNECT:
             read = Reader(message)
             code, reason = read.uint32(), read.text()
+            if not self._logged_in and code != _NO_MORE_METHODS and "too many authentication" in reason.lower():
+                # It counts every key. The other lane begins with an agent's.
+                raise Unusual("it was shown more keys than it takes")
             raise NotTaken if code == _NO_MORE_METHODS and not self._logged_in else Gone(reason[:300], code)
         elif kind in _TRANSPORT_KINDS:
             if self._strict and self._opener.cipher is None:
@@ -282,31 +297,80 @@ class Transport(asyncio.Protocol):
     def _log_in(self) -> None:
         """Try the next key."""
         if not self._signers:
-            raise NotTaken
+            more, self._more = self._more, None
+            if more is None:
+                raise NotTaken
+            self._later(self._ask_for_more(more))
+            return
         signer = self._signers[0]
         kind = signer.kinds[0]
         if len(signer.kinds) > 1:
             if self._taken_kinds is None:
                 self._waits_for_kinds = True
                 return
-            found = next((one for one in signer.kinds if one in self._taken_kinds), None)
+            found = next((one for one in signer.kinds if signature_of(one) in self._taken_kinds), None)
             if found is None:
                 raise Unusual("it takes only signatures by SHA-1")
             kind = found
         del self._signers[0]
-        request = b"".join(
+        request = self._request(signer, kind, proved=signer.sign is not None)
+        if signer.sign is None:
+            # Who keeps the key may have to ask a person: only for one that is taken.
+            self._offered = signer, kind
+            self.send(request)
+            return
+        proof = signer.sign(signature_of(kind), string(self._session_id) + request)
+        self.send(request + string(string(signature_of(kind).encode()) + string(proof)))
+
+    def _request(self, signer: Signer, kind: str, *, proved: bool) -> bytes:
+        return b"".join(
             (
                 bytes((wire.USERAUTH_REQUEST,)),
                 string(self._user),
                 string(b"ssh-connection"),
                 string(b"publickey"),
-                boolean(True),
+                boolean(proved),
                 string(kind.encode()),
                 string(signer.blob),
             )
         )
-        proof = signer.sign(kind, string(self._session_id) + request)
-        self.send(request + string(string(kind.encode()) + string(proof)))
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        """Do what waits for somebody else than the other side; how it ends is how the login ends."""
+
+        async def done() -> None:
+            try:
+                await work
+            except (Broken, Unusual, NotTaken, Gone, DogwatchError) as error:
+                self._fail(error)
+
+        self._asking = self._loop.create_task(done(), name="fleet-ssh-keys")
+
+    async def _ask_for_more(self, more: Callable[[], Awaitable[Sequence[Signer]]]) -> None:
+        self._signers = list(await more())
+        self._asking = None
+        self._log_in()
+
+    async def _prove(self, signer: Signer, kind: str) -> None:
+        assert signer.ask is not None
+        self.phase = "waiting for the agent that keeps the key"
+        request = self._request(signer, kind, proved=True)
+        signature = await signer.ask(signature_of(kind), string(self._session_id) + request)
+        self._asking = None
+        if signature is None:
+            self._log_in()
+        else:
+            self.send(request + string(signature))
+
+    def _take_offer(self, message: bytes) -> None:
+        """The other side would take the key that was offered to it."""
+        if self._offered is None:
+            raise Broken("it takes a key that was not offered")
+        (signer, kind), self._offered = self._offered, None
+        read = Reader(message)
+        if read.text() != kind or read.string() != signer.blob:
+            raise Broken("it takes a key that was not offered")
+        self._later(self._prove(signer, kind))
 
     def _take_login(self, kind: int, message: bytes) -> None:
         if kind == wire.EXT_INFO:
@@ -316,7 +380,12 @@ class Transport(asyncio.Protocol):
             if self._waits_for_kinds:
                 self._waits_for_kinds = False
                 self._log_in()
+        elif kind == wire.USERAUTH_PK_OK:
+            self._take_offer(message)
         elif kind == wire.USERAUTH_FAILURE:
+            if self._asking is not None:
+                raise Broken("it answers what was not asked")
+            self._offered = None
             if "publickey" not in Reader(message).names():
                 raise NotTaken
             self._log_in()
