@@ -44,6 +44,7 @@ bench: compile
 
 soak: setup
 	scripts/install-test-tools
+	scripts/install-soak-peers
 	scripts/install-vault
 	$(PYTEST) $(TESTS) -m soak
 	$(PYTEST) tests/integration/test_real_vault.py

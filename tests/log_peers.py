@@ -234,7 +234,36 @@ class Store(Peer):
         return [json.loads(line) for line in fetch(f"{self.url}/select/logsql/query", body).splitlines()]
 
 
-class OpenSearch(Peer):
+class Search(Peer):
+    """What Elasticsearch and OpenSearch have in common."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/{path}", data, method=method)
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            found: dict[str, Any] = json.loads(answer.read())
+            return found
+
+    def ready(self) -> bool:
+        return super().ready() and self.ask("GET", "_cluster/health")["status"] in {"green", "yellow"}
+
+    def documents(self, index: str) -> list[dict[str, Any]]:
+        """Return every document with its `_id`, page by page."""
+        self.ask("POST", f"{index}/_refresh")
+        found: list[dict[str, Any]] = []
+        page = self.ask("POST", f"{index}/_search?scroll=1m", {"size": 5000})
+        while hits := page["hits"]["hits"]:
+            found += [{"_id": one["_id"], **one["_source"]} for one in hits]
+            page = self.ask("POST", "_search/scroll", {"scroll": "1m", "scroll_id": page["_scroll_id"]})
+        return found
+
+
+class OpenSearch(Search):
     """One node. It would not start as root, which it asks its native library for: here it finds none."""
 
     def __init__(self) -> None:
@@ -267,31 +296,6 @@ class OpenSearch(Peer):
         named = [f"-D{name}={value}" for name, value in own.items()]
         main = "org.opensearch.bootstrap.OpenSearch"
         return [self._java, *small, *native, *named, "-cp", f"{self._home}/lib/*", main]
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/{path}", data, method=method)
-        request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            found: dict[str, Any] = json.loads(answer.read())
-            return found
-
-    def ready(self) -> bool:
-        return super().ready() and self.ask("GET", "_cluster/health")["status"] in {"green", "yellow"}
-
-    def documents(self, index: str) -> list[dict[str, Any]]:
-        """Return every document with its `_id`, page by page."""
-        self.ask("POST", f"{index}/_refresh")
-        found: list[dict[str, Any]] = []
-        page = self.ask("POST", f"{index}/_search?scroll=1m", {"size": 5000})
-        while hits := page["hits"]["hits"]:
-            found += [{"_id": one["_id"], **one["_source"]} for one in hits]
-            page = self.ask("POST", "_search/scroll", {"scroll": "1m", "scroll_id": page["_scroll_id"]})
-        return found
 
 
 @contextlib.contextmanager

@@ -47,4 +47,5 @@ class Book:
 
 def log_sources() -> list[Path]:
     """Return what a soak of the log agent is about."""
-    return [*(ROOT / "src" / "dogwatch" / "logs").rglob("*.py"), ROOT / "tests/integration/logs/test_delivery.py"]
+    tests = ("integration/logs/test_delivery.py", "log_targets.py")
+    return [*(ROOT / "src" / "dogwatch" / "logs").rglob("*.py"), *(ROOT / "tests" / one for one in tests)]

@@ -21,7 +21,13 @@ _LATER = frozenset({401, 403, 404, 407, 408, 409, 421, 423, 425, 429})
 _TOO_LARGE = 413
 
 
-class TooLarge(PermanentError):
+class Refused(PermanentError):
+    """What the other side does not take as it is. said: its whole answer."""
+
+    said = ""
+
+
+class TooLarge(Refused):
     """More than the other side takes at once (413): less of it may be taken."""
 
 
@@ -86,11 +92,14 @@ class Delivery:
         )
         if 200 <= answer.status < 300:
             return answer
-        said = " ".join(answer.body[:200].decode("utf-8", "replace").split())
-        message = f"answered {answer.status}{f': {said}' if said else ''}"
+        said = answer.body.decode("utf-8", "replace")
+        short = " ".join(said[:200].split())
+        message = f"answered {answer.status}{f': {short}' if short else ''}"
         if answer.status >= 500 or answer.status in _LATER or answer.status < 400:
             raise TransientError(message, retry_after_s=retry_after_s(answer, time.time()))
-        raise (TooLarge if answer.status == _TOO_LARGE else PermanentError)(message)
+        refused = TooLarge(message) if answer.status == _TOO_LARGE else Refused(message)
+        refused.said = said
+        raise refused
 
 
 async def in_parts(blocks: Sequence[Block], send: Callable[[Sequence[Block]], Awaitable[None]], tools: Tools) -> None:
