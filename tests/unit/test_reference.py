@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import pkgutil
 import re
 import subprocess
@@ -21,6 +22,7 @@ from dogwatch.config.overrides import Override
 from dogwatch.config.schema import field_docs, option_doc, structs
 from dogwatch.daemon.sections import SECTIONS
 from dogwatch.hosts.collectors import COLLECTORS
+from dogwatch.hosts.history import KEPT
 from dogwatch.probes.kinds import PROBES
 from dogwatch.probes.probe import Probe
 from dogwatch.probes.spec import COMMON_VARIABLES
@@ -62,6 +64,31 @@ def test_every_variable_and_metric_of_a_kind_is_described(kind: type[Probe]) -> 
 
 def test_every_metric_of_a_collector_is_described() -> None:
     assert [metric.name for collector in COLLECTORS for metric in collector.metrics if not metric.help] == []
+
+
+# Names in the same modules that are no metrics of `/metrics`: variables, and what the history keeps of collectors.
+_NO_METRICS = {"dogwatch_reload"}
+
+
+def test_every_metric_that_the_program_names_is_in_the_reference() -> None:
+    listed = set(re.findall(r"^\| `([^`]+)`", (DOCS / "reference" / "metrics.md").read_text(), re.MULTILINE))
+    kept = {one.name for one in KEPT}
+    named = {
+        (path.name, node.value)
+        for path in (ROOT / "src").rglob("*.py")
+        if "dogwatch.core.metrics" in (text := path.read_text())
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if re.fullmatch(r"dogwatch_[a-z0-9_]*[a-z0-9]", node.value)
+    }
+    assert len(named) > 60
+    assert sorted(one for one in named if one[1] not in listed | kept | _NO_METRICS) == []
+
+
+def test_a_metric_that_waits_for_its_first_value_is_in_the_reference() -> None:
+    text = (DOCS / "reference" / "metrics.md").read_text()
+    for name in ("dogwatch_logs_transform_events_total", "dogwatch_loop_lag_seconds", "dogwatch_tasks"):
+        assert f"| `{name}` |" in text
 
 
 def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -191,20 +191,25 @@ class SelfWatch:
         yield _one("dogwatch_self_samples_total", "counter", "Samples the self-watch took.", self._samples)
         yield _one("dogwatch_findings", "gauge", "Findings of the self-watch that stand.", len(self._state.active))
         yield _one("dogwatch_findings_total", "counter", "Findings of the self-watch that ever began.", self._begun)
-        if self._newest is not None:
-            yield from self._sample_families(self._newest)
+        yield from self._sample_families(self._newest)
 
-    def _sample_families(self, newest: Sample) -> Iterator[Family]:
+    def _sample_families(self, newest: Sample | None) -> Iterator[Family]:
+        """Yield what samples show; before the first one the families, without a series."""
+        lags = None if newest is None else {"max": newest.lag.max_s, "p99": newest.lag.p99_s}
         name = "dogwatch_loop_lag_seconds"
-        lags = [(series(name, {"stat": "max"}), newest.lag.max_s), (series(name, {"stat": "p99"}), newest.lag.p99_s)]
-        yield Family(name, "gauge", "Delay of the event loop's timers in the newest interval.", lags)
-        yield _one("dogwatch_threads", "gauge", "Threads.", newest.threads)
-        name = "dogwatch_tasks"
-        kinds = [(series(name, {"coroutine": kind}), float(count)) for kind, count in newest.task_kinds.items()]
-        yield Family(name, "gauge", "Tasks by what they run.", kinds)
-        name = "dogwatch_gauge"
-        gauges = [(series(name, {"name": gauge}), value) for gauge, value in newest.gauges.items()]
-        yield Family(name, "gauge", "Queue depths and drops that parts registered with the self-watch.", gauges)
+        yield _labelled(name, "Delay of the event loop's timers in the newest interval.", "stat", lags)
+        threads = [] if newest is None else [("dogwatch_threads", float(newest.threads))]
+        yield Family("dogwatch_threads", "gauge", "Threads.", threads)
+        tasks = None if newest is None else newest.task_kinds
+        yield _labelled("dogwatch_tasks", "Tasks by what they run.", "coroutine", tasks)
+        text = "Queue depths and drops that parts registered with the self-watch."
+        yield _labelled("dogwatch_gauge", text, "name", None if newest is None else newest.gauges)
+
+
+def _labelled(name: str, text: str, label: str, values: Mapping[str, float] | None) -> Family:
+    return Family(
+        name, "gauge", text, [(series(name, {label: key}), float(one)) for key, one in (values or {}).items()]
+    )
 
 
 class _Change:

@@ -25,11 +25,11 @@ from dogwatch.logs.route import Routing
 from dogwatch.logs.section import Batch, LogsSpec, SinkSpec
 from dogwatch.logs.source import Source
 from dogwatch.logs.tools import SinkTools
+from dogwatch.logs.transform import EVENTS, EVENTS_HELP
 
 _log = logging.getLogger(__name__)
 _LINES = 1000
 _LEAST_S = 0.5
-_COUNTED = "What transforms counted: unread (passed as it was), dropped, unjudged, row_by_row, and more by kind."
 
 
 class SinkStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -271,15 +271,14 @@ class Agent:
         """Yield what transforms count, and the metrics that they make of what passes."""
         if self._routing is None:
             return
-        name = "dogwatch_logs_transform_events_total"
         lines = [
             (
-                series(name, {"route": str(one.route), "step": str(one.step), "kind": one.kind, "event": one.event}),
+                series(EVENTS, {"route": str(one.route), "step": str(one.step), "kind": one.kind, "event": one.event}),
                 float(one.value),
             )
             for one in self._routing.counts()
         ]
-        yield Family(name, "counter", _COUNTED, lines)
+        yield Family(EVENTS, "counter", EVENTS_HELP, lines)
         yield from self._routing.families()
 
     def _warn(self) -> None:

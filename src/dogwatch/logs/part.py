@@ -11,6 +11,7 @@ from dogwatch.core.metrics import Family, series
 from dogwatch.logs.place import store_folder
 from dogwatch.logs.reader import LogReader
 from dogwatch.logs.section import LOGS, LogsSpec
+from dogwatch.logs.transform import EVENTS, EVENTS_HELP
 
 if TYPE_CHECKING:
     from dogwatch.logs.agent import Agent, SinkStatus, SourceStatus
@@ -66,7 +67,9 @@ class LogsPart:
                 for event, value in one.counts.items()
             ],
         )
-        if self.agent is not None:
+        if self.agent is None:
+            yield Family(EVENTS, "counter", EVENTS_HELP, ())
+        else:
             yield from self.agent.derived()
         for field, kind, text in _SINK_METRICS:
             name = f"dogwatch_logs_sink_{field}" + ("_total" if kind == "counter" else "")

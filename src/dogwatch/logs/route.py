@@ -13,6 +13,7 @@ from dogwatch.logs.block import Block
 from dogwatch.logs.records import json_lines
 from dogwatch.logs.rows import Encoded
 from dogwatch.logs.section import LogsSpec, Route
+from dogwatch.logs.splice import Splice
 from dogwatch.logs.steps import Steps
 from dogwatch.logs.transform import Step
 from dogwatch.logs.transforms.metric import MetricStep
@@ -29,6 +30,7 @@ class Path:
         self.kinds = tuple(transform.kind for transform in route.do)
         self.steps: tuple[Step, ...] = tuple(transform.open() for transform in route.do)
         self._compiled = Steps(self.steps)
+        self._splice = Splice.of(self.steps)
 
     def apply(self, block: Block) -> Block:
         return self._compiled.apply(block) if self.steps else block
@@ -43,6 +45,10 @@ class Path:
             return self.apply(block)
         texts, count = [], 0
         for part in _parts(block):
+            if self._splice is not None and (lines := self._splice.apply(part)) is not None:
+                texts.append(lines[0])
+                count += lines[1]
+                continue
             changed = self._compiled.apply(part)
             texts.append(json_lines(changed))
             count += changed.rows
@@ -59,9 +65,8 @@ def _parts(block: Block) -> Iterator[Block]:
         # The newline before the bound, or the one after it where a line is longer.
         end = data.rfind(b"\n", at, at + _PART_BYTES) + 1 or data.find(b"\n", at) + 1
         part = data[at:end]
-        yield msgspec.structs.replace(
-            block, data=part, begin=block.begin + at, end=block.begin + end, count=part.count(b"\n")
-        )
+        # How many lines that are is counted when they are cut: looking for each newline twice would cost much.
+        yield msgspec.structs.replace(block, data=part, begin=block.begin + at, end=block.begin + end, count=0)
         at = end
 
 

@@ -6,6 +6,7 @@ value's type; see docs/decisions/0106.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import zlib
@@ -18,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from dogwatch.logs.block import Block, record_id
+from dogwatch.logs.block import Block
 from dogwatch.logs.multiline import INNER
 
 OWN = ("id", "source", "file")
@@ -102,16 +103,22 @@ class Rows:
         return len(self.items) * (80 + 24 * len(self.shape.names)) + 2 * sum(map(len, lines))
 
     @property
+    def lines(self) -> Sequence[bytes]:
+        """Return the lines as they were read; none where they are not known."""
+        return self._lines or ()
+
+    @property
     def crcs(self) -> list[int]:
         if self._crcs is None:
-            self._crcs = list(map(_crc32(), self._lines or ()))
+            self._crcs = list(map(_crc32(), self.lines))
         return self._crcs
 
     def keep(self, flags: Sequence[object]) -> Rows:
         """Return the records whose flag is true."""
         lines = None if self._lines is None else list(compress(self._lines, flags))
         crcs = None if self._crcs is None else list(compress(self._crcs, flags))
-        kept = Rows(self.shape, list(compress(self.items, flags)), list(compress(self.offsets, flags)), lines, crcs)
+        items, offsets = list(compress(self.items, flags)), list(compress(self.offsets, flags))
+        kept = Rows(self.shape, items, offsets, lines, crcs)
         kept.literal, kept.added = self.literal, self.added
         return kept
 
@@ -134,13 +141,8 @@ class Rows:
         _assign(self.items, self.shape.attributes[name], values)
 
     def ids(self, stream: str) -> list[str]:
-        checks = array("I", self.crcs)
-        if checks.itemsize != 4:
-            return [record_id(stream, at, crc) for at, crc in zip(self.offsets, self.crcs, strict=True)]
-        if _LITTLE:
-            checks.byteswap()
-        hexes = checks.tobytes().hex(" ", 4).split(" ") if checks else []
-        return list(map((stream.replace("%", "%%") + ":%d:%s").__mod__, zip(self.offsets, hexes, strict=True)))
+        checks = hexes(self.crcs).split()
+        return list(map((stream.replace("%", "%%") + ":%d:%s").__mod__, zip(self.offsets, checks, strict=True)))
 
     def json_lines(self, block: Block) -> bytes:
         """Return the records as JSON lines with `id`, `source` and `file` first."""
@@ -191,6 +193,16 @@ def from_mappings(
 _LITTLE = array("H", [1]).tobytes()[0] == 1
 
 
+def hexes(crcs: Sequence[int]) -> str:
+    """Return checksums as 8 digits each, with a space between them."""
+    checks = array("I", crcs)
+    if checks.itemsize != 4:
+        return " ".join(f"{crc:08x}" for crc in crcs)
+    if _LITTLE:
+        checks.byteswap()
+    return checks.tobytes().hex(" ", 4)
+
+
 def _crc32() -> Callable[[bytes], int]:
     try:
         from isal import isal_zlib
@@ -215,7 +227,15 @@ class Encoded:
         return self.count
 
     def mappings(self) -> list[dict[str, Any]]:
-        return [_GENERIC.decode(line) for line in self.data.splitlines()]
+        return [_mapping(line) for line in self.data.splitlines()]
+
+
+def _mapping(line: bytes) -> Any:
+    try:
+        return _GENERIC.decode(line)
+    except msgspec.MsgspecError:
+        # A number beyond what a double holds, in a line that stayed as it was.
+        return json.loads(line)
 
 
 class Unread:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
     from dogwatch.logs.rows import Book, Rows, Unread
 
+# The metric of what steps count.
+EVENTS = "dogwatch_logs_transform_events_total"
+EVENTS_HELP = "What transforms counted: unread (passed as it was), dropped, unjudged, row_by_row, and more by kind."
+
 
 class Step(Protocol):
     """A compiled transform. Called in a thread, for one block at a time. counts: what it did, by name."""

@@ -10,8 +10,9 @@ from msgspec import Meta
 
 from dogwatch.core.units import Secret
 from dogwatch.logs.rows import ABSENT, OWN, Book, Rows
+from dogwatch.logs.splice import Touch
 from dogwatch.logs.transform import Step, Transform
-from dogwatch.logs.transforms.blot import EMAIL, Blot, blot_out, masking
+from dogwatch.logs.transforms.blot import EMAIL, Blot, Blots, blot_out, grouped, masking
 
 if TYPE_CHECKING:
     import polars as pl
@@ -69,6 +70,9 @@ class _Set:
         self.writes = tuple(fields)
         self.counts: dict[str, int] = {}
 
+    def touch(self) -> Touch:
+        return Touch(adds=self._fields)
+
     def apply_rows(self, rows: Rows, book: Book) -> Rows:  # noqa: ARG002
         for name, value in self._fields.items():
             if name not in OWN:
@@ -109,6 +113,9 @@ class _Rename:
         self.writes = tuple(fields.values())
         self.counts: dict[str, int] = {}
 
+    def touch(self) -> Touch:
+        return Touch(shuns=frozenset(self._fields))
+
     def apply_rows(self, rows: Rows, book: Book) -> Rows:  # noqa: ARG002
         columns = {new: column for old, new in self._fields.items() if (column := rows.column(old)) is not None}
         there = {new for new, column in columns.items() if any(value is not ABSENT for value in column)}
@@ -147,6 +154,9 @@ class _Remove:
     def __init__(self, fields: tuple[str, ...]) -> None:
         self._fields = fields
         self.counts: dict[str, int] = {}
+
+    def touch(self) -> Touch:
+        return Touch(shuns=frozenset(self._fields))
 
     def apply_rows(self, rows: Rows, book: Book) -> Rows:  # noqa: ARG002
         for name in self._fields:
@@ -197,17 +207,21 @@ class _Redact:
     def __init__(self, options: RedactTransform) -> None:
         self._options = options
         self._fields = options.fields
-        self._made: list[Blot] | None = None
+        self._made: list[Blot | Blots] | None = None
         self._hits: set[str] = set()
         self.counts: dict[str, int] = {}
 
     @property
-    def _blots(self) -> list[Blot]:
+    def _blots(self) -> list[Blot | Blots]:
         if self._made is None:
             options = self._options
             named = [(name, DETECTORS[name]) for name in options.detectors]
-            self._made = [self._blot(name, text) for name, text in [*named, *(("", one) for one in options.patterns)]]
+            texts = [*named, *(("", one) for one in options.patterns)]
+            self._made = grouped([self._blot(name, text) for name, text in texts])
         return self._made
+
+    def touch(self) -> Touch | None:
+        return None if self._fields else Touch(blots=tuple(self._blots))
 
     def _blot(self, name: str, pattern: str) -> Blot:
         plain = not self._options.hash_key and name != "card" and "(?P<keep>" not in pattern
@@ -274,6 +288,9 @@ class _Sample:
     def __init__(self, share: float) -> None:
         self._below = round(share * 10_000)
         self.counts = {"dropped": 0}
+
+    def touch(self) -> Touch:
+        return Touch(judges=True)
 
     def apply_rows(self, rows: Rows, book: Book) -> Rows:  # noqa: ARG002
         mixed = zip(rows.crcs, rows.offsets, strict=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from dogwatch.logs.rows import Book, Rows, Unread, read_json, read_json_in
+from dogwatch.logs.splice import Touch
 from dogwatch.logs.transform import Step, Transform
 from dogwatch.logs.transforms.access_log import ACCESS_NUMBERS, ACCESS_PATTERN, AccessLog
 
@@ -38,6 +39,9 @@ class _Json:
         self._options = options
         self.reads_lines = options.field == "message"
         self.counts = {"unread": 0}
+
+    def touch(self) -> Touch | None:
+        return Touch(first=True) if self.reads_lines and not self._options.keep else None
 
     def apply_rows(self, rows: Rows | Unread, book: Book) -> Rows:
         if isinstance(rows, Unread):

@@ -24,6 +24,7 @@ from dogwatch.expressions.cel_syntax import (
 )
 from dogwatch.expressions.conditions import Condition, ConditionFailure, compile_condition
 from dogwatch.logs.rows import ABSENT, Book, Rows
+from dogwatch.logs.splice import Touch
 from dogwatch.logs.transform import Step, Transform
 from dogwatch.logs.transforms.judging import UNSURE, judge
 
@@ -84,6 +85,9 @@ class _Where:
     def __init__(self, text: str) -> None:
         self._tree, self._condition = _compile(text)
         self.counts = {"dropped": 0, "unjudged": 0, "row_by_row": 0}
+
+    def touch(self) -> Touch:
+        return Touch(reads=frozenset(self._condition.names), judges=True)
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         import polars as pl
