@@ -193,7 +193,9 @@ class App:
         self.fleet.workers, self.fleet.sealer = self.engine.runs.workers, self.engine.runs.sealer
         self.traces = TracesPart(self.engine.runs, clock=clock, spawn=spawn)
         self.schedules = Scheduler(database, self.engine.runs, clock=clock, section=SCHEDULES, spawn=spawn)
-        self.hooks = Hooks(database, self.engine.runs, clock=clock, spawn=spawn, jobs=JOBS)
+        self.hooks = Hooks(
+            database, self.engine.runs, clock=clock, spawn=spawn, jobs=JOBS, sealer=lambda: self.engine.sealer
+        )
         self.maintenance.on_change(lambda calendar: self.schedules.freeze(calendar.frozen))
         self.maintenance.on_change(lambda _calendar: self.engine.refreeze())
         self.links = Links(

@@ -15,6 +15,7 @@ from tests.probing import peer
 from dogwatch.access.actor import Actor
 from dogwatch.access.tables import access_tables
 from dogwatch.core.clock import SystemClock
+from dogwatch.engine.book.intents import Sealer
 from dogwatch.engine.http_client import HttpClient
 from dogwatch.engine.language import CelLanguage
 from dogwatch.engine.launch.launcher import Launcher
@@ -27,6 +28,7 @@ from dogwatch.engine.tables import engine_tables
 from dogwatch.engine.values import Json, Run, RunFilter, RunState, StartRun, StepRun, StepState
 from dogwatch.engine.worker import Worker, WorkerOptions, identity
 from dogwatch.errors import UsageError
+from dogwatch.store.database import Database, Tables
 
 ANN = Actor(kind="user", name="ann")
 SECRET, PASSWORD = "hunter2-token", "4711-secret-word"
@@ -45,8 +47,8 @@ class Turned:
 class World:
     """A book and a worker over one database."""
 
-    def __init__(self, book: RunBook) -> None:
-        self.book = book
+    def __init__(self, book: RunBook, database: Database) -> None:
+        self.book, self.database = book, database
 
     async def run(self, job: str, **parameters: Json) -> Run:
         started = await self.book.start(StartRun(job=job, actor=ANN, parameters=parameters))
@@ -73,16 +75,18 @@ class World:
 
 
 @asynccontextmanager
-async def working(open_database: Open, text: str) -> AsyncIterator[World]:
+async def working(
+    open_database: Open, text: str, *tables: Tables, sealer: Sealer | None = None
+) -> AsyncIterator[World]:
     jobs = {job.name: job for job in load_jobs(text)}
-    database = await open_database(access_tables(), engine_tables())
+    database = await open_database(access_tables(), engine_tables(), *tables)
     means = Means(
         jobs=lambda: jobs,
         actions=REGISTRY,
         clock=SystemClock(),
         check=check_parameters,
         render=start_text,
-        sealer=Turned(),
+        sealer=sealer or Turned(),
         outputs=job_outputs,
     )
     book, client, launcher = RunBook(database, means), HttpClient(), Launcher()
@@ -102,7 +106,7 @@ async def working(open_database: Open, text: str) -> AsyncIterator[World]:
     )
     task = asyncio.create_task(worker.run())
     try:
-        yield World(book)
+        yield World(book, database)
     finally:
         worker.stop()
         await asyncio.wait([task])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,3 +92,17 @@ def test_up_refuses_what_it_cannot_use(words: list[str]) -> None:
     code, _out, err = say(["up", "--check", *words])
     assert code == 2, err
     assert err.strip()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("words", [["--help"], ["config", "show", "--json"], ["completion", "bash"]])
+def test_a_disk_that_is_full_is_one_sentence(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "dogwatch.yaml").write_text("probes: [{name: a, tcp: 'x:1'}]\n")
+    command = [sys.executable, "-m", "dogwatch", *words]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, timeout=60, check=False
+        )
+    assert ended.returncode == 1
+    said = ended.stderr if "--json" not in words else json.loads(ended.stderr)["message"]
+    assert said.removeprefix("error: ").strip() == "cannot write: no space left on device"

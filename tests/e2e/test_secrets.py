@@ -22,7 +22,7 @@ from dogwatch.web.permissions import routes
 PLANTED = {
     name: f"{name}-K7q{number}xW9vPz"
     for number, name in enumerate(
-        ("environment", "file", "header", "basic", "hook", "channel", "parameter", "password")
+        ("environment", "file", "header", "basic", "hook", "channel", "parameter", "password", "payload")
     )
 }
 CONFIG = """
@@ -48,7 +48,7 @@ jobs:
       - name: show
         exec: "echo param {{{{ params.token }}}} {{{{ secrets.kept }}}}; echo {{{{ secrets.kept }}}} >&2; exit 3"
 hooks:
-  - {{name: incoming, job: deploy, token: {{secrets: ["{hook}"]}}, parameters: {{token: "'kept'"}}}}
+  - {{name: incoming, job: deploy, token: {{secrets: ["{hook}"]}}, parameters: {{token: payload.token}}}}
 notify:
   ops:
     webhook: {{url: "http://127.0.0.1:{port}/{channel}", unsigned: true}}
@@ -112,8 +112,9 @@ def used(daemon: Daemon, api: Api) -> dict[str, str]:
     """Use what holds secrets, wrongly too, and return the names of what came of it."""
     run = api.ask("POST", "/api/v1/jobs/deploy/runs", {"parameters": {"token": PLANTED["parameter"]}})["run_id"]
     api.ask("POST", "/api/v1/jobs/deploy/plan", {"parameters": {"token": PLANTED["parameter"]}})
-    # What a sender puts into a payload is kept for replays, as the guide says.
-    api.call("POST", "/hooks/incoming", {"n": 0}, authorization=PLANTED["hook"])
+    sent = {"token": PLANTED["payload"], "note": f"<{PLANTED['payload']}>"}
+    answer = api.call("POST", "/hooks/incoming", sent, authorization=PLANTED["hook"])
+    assert (answer.status, b"accepted" in answer.content) == (202, True)  # type: ignore[attr-defined]
     api.call("POST", "/hooks/incoming", {"token": 1}, authorization=PLANTED["hook"] + "x")
     api.call("POST", "/api/v1/login", {"name": "root", "password": PLANTED["password"]})
     api.call("POST", "/api/v1/login", {"name": PLANTED["password"], "password": "x"})
@@ -126,6 +127,8 @@ def used(daemon: Daemon, api: Api) -> dict[str, str]:
     wait_until(lambda: api.get("/api/v1/targets/inside/failures"), what="a failure")
     message = wait_until(lambda: api.get("/api/v1/outbox")["items"], what="a message")[0]["message_id"]
     delivery = api.get("/api/v1/deliveries")["items"][0]["delivery_id"]
+    replayed = api.ask("POST", f"/api/v1/deliveries/{delivery}/replay")["run_id"]
+    wait_until(lambda: api.get(f"/api/v1/runs/{replayed}")["state"] == "failed", what="the replay's end")
     # A secret where it does not belong: the message names the place, not the value.
     good = daemon.config.read_text()
     daemon.config.write_text(good.replace("every: 1s", 'every: "${PLANTED_ENVIRONMENT}"', 1))
@@ -141,7 +144,7 @@ def used(daemon: Daemon, api: Api) -> dict[str, str]:
     }
 
 
-def said_by_commands(daemon: Daemon, run: str) -> Iterator[tuple[str, bytes]]:
+def said_by_commands(daemon: Daemon, run: str, delivery: str) -> Iterator[tuple[str, bytes]]:
     env = {**os.environ, "DOGWATCH_SERVER": daemon.server, "DOGWATCH_SOCKET": str(daemon.data / "admin.sock")}
     env["PLANTED_ENVIRONMENT"] = PLANTED["environment"]
     for words in (
@@ -153,6 +156,8 @@ def said_by_commands(daemon: Daemon, run: str) -> Iterator[tuple[str, bytes]]:
         ["probe", "show", "inside"],
         ["notify", "outbox"],
         ["hook", "deliveries"],
+        ["hook", "delivery", delivery],
+        ["hook", "delivery", delivery, "--json"],
         ["audit", "export"],
         ["user", "list", "--json"],
         ["debug", "tasks"],
@@ -174,7 +179,7 @@ def test_no_secret_is_kept_logged_shown_or_told(tmp_path: Path) -> None:
             names = used(daemon, api)
             for name in ("shop", "inside", "deploy", "incoming", "ops", "ann"):
                 places += read_everything(api, {**names, "{name:str}": name})
-            places += said_by_commands(daemon, names["{run_id:str}"])
+            places += said_by_commands(daemon, names["{run_id:str}"], names["{delivery_id:str}"])
             daemon.stop()
         places.append(("the log", daemon.log.read_bytes()))
     kept = [file for file in daemon.data.rglob("*") if file.is_file() and not file.name.endswith(".sock")]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+import socket
 from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl
 
@@ -11,6 +13,8 @@ import msgspec
 from dogwatch.core.component import Registry, nearest
 from dogwatch.errors import UsageError
 from dogwatch.probes.probe import Probe
+
+_PASSWORD = re.compile(r"(://[^/?#:@]*):[^/?#]*@")
 
 
 class AdHoc(msgspec.Struct, frozen=True):
@@ -21,10 +25,15 @@ class AdHoc(msgspec.Struct, frozen=True):
     options: Mapping[str, object]
     typed: Mapping[str, str] = {}
 
+    @property
+    def shown(self) -> str:
+        """The text without the password of a URL: results are kept in logs and tickets."""
+        return _PASSWORD.sub(r"\1:***@", self.text)
+
 
 def is_ad_hoc(text: str) -> bool:
     """Return whether the text names a target itself (a URL, `kind://…`, `host:port`), not one that is configured."""
-    if "://" in text:
+    if "://" in text or _is_v6(text):
         return True
     host, colon, port = text.rpartition(":")
     return bool(colon and host and port.isdigit())
@@ -38,6 +47,8 @@ def parse(text: str, registry: Registry[Probe]) -> AdHoc:
     """
     scheme, mark, rest = text.partition("://")
     if not mark:
+        if _is_v6(text):
+            raise UsageError(f"'{text}' says no port", hint=f"write [{text}]:443, or icmp://[{text}]")
         scheme, rest = "tcp", text
     known = _schemes(registry)
     kind = known.get(scheme.lower())
@@ -56,6 +67,14 @@ def parse(text: str, registry: Registry[Probe]) -> AdHoc:
     split = _SPLIT.get(kind)
     options = split(scheme.lower(), plain) if split else {component.short: plain.rstrip("/")}
     return AdHoc(text, kind, options, dict(parse_qsl(query, keep_blank_values=True)))
+
+
+def _is_v6(text: str) -> bool:
+    try:
+        socket.inet_pton(socket.AF_INET6, text)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _words(text: str, rest: str) -> list[str]:

@@ -154,6 +154,9 @@ def delivery(client: Client, delivery_id: str, as_json: bool) -> None:
                 click.echo(indented(f"{key}: {value}"))
     cut = ", the beginning of it" if detail["truncated"] else ""
     click.echo(f"\nBody, {format_size(one['size_bytes'])}{cut}")
+    if detail["withheld"]:
+        click.echo(f"    not shown: {one_line(detail['withheld'])}")
+        return
     for line in detail["text"].splitlines():
         click.echo(f"    {one_line(line)}")
 

@@ -130,7 +130,7 @@ def _parameter_text(one: Mapping[str, Any]) -> str:
         parts.append(f"one of {', '.join(map(str, one['choices']))}")
     for key, word in (("min", "at least"), ("max", "at most"), ("pattern", "like")):
         if one[key] not in (None, ""):
-            parts.append(f"{word} {one[key]}")
+            parts.append(f"{word} {one[key] if isinstance(one[key], str) else format(one[key], 'g')}")
     return ", ".join(parts) + (f". {one['doc']}" if one["doc"] else "")
 
 

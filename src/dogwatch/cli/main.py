@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -123,6 +124,11 @@ def report(error: DogwatchError, *, as_json: bool) -> None:
         print(f"hint: {error.hint}", file=sys.stderr)
 
 
+def _let_go() -> None:
+    """Write to stdout no more: Python would complain again while closing it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -138,8 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return 130
     except (_Enough, BrokenPipeError):
-        # Python would complain again while closing stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go()
         return 0
     except click.exceptions.NoArgsIsHelpError as error:
         # A group alone asks what there is.
@@ -154,6 +159,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DogwatchError as error:
         report(error, as_json=as_json)
         return error.exit_code
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _let_go()
+        report(DogwatchError(f"cannot write: {error.strerror.lower()}"), as_json=as_json)
+        return DogwatchError.exit_code
     except UnicodeEncodeError:
         # Bytes of an argument that are no text: they cannot be sent, written or shown.
         report(UsageError("the command line holds bytes that are not UTF-8"), as_json=as_json)

@@ -64,7 +64,7 @@ async def probe_all(jobs: Sequence[AdHoc], pace: Pace, each: Callable[[int, Row]
 
 def _row(job: AdHoc, result: ProbeResult) -> Row:
     return {
-        "target": job.text,
+        "target": job.shown,
         "kind": job.kind,
         "success": result.success,
         "duration_s": result.duration_s,

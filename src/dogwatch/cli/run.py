@@ -158,9 +158,10 @@ def _find(client: Client, names: Sequence[str]) -> None:
         try:
             client.get(target_path(name))
         except Unreachable as error:
+            others = "" if "/" in name else f", {name}:443 or icmp://{name}"
             raise Unreachable(
                 f"'{name}' is not an address, so it must be a configured probe, but: {error}",
-                hint=f"write an address such as https://{name}, {name}:443 or icmp://{name}, or {error.hint}",
+                hint=f"write an address such as https://{name}{others}, or {error.hint}",
             ) from None
 
 

@@ -158,7 +158,7 @@ def hidden_values(job: JobSpec, parameters: Mapping[str, Json]) -> Iterator[str]
     """Yield every text inside of the values of secret parameters, to be masked."""
     for name, parameter in job.parameters.items():
         if parameter.secret:
-            yield from _leaves(parameters.get(name))
+            yield from leaves(parameters.get(name))
 
 
 def shown_parameters(job: JobSpec, parameters: Mapping[str, Json], mask: str = "***") -> dict[str, Json]:
@@ -167,13 +167,14 @@ def shown_parameters(job: JobSpec, parameters: Mapping[str, Json], mask: str = "
     return {name: mask if name in secret and value is not None else value for name, value in parameters.items()}
 
 
-def _leaves(value: Json) -> Iterator[str]:
+def leaves(value: Json) -> Iterator[str]:
+    """Yield every text inside of a value, numbers as text."""
     if isinstance(value, Mapping):
         for item in value.values():
-            yield from _leaves(item)
+            yield from leaves(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _leaves(item)
+            yield from leaves(item)
     elif value is not None and not isinstance(value, bool):
         yield str(value)
 

@@ -70,7 +70,9 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EnginePart:
-    """Implements config.part.Part. `runs` is the port for everybody else."""
+    """Implements config.part.Part. `runs` is the port for everybody else. `sealer`: of what must lie on disk and not
+    be read there, by the options in force; None where there is no key.
+    """
 
     name = "engine"
 
@@ -78,6 +80,7 @@ class EnginePart:
         self._around = around
         self.jobs: dict[str, JobSpec] = {}
         self.options = EngineOptions()
+        self.sealer = self._sealer_of(self.options)
         self.runs = RunBook(around.database, self._means(self.options))
         self.trouble = ""
         self._worker: Worker | None = None
@@ -105,6 +108,7 @@ class EnginePart:
             log.warning("%s", text)
         if options != self.options:
             self.options = options
+            self.sealer = self._sealer_of(options)
             self.runs.use(self._means(options))
             self._retire()
         if self._deaf is None:
@@ -305,14 +309,14 @@ class EnginePart:
             check=check_parameters,
             render=start_text,
             frozen=around.frozen,
-            sealer=self._sealer(options),
+            sealer=self.sealer,
             outputs=job_outputs,
             output_bytes=options.output,
             keeping=options.keeping,
         )
         return means if around.is_in is None else msgspec.structs.replace(means, is_in=around.is_in)
 
-    def _sealer(self, options: EngineOptions) -> Sealer | None:
+    def _sealer_of(self, options: EngineOptions) -> Sealer | None:
         newest = sealer_of_text(options.key) if options.key else None
         folder = self._around.folder
         if folder is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -151,23 +151,16 @@ class RunBook:
         steps = []
         if failed_only:
             steps = intents.kept(spec, read.step_rows(tx, run.run_id)[1], run.run_id)
-        parameters = {**run.parameters, **self._unsealed(row[1])}
+        sealed = None if row[1] is None else bytes(row[1])
+        whole = intents.opened(run, sealed, self._means.sealer)
         variables = {
-            "params": parameters,
+            "params": whole.parameters,
             "job": spec.name,
             "env": spec.env,
-            "trigger": msgspec.to_builtins(run.trigger),
+            "trigger": msgspec.to_builtins(whole.trigger),
         }
         gates = intents.gates_of(spec, {**variables, "labels": run.labels}, self._means.render)
-        return intents.rerun_of(spec, run, steps, row[1], gates, actor=actor, key=key)
-
-    def _unsealed(self, sealed: Any) -> Mapping[str, Json]:
-        if sealed is None:
-            return {}
-        if self._means.sealer is None:
-            raise PermanentError("there is no key to open them with", hint="set engine.key")
-        values: Mapping[str, Json] = msgspec.json.decode(self._means.sealer.open(bytes(sealed)))
-        return values
+        return intents.rerun_of(spec, run, steps, sealed, gates, actor=actor, key=key)
 
     def _outputs(self, tx: Tx, run_id: str) -> Mapping[str, Json]:
         (_, digest), rows = read.step_rows(tx, run_id)
@@ -341,17 +334,14 @@ class RunBook:
         """Return the run with what is not on disk, or not readable there: the secrets of now. None: it has failed."""
         claimed = taken.claimed
         current = self._means.jobs().get(claimed.run.job)
-        run = claimed.run
-        if taken.sealed is not None:
-            try:
-                run = msgspec.structs.replace(run, parameters={**run.parameters, **self._unsealed(taken.sealed)})
-            except PermanentError as error:
-                reason = f"its secret parameters cannot be read: {error}"
-                with contextlib.suppress(DogwatchError):  # the next heartbeat gives it back, to be tried again
-                    await self.advance(
-                        Advance(run_id=run.run_id, fence=claimed.fence, state=RunState.FAILED, reason=reason)
-                    )
-                return None
+        try:
+            run = intents.opened(claimed.run, taken.sealed, self._means.sealer)
+        except PermanentError as error:
+            reason = f"its secret parameters cannot be read: {error}"
+            failed = Advance(run_id=claimed.run.run_id, fence=claimed.fence, state=RunState.FAILED, reason=reason)
+            with contextlib.suppress(DogwatchError):  # the next heartbeat gives it back, to be tried again
+                await self.advance(failed)
+            return None
         return msgspec.structs.replace(
             claimed,
             run=run,

@@ -64,7 +64,8 @@ class StartRun(msgspec.Struct, frozen=True, kw_only=True):
     """What starts a run. key: idempotency key; a second start with the same key returns the first one's run.
 
     due_s: not before this time. priority: higher goes first; None for the job's own. parent: (run id, step name) of
-    the step that starts it: it is cancelled with its parent. labels: added to the job's own.
+    the step that starts it: it is cancelled with its parent. labels: added to the job's own. withheld: keys of
+    trigger.data that are sealed as a whole, beside what holds the value of a secret parameter.
     """
 
     job: str
@@ -77,6 +78,7 @@ class StartRun(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     labels: Mapping[str, str] = {}
     parent: tuple[str, str] | None = None
+    withheld: tuple[str, ...] = ()
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ MOST_SEEN = 1_000_000
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
-    """payload: packed with zlib."""
+    """headers, query: as they may be read, secrets masked. payload: as keptpayload stores it."""
 
     headers: Mapping[str, str]
     query: Mapping[str, str]

@@ -40,13 +40,16 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeliveryDetail(msgspec.Struct, frozen=True, kw_only=True):
-    """One delivery with its content. Secrets are masked. text: of the body, cut at 256 KiB."""
+    """One delivery with its content. Secrets are masked. text: of the body, cut at 256 KiB. withheld: why it is not
+    shown, where it is not.
+    """
 
     delivery: Delivery
     headers: Mapping[str, str]
     query: Mapping[str, str]
     text: str
     truncated: bool = False
+    withheld: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import zlib
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -19,15 +18,24 @@ from dogwatch.core.clock import Clock
 from dogwatch.core.component import nearest
 from dogwatch.core.deadline import cancel_and_wait
 from dogwatch.core.metrics import Family, series
-from dogwatch.engine.parameters import is_required
+from dogwatch.engine.masks import MASK, Masker
 from dogwatch.engine.port import Runs, Starter
 from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.values import Page, StartRun, Trigger
-from dogwatch.errors import ConfigError, Conflict, NotFound, Problem, TransientError, UsageError
+from dogwatch.errors import (
+    ConfigError,
+    Conflict,
+    NotFound,
+    PermanentError,
+    TransientError,
+    Unreachable,
+    UsageError,
+)
 from dogwatch.notify.ids import Ids
 from dogwatch.rules.outside.read import NotAlerts, read_alerts
 from dogwatch.store.database import Database
-from dogwatch.webhooks import deliveries, keeping
+from dogwatch.webhooks import deliveries, keeping, keptpayload
+from dogwatch.webhooks.deliveries import Content
 from dogwatch.webhooks.delivery import (
     Answer,
     Delivery,
@@ -36,6 +44,8 @@ from dogwatch.webhooks.delivery import (
     EndpointView,
     Rejection,
 )
+from dogwatch.webhooks.job_problems import job_problems
+from dogwatch.webhooks.keptpayload import Sealer
 from dogwatch.webhooks.masks import masked_text
 from dogwatch.webhooks.request import Malformed, RawRequest
 from dogwatch.webhooks.route import Reading, Route
@@ -66,7 +76,7 @@ class Hooks:
     """Implements config.part.Part and webhooks.view.HooksView.
 
     jobs: the section of jobs, so that an endpoint whose job does not exist is a configuration error; None to do
-    without.
+    without. sealer: of payloads at rest, by the options in force; None where there is no key.
     """
 
     name = "webhooks"
@@ -80,9 +90,11 @@ class Hooks:
         spawn: Spawn,
         jobs: Section[list[JobSpec]] | None = None,
         bodies_most: int = BODIES_MOST,
+        sealer: Callable[[], Sealer | None] = lambda: None,
     ) -> None:
         self._database, self._runs, self._clock, self._spawn = database, runs, clock, spawn
-        self._jobs, self._bodies_most = jobs, bodies_most
+        self._jobs, self._bodies_most, self._sealer = jobs, bodies_most, sealer
+        self._sealed_before = False
         self._ids = Ids("dlv")
         self._routes: Mapping[str, Route] = {}
         self._tasks: list[asyncio.Task[Any]] = []
@@ -95,12 +107,14 @@ class Hooks:
 
     def prepare(self, configuration: Configuration) -> Prepared:
         endpoints = configuration.get(HOOKS)
+        secret: dict[str, list[str]] = {}
         if self._jobs is not None:
             jobs: list[JobSpec] = configuration.get(self._jobs)
-            problems = list(_job_problems(endpoints, jobs))
+            secret = {job.name: [name for name, one in job.parameters.items() if one.secret] for job in jobs}
+            problems = list(job_problems(endpoints, jobs))
             if problems:
                 raise ConfigError(problems)
-        return _Prepared(self, {endpoint.name: Route(endpoint) for endpoint in endpoints})
+        return _Prepared(self, {one.name: Route(one, secret.get(one.job, ())) for one in endpoints})
 
     def put_in_force(self, routes: Mapping[str, Route]) -> None:
         for name, route in routes.items():
@@ -183,7 +197,9 @@ class Hooks:
         one = self._delivery(route, reading, request)
         try:
             return await self._keep(route, one, reading, verified)
-        except TransientError as error:
+        except (TransientError, Unreachable, PermanentError) as error:
+            if not isinstance(error, TransientError):
+                log.error("hooks.%s: a delivery cannot be stored: %s", name, error)
             route.count("failed")
             raise HookRefusal(503, "the delivery cannot be stored now", retry_after_s=_BUSY_S) from error
 
@@ -234,9 +250,12 @@ class Hooks:
 
     async def _keep(self, route: Route, one: Delivery, reading: Reading, verified: Verified) -> Answer:
         """Store the delivery and its run together; or find that it is known."""
-        starter, one = self._starter(route, one, reading, Actor(kind="webhook", name=one.endpoint, address=one.remote))
+        actor = Actor(kind="webhook", name=one.endpoint, address=one.remote)
+        starter, one = await self._starter(route, one, reading, actor)
+        content = await self._content(reading, one.size_bytes)
+        keep = partial(keeping.store, reading=reading, content=content, verified=verified, route=route)
         for _ in range(_RACES):
-            work = partial(keeping.store, one=one, reading=reading, starter=starter, verified=verified, route=route)
+            work = partial(keep, one=one, starter=starter)
             known = partial(keeping.duplicate, reading=reading, verified=verified, route=route)
             try:
                 answer: Answer | None = await self._database.write(work)
@@ -250,7 +269,16 @@ class Hooks:
                 return answer
         raise TransientError("the delivery changes hands too often")
 
-    def _starter(self, route: Route, one: Delivery, reading: Reading, actor: Actor) -> tuple[Starter | None, Delivery]:
+    async def _content(self, reading: Reading, size: int) -> Content:
+        """Raises: PermanentError, Unreachable for the key."""
+        # The first seals once the library is loaded and the key read: not in the event loop.
+        size, self._sealed_before = size if self._sealed_before else _LARGE + 1, True
+        payload = await self._run(size, partial(keptpayload.stored, reading.kept, self._sealer()))
+        return Content(headers=reading.headers, query=reading.query, payload=payload)
+
+    async def _starter(
+        self, route: Route, one: Delivery, reading: Reading, actor: Actor
+    ) -> tuple[Starter | None, Delivery]:
         """Return what starts the run, or the delivery as refused with the job's reason."""
         endpoint = route.endpoint
         if one.state is not DeliveryState.ACCEPTED or endpoint.alerts:
@@ -267,11 +295,13 @@ class Hooks:
             key=f"hook/{endpoint.name}/{one.delivery_id}",
             labels=endpoint.labels,
             priority=endpoint.priority,
+            withheld=("payload",) if reading.kept.opaque else (),
         )
         try:
-            return self._runs.starter(request), one
+            return await self._run(one.size_bytes, partial(self._runs.starter, request)), one
         except (UsageError, Conflict, NotFound) as error:
-            return None, _refused_by_job(one, masked_text(str(error), endpoint.scheme.secrets))
+            told = Masker(reading.kept.hidden).mask(masked_text(str(error), endpoint.scheme.secrets))
+            return None, _refused_by_job(one, told)
 
     async def _run(self, size: int, call: Callable[[], T]) -> T:
         """Call here, or for a large body in a thread."""
@@ -306,21 +336,40 @@ class Hooks:
     async def delivery(self, delivery_id: str) -> DeliveryDetail:
         one, content = await self._database.read(lambda tx: deliveries.show(tx, delivery_id))
         route = self._routes.get(one.endpoint)
-        body = zlib.decompressobj().decompress(content.payload, _SHOWN_BYTES)
-        text = masked_text(body.decode("utf-8", "replace"), route.endpoint.scheme.secrets if route else ())
+        text, withheld = MASK, ""
+        try:
+            kept = keptpayload.opened(content.payload, self._sealer())
+            if kept.opaque:
+                withheld = "it holds a secret that cannot be told from the rest"
+            else:
+                text = await self._run(
+                    one.size_bytes, partial(keptpayload.shown_text, kept, content.headers, _SHOWN_BYTES)
+                )
+        except PermanentError as error:
+            withheld = str(error)
         return DeliveryDetail(
             delivery=one,
             headers=content.headers,
             query=content.query,
-            text=text,
-            truncated=one.size_bytes > len(body),
+            text=masked_text(text, route.endpoint.scheme.secrets if route else ()),
+            truncated=not withheld and one.size_bytes > _SHOWN_BYTES,
+            withheld=withheld,
         )
 
     async def replay(self, delivery_id: str, actor: Actor, *, force: bool = False) -> Delivery:
         before, content = await self._database.read(lambda tx: deliveries.show(tx, delivery_id))
         route = self._known(before.endpoint)
-        body = zlib.decompress(content.payload)
-        request = RawRequest(headers=content.headers, query=content.query, body=body, remote=before.remote)
+        try:
+            kept = keptpayload.opened(content.payload, self._sealer())
+        except PermanentError as error:
+            raise Conflict(f"delivery {before.delivery_id} cannot be replayed: {error}", hint=error.hint) from None
+        body = kept.body()
+        request = RawRequest(
+            headers={**content.headers, **kept.headers},
+            query={**content.query, **kept.query},
+            body=body,
+            remote=before.remote,
+        )
         try:
             reading = await self._run(len(body), partial(route.read, request, force=force))
         except Malformed as error:
@@ -332,14 +381,15 @@ class Hooks:
             raise UsageError(f"delivery {before.delivery_id}: {error}") from None
         fresh = self._delivery(route, reading, request)
         one = msgspec.structs.replace(fresh, replay_of=before.delivery_id, actor=str(actor))
-        starter, one = self._starter(route, one, reading, actor)
-        work = partial(keeping.store_replay, reading=reading, actor=actor, route=route)
+        starter, one = await self._starter(route, one, reading, actor)
+        content = await self._content(reading, one.size_bytes)
+        work = partial(keeping.store_replay, reading=reading, content=content, actor=actor, route=route)
         try:
-            kept = await self._database.write(partial(work, one=one, starter=starter))
+            taken = await self._database.write(partial(work, one=one, starter=starter))
         except Conflict as error:
-            kept = await self._database.write(partial(work, one=_refused_by_job(one, str(error)), starter=None))
+            taken = await self._database.write(partial(work, one=_refused_by_job(one, str(error)), starter=None))
         route.count("replayed")
-        return kept
+        return taken
 
     def _known(self, name: str) -> Route:
         if name not in self._routes:
@@ -433,29 +483,6 @@ def _view(route: Route, last: Mapping[str, float]) -> EndpointView:
         rejections=tuple(route.rejections),
         last_s=last.get(endpoint.name),
     )
-
-
-def _job_problems(endpoints: list[Endpoint], jobs: list[JobSpec]) -> Iterator[Problem]:
-    by_name = {job.name: job for job in jobs}
-    for at, endpoint in enumerate(endpoints):
-        if endpoint.alerts:
-            continue
-        job = by_name.get(endpoint.job)
-        if job is None:
-            hint = nearest(endpoint.job, list(by_name)) if by_name else "the section 'jobs' is empty"
-            yield Problem(f"no job is called '{endpoint.job}'", path=f"hooks[{at}].job", hint=hint)
-            continue
-        for name in endpoint.parameters:
-            if name not in job.parameters:
-                told = f"the job '{job.name}' has no parameter '{name}'"
-                hint = nearest(name, list(job.parameters)) if job.parameters else "it has none at all"
-                yield Problem(told, path=f"hooks[{at}].parameters.{name}", hint=hint)
-        for name, parameter in job.parameters.items():
-            if name not in endpoint.parameters and is_required(parameter):
-                told = f"the job '{job.name}' needs the parameter '{name}'"
-                yield Problem(
-                    told, path=f"hooks[{at}].parameters", hint=f"write {name}: and where it is in the payload"
-                )
 
 
 class _Prepared:

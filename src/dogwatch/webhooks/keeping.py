@@ -12,13 +12,21 @@ from dogwatch.engine.port import Starter
 from dogwatch.rules.outside import book as outside
 from dogwatch.store.database import Tx
 from dogwatch.webhooks import deliveries
+from dogwatch.webhooks.deliveries import Content
 from dogwatch.webhooks.delivery import Answer, Delivery, DeliveryState
 from dogwatch.webhooks.route import Reading, Route
 from dogwatch.webhooks.scheme import Verified
 
 
 def store(
-    tx: Tx, *, one: Delivery, reading: Reading, starter: Starter | None, verified: Verified, route: Route
+    tx: Tx,
+    *,
+    one: Delivery,
+    reading: Reading,
+    content: Content,
+    starter: Starter | None,
+    verified: Verified,
+    route: Route,
 ) -> Answer:
     """Store a delivery with its run. A function of its transaction only.
 
@@ -26,7 +34,7 @@ def store(
     """
     deliveries.remember(tx, one.endpoint, one.delivery_id, _proofs(tx.now_s, reading, verified, route))
     one = _told(tx, _started(tx, one, starter), reading)
-    deliveries.insert(tx, one, reading.content)
+    deliveries.insert(tx, one, content)
     if reading.ping:
         return Answer(status=200, id=one.delivery_id, state="pong")
     return Answer(status=202, id=one.delivery_id, state=one.state.value, run=one.run_id)
@@ -54,10 +62,10 @@ def _proofs(now_s: float, reading: Reading, verified: Verified, route: Route) ->
 
 
 def store_replay(
-    tx: Tx, *, one: Delivery, reading: Reading, starter: Starter | None, actor: Actor, route: Route
+    tx: Tx, *, one: Delivery, reading: Reading, content: Content, starter: Starter | None, actor: Actor, route: Route
 ) -> Delivery:
     one = _told(tx, _started(tx, one, starter), reading)
-    deliveries.insert(tx, one, reading.content)
+    deliveries.insert(tx, one, content)
     subject = Subject(noun="delivery", name=one.replay_of, labels=route.endpoint.labels)
     told = {"endpoint": one.endpoint, "delivery": one.delivery_id, "state": one.state.value, "run": one.run_id}
     _ = audit.record(tx, actor, "replay", subject, reason=one.reason, after=told)

@@ -200,7 +200,8 @@ class TokenScheme(Scheme, frozen=True, kw_only=True):
     """A secret that is sent as it is, in a header or, where the sender can do no better, in the query.
 
     secrets: those that are accepted.
-    header: which. prefix: before the secret, such as `Bearer `. query: the name in the query, in place of a header.
+    header: which. prefix: before the secret, such as `token `; in Authorization, `Bearer ` need not be said.
+    query: the name in the query, in place of a header.
     id_header, event_header: where the sender says what it sends.
     """
 
@@ -220,7 +221,8 @@ class TokenScheme(Scheme, frozen=True, kw_only=True):
             text = header(request, self.header)
             if not text.startswith(self.prefix):
                 raise Rejected(f"the header {self.header} does not begin with '{self.prefix}'")
-            given = text[len(self.prefix) :].encode("latin-1")
+            bearer = not self.prefix and self.header.lower() == "authorization" and text[:7].lower() == "bearer "
+            given = (text[7:].lstrip(" ") if bearer else text[len(self.prefix) :]).encode("latin-1")
         _match_secret(given, self.secrets)
         return Verified()
 

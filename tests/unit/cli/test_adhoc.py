@@ -23,6 +23,7 @@ from dogwatch.probes.kinds import PROBES
         ("[::1]:22", "tcp", {"host": "[::1]:22"}),
         ("tls://a:443?min_days=14", "tls", {"host": "a:443", "min_days": 14}),
         ("icmp://10.0.0.1", "icmp", {"host": "10.0.0.1"}),
+        ("icmp://[::1]", "icmp", {"host": "[::1]"}),
         ("ping://gateway?count=3&interval=10ms", "icmp", {"host": "gateway", "count": 3, "interval": 0.01}),
         ("dns://example.org", "dns", {"name": "example.org", "server": ""}),
         ("dns://9.9.9.9/example.org?type=MX", "dns", {"name": "example.org", "server": "9.9.9.9", "type": "MX"}),
@@ -50,7 +51,13 @@ def test_every_kind_but_heartbeat_can_be_typed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("htps://a", "unknown kind"), ("tcp://", "names nothing"), ("exec://a 'b", "not a command line")]
+    ("text", "says"),
+    [
+        ("::1", r"'::1' says no port"),
+        ("htps://a", "unknown kind"),
+        ("tcp://", "names nothing"),
+        ("exec://a 'b", "not a command line"),
+    ],
 )
 def test_mistakes(text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
@@ -65,3 +72,17 @@ def test_the_summary_counts_only_what_succeeded() -> None:
     rows = [{"success": number != 4, "duration_s": number / 1000} for number in range(1, 6)]
     assert summary(rows) == "5 attempts, 4 ok, 1 failed; min/median/p95/max 1.0/2.5/5.0/5.0 ms"
     assert summary(rows[3:4]) == "1 attempt, 0 ok, 1 failed"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://ann:pa%20ss@a/x", "https://ann:***@a/x"),
+        ("https://ann:p@ss@a/", "https://ann:***@a/"),
+        ("https://:p@a/", "https://:***@a/"),
+        ("https://ann@a/x:y@z", "https://ann@a/x:y@z"),
+        ("tcp://[::1]:22", "tcp://[::1]:22"),
+    ],
+)
+def test_a_password_that_is_typed_is_not_printed(text: str, shown: str) -> None:
+    assert parse(text, PROBES).shown == shown

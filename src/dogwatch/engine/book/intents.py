@@ -12,17 +12,22 @@ from dogwatch.engine.book.gates import Gate
 from dogwatch.engine.book.rows import clean, step_values, text
 from dogwatch.engine.book.start import Intent
 from dogwatch.engine.ledger import StepRow
+from dogwatch.engine.masks import Masker
+from dogwatch.engine.parameters import hidden_values
 from dogwatch.engine.spec import JobSpec
-from dogwatch.engine.values import Json, Run, StartRun, StepState
-from dogwatch.errors import Conflict, UsageError
+from dogwatch.engine.values import Json, Run, StartRun, StepState, Trigger
+from dogwatch.errors import Conflict, PermanentError, UsageError
 
 # Checks and defaults parameters. Raises: UsageError with every mistake.
 Check = Callable[[JobSpec, Mapping[str, Json]], Mapping[str, Json]]
 # Fills the templates of a text. Raises: UsageError.
 Render = Callable[[str, Mapping[str, Any]], str]
 MASK = "***"
+# Beside the sealed parameters: no parameter can be called so.
+_TRIGGER = "trigger.data"
 _NAME_KEPT = 500
 _KEY_KEPT = 1000
+_MOST_HIDDEN = 100
 _PRIORITY = 1_000_000_000
 # The year 9999.
 _LATEST_S = 253_402_300_799.0
@@ -42,7 +47,7 @@ def intent_of(spec: JobSpec, request: StartRun, check: Check, render: Render, se
     """Raises: UsageError."""
     _check_request(request)
     parameters = check(spec, request.parameters)
-    masked, sealed = _sealed(spec, parameters, sealer)
+    masked, trigger, sealed = _sealed(spec, request, parameters, sealer)
     variables = {
         "params": parameters,
         "job": spec.name,
@@ -57,7 +62,7 @@ def intent_of(spec: JobSpec, request: StartRun, check: Check, render: Render, se
         labels={**spec.labels, **request.labels},
         placement=_placement(spec),
         actor=request.actor,
-        trigger=request.trigger,
+        trigger=trigger,
         key=request.key,
         due_s=request.due_s,
         priority=spec.priority if request.priority is None else request.priority,
@@ -65,6 +70,19 @@ def intent_of(spec: JobSpec, request: StartRun, check: Check, render: Render, se
         parent=request.parent,
         gates=gates_of(spec, variables, render),
     )
+
+
+def opened(run: Run, sealed: bytes | None, sealer: Sealer | None) -> Run:
+    """Return the run with what of its parameters and trigger is not readable on disk. Raises: PermanentError."""
+    if sealed is None:
+        return run
+    if sealer is None:
+        raise PermanentError("there is no key to open them with", hint="set engine.key")
+    values: dict[str, Json] = msgspec.json.decode(sealer.open(bytes(sealed)))
+    data = values.pop(_TRIGGER, None)
+    if isinstance(data, dict):
+        run = msgspec.structs.replace(run, trigger=msgspec.structs.replace(run.trigger, data=data))
+    return msgspec.structs.replace(run, parameters={**run.parameters, **values})
 
 
 def _check_request(request: StartRun) -> None:
@@ -115,21 +133,38 @@ def kept(spec: JobSpec, steps: Sequence[StepRow], run_id: str) -> list[StepRow]:
 
 
 def _sealed(
-    spec: JobSpec, parameters: Mapping[str, Json], sealer: Sealer | None
-) -> tuple[Mapping[str, Json], bytes | None]:
+    spec: JobSpec, request: StartRun, parameters: Mapping[str, Json], sealer: Sealer | None
+) -> tuple[Mapping[str, Json], Trigger, bytes | None]:
+    """Return parameters and trigger as they may lie on disk, and sealed what that leaves out."""
     secret = {
         name: value
         for name, value in parameters.items()
         if value is not None and name in spec.parameters and spec.parameters[name].secret
     }
-    if not secret:
-        return parameters, None
+    trigger = _without_secrets(spec, request, parameters)
+    if not secret and trigger is request.trigger:
+        return parameters, trigger, None
     if sealer is None:
         raise UsageError(
             f"job {spec.name} has secret parameters, and there is no key to keep them with",
             hint="set engine.key",
         )
-    return {**parameters, **dict.fromkeys(secret, MASK)}, sealer.seal(text(secret).encode())
+    kept = secret if trigger is request.trigger else {**secret, _TRIGGER: request.trigger.data}
+    return {**parameters, **dict.fromkeys(secret, MASK)}, trigger, sealer.seal(text(kept).encode())
+
+
+def _without_secrets(spec: JobSpec, request: StartRun, parameters: Mapping[str, Json]) -> Trigger:
+    """Return the trigger without values of secret parameters; the same one where it holds none."""
+    before = request.trigger.data
+    if not before:
+        return request.trigger
+    hidden = list(hidden_values(spec, parameters))
+    # So many are not looked for one by one.
+    if len(hidden) > _MOST_HIDDEN:
+        return msgspec.structs.replace(request.trigger, data=dict.fromkeys(before, MASK))
+    masker = Masker(hidden)
+    data = {key: MASK if key in request.withheld else masker.clean(value) for key, value in before.items()}
+    return request.trigger if data == before else msgspec.structs.replace(request.trigger, data=data)
 
 
 def _placement(spec: JobSpec) -> str:
@@ -139,18 +174,25 @@ def _placement(spec: JobSpec) -> str:
 def gates_of(spec: JobSpec, variables: Mapping[str, Any], render: Render) -> list[Gate]:
     """Return the gates that a run has to pass, by name. Raises: UsageError for a template that cannot be filled in."""
     gates: dict[str, Gate] = {}
+    masker = Masker(hidden_values(spec, variables["params"]))
     rule = spec.concurrency
     if rule is not None:
-        key = render(rule.key, variables) if rule.key else ""
+        key = _told(render(rule.key, variables), masker) if rule.key else ""
         name = _gate_name(f"job:{spec.name}" + (f"/{key}" if key else ""))
         gates[name] = Gate(name=name, capacity=rule.limit)
     for lock in spec.locks:
-        name = _gate_name(f"lock:{render(lock, variables)}")
+        name = _gate_name(f"lock:{_told(render(lock, variables), masker)}")
         gates[name] = Gate(name=name, capacity=1)
     if spec.rate is not None:
         name = _gate_name(f"rate:{spec.name}")
         gates[name] = Gate(name=name, capacity=spec.rate.max, window_s=spec.rate.per)
     return [gates[name] for name in sorted(gates)]
+
+
+def _told(name: str, masker: Masker) -> str:
+    """Return a name that whoever waits for it may read; what is told apart by a secret stays apart."""
+    masked = masker.mask(name)
+    return name if masked == name else f"{masked}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:16]}"
 
 
 def _gate_name(name: str) -> str:

@@ -82,6 +82,11 @@ class IcmpProbe(SteppedProbe, frozen=True, kw_only=True):
     def address(self) -> str:
         return self.host
 
+    @property
+    def _bare(self) -> str:
+        """The host as the system takes it: `[::1]` is how addresses of that kind stand in URLs."""
+        return self.host[1:-1] if self.host.startswith("[") and self.host.endswith("]") else self.host
+
     def faults(self) -> list[tuple[tuple[str | int, ...], str, str]]:
         if not self.host or any(char.isspace() or char == "/" for char in self.host):
             return [(("host",), f"'{self.host}' is not a host name or an address", "")]
@@ -93,7 +98,7 @@ class IcmpProbe(SteppedProbe, frozen=True, kw_only=True):
         deadline = asyncio.get_running_loop().time() + inner_timeout(inner_timeout(attempt.timeout_s))
         progress.doing = f"resolving {self.host}"
         family, sockaddr = (
-            await resolve_host(attempt, self.host, 0, self.ip_version, deadline, fallback=self.ip_fallback)
+            await resolve_host(attempt, self._bare, 0, self.ip_version, deadline, fallback=self.ip_fallback)
         )[0]
         resolved = perf_counter()
         progress.resolve_s = progress.values["resolve_s"] = resolved - started
