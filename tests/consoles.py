@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from playwright.async_api import Page, expect
+import pytest
+from playwright.async_api import Browser, Page, expect
 
 from dogwatch.access.options import AccessOptions
 from dogwatch.access.service import Access
@@ -37,6 +38,8 @@ from tests.fakes_runs import furnish
 from tests.incidents import Target, Watched
 from tests.web_server import Running, running
 
+CHROMIUM = Path("/usr/bin/chromium")
+needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed")
 AXE = Path(__file__).parent / "e2e" / "vendor" / "axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 # Every page that has an address of its own.
@@ -46,6 +49,8 @@ PAGES = (
     "/targets/shop",
     "/targets/nightly-backup",
     "/hosts/watch-1",
+    "/compare",
+    "/compare?of=target%3Ashop&of=target%3Ablog&of=target%3Alogin&of=host%3Awatch-1&of=host%3Abuild-2",
     "/incidents",
     "/incidents?state=all",
     "/incidents/1",
@@ -195,6 +200,34 @@ async def live(page: Page) -> None:
         await page.wait_for_load_state("load")
         return
     await expect(page.locator("#live")).to_have_attribute("data-state", "live")
+
+
+@asynccontextmanager
+async def opened(
+    browser: Browser, server: Running, path: str = "/", *, width: int = 1280, scheme: str = "light", expected: str = ""
+) -> AsyncIterator[Page]:
+    """Open a page that is live; afterwards demand that it asked nobody else and complained about nothing but what
+    holds `expected`.
+    """
+    context = await browser.new_context(
+        viewport={"width": width, "height": 900},
+        color_scheme=scheme,  # type: ignore[arg-type]
+        locale="en-GB",
+    )
+    page = await context.new_page()
+    complaints: list[str] = []
+    foreign: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda one: foreign.append(one.url) if not one.url.startswith(server.url) else None)
+    await page.goto(server.url + path)
+    await expect(page.locator("#live")).to_have_attribute("data-state", "live")
+    try:
+        yield page
+        assert foreign == []
+        assert [one for one in complaints if not expected or expected not in one] == []
+    finally:
+        await context.close()
 
 
 async def violations(page: Page, rules: Sequence[str] = RULES) -> list[Any]:

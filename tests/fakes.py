@@ -359,6 +359,15 @@ class FakeStore:
         count = max(1, int(step_s / one.every_s))
         return [self._point(one, since_s + at * step_s, count) for at in range(int((until_s - since_s) / step_s))]
 
+    async def overall(self, target: str, *, since_s: float, until_s: float) -> Point | None:
+        one = self._known(target)
+        if one is None or one.status == "pending":
+            return None
+        mean_s = one.last_duration_s or 0.001
+        count = max(1, int((until_s - since_s) / one.every_s))
+        quantiles = (mean_s * 0.95, mean_s * 1.6, mean_s * 2.4)
+        return Point(since_s, count, count // 500, mean_s, mean_s * 0.7, mean_s * 3, None, int(Status.UP), quantiles)
+
     def _point(self, one: TargetView, time_s: float, count: int) -> Point:
         if one.status == "down" and time_s > one.since_s:
             return Point(time_s, count, count, None, None, None, None, int(Status.DOWN))
@@ -369,7 +378,8 @@ class FakeStore:
         if one.kind == "http":
             rest = max(0.0, mean_s - 0.039)
             phases = (0.004, 0.011, 0.024, rest * 0.85, rest * 0.15)
-        return Point(time_s, count, failures, mean_s, mean_s * 0.7, mean_s * 1.9, phases, int(Status.UP))
+        quantiles = (mean_s * 0.95, mean_s * 1.4, mean_s * 1.7)
+        return Point(time_s, count, failures, mean_s, mean_s * 0.7, mean_s * 1.9, phases, int(Status.UP), quantiles)
 
     async def results(self, target: str, *, limit: int, before_s: float | None = None) -> Sequence[ResultRow]:
         one = self._known(target)
@@ -455,7 +465,11 @@ class FakeStore:
                 host=host,
                 series=name,
                 points=[
-                    (time_s, scale.get(name, 2) * (1 + 0.3 * math.sin(time_s / 900) + 0.2 * _noise(name, at)))
+                    (
+                        time_s,
+                        scale.get(name, 2)
+                        * (1 + 0.3 * math.sin(time_s / 900) + 0.2 * _noise(name, at) + 0.4 * _noise(host)),
+                    )
                     for at, time_s in enumerate(times)
                 ],
             )

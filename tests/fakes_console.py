@@ -19,6 +19,7 @@ from dogwatch.errors import NotFound, UsageError
 from dogwatch.notify.message import Enqueued, Message, MessageState, OutboxRow
 from dogwatch.notify.view import DestinationView, Preview
 from dogwatch.webhooks.delivery import Delivery, DeliveryDetail, DeliveryState, EndpointView, Rejection
+from dogwatch.words import Language
 from tests.fakes import FakeProgram
 from tests.fakes_runs import FakeRuns
 
@@ -127,8 +128,8 @@ def furnish_schedules(program: FakeProgram) -> FakeSchedules:
             parameters={"version": "v1.3", "token": "hunter22"},
         ),
         fire("started", 3600, "01991111"),
-        fire("missed", 90_000, reason="3 fires while nothing ran"),
-        fire("refused", 180_000, reason="the job runs already"),
+        fire("missed", 90_000, reason="3 from 2026-11-18T03:00:00Z to 2026-11-20T03:00:00Z, misfire: skip"),
+        fire("refused", 180_000, reason="job deploy is running already: 01992222"),
         fire("manual", 200_000, "01994444", "started by user:ann"),
     )
     found.add(
@@ -167,7 +168,7 @@ class FakeHooks:
                 delivery_id=f"dlv_{at:04}",
                 endpoint="shop",
                 state=states[at % 3],
-                reason=("", "the filter is false", EVIL)[at % 3],
+                reason=("", 'the filter: event == "push" was false: event is ping', EVIL)[at % 3],
                 event=("push", "ping", EVIL)[at % 3],
                 remote="192.0.2.7",
                 run_id="01991111" if at % 3 == 0 else "",
@@ -227,6 +228,7 @@ class FakeOutbox:
     def __init__(self, clock: Clock) -> None:
         now_s = clock.now_s()
         self.calls: list[tuple[Any, ...]] = []
+        self.languages: dict[str, Language] = {}
         states = tuple(MessageState)
         self.rows = [
             OutboxRow(
@@ -251,6 +253,9 @@ class FakeOutbox:
             )
             for at in range(70)
         ]
+
+    def language_of(self, destination: str) -> Language:
+        return self.languages.get(destination, "en")
 
     async def destinations(self) -> Sequence[DestinationView]:
         return [

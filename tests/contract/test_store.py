@@ -122,6 +122,27 @@ async def test_a_point_shows_the_worst_status_and_percentiles(store: Store, cloc
     assert point.quantiles_s == pytest.approx((0.5, 0.95, 0.99), rel=0.07)
 
 
+async def test_a_whole_period_is_one_point(store: Store, clock: ManualClock) -> None:
+    start_s = clock.now_s()
+    for number in range(1000):
+        store.add_result(result(clock, success=number % 10 != 0, duration_s=(number % 100 + 1) / 100))
+        clock.advance(15)
+        if number % 300 == 99:
+            await store.flush()
+    point = await store.overall("shop", since_s=start_s, until_s=clock.now_s())
+    assert point is not None
+    assert (point.count, point.failures) == (1000, 100)
+    assert point.quantiles_s == pytest.approx((0.5, 0.95, 0.99), rel=0.07)
+    assert (point.min_s, point.max_s) == (0.02, 1.0)
+    # Only what is in the period.
+    part = await store.overall("shop", since_s=start_s, until_s=start_s + 100 * 15)
+    assert part is not None
+    assert 90 <= part.count <= 120
+    assert await store.overall("nobody", since_s=start_s, until_s=clock.now_s()) is None
+    assert await store.overall("shop", since_s=10, until_s=20) is None
+    assert await store.overall("shop", since_s=20, until_s=20) is None
+
+
 async def test_a_point_without_success_has_no_durations(store: Store, clock: ManualClock) -> None:
     store.add_result(result(clock, success=False))
     (point,) = await store.chart("shop", since_s=clock.now_s() - 60, until_s=clock.now_s() + 60, points=300)

@@ -4,61 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page, expect
-from tests.consoles import violations_in_both_themes
+from playwright.async_api import Browser, expect
+from tests.consoles import needs_chromium, opened, violations_in_both_themes
 from tests.fakes import FakeProgram, many, view
 from tests.web_server import Running, running
 
 from dogwatch.core.clock import SystemClock
 from dogwatch.core.values import Event
 
-CHROMIUM = Path("/usr/bin/chromium")
-
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed")
+pytestmark = needs_chromium
 
 
 @pytest.fixture
-def program() -> FakeProgram:
-    return FakeProgram(clock=SystemClock())
-
-
-@pytest.fixture
-async def server(program: FakeProgram) -> AsyncIterator[Running]:
-    async with running(program) as one:
-        yield one
-
-
-@asynccontextmanager
-async def opened(
-    browser: Browser, server: Running, path: str = "/", *, width: int = 1280, scheme: str = "light", expected: str = ""
-) -> AsyncIterator[Page]:
-    """Open a page that is live; afterwards demand that it asked nobody else and complained about nothing but what
-    holds `expected`.
-    """
-    context = await browser.new_context(
-        viewport={"width": width, "height": 900},
-        color_scheme=scheme,  # type: ignore[arg-type]
-        locale="en-GB",
-    )
-    page = await context.new_page()
-    complaints: list[str] = []
-    foreign: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda one: foreign.append(one.url) if not one.url.startswith(server.url) else None)
-    await page.goto(server.url + path)
-    await expect(page.locator("#live")).to_have_attribute("data-state", "live")
-    try:
-        yield page
-        assert foreign == []
-        assert [one for one in complaints if not expected or expected not in one] == []
-    finally:
-        await context.close()
+def furnished() -> None:
+    """Nothing: these are about targets and hosts."""
 
 
 # ── how it looks ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -305,6 +266,9 @@ async def test_a_crowd_of_changes_is_told_by_number(browser: Browser) -> None:
 async def test_pause_resume_and_run(browser: Browser, server: Running, program: FakeProgram) -> None:
     async with opened(browser, server, "/targets/shop") as page:
         await page.get_by_role("button", name="Pause").click()
+        await expect(page.locator("dialog")).to_contain_text("opens no incident")
+        assert program.watch.target("shop").status == "up"
+        await page.click("dialog button.primary")
         await expect(page.locator(".state")).to_have_attribute("data-status", "paused")
         assert program.watch.target("shop").status == "paused"
         await page.get_by_role("button", name="Resume").click()

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, expect
 from tests.access import PASSWORD, Site, site
-from tests.consoles import violations_in_both_themes
-from tests.e2e.test_console import CHROMIUM
+from tests.consoles import needs_chromium, violations_in_both_themes
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed")
+pytestmark = needs_chromium
 
 
 @pytest.fixture
@@ -38,7 +37,8 @@ async def test_from_login_to_logout(browser: Browser, web: Site) -> None:
     await expect(page).to_have_url(f"{web.url}/targets/shop")
     await expect(page.locator("#live")).to_have_attribute("data-state", "live")
     await page.get_by_role("button", name="Pause").click()
-    await expect(page.locator("#toasts")).to_contain_text("Paused")
+    await page.click("dialog button.primary")
+    await expect(page.locator("#toasts")).to_contain_text("Pause shop: done")
     assert web.program.watch.target("shop").status == "paused"
     await page.get_by_role("link", name="Users").click()
     await page.get_by_label("Name", exact=True).fill("ann")
@@ -46,6 +46,8 @@ async def test_from_login_to_logout(browser: Browser, web: Site) -> None:
     await page.get_by_role("button", name="Make user").click()
     await expect(page.get_by_role("rowheader", name="ann")).to_be_visible()
     await page.get_by_role("button", name="Disable ann").click()
+    await expect(page.locator("dialog")).to_contain_text("logged out everywhere")
+    await page.click("dialog button.primary")
     await expect(page.get_by_text("disabled")).to_be_visible()
     await page.get_by_role("link", name="API tokens").click()
     await page.get_by_label("Name", exact=True).fill("ci")
@@ -56,8 +58,9 @@ async def test_from_login_to_logout(browser: Browser, web: Site) -> None:
     assert secret
     assert (await (await web.client(token=secret)).get("/api/v1/targets")).status_code == 200
     await page.reload()
-    page.on("dialog", lambda dialog: dialog.accept())
     await page.get_by_role("button", name="Revoke ci").click()
+    await expect(page.locator("dialog")).to_contain_text("This cannot be taken back")
+    await page.click("dialog button.primary")
     await expect(page.get_by_role("cell", name="revoked")).to_be_visible()
     assert (await (await web.client(token=secret)).get("/api/v1/targets")).status_code == 401
     await page.get_by_role("link", name="Audit").click()

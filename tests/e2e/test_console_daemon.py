@@ -10,15 +10,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 from playwright.async_api import Browser, Page, expect
+from tests.consoles import needs_chromium
 from tests.e2e.running import Daemon, running
 
-CHROMIUM = Path("/usr/bin/chromium")
 # What a page cannot help when its server goes away.
 GONE = re.compile("Failed to load resource|net::ERR|TypeError: Failed to fetch")
 
-browser_needed = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed")
 
 CONFIG = """
 probes:
@@ -66,7 +64,7 @@ def port_of(server: asyncio.Server) -> int:
     return port
 
 
-@browser_needed
+@needs_chromium
 async def test_first_minute_comes_to_life_without_a_reload(browser: Browser, tmp_path: Path) -> None:
     """Right after the start all is pending; the page says when the first check comes, and then what it found."""
     server = await listening()
@@ -85,7 +83,7 @@ async def test_first_minute_comes_to_life_without_a_reload(browser: Browser, tmp
                 await expect(page.locator(".chips")).to_contain_text("41 up")
 
 
-@browser_needed
+@needs_chromium
 async def test_first_check_counts_down(browser: Browser, tmp_path: Path) -> None:
     with running(tmp_path, "probes: []\n") as daemon:
         async with opened(browser, daemon) as page:
@@ -100,7 +98,7 @@ async def test_first_check_counts_down(browser: Browser, tmp_path: Path) -> None
             assert told == ["first check in 3 s", "first check now", "in 10 min"]
 
 
-@browser_needed
+@needs_chromium
 async def test_page_survives_a_restart_in_place(browser: Browser, tmp_path: Path) -> None:
     """SIGUSR2 replaces the program; the page is live again and hears the new one's results."""
     server = await listening()
@@ -118,7 +116,7 @@ async def test_page_survives_a_restart_in_place(browser: Browser, tmp_path: Path
                 await expect(bars).not_to_have_attribute("data-bars", before or "")
 
 
-@browser_needed
+@needs_chromium
 async def test_page_says_that_it_is_stale_and_catches_up_after_a_crash(browser: Browser, tmp_path: Path) -> None:
     server = await listening()
     port = port_of(server)
@@ -211,7 +209,7 @@ async def test_no_answer_of_a_target_breaks_the_api(tmp_path: Path) -> None:
             assert 'status="500"' not in text
 
 
-@browser_needed
+@needs_chromium
 async def test_large_text_at_twice_the_size_still_fits(browser: Browser, tmp_path: Path) -> None:
     """200 % zoom on a 1280 px screen is a page of 640 px; nothing is cut off or scrolls sideways."""
     with running(tmp_path, CONFIG.format(port=9)) as daemon:

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 from playwright.async_api import Browser, expect
-from tests.consoles import Console, console, live, violations
+from tests.consoles import Console, live, needs_chromium, violations
 
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed")
-
-
-@pytest.fixture
-async def web(tmp_path: Path) -> AsyncIterator[Console]:
-    async with console(tmp_path) as one:
-        yield one
+pytestmark = needs_chromium
 
 
 async def test_hosts_are_searched_and_a_run_tells_each(browser: Browser, web: Console) -> None:
@@ -60,7 +50,6 @@ async def test_everybody_can_use_them(browser: Browser, web: Console, scheme: st
 
 async def test_a_plan_is_read_agreed_to_and_rejected(browser: Browser, web: Console) -> None:
     page = await browser.new_page()
-    page.on("dialog", lambda dialog: dialog.accept() if "Reject" in dialog.message else pytest.fail(dialog.message))
     await page.goto(f"{web.url}/fleet/plans")
     await live(page)
     await expect(page.locator("#drift-title + div tbody tr")).to_contain_text("web[01-08,10]")
@@ -70,8 +59,10 @@ async def test_a_plan_is_read_agreed_to_and_rejected(browser: Browser, web: Cons
     await expect(page.locator("main")).to_contain_text("decided when main file is done")
     await expect(page.locator("main")).to_contain_text("192.0.2.7:22 refuses connections")
     await expect(page.locator("text=Apply exactly this")).to_have_count(0)
-    await page.fill("#plan-comment", "go")
     await page.click("text=Agree to exactly this")
+    await expect(page.locator("dialog")).to_contain_text("8 of 11 hosts may then be changed")
+    await page.fill("dialog input", "go")
+    await page.click("dialog button.primary")
     await expect(page.locator("dl.facts")).to_contain_text("Agreed")
     await expect(page.locator("text=Apply exactly this")).to_be_visible()
     assert (await web.program.services.fleet.desk.show("plan1")).comment == "go"  # type: ignore[union-attr]
@@ -85,10 +76,10 @@ async def test_a_plan_is_read_agreed_to_and_rejected(browser: Browser, web: Cons
 
 async def test_a_plan_is_rejected_for_good(browser: Browser, web: Console) -> None:
     page = await browser.new_page()
-    page.on("dialog", lambda dialog: dialog.accept())
     await page.goto(f"{web.url}/fleet/plans/plan1")
     await live(page)
-    await page.click("button:has-text('Reject')")
+    await page.click("button:has-text('Reject…')")
+    await page.click("dialog button.danger")
     await expect(page.locator(".banner").first).to_contain_text("rejected by")
     await expect(page.locator("text=Agree to exactly this")).to_have_count(0)
     await page.close()

@@ -9,19 +9,12 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, expect
 from tests.access import PASSWORD
-from tests.consoles import Console, console, live
+from tests.consoles import Console, console, live, needs_chromium
 
 from dogwatch.access.options import AccessOptions
 from dogwatch.access.permissions import Rule
 
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed")
-
-
-@pytest.fixture
-async def web(tmp_path: Path) -> AsyncIterator[Console]:
-    async with console(tmp_path) as one:
-        yield one
+pytestmark = needs_chromium
 
 
 @pytest.fixture
@@ -88,13 +81,17 @@ async def test_an_incident_is_silenced_and_told_of_again(page: Page, web: Consol
     await page.click("summary:has-text('Silence it…')")
     await page.select_option("#s-duration", "8h")
     await page.fill("#s-reason", "known")
-    await page.click("button:text-is('Silence')")
+    await page.click("button:text-is('Silence…')")
+    await expect(page.locator("dialog")).to_contain_text("It stays open")
+    assert web.watched.part.silences() == []
+    await page.click("dialog button.primary")
     await expect(page.locator(".facts")).to_contain_text("known")
     [silence] = web.watched.part.silences()
     assert (silence.number, silence.reason) == (2, "known")
     await page.goto(f"{web.url}/incidents")
-    page.once("dialog", lambda dialog: dialog.accept())
     await page.get_by_role("button", name="End the silence").click()
+    await expect(page.locator("dialog")).to_contain_text("People are told again")
+    await page.click("dialog button.primary")
     await expect(page.locator("#silences-title")).to_have_count(0)
     assert web.watched.part.silences() == []
 
@@ -175,10 +172,13 @@ async def test_maintenance_is_planned_and_ended(page: Page, web: Console) -> Non
     await page.get_by_label("Name", exact=True).fill("new disks")
     await page.get_by_label("Targets").fill("db-1, shop*")
     await page.get_by_label("From now on, for").fill("2h")
-    await page.click("button:text-is('Plan it')")
+    await page.click("button:text-is('Plan it…')")
+    await expect(page.locator("dialog")).to_contain_text("3 of 12 targets: of these no incident opens")
+    await expect(page.locator("dialog")).to_contain_text("shop/checkout")
+    await page.click("dialog button.primary")
     row = page.locator("tr:has-text('new disks')")
     await expect(row).to_contain_text("db-1, shop*")
-    await expect(row).to_contain_text("ends in 120 min")
+    await expect(row).to_contain_text("ends in 2 hr")
     await row.get_by_role("button").click()
     await expect(page.locator("dialog")).to_contain_text("people are told")
     await page.click("dialog button.primary")
@@ -187,5 +187,7 @@ async def test_maintenance_is_planned_and_ended(page: Page, web: Console) -> Non
     await page.get_by_label("Name", exact=True).fill("tonight")
     await page.get_by_label("Begins", exact=True).fill(soon.strftime("%Y-%m-%dT22:00"))
     await page.get_by_label("Ends", exact=True).fill(soon.strftime("%Y-%m-%dT23:00"))
-    await page.click("button:text-is('Plan it')")
+    await page.click("button:text-is('Plan it…')")
+    await expect(page.locator("dialog")).to_contain_text("All 12 targets: no incident opens")
+    await page.click("dialog button.primary")
     await expect(page.locator("tr:has-text('tonight') .st")).to_have_text("next")

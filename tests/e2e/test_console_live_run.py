@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from playwright.async_api import Browser, expect
+from tests.consoles import needs_chromium
 from tests.e2e.running import running
-from tests.e2e.test_console import CHROMIUM
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed")
+pytestmark = needs_chromium
 CONFIG = """
 jobs:
   - name: release

@@ -11,8 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from playwright.async_api import Browser, expect
-from tests.consoles import violations_in_both_themes
-from tests.e2e.test_console import CHROMIUM, opened
+from tests.consoles import needs_chromium, opened, violations_in_both_themes
 from tests.fakes import FakeProgram
 from tests.fakes_runs import furnish
 from tests.web_server import Running, running
@@ -23,7 +22,7 @@ from dogwatch.logs.store import sealing
 from dogwatch.logs.store.layout import wal_path
 from dogwatch.logs.store.wal import header
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed")
+pytestmark = needs_chromium
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 

@@ -137,6 +137,25 @@ async def test_a_subscriber_confirms_is_told_once_and_leaves(client: httpx.Async
     assert verbs == ["delete", "change", "create"]
 
 
+async def test_a_subscriber_is_told_in_the_language_of_the_page(client: httpx.AsyncClient, web: Console) -> None:
+    status = web.program.services.status
+    assert status is not None
+    headers = {"accept-language": "zh-CN"}
+    answer = await client.post("/status/subscribe", data={"kind": "email", "address": "li@b.example"}, headers=headers)
+    assert "链接" in answer.text
+    [asking] = await messages(web)
+    assert asking.title == "Shop status：请确认您的订阅"
+    assert asking.text.startswith("有人（希望是您本人）要求向此地址通知 Shop status 的消息。\n")
+    found = re.search(r"token=(\S+)", asking.text)
+    assert found
+    _ = await client.post("/status/confirm", data={"token": found[1]})
+    assert await status.tell() == 1
+    work = (await messages(web))[-1]
+    assert work.title == "Shop status: Web shop：计划内工作"
+    assert re.match(r"Web shop：计划内工作，从 \S+ \S+ UTC 到 \S+ \S+ UTC。new switches\n", work.text)
+    assert "不想再收到：https://status.example/status/unsubscribe" in work.text
+
+
 @pytest.mark.parametrize(
     ("kind", "address"),
     [

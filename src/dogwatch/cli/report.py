@@ -79,16 +79,17 @@ def _csv(found: dict[str, Any]) -> str:
 
 @report.command()
 @click.option("--since", default="1d", show_default=True, help="How far back.")
+@click.option("--language", default="en", type=click.Choice(["en", "zh"]), show_default=True, help="Of the text.")
 @server_option
 @json_option
-def daily(client: Client, since: str, as_json: bool) -> None:
+def daily(client: Client, since: str, language: str, as_json: bool) -> None:
     """Tell what was checked, what changed, and what needs a person.
 
     \b
     Example:
       dogwatch report daily
     """
-    found = client.get("/api/v1/reports/daily", since=since)
+    found = client.get("/api/v1/reports/daily", since=since, language=language)
     if as_json:
         print_json(found)
         return

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from dogwatch.engine.values import Json
+from dogwatch.words import SOURCE, Language
 
 Severity = Literal["info", "warning", "error", "critical"]
 
@@ -19,7 +20,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
     data: what programs read. url: where people read more. dedupe: a second message with the same key to the same
     destination is not kept; "" for none. recipients: who gets it in place of the destination's own (addresses of mail,
-    or of one webhook): subscribers of a status page.
+    or of one webhook): subscribers of a status page. language: of who gets it, in which title and text are already;
+    "" for the destination's, in which what Dogwatch says is then said.
     """
 
     to: Sequence[str]
@@ -32,6 +34,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     url: str = ""
     dedupe: str = ""
     recipients: Sequence[str] = ()
+    language: Language | Literal[""] = ""
 
 
 class MessageState(enum.StrEnum):
@@ -71,7 +74,10 @@ class OutboxRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Parcel(msgspec.Struct, frozen=True, kw_only=True):
-    """What a channel is given. title and text: with the destination's templates filled in. now_s: of this attempt."""
+    """What a channel is given. title and text: with the destination's templates filled in. now_s: of this attempt.
+
+    language: for the few words that a channel adds.
+    """
 
     message_id: str
     destination: str
@@ -82,6 +88,7 @@ class Parcel(msgspec.Struct, frozen=True, kw_only=True):
     now_s: float
     attempt: int
     timeout_s: float
+    language: str = SOURCE
 
 
 def iso_time(time_s: float) -> str:

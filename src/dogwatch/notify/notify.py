@@ -34,6 +34,7 @@ from dogwatch.notify.section import NOTIFY
 from dogwatch.notify.sender import Route, Sender
 from dogwatch.notify.view import DestinationView, Preview
 from dogwatch.store.database import Database, Tx
+from dogwatch.words import Language
 
 if TYPE_CHECKING:
     from dogwatch.engine.http_client import HttpClient
@@ -265,6 +266,10 @@ class Notify:
             text=parcel.text,
             content=masked(channel.content(parcel), lambda text: veiled(text, hidden)),
         )
+
+    def language_of(self, destination: str) -> Language:
+        route = self.sender.routes.get(destination)
+        return route.spec.language if route is not None else "en"
 
     def _known(self, name: str) -> None:
         if name not in self.sender.routes:

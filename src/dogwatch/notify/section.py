@@ -14,6 +14,7 @@ from dogwatch.core.units import Seconds
 from dogwatch.notify.channel import Channel
 from dogwatch.notify.channels import CHANNELS
 from dogwatch.notify.templates import TemplateError, compile_template
+from dogwatch.words import Language
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 _NAME = re.compile(r"[\w.@-]{1,100}")
@@ -45,6 +46,7 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     concurrency: messages on their way at the same time; 1 keeps their order. timeout: of one attempt. retry: how long
     a message is tried. rate: how many in a period. title, text: Jinja templates in place of the message's own.
+    language: in which Dogwatch's own sentences are said; what people and programs wrote stays as it is.
     queue: messages that may wait; of more, the oldest become dead letters. keep: how long what was delivered stays in
     the list. keep_dead: and what was not.
     """
@@ -56,6 +58,7 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     rate: SendRate | None = None
     title: str | None = None
     text: str | None = None
+    language: Language = "en"
     queue: Count = 10_000
     keep: Seconds = 7 * 86400.0
     keep_dead: Seconds = 30 * 86400.0

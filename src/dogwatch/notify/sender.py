@@ -18,12 +18,13 @@ from dogwatch.core.units import format_duration
 from dogwatch.errors import DogwatchError, TransientError
 from dogwatch.notify import outbox
 from dogwatch.notify.channel import Held, Receipt, Tools
-from dogwatch.notify.message import MessageState, OutboxRow, Parcel
+from dogwatch.notify.message import Message, MessageState, OutboxRow, Parcel
 from dogwatch.notify.outbox import Ending, Pause, Want
 from dogwatch.notify.section import Destination, Patience
 from dogwatch.notify.templates import TemplateError, compile_template, cut, variables
 from dogwatch.notify.window import Window
 from dogwatch.store.database import Database
+from dogwatch.words import SOURCE, words
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ POLL_S = 5.0
 PAUSE_CAP_S = 60.0
 _WRITE_AGAIN_S = 0.5
 _STOP_S = 5.0
+# Types of messages that this program composes.
+_OURS = ("incident.", "notify.")
 
 Fill = Callable[[Mapping[str, Any]], str]
 
@@ -70,7 +73,8 @@ class Route:
         )
 
     def parcel(self, row: OutboxRow, now_s: float) -> Parcel:
-        message = row.message
+        language = row.message.language or self.spec.language
+        message = in_language(row.message, language)
         values = variables(row.message_id, message, row.created_s)
         return Parcel(
             message_id=row.message_id,
@@ -82,7 +86,16 @@ class Route:
             now_s=now_s,
             attempt=row.attempts,
             timeout_s=self.spec.timeout,
+            language=language,
         )
+
+
+def in_language(message: Message, language: str) -> Message:
+    """Return a message with its sentences said in a language; what jobs and people wrote stays as they wrote it."""
+    if message.language or language == SOURCE or not message.type.startswith(_OURS):
+        return message
+    spoken = words(language)
+    return msgspec.structs.replace(message, title=str(spoken.tell(message.title)), text=spoken.tell_lines(message.text))
 
 
 def _filled(fill: Fill | None, values: Mapping[str, Any], plain: str, name: str) -> str:

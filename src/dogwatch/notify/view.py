@@ -11,6 +11,7 @@ from dogwatch.access.actor import Actor
 from dogwatch.engine.values import Json, Page
 from dogwatch.notify.message import Enqueued, Message, OutboxRow
 from dogwatch.store.database import Tx
+from dogwatch.words import Language
 
 
 class DestinationView(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +56,10 @@ class Outbox(Protocol):
 
     async def send(self, message: Message) -> list[Enqueued]:
         """Return once the message is on disk. Raises: NotFound for a destination that is not configured."""
+        ...
+
+    def language_of(self, destination: str) -> Language:
+        """Return the language of who reads there; English for what is not configured."""
         ...
 
     async def destinations(self) -> Sequence[DestinationView]: ...

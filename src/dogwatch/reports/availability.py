@@ -9,10 +9,21 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from dogwatch.store.protocol import Availability
+from dogwatch.words import SOURCE, Phrase, words
 
 _COLUMNS = (
-    "kind", "name", "group", "availability_ratio", "outages", "down_s", "mean_repair_s", "up_s", "degraded_s",
-    "maintenance_s", "paused_s", "unknown_s",
+    Phrase("kind"),
+    Phrase("name"),
+    Phrase("group"),
+    Phrase("availability_ratio"),
+    Phrase("outages"),
+    Phrase("down_s"),
+    Phrase("mean_repair_s"),
+    Phrase("up_s"),
+    Phrase("degraded_s"),
+    Phrase("maintenance_s"),
+    Phrase("paused_s"),
+    Phrase("unknown_s"),
 )  # fmt: skip
 
 
@@ -84,13 +95,14 @@ def _line(name: str, rows: Sequence[Availability], group: str = "") -> Line:
     )
 
 
-def csv_of(report: AvailabilityReport) -> str:
-    """Return the report for a spreadsheet: times in seconds, the ratio from 0 to 1."""
+def csv_of(report: AvailabilityReport, language: str = SOURCE) -> str:
+    """Return the report for a spreadsheet: times in seconds, the ratio from 0 to 1. language: of its head."""
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(_COLUMNS)
+    spoken = words(language)
+    writer.writerow([spoken.said(column) for column in _COLUMNS])
     for kind, lines in (("all", [report.whole]), ("group", report.groups), ("target", report.targets)):
-        writer.writerows(_cells(kind, lines))
+        writer.writerows(_cells(spoken.word(kind), lines))
     return out.getvalue()
 
 

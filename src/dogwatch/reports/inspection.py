@@ -21,6 +21,7 @@ from dogwatch.rules.incident import Incident
 from dogwatch.rules.part import Incidents
 from dogwatch.rules.planned.part import Planned
 from dogwatch.store.protocol import Availability, Store
+from dogwatch.words import SOURCE, Phrase, Words, words
 
 _CERTIFICATE_DAYS = 21.0
 _FULL_RATIO = 0.9
@@ -297,22 +298,23 @@ def _segment(name: str) -> str:
     return quote(name, safe="", errors="replace")
 
 
-def text_of(report: Inspection, base_url: str = "") -> str:
+def text_of(report: Inspection, base_url: str = "", language: str = SOURCE) -> str:
     """Return the report as plain text, for a message or a terminal."""
-    out = []
+    out, spoken = [], words(language)
     for title, lines in (
-        ("Needs a person", report.person),
-        ("Checked", report.checked),
-        ("Changed", report.changed),
+        (Phrase("Needs a person"), report.person),
+        (Phrase("Checked"), report.checked),
+        (Phrase("Changed"), report.changed),
     ):
-        out.append(title)
-        out += [_line_of(one, base_url, lead=title == "Needs a person") for one in lines] or ["  nothing"]
+        out.append(spoken.say(title))
+        lead = lines is report.person
+        out += [_line_of(one, base_url, spoken, lead=lead) for one in lines] or [f"  {spoken.say('nothing')}"]
         out.append("")
     return "\n".join(out).rstrip() + "\n"
 
 
-def _line_of(one: Said, base_url: str, *, lead: bool) -> str:
-    text = " ".join(str(one).split())
-    mark = f"[{one.severity}] " if lead else ""
+def _line_of(one: Said, base_url: str, spoken: Words, *, lead: bool) -> str:
+    text = " ".join(spoken.say(one.text, *one.values).split())
+    mark = f"[{spoken.word(one.severity)}] " if lead else ""
     link = f"  {base_url.rstrip('/')}{one.path}" if lead and base_url and one.path else ""
     return f"  {mark}{text}{link}"

@@ -8,14 +8,18 @@ from dogwatch.access import audit
 from dogwatch.access.actor import Actor, Subject
 from dogwatch.errors import Conflict, NotFound
 from dogwatch.store.database import Row, Tx
+from dogwatch.words import Language
 
 # Whoever does not follow the link of the first message is forgotten.
 UNCONFIRMED_S = 2 * 86_400.0
-_COLUMNS = "subscriber_id, kind, address, token, made_s, confirmed_s"
+_COLUMNS = "subscriber_id, kind, address, token, made_s, confirmed_s, language"
 
 
 class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
-    """Somebody who wants to hear. kind: email or webhook. confirmed_s: None until the first link was followed."""
+    """Somebody who wants to hear. kind: email or webhook. confirmed_s: None until the first link was followed.
+
+    language: in which it is told.
+    """
 
     subscriber_id: str
     kind: str
@@ -23,6 +27,7 @@ class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
     token: str
     made_s: float
     confirmed_s: float | None = None
+    language: Language = "en"
 
 
 def _of(row: Row) -> Subscriber:
@@ -33,6 +38,7 @@ def _of(row: Row) -> Subscriber:
         token=str(row[3]),
         made_s=float(row[4] or 0.0),
         confirmed_s=None if row[5] is None else float(row[5]),
+        language="zh" if row[6] == "zh" else "en",
     )
 
 
@@ -50,13 +56,15 @@ def subscribe(tx: Tx, wanted: Subscriber, actor: Actor, most: int) -> Subscriber
     if row is not None and int(row[0] or 0) >= most:
         raise Conflict("no further subscriptions are taken now", hint="the feed is there for everybody")
     made = tx.run(
-        "INSERT INTO status_subscribers (subscriber_id, kind, address, token, made_s, confirmed_s)"
-        " VALUES (:subscriber_id, :kind, :address, :token, :made_s, NULL) ON CONFLICT (kind, address) DO NOTHING",
+        "INSERT INTO status_subscribers (subscriber_id, kind, address, token, made_s, confirmed_s, language)"
+        " VALUES (:subscriber_id, :kind, :address, :token, :made_s, NULL, :language)"
+        " ON CONFLICT (kind, address) DO NOTHING",
         subscriber_id=wanted.subscriber_id,
         kind=wanted.kind,
         address=wanted.address,
         token=wanted.token,
         made_s=tx.now_s,
+        language=wanted.language,
     )
     if not made:
         return None

@@ -43,6 +43,7 @@ from dogwatch.status.public import (
 from dogwatch.status.section import STATUS_PAGE, StatusOptions
 from dogwatch.store.database import Database, Tx
 from dogwatch.store.protocol import Availability
+from dogwatch.words import Language, Phrase, words
 
 log = logging.getLogger(__name__)
 Spawn = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[Any]"]
@@ -192,7 +193,7 @@ class StatusPart:
         """Return the ways in which one can be told."""
         return tuple(kind for kind in ("email", "webhook") if self.options.subscriptions.destination(kind))
 
-    async def subscribe(self, kind: str, address: str, actor: Actor) -> None:
+    async def subscribe(self, kind: str, address: str, actor: Actor, language: Language = "en") -> None:
         """Send a link to whoever is to be told; nothing more is sent until it is followed.
 
         What is answered does not say whether the address is known.
@@ -211,6 +212,7 @@ class StatusPart:
             address=address,
             token=secrets.token_urlsafe(24),
             made_s=0.0,
+            language=language,
         )
 
         def work(tx: Tx) -> None:
@@ -232,17 +234,19 @@ class StatusPart:
         return f"{self.options.url.rstrip('/')}/status/{what}?token={token}"
 
     def _asking(self, one: Subscriber, destination: str) -> Message:
+        spoken = words(one.language)
         text = (
-            f"Somebody, we hope you, wants this address to be told about {self.options.title}.\n"
-            f"To confirm it, open: {self._link('confirm', one.token)}\n"
-            "Whoever does nothing is told nothing."
+            spoken.say("Somebody, we hope you, wants this address to be told about {0}.", self.options.title),
+            spoken.say("To confirm it, open: {0}", self._link("confirm", one.token)),
+            spoken.say("Whoever does nothing is told nothing."),
         )
         return Message(
             to=(destination,),
             recipients=(one.address,),
             type="status.confirm",
-            title=f"{self.options.title}: confirm your subscription",
-            text=text,
+            title=spoken.say("{0}: confirm your subscription", self.options.title),
+            text="\n".join(text),
+            language=one.language,
             data={"confirm": self._link("confirm", one.token)},
             dedupe=f"status-confirm:{one.subscriber_id}",
         )
@@ -298,13 +302,16 @@ class StatusPart:
         return await around.database.write(work)
 
     def _told(self, one: Subscriber, subject: str, key: str, text: str) -> Message:
-        link = self._link("unsubscribe", one.token)
+        link, spoken = self._link("unsubscribe", one.token), words(one.language)
+        told = spoken.say(text.text, *text.values) if isinstance(text, Phrase) else text
+        end = spoken.say("To hear no more: {0}", link)
         return Message(
             to=(self.options.subscriptions.destination(one.kind),),
             recipients=(one.address,),
             type="status.update",
-            title=f"{self.options.title}: {subject}",
-            text=f"{text}\n{self.options.url.rstrip('/')}/status\n\nTo hear no more: {link}",
+            title=f"{self.options.title}: {spoken.said(subject)}",
+            text=f"{told}\n{self.options.url.rstrip('/')}/status\n\n{end}",
+            language=one.language,
             data={"unsubscribe": link},
             dedupe=f"status:{one.subscriber_id}:{key}",
         )
@@ -321,27 +328,36 @@ def _clock(time_s: float) -> str:
 def _news(one: PublicIncident) -> list[tuple[str, float, str, str]]:
     """Return (key, time, subject, text) of what there is to tell about an incident."""
     what = ", ".join(one.affects)
-    found = [(f"{one.key}:open", one.began_s, f"{what}: trouble", f"{what}: trouble since {_clock(one.began_s)}.")]
+    began = Phrase("{0}: trouble since {1}.", what, _clock(one.began_s))
+    found: list[tuple[str, float, str, str]] = [(f"{one.key}:open", one.began_s, Phrase("{0}: trouble", what), began)]
     found += [
-        (key_of(one.key, update.time_s, update.text), update.time_s, f"{what}: update", update.text)
+        (
+            key_of(one.key, update.time_s, update.text),
+            update.time_s,
+            Phrase("{0}: update", what),
+            update.text,
+        )
         for update in reversed(one.updates)
     ]
     if one.ended_s is not None:
-        text = f"{what}: well again since {_clock(one.ended_s)}; it began {_clock(one.began_s)}."
-        found.append((f"{one.key}:end", one.ended_s, f"{what}: well again", text))
+        text = Phrase("{0}: well again since {1}; it began {2}.", what, _clock(one.ended_s), _clock(one.began_s))
+        found.append((f"{one.key}:end", one.ended_s, Phrase("{0}: well again", what), text))
     return found
 
 
 def _notice(one: PublicWork) -> tuple[str, float, str, str]:
     what = ", ".join(one.affects)
-    begins = f"from {_clock(one.begin_s)}" if one.begin_s is not None else "now"
-    ends = f" until {_clock(one.end_s)}" if one.end_s is not None else ""
-    return (
-        f"{one.key}:work",
-        1e12,
-        f"{what}: planned work",
-        f"{what}: planned work {begins}{ends}. {one.text}".strip(),
-    )
+    begins = _clock(one.begin_s) if one.begin_s is not None else ""
+    ends = _clock(one.end_s) if one.end_s is not None else ""
+    if begins and ends:
+        text = Phrase("{0}: planned work from {1} until {2}. {3}", what, begins, ends, one.text)
+    elif begins:
+        text = Phrase("{0}: planned work from {1}. {2}", what, begins, one.text)
+    elif ends:
+        text = Phrase("{0}: planned work now, until {1}. {2}", what, ends, one.text)
+    else:
+        text = Phrase("{0}: planned work now. {1}", what, one.text)
+    return f"{one.key}:work", 1e12, Phrase("{0}: planned work", what), text
 
 
 def checked(kind: str, address: str) -> str:

@@ -24,7 +24,7 @@ from dogwatch.store.protocol import (
     rows_of,
 )
 from dogwatch.store.raw import RawResults, RawSamples
-from dogwatch.store.read import Period
+from dogwatch.store.read import OVERALL_PARTS, Period
 from dogwatch.store.successes import Successes
 
 _SEVERITY = (Status.PENDING, Status.PAUSED, Status.MAINTENANCE, Status.UP, Status.DEGRADED, Status.DOWN)
@@ -95,6 +95,13 @@ class MemoryStore:
             if period.first_s <= row.time_s < period.last_s:
                 buckets.setdefault(int(row.time_s // period.width) * period.width, []).append(row)
         return [_point(float(start), buckets[start]) for start in sorted(buckets)]
+
+    async def overall(self, target: str, *, since_s: float, until_s: float) -> Point | None:
+        if until_s <= since_s:
+            return None
+        period = Period.of(since_s, until_s, OVERALL_PARTS)
+        rows = [row for row in self._results.get(target, ()) if period.first_s <= row.time_s < period.last_s]
+        return _point(since_s, rows) if rows else None
 
     async def results(self, target: str, *, limit: int, before_s: float | None = None) -> Sequence[ResultRow]:
         newest = reversed(self._results.get(target, ()))

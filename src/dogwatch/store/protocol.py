@@ -182,6 +182,10 @@ class Store(Protocol):
         """Return at most `points` buckets, oldest first, from the finest resolution that covers the time."""
         ...
 
+    async def overall(self, target: str, *, since_s: float, until_s: float) -> Point | None:
+        """Return a whole period as one bucket: its percentiles, extremes, failures. None where nothing is known."""
+        ...
+
     async def results(self, target: str, *, limit: int, before_s: float | None = None) -> Sequence[ResultRow]:
         """Return raw results, newest first."""
         ...

@@ -32,6 +32,8 @@ C = TypeVar("C", ResultColumns, SampleColumns)
 _state = msgspec.msgpack.Decoder(TargetState).decode
 _failure = msgspec.msgpack.Decoder(Failure).decode
 _ping = msgspec.msgpack.Decoder(Ping).decode
+# Into so many buckets is a period cut that is asked for as one: its ends are as true as those of a chart.
+OVERALL_PARTS = 300
 _LEVELS = (("5m", FIVE_MINUTES_S), ("1h", HOUR_S))
 
 
@@ -99,6 +101,25 @@ def _level(connection: sqlite3.Connection, kind: str, owner_id: int, period: Per
 def chart(
     connection: sqlite3.Connection, owner_id: int, pieces: Sequence[Piece[ResultColumns]], period: Period
 ) -> list[Point]:
+    return points(_result_buckets(connection, owner_id, pieces, period))
+
+
+def overall(
+    connection: sqlite3.Connection, owner_id: int, pieces: Sequence[Piece[ResultColumns]], period: Period
+) -> Point | None:
+    """Return all buckets of a period as one, or None where there are none."""
+    whole: Bucket | None = None
+    for bucket in _result_buckets(connection, owner_id, pieces, period).values():
+        if whole is None:
+            whole = bucket.copy()
+        else:
+            whole.merge(bucket)
+    return None if whole is None else whole.point(period.since_s)
+
+
+def _result_buckets(
+    connection: sqlite3.Connection, owner_id: int, pieces: Sequence[Piece[ResultColumns]], period: Period
+) -> dict[int, Bucket]:
     level, period = _level(connection, "result", owner_id, period)
     since_ms, until_ms = period.first_s * 1000, period.last_s * 1000
     buckets: dict[int, Bucket] = {}
@@ -117,7 +138,7 @@ def chart(
         merge_into(buckets, ((row[0], read_bucket(row[1:])) for row in rows), period.width)
     for part in fresh:
         merge_into(buckets, roll_up(part, period.width, since_ms=since_ms, until_ms=until_ms).items(), period.width)
-    return points(buckets)
+    return buckets
 
 
 def _blocks(connection: sqlite3.Connection, kind: str, owner_id: int, since_ms: int, until_ms: int) -> Iterator[bytes]:

@@ -35,7 +35,7 @@ from dogwatch.store.protocol import (
     TargetState,
 )
 from dogwatch.store.raw import RawResults, RawSamples
-from dogwatch.store.read import Period
+from dogwatch.store.read import OVERALL_PARTS, Period
 from dogwatch.store.steady import SteadyTime
 from dogwatch.store.successes import Successes
 from dogwatch.store.threads import Readers, WriterThread
@@ -319,6 +319,13 @@ class SqliteStore:
             return []
         period = Period.of(since_s, until_s, points)
         return await self._readers.run(read.chart, tail.owner_id, tail.snapshot(), period)
+
+    async def overall(self, target: str, *, since_s: float, until_s: float) -> Point | None:
+        tail = self._intake.targets.get(target)
+        if tail is None or until_s <= since_s:
+            return None
+        period = Period.of(since_s, until_s, OVERALL_PARTS)
+        return await self._readers.run(read.overall, tail.owner_id, tail.snapshot(), period)
 
     async def results(self, target: str, *, limit: int, before_s: float | None = None) -> Sequence[ResultRow]:
         tail = self._intake.targets.get(target)

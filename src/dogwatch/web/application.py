@@ -22,6 +22,7 @@ from dogwatch.web.ack import ACK_HANDLERS
 from dogwatch.web.api import HANDLERS
 from dogwatch.web.assets import load_assets
 from dogwatch.web.badges import BADGE_HANDLERS
+from dogwatch.web.compare_pages import COMPARE
 from dogwatch.web.context import Ctx, Segment, WebContext, segment
 from dogwatch.web.contributions import Pages
 from dogwatch.web.encoding import SafeResponse
@@ -32,7 +33,6 @@ from dogwatch.web.guard import Guard, Receive, Scope, Send
 from dogwatch.web.hook_pages import HOOKS
 from dogwatch.web.hooks import HOOK_HANDLERS
 from dogwatch.web.incident_pages import INCIDENTS
-from dogwatch.web.language import COOKIE, choose, words
 from dogwatch.web.log_pages import LOGS
 from dogwatch.web.login import LOGIN_HANDLERS
 from dogwatch.web.maintenance_pages import MAINTENANCE
@@ -49,11 +49,13 @@ from dogwatch.web.schedule_pages import SCHEDULES
 from dogwatch.web.settings_pages import SETTINGS
 from dogwatch.web.status_pages import STATUS
 from dogwatch.web.view import page_templates
+from dogwatch.words import COOKIE, choose, words
 
 log = logging.getLogger(__name__)
 # Every feature that has pages, in the order of the navigation.
 PAGES: tuple[Pages, ...] = (
     OVERVIEW,
+    COMPARE,
     INCIDENTS,
     MAINTENANCE,
     REPORTS,

@@ -12,7 +12,7 @@ from importlib.resources.abc import Traversable
 import msgspec
 
 from dogwatch.web.bundle import bundle, said
-from dogwatch.web.language import LANGUAGES, words
+from dogwatch.words import LANGUAGES, words
 
 _TYPES = {
     "css": "text/css; charset=utf-8",

@@ -12,7 +12,7 @@ import msgspec
 from dogwatch.core.values import Status
 from dogwatch.store.protocol import ResultRow
 from dogwatch.web.encoding import encode_json
-from dogwatch.web.language import Phrase
+from dogwatch.words import Phrase
 
 SLOT = 6
 HEIGHT = 24

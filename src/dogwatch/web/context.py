@@ -20,14 +20,14 @@ from dogwatch.app import Services
 from dogwatch.core.values import Event
 from dogwatch.errors import NotAllowed
 from dogwatch.probes.view import TargetView
-from dogwatch.store.protocol import Availability, SeriesPoints
+from dogwatch.store.protocol import Availability, Point, SeriesPoints
 from dogwatch.web.assets import Assets
 from dogwatch.web.contributions import Place
-from dogwatch.web.language import COOKIE, SOURCE, Words, choose, words
 from dogwatch.web.meter import Meter
 from dogwatch.web.options import WebOptions
 from dogwatch.web.sight import event_filter, seen_services
 from dogwatch.web.snapshot import SnapshotWatch, Summary
+from dogwatch.words import COOKIE, SOURCE, Words, choose, words
 
 if TYPE_CHECKING:
     import jinja2
@@ -77,6 +77,7 @@ class WebContext:
         self.refusals: list[tuple[str, str, dict[str, str]]] = []
         self._whole = services
         self._series: OrderedDict[tuple[str, tuple[str, ...]], tuple[float, Sequence[SeriesPoints]]] = OrderedDict()
+        self._overall: OrderedDict[tuple[str, str], tuple[float, Point | None]] = OrderedDict()
         self._availability: OrderedDict[tuple[str, str], tuple[float, Availability]] = OrderedDict()
 
     def seen_by(self, identity: Identity) -> WebContext:
@@ -198,6 +199,20 @@ class WebContext:
                 kept.move_to_end((one.target, period))
             while len(kept) > _AVAILABILITY_KEPT:
                 kept.popitem(last=False)
+        return found
+
+    async def overall(self, name: str, period: str) -> Point | None:
+        """Return a period of PERIODS_S of a target as one bucket, up to half a minute old."""
+        now_s = self.services.clock.monotonic_s()
+        entry = self._overall.get((name, period))
+        if entry is not None and 0 <= now_s - entry[0] < _AVAILABILITY_FRESH_S:
+            return entry[1]
+        until_s = self.services.clock.now_s()
+        found = await self.services.store.overall(name, since_s=until_s - PERIODS_S[period], until_s=until_s)
+        self._overall[name, period] = (now_s, found)
+        self._overall.move_to_end((name, period))
+        while len(self._overall) > _SERIES_KEPT:
+            self._overall.popitem(last=False)
         return found
 
     async def available(self, names: Sequence[str], *, since_s: float, until_s: float) -> Sequence[Availability]:

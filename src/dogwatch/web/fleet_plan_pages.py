@@ -24,9 +24,9 @@ from dogwatch.web.api.fleet_plans import (
 )
 from dogwatch.web.context import Ctx, Segment, WebContext
 from dogwatch.web.contributions import Pages
-from dogwatch.web.language import Phrase
 from dogwatch.web.permissions import may
 from dogwatch.web.rendering import html_page
+from dogwatch.words import Phrase
 
 _PLANS_SHOWN = 40
 _GROUPS_SHOWN = 60

@@ -10,7 +10,7 @@ import msgspec
 from dogwatch.hosts.view import CollectorView, FilesystemView, HostView
 from dogwatch.store.protocol import SeriesPoints
 from dogwatch.web.context import WebContext
-from dogwatch.web.language import Phrase
+from dogwatch.words import Phrase
 
 _SPARK_S = 3600.0
 _SPARK_LEAST_S = 300.0
@@ -60,6 +60,16 @@ CHARTS = (
         title=Phrase("Stalled: time in which something waited"), metrics=("dogwatch_host_pressure_ratio",), unit="ratio"
     ),
     ChartSpec(title=Phrase("Processes"), metrics=("dogwatch_host_processes",), unit="number"),
+)
+
+# What hosts are compared by: measures that a host has one of. (title, metric, unit)
+COMPARED = (
+    (Phrase("CPU"), _CPU, "ratio"),
+    (Phrase("Memory in use"), _MEMORY, "ratio"),
+    (Phrase("Load"), "node_load1", "number"),
+    (Phrase("Network in"), "dogwatch_host_network_receive_bytes_per_s", "rate"),
+    (Phrase("Network out"), "dogwatch_host_network_transmit_bytes_per_s", "rate"),
+    (Phrase("Disk written"), "dogwatch_host_disk_written_bytes_per_s", "rate"),
 )
 
 

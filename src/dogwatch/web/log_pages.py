@@ -16,9 +16,9 @@ from dogwatch.logs.store.query import Answer
 from dogwatch.web.api.logs import LogRecord, asked, record_out
 from dogwatch.web.context import Ctx, WebContext
 from dogwatch.web.contributions import Pages, Place
-from dogwatch.web.language import Phrase
 from dogwatch.web.permissions import may
 from dogwatch.web.rendering import html_page
+from dogwatch.words import Phrase
 
 PERIODS_S: Mapping[str, float] = {
     "15m": 900.0,

@@ -10,6 +10,7 @@ import msgspec
 from dogwatch.core.units import format_duration, format_size
 from dogwatch.probes.view import TargetView
 from dogwatch.web.api.models import Plain, plain
+from dogwatch.words import Phrase
 
 # Told elsewhere on the page, or meant for programs.
 _HIDDEN = frozenset(
@@ -145,7 +146,7 @@ def _number(value: Plain) -> float:
 
 
 def shown(name: str, value: Plain) -> str:
-    """Return a value with its unit, which its name tells."""
+    """Return a value with its unit, which its name tells; a Phrase where that is a word."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not isinstance(value, int | float):
@@ -169,8 +170,8 @@ def shown(name: str, value: Plain) -> str:
 
 def _days(days: float) -> str:
     if abs(days) < 2:
-        return f"{days * 24:.0f} hours"
-    return f"{days:.0f} days"
+        return Phrase("{0} hours", f"{days * 24:.0f}")
+    return Phrase("{0} days", f"{days:.0f}")
 
 
 def grouped(value: float) -> str:

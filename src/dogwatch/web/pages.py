@@ -10,7 +10,7 @@ from litestar.params import QueryParameter
 
 from dogwatch.errors import NotFound, UsageError
 from dogwatch.web import hostview, listing, view
-from dogwatch.web.context import AVAILABILITY_PERIODS, Ctx, Segment, WebContext, segment
+from dogwatch.web.context import AVAILABILITY_PERIODS, PERIODS_S, Ctx, Segment, WebContext, segment
 from dogwatch.web.contributions import Pages, Place
 from dogwatch.web.measured import measured
 from dogwatch.web.permissions import PUBLIC, may
@@ -95,6 +95,7 @@ async def _target_values(ctx: WebContext, name: str) -> dict[str, Any]:
         "values": measured(target),
         "phases": view.phase_parts(target),
         "availability": availability,
+        "percentiles": [(period, await ctx.overall(name, period)) for period in PERIODS_S],
         "failures": await store.failures(name, limit=_FAILURES_SHOWN),
         "transitions": await store.transitions(name, limit=_TRANSITIONS_SHOWN),
         "results": await store.results(name, limit=_RESULTS_SHOWN),

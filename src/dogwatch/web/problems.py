@@ -7,7 +7,7 @@ from http import HTTPStatus
 import msgspec
 
 from dogwatch.errors import ConfigError, DogwatchError, TransientError
-from dogwatch.web.language import SOURCE, Words
+from dogwatch.words import SOURCE, Words
 
 MEDIA_TYPE = "application/problem+json"
 

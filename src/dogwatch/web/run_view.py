@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from dogwatch.engine.values import Run, RunState, StepRun, StepState
-from dogwatch.web.language import Phrase
+from dogwatch.words import Phrase
 
 # The icon and colour of each state of runs, steps, workers, schedules, fires, deliveries and messages.
 ICONS = {

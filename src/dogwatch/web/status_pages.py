@@ -21,9 +21,9 @@ from dogwatch.status.public import PublicIncident, PublicPage, PublicTarget
 from dogwatch.web.badges import COLOURS, badge
 from dogwatch.web.context import Ctx, Segment, WebContext, segment
 from dogwatch.web.contributions import Pages
-from dogwatch.web.language import Phrase
 from dogwatch.web.permissions import FORM, PUBLIC
 from dogwatch.web.rendering import html_page
+from dogwatch.words import Language, Phrase
 
 Asked = Request[Any, Any, Any]
 Token = Annotated[str, QueryParameter(max_length=200)]
@@ -171,12 +171,18 @@ def _said(ctx: WebContext, said: str, error: DogwatchError | None = None, *, sta
     return html_page(_stranger(ctx), "status_said.html", values, status)
 
 
+def _language(ctx: WebContext) -> Language:
+    """Return the language in which the page is read, and whoever subscribes is told."""
+    return "zh" if ctx.words.language == "zh" else "en"
+
+
 @post("/status/subscribe", opt=FORM, status_code=200, include_in_schema=False)
 async def status_subscribe(ctx: Ctx, request: Asked) -> Response[bytes]:
     part = _part(ctx)
     fields = {name: value for name, value in (await request.form()).items() if isinstance(value, str)}
     try:
-        await part.subscribe(fields.get("kind", "email"), fields.get("address", ""), _stranger(ctx).actor)
+        kind, address = fields.get("kind", "email"), fields.get("address", "")
+        await part.subscribe(kind, address, _stranger(ctx).actor, _language(ctx))
     except (UsageError, Conflict) as error:
         return _said(ctx, "", error, status=400)
     return _said(ctx, Phrase("Follow the link in the message that is on its way to you. Until then you hear nothing."))

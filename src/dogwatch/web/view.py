@@ -21,8 +21,8 @@ from dogwatch.web import bars, listing
 from dogwatch.web.assets import Assets
 from dogwatch.web.badges import percent
 from dogwatch.web.context import AVAILABILITY_PERIODS, WebContext
-from dogwatch.web.language import LANGUAGES, SOURCE, Phrase, Words, words
 from dogwatch.web.run_view import icon_of
+from dogwatch.words import LANGUAGES, SOURCE, Phrase, Words, words
 
 if TYPE_CHECKING:
     import jinja2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from dogwatch.reports.availability import availability_report, csv_of
 from dogwatch.reports.inspection import Sources, inspect, text_of
 from dogwatch.reports.part import Reports
 from dogwatch.store.protocol import Availability
+from dogwatch.words import Language
 
 DAY_S = 86_400.0
 
@@ -66,8 +68,12 @@ def test_no_spreadsheet_takes_a_name_for_a_formula() -> None:
 
 
 class FakeOutbox:
-    def __init__(self) -> None:
+    def __init__(self, languages: dict[str, Language] | None = None) -> None:
         self.sent: list[Message] = []
+        self.languages = languages or {}
+
+    def language_of(self, destination: str) -> Language:
+        return self.languages.get(destination, "en")
 
     async def destinations(self) -> list[object]:
         return []
@@ -123,6 +129,31 @@ async def test_a_step_sends_it_once() -> None:
     assert kept.outputs["needs"] > 0  # type: ignore[union-attr,operator]
     with pytest.raises(PermanentError):
         await ReportAction(to=("ops",)).apply(FakeScene())  # type: ignore[arg-type]
+
+
+async def test_everybody_gets_it_in_their_language() -> None:
+    program, outbox = FakeProgram(), FakeOutbox({"ops": "en", "值班": "zh", "运维": "zh"})
+    scene = FakeScene(services={Reports: Reports(lambda: sources(program)), Outbox: outbox})
+    _ = await ReportAction(to=("ops", "值班", "运维")).apply(scene)  # type: ignore[arg-type]
+    english, chinese = outbox.sent
+    assert (english.to, chinese.to) == (("ops",), ("值班", "运维"))
+    assert "Needs a person" in english.text
+    assert chinese.language == "zh"
+    assert chinese.title.startswith("Dogwatch：")
+    assert "需要人处理" in chinese.title
+    lines = chinese.text.split("\n")
+    assert lines[0] == "需要人处理"
+    assert "  [错误] shop/checkout 故障：status is 503, expected 200" in lines
+    assert "  12 个目标，4 个组" in lines
+    ours = [line for line in lines if not any(text in line for text in ("503", "descriptors", "filesystem"))]
+    assert not [line for line in ours if re.search("[a-z]{2,} [a-z]{2,} [a-z]{2,}", line)], ours
+
+
+def test_a_spreadsheets_head_is_in_a_language_if_asked_for() -> None:
+    report = availability_report([row("shop", 1, 0)], {}, since_s=0, until_s=DAY_S)
+    assert csv_of(report).startswith("kind,name,group,availability_ratio,")
+    assert csv_of(report, "zh").startswith("类别,名称,组,可用率,")
+    assert "\n目标,shop," in csv_of(report, "zh").replace("\r", "")
 
 
 def test_its_plan_says_where_it_goes() -> None:

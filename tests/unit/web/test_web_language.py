@@ -21,11 +21,12 @@ from dogwatch.rules.incident import RANK
 from dogwatch.web import application, measured
 from dogwatch.web.bundle import said
 from dogwatch.web.incident_pages import STATES
-from dogwatch.web.language import LANGUAGES, SOURCE, Phrase, Words, choose, words
 from dogwatch.web.marking import SayingEnvironment
 from dogwatch.web.run_view import ICONS
+from dogwatch.words import LANGUAGES, SOURCE, Phrase, Words, choose, words
 
 WEB = Path(str(resources.files("dogwatch.web")))
+WORDS = Path(str(resources.files("dogwatch.words")))
 OTHERS = [language for language in LANGUAGES if language != SOURCE]
 # Words of closed lists that pages show as they come.
 VOCABULARY = {
@@ -86,7 +87,8 @@ def shown_by_scripts() -> set[str]:
 
 def shown_by_code() -> Iterator[str]:
     """Yield the first arguments of Phrase("…") and ….say("…")."""
-    for file in (*WEB.rglob("*.py"), *(WEB.parent / "reports").glob("*.py")):
+    folders = ("reports", "status", "notify")
+    for file in (*WEB.rglob("*.py"), *(one for name in folders for one in (WEB.parent / name).rglob("*.py"))):
         for node in ast.walk(ast.parse(file.read_text())):
             if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
                 continue
@@ -132,7 +134,7 @@ def source_text() -> str:
 @pytest.mark.parametrize("language", OTHERS)
 def test_sentences_that_are_recognised_are_still_written(language: str) -> None:
     written = source_text()
-    told = msgspec.json.decode((WEB / "words" / f"{language}.told.json").read_bytes(), type=dict[str, str])
+    told = msgspec.json.decode((WORDS / f"{language}.told.json").read_bytes(), type=dict[str, str])
     for text, other in told.items():
         parts = [part.strip(" :;'?") for part in re.split(r"\{\d+\}", text)]
         assert [part for part in parts if part and part not in written] == [], text

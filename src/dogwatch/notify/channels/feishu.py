@@ -14,6 +14,7 @@ from dogwatch.notify.channel import Channel, Receipt, Tools
 from dogwatch.notify.channels.answers import coded, post, shown_address, url_fault
 from dogwatch.notify.message import Parcel
 from dogwatch.notify.templates import cut
+from dogwatch.words import words
 
 _COLOURS = {"info": "blue", "warning": "orange", "error": "red", "critical": "carmine"}
 # Too often.
@@ -55,7 +56,7 @@ class FeishuChannel(Channel, frozen=True, kw_only=True):
             text = {"tag": "plain_text", "content": cut(parcel.text, _MOST_TEXT)}
             elements.append({"tag": "div", "text": text})
         if message.url:
-            button = {"tag": "plain_text", "content": "Open"}
+            button = {"tag": "plain_text", "content": words(parcel.language).say("Open")}
             action = {"tag": "button", "text": button, "url": message.url, "type": "default"}
             elements.append({"tag": "action", "actions": [action]})
         title = {"tag": "plain_text", "content": cut(parcel.title or message.type, 250)}

@@ -11,6 +11,7 @@ from dogwatch.notify.channel import Channel, Receipt, Tools
 from dogwatch.notify.channels.answers import decoded, post, shown_address, url_fault
 from dogwatch.notify.message import Parcel, iso_time
 from dogwatch.notify.templates import cut
+from dogwatch.words import words
 
 _ACTIONS = {
     "incident.resolved": "resolve",
@@ -68,5 +69,5 @@ class PagerdutyChannel(Channel, frozen=True, kw_only=True):
         }
         body["client"] = "Dogwatch"
         if message.url:
-            body["links"] = [{"href": message.url, "text": "Open in Dogwatch"}]
+            body["links"] = [{"href": message.url, "text": words(parcel.language).say("Open in Dogwatch")}]
         return body

@@ -12,6 +12,7 @@ from dogwatch.notify.channel import Channel, Held, Receipt, Tools
 from dogwatch.notify.channels.answers import post, said, shown_address, url_fault, veiled
 from dogwatch.notify.message import Parcel
 from dogwatch.notify.templates import cut
+from dogwatch.words import words
 
 _COLOURS = {"info": "accent", "warning": "warning", "error": "attention", "critical": "attention"}
 # A card may have 28 KB in all.
@@ -69,6 +70,8 @@ class TeamsChannel(Channel, frozen=True, kw_only=True):
             "body": [block for block in (title, lines) if block["text"]],
         }
         if message.url:
-            content["actions"] = [{"type": "Action.OpenUrl", "title": "Open", "url": message.url}]
+            content["actions"] = [
+                {"type": "Action.OpenUrl", "title": words(parcel.language).say("Open"), "url": message.url}
+            ]
         card = {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": content}
         return {"type": "message", "attachments": [card]}

@@ -14,6 +14,7 @@ from dogwatch.notify.channel import Channel, Receipt, Tools
 from dogwatch.notify.channels.answers import post, shown_address, url_fault
 from dogwatch.notify.message import Parcel
 from dogwatch.notify.templates import cut
+from dogwatch.words import words
 
 _TOKEN = re.compile(r"\d+:[\w-]+")
 _MARKS = {"info": "🔵", "warning": "🟡", "error": "🔴", "critical": "🔴"}
@@ -65,7 +66,7 @@ class TelegramChannel(Channel, frozen=True, kw_only=True):
         message = parcel.message
         title = html.escape(cut(parcel.title, _MOST_TITLE), quote=False)
         if message.url:
-            title = f'<a href="{html.escape(message.url)}">{title or "Open"}</a>'
+            title = f'<a href="{html.escape(message.url)}">{title or words(parcel.language).say("Open")}</a>'
         head = f"{_MARKS[message.severity]} <b>{title}</b>" if title else ""
         text = html.escape(cut(parcel.text, _MOST_TEXT), quote=False)
         body: dict[str, object] = {

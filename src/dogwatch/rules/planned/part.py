@@ -131,6 +131,14 @@ class MaintenancePart:
 
     async def add(self, spec: MaintenanceSpec, actor: Actor) -> Planned:
         """Make a window. Raises: UsageError where it says nothing sensible, Conflict."""
+        self.check(spec)
+        window_id = f"mw_{secrets.token_hex(6)}"
+        kept = await self._database.write(lambda tx: book.add(tx, window_id, spec, actor))
+        await self.refresh()
+        return self._shown(self._build(kept), kept)
+
+    def check(self, spec: MaintenanceSpec) -> Maintenance:
+        """Return a window as it would be, and make none. Raises: UsageError where it says nothing sensible."""
         if not spec.name.strip():
             raise UsageError("a maintenance window needs a name")
         try:
@@ -141,10 +149,7 @@ class MaintenancePart:
             raise UsageError(f"{where}: {fault.message}" if where else fault.message, hint=fault.hint) from None
         if built.following(self._clock.now_s()) is None:
             raise UsageError("the window is over already, or never comes")
-        window_id = f"mw_{secrets.token_hex(6)}"
-        kept = await self._database.write(lambda tx: book.add(tx, window_id, spec, actor))
-        await self.refresh()
-        return self._shown(self._build(kept), kept)
+        return built
 
     async def end(self, window_id: str, actor: Actor, *, reason: str = "") -> Planned:
         """End a window now. Raises: NotFound, Conflict."""

@@ -108,8 +108,8 @@ def _out(one: Planned) -> MaintenanceOut:
     )
 
 
-def _spec(data: MaintenanceIn, now_s: float) -> MaintenanceSpec:
-    """Raises: UsageError."""
+def spec_of(data: MaintenanceIn, now_s: float) -> MaintenanceSpec:
+    """Return a window as it was asked for. Raises: UsageError."""
     duration_s = None
     if data.duration:
         try:
@@ -163,7 +163,7 @@ async def add_maintenance(ctx: Ctx, data: JSONBody[MaintenanceIn]) -> Maintenanc
         ctx.require("schedule", "change", data.match)
     if data.deployments:
         ctx.require("job", "run", data.match)
-    return _out(await _part(ctx).add(_spec(data, ctx.services.clock.now_s()), ctx.actor))
+    return _out(await _part(ctx).add(spec_of(data, ctx.services.clock.now_s()), ctx.actor))
 
 
 def _seen(ctx: WebContext, window_id: str) -> Planned:

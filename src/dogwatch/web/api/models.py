@@ -156,7 +156,7 @@ class ResultPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PointOut(msgspec.Struct, frozen=True, kw_only=True):
-    """One bucket. Durations over its successful results, null where it has none."""
+    """One bucket. Durations over its successful results, null where it has none; percentiles within 6 %."""
 
     time_s: float
     count: int
@@ -164,11 +164,15 @@ class PointOut(msgspec.Struct, frozen=True, kw_only=True):
     mean_s: float | None
     min_s: float | None
     max_s: float | None
+    p50_s: float | None
+    p95_s: float | None
+    p99_s: float | None
     phases: Phases | None
     status: str
 
 
 def point_out(point: Point) -> PointOut:
+    half, most, nearly_all = point.quantiles_s or (None, None, None)
     return PointOut(
         time_s=point.time_s,
         count=point.count,
@@ -176,6 +180,9 @@ def point_out(point: Point) -> PointOut:
         mean_s=point.mean_s,
         min_s=point.min_s,
         max_s=point.max_s,
+        p50_s=half,
+        p95_s=most,
+        p99_s=nearly_all,
         phases=Phases(*point.phases_s) if point.phases_s is not None else None,
         status=Status(point.status).word,
     )

@@ -20,10 +20,12 @@ from dogwatch.web import listing
 from dogwatch.web.api.models import refusals
 from dogwatch.web.context import Ctx, WebContext
 from dogwatch.web.permissions import may
+from dogwatch.words import Language
 
 _LONGEST_S = 400 * 86_400.0
 _LONGEST_DAILY_S = 31 * 86_400.0
 Since = Annotated[str, QueryParameter(max_length=20, description="How far back, as in 30d")]
+Spoken = Annotated[Language, QueryParameter(description="Of what is text in it: en or zh")]
 Month = Annotated[str, QueryParameter(max_length=7, description="A month instead, as in 2026-10, in UTC")]
 Filter = Annotated[str, QueryParameter(max_length=500, description="As the overview's filter: shop group:web")]
 
@@ -129,9 +131,11 @@ async def report_availability(ctx: Ctx, since: Since = "30d", month: Month = "",
 
 
 @get("/api/v1/reports/availability.csv", opt=may("probe"), include_in_schema=False)
-async def report_availability_csv(ctx: Ctx, since: Since = "30d", month: Month = "", q: Filter = "") -> Response[bytes]:
+async def report_availability_csv(
+    ctx: Ctx, since: Since = "30d", month: Month = "", q: Filter = "", language: Spoken = "en"
+) -> Response[bytes]:
     since_s, until_s = period_of(since, month, ctx.services.clock.now_s())
-    body = csv_of(await availability_of(ctx, q, since_s, until_s)).encode("utf-8", "replace")
+    body = csv_of(await availability_of(ctx, q, since_s, until_s), language).encode("utf-8", "replace")
     headers = {"Content-Disposition": f'attachment; filename="availability-{month or "report"}.csv"'}
     return Response(body, media_type="text/csv; charset=utf-8", headers=headers)
 
@@ -142,7 +146,8 @@ async def report_availability_csv(ctx: Ctx, since: Since = "30d", month: Month =
     summary="The inspection: what was checked, what changed, and what needs a person",
     responses=refusals(400, 503),
 )
-async def report_daily(ctx: Ctx, since: Since = "1d") -> InspectionOut:
+async def report_daily(ctx: Ctx, since: Since = "1d", language: Spoken = "en") -> InspectionOut:
+    """language: of `text`."""
     found = await inspection_of(ctx, since)
     return InspectionOut(
         since_s=found.since_s,
@@ -150,7 +155,7 @@ async def report_daily(ctx: Ctx, since: Since = "1d") -> InspectionOut:
         person=[_item(one) for one in found.person],
         checked=[_item(one) for one in found.checked],
         changed=[_item(one) for one in found.changed],
-        text=text_of(found, ctx.options.external_url),
+        text=text_of(found, ctx.options.external_url, language),
     )
 
 

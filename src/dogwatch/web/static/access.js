@@ -1,28 +1,8 @@
 // Users and tokens: forms whose fields go to the API as JSON.
 import { csrf, toast } from "./actions.js";
-
-const LISTS = new Set(["roles"]);
-const listed = (text) => text.split(/[\s,]+/).filter(Boolean);
-const mapped = (text) => Object.fromEntries(listed(text).map((pair) => pair.split("=", 2)));
-
-function valuesOf(form) {
-  const values = {};
-  for (const [name, text] of new FormData(form)) {
-    if (LISTS.has(name)) (values[name] ??= []).push(text);
-    else if (name === "days") values.expires_after_s = text ? Number(text) * 86400 : null;
-    else if (name === "labels") values.labels = mapped(text);
-    else if (form.elements[name]?.dataset?.type === "list") values[name] = listed(text);
-    else if (form.elements[name]?.dataset?.type === "map") values[name] = mapped(text);
-    else if (["yes", "no"].includes(form.elements[name]?.dataset?.type)) values[name] = form.elements[name].dataset.type === "yes";
-    else if (name === "number") values.number = Number(text);
-    else values[name] = text;
-  }
-  for (const list of LISTS) if (form.querySelector(`[name="${list}"]`)) values[list] ??= [];
-  return values;
-}
+import { valuesOf } from "./fields.js";
 
 async function send(form) {
-  if (form.dataset.sure && !window.confirm(form.dataset.sure)) return;
   const button = form.querySelector("button");
   button.disabled = true;
   try {
@@ -57,7 +37,7 @@ async function send(form) {
 export function startAccess() {
   for (const input of document.querySelectorAll("input[data-zone]")) input.value = Intl.DateTimeFormat().resolvedOptions().timeZone;
   document.addEventListener("submit", (event) => {
-    if (!event.target.matches("form[data-json]")) return;
+    if (!event.target.matches("form[data-json]:not([data-confirm])")) return;
     event.preventDefault();
     send(event.target);
   });

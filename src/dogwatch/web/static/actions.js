@@ -18,6 +18,13 @@ export function csrf() {
   return token ? { "x-csrf-token": token.content } : {};
 }
 
+// Of pause and resume only one can be asked for.
+export function toggled(body) {
+  for (const other of document.querySelectorAll("form[data-if]")) {
+    other.hidden = (other.dataset.if === "paused") !== (body.status === "paused");
+  }
+}
+
 async function act(form) {
   const button = form.querySelector("button");
   button.disabled = true;
@@ -29,9 +36,7 @@ async function act(form) {
       toast(body.success ? t("Passed in {0}", duration(body.duration_s)) : t("Failed: {0} in {1}", body.message || body.reason, duration(body.duration_s)), !body.success);
     } else {
       toast(form.dataset.action);
-      for (const other of document.querySelectorAll("form[data-if]")) {
-        other.hidden = (other.dataset.if === "paused") !== (body.status === "paused");
-      }
+      toggled(body);
     }
     refresh("target-now");
   } catch (error) {

@@ -13,6 +13,7 @@ import { startReload } from "./reload.js";
 import { startAccess } from "./access.js";
 import { startIncidents } from "./incidents.js";
 import { startLogs } from "./logs.js";
+import { startTables } from "./tables.js";
 
 startTheme();
 startTimes();
@@ -25,6 +26,7 @@ startStart();
 startAccess();
 startIncidents();
 startLogs();
+startTables();
 startPalette();
 startLive();
 startReload();

@@ -1,7 +1,8 @@
 // Charts: latency of a target (phases stacked where there are phases), series of a host. uPlot is loaded when first
 // needed.
 import { colour } from "./drawing.js";
-import { hostSeries } from "./series.js";
+import { refresh } from "./live.js";
+import { compared, hostSeries } from "./series.js";
 import { clock, duration } from "./times.js";
 import { locale, t } from "./words.js";
 
@@ -37,6 +38,9 @@ function latency(body) {
   const known = total.filter((one) => one !== null);
   const mean = known.length ? known.reduce((sum, one) => sum + one, 0) / known.length : null;
   const failed = failures.reduce((sum, one) => sum + one, 0);
+  const high = points.map((one) => one.p95_s);
+  const dashed = { label: "p95", stroke: colour("--muted"), width: 1.2, points: { show: false } };
+  const steps = (index) => [["p50", "p50_s"], ["p95", "p95_s"], ["p99", "p99_s"]].map(([label, key]) => [label, duration(points[index][key])]);
   const max = points.reduce((most, one) => (one.max_s !== null && one.max_s > most ? one.max_s : most), 0);
   const common = {
     x, failures, format: duration,
@@ -56,33 +60,36 @@ function latency(body) {
     const order = PHASES.map(([key, label], at) => ({ key, label, column: stacked[at] })).reverse();
     return {
       ...common,
-      columns: order.map((one) => one.column),
-      series: order.map((one) => {
+      columns: [...order.map((one) => one.column), high],
+      series: [...order.map((one) => {
         const ink = colour(`--${one.key.replace("_s", "").replace("_", "-")}`);
         return { label: one.label, stroke: ink, fill: ink, width: 1, points: { show: false } };
-      }),
-      keys: PHASES.map(([key, label]) => [label, colour(`--${key.replace("_s", "").replace("_", "-")}`)]),
+      }), dashed],
+      keys: [...PHASES.map(([key, label]) => [label, colour(`--${key.replace("_s", "").replace("_", "-")}`)]), ["p95", dashed.stroke]],
       rows: (index) => [
         [t("Total"), duration(total[index])],
         ...PHASES.map(([key, label]) => [label, duration(points[index].phases?.[key])]),
+        ...steps(index),
       ],
     };
   }
   const ink = colour("--line");
   return {
     ...common,
-    columns: [points.map((one) => one.max_s), points.map((one) => one.min_s), total],
+    columns: [points.map((one) => one.max_s), points.map((one) => one.min_s), total, high],
     series: [
       { label: t("Slowest"), stroke: "transparent", points: { show: false } },
       { label: t("Fastest"), stroke: "transparent", points: { show: false } },
       { label: t("Mean"), stroke: ink, width: 2, points: { show: known.length < 3, size: 6 } },
+      dashed,
     ],
     bands: [{ series: [1, 2], fill: `color-mix(in srgb, ${ink} 22%, transparent)` }],
-    keys: [[t("Mean"), ink], [t("Fastest to slowest"), `color-mix(in srgb, ${ink} 30%, transparent)`]],
+    keys: [[t("Mean"), ink], ["p95", dashed.stroke], [t("Fastest to slowest"), `color-mix(in srgb, ${ink} 30%, transparent)`]],
     rows: (index) => [
       [t("Mean"), duration(total[index])],
       [t("Fastest"), duration(points[index].min_s)],
       [t("Slowest"), duration(points[index].max_s)],
+      ...steps(index),
     ],
   };
 }
@@ -140,6 +147,7 @@ function showKeys(figure, model) {
 
 // When a history begins, or null: its first bucket that holds something.
 function beginning(body) {
+  if (body.compared) return null;
   if (body.points) return body.points.find((one) => one.count)?.time_s ?? null;
   const firsts = body.series.flatMap((one) => one.times_s.slice(0, 1));
   return firsts.length ? Math.min(...firsts) : null;
@@ -187,11 +195,22 @@ class Chart {
       url.searchParams.set("range", range);
       history.replaceState(history.state, "", url);
     }
+    // What is told beside the charts is of the same time.
+    for (const part of document.querySelectorAll("[data-ranged]")) {
+      if (part.dataset.refresh === part.dataset.ranged + range) continue;
+      part.dataset.refresh = part.dataset.ranged + range;
+      refresh(part.id);
+    }
     this.load();
   }
 
   async fetched(since) {
-    const source = this.figure.dataset.chartSrc;
+    if (!this.figure.dataset.compare) return this.asked(this.figure.dataset.chartSrc, since);
+    const found = await Promise.all(JSON.parse(this.figure.dataset.compare).map(async ([name, source]) => ({ name, ...(await this.asked(source, since)) })));
+    return { compared: found, since_s: Math.min(...found.map((one) => one.since_s)), until_s: Math.max(...found.map((one) => one.until_s)) };
+  }
+
+  async asked(source, since) {
     const query = new URLSearchParams({ points: innerWidth < 600 ? 120 : 300, ...(since ? { since_s: since } : { range: this.range }) });
     const answer = await fetch(`${source}${source.includes("?") ? "&" : "?"}${query}`);
     const body = await answer.json();
@@ -237,7 +256,7 @@ class Chart {
   }
 
   draw(uPlot, body) {
-    const model = body.points ? latency(body) : hostSeries(body, this.figure);
+    const model = body.compared ? compared(body.compared, this.figure.dataset) : body.points ? latency(body) : hostSeries(body, this.figure);
     const place = this.figure.querySelector(".plot");
     this.plotted?.destroy();
     this.plotted = null;

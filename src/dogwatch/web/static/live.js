@@ -8,7 +8,8 @@ const SILENCE_MS = 25_000; // two and a half of the server's beats
 const FEW = 250; // up to this many targets the stream carries all results, above only those on screen
 const AT_ONCE = 60;
 const REFRESH_MS = { now: 700, "target-now": 1500, hosts: 5000, "host-now": 5000, "runs-now": 1000, "jobs-now": 1500, "job-now": 1000, "workers-now": 2000, "schedules-now": 2000, "schedule-now": 2000, "webhooks-now": 2000, "deliveries-now": 2000, "outbox-now": 2000, "settings-now": 4000, "incidents-now": 1000, "incident-now": 1000, "silences-now": 2000, "maintenance-now": 2000 };
-const RUNS = ["runs-now", "jobs-now", "job-now", "workers-now", "schedules-now", "schedule-now", "webhooks-now", "deliveries-now", "outbox-now", "settings-now"];
+const REFRESH_OTHERS_MS = 2000;
+const RUNS = ["runs-now", "jobs-now", "job-now", "workers-now", "schedules-now", "schedule-now", "webhooks-now", "deliveries-now", "outbox-now", "settings-now", "fleet-now", "fleet-run-now", "fleet-plans-now", "fleet-plan-now"];
 const INCIDENTS = ["incidents-now", "incident-now", "silences-now", "maintenance-now"];
 const RUNS_EVERY_MS = 4000; // not every change of a run is told: other processes work on them, too
 
@@ -49,7 +50,7 @@ export function spoke() {
 
 function soon(id) {
   if (waiting.has(id) || !document.getElementById(id)) return;
-  waiting.set(id, setTimeout(() => { waiting.delete(id); if (!document.hidden) refresh(id); }, REFRESH_MS[id]));
+  waiting.set(id, setTimeout(() => { waiting.delete(id); if (!document.hidden) refresh(id); }, REFRESH_MS[id] ?? REFRESH_OTHERS_MS));
 }
 
 function headline() {

@@ -128,7 +128,8 @@ export function startPalette() {
   if ("anonymous" in document.body.dataset) return;
   // Where the pages do not fit side by side, the one that is open is in sight.
   const here = document.querySelector(".places [aria-current]");
-  if (here) here.closest("ul").scrollLeft = here.offsetLeft - 60;
+  const show = () => { here.closest("ul").scrollLeft = here.offsetLeft - 60; };
+  if (here) { show(); addEventListener("resize", show); }
   let chord = 0;
   document.addEventListener("keydown", (event) => {
     if ((event.ctrlKey || event.metaKey) && !event.altKey && event.key.toLowerCase() === "k") {

@@ -1,6 +1,7 @@
 // The run's page: what the server draws is fetched anew when the run moves; its output arrives by its own stream.
 import { refresh, spoke } from "./live.js";
-import { csrf, toast } from "./actions.js";
+import { toast } from "./actions.js";
+import { ask, confirmForm, idempotencyKey, post } from "./ask.js";
 import { clock } from "./times.js";
 import { t } from "./words.js";
 
@@ -33,6 +34,8 @@ function add(chunk, text) {
   const mark = document.createElement("span");
   mark.className = "mark";
   mark.textContent = chunk.step;
+  const before = (fresh.at(-1) ?? box.lastElementChild)?.dataset.step;
+  if (before === chunk.step) mark.classList.add("same");
   mark.title = clock(chunk.time_s);
   const body = document.createElement("span");
   body.textContent = text.replace(ESCAPES, "").replace(/\r+$/, "").replace(/^.*\r/, "");
@@ -115,62 +118,6 @@ function connect(address) {
   source.onerror = again;
 }
 
-// A run that a person may change: what it will do is shown first.
-function ask({ title, effects, asks, go }) {
-  const dialog = document.createElement("dialog");
-  dialog.setAttribute("aria-labelledby", "ask-title");
-  const form = document.createElement("form");
-  form.method = "dialog";
-  const head = document.createElement("h2");
-  head.id = "ask-title";
-  head.textContent = title;
-  form.append(head, ...effects);
-  let input = null;
-  if (asks) {
-    const label = document.createElement("label");
-    label.textContent = asks;
-    input = document.createElement("input");
-    input.maxLength = 2000;
-    input.autocomplete = "off";
-    label.append(input);
-    form.append(label);
-  }
-  const actions = document.createElement("div");
-  actions.className = "actions";
-  const yes = document.createElement("button");
-  yes.className = "primary";
-  yes.textContent = title;
-  const no = document.createElement("button");
-  no.type = "button";
-  no.textContent = t("Leave it");
-  no.addEventListener("click", () => dialog.close());
-  actions.append(yes, no);
-  form.append(actions);
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    yes.disabled = true;
-    go(input?.value ?? "").then(() => dialog.close(), (error) => { yes.disabled = false; toast(error.message, true); });
-  });
-  dialog.append(form);
-  dialog.addEventListener("close", () => dialog.remove());
-  document.body.append(dialog);
-  dialog.showModal();
-  (input ?? yes).focus();
-}
-
-export function idempotencyKey() {
-  return [...crypto.getRandomValues(new Uint8Array(16))].map((one) => one.toString(16).padStart(2, "0")).join("");
-}
-
-export async function post(address, body, key) {
-  const headers = { accept: "application/json", "content-type": "application/json", ...csrf() };
-  if (key) headers["idempotency-key"] = key;
-  const answer = await fetch(address, { method: "POST", headers, body: JSON.stringify(body) });
-  const found = await answer.json();
-  if (!answer.ok) throw new Error([found.detail, found.hint].filter(Boolean).join(". "));
-  return found;
-}
-
 function order(button) {
   const known = document.querySelector(`template[data-order="${button.dataset.ask}"]`);
   const run = document.querySelector("[data-run]").dataset.run;
@@ -186,35 +133,6 @@ function order(button) {
       const found = await post(`/api/v1/runs/${encodeURIComponent(run)}/${verb}`, body, verb === "rerun" ? key : "");
       if (verb === "rerun") location.assign(`/runs/${encodeURIComponent(found.run_id)}`);
       else { toast(t("{0}: done", title)); refresh("run-now"); }
-    },
-  });
-}
-
-// Any other change: its form says what it does (data-effect, or a fragment at data-plan), what to ask for (data-asks, into
-// data-field of the body), which part of the page to draw anew (data-fresh), or where what it made is (data-leads).
-async function confirmForm(form) {
-  const { confirm: title, plan, asks, field, fresh, leads, from } = form.dataset;
-  const key = "keyed" in form.dataset ? { key: idempotencyKey() } : {};
-  let effects = (form.dataset.effect ?? "").split("\n").filter(Boolean).map((line) => {
-    const effect = document.createElement("p");
-    effect.textContent = line;
-    return effect;
-  });
-  if (plan) {
-    const answer = await fetch(plan, { headers: { accept: "text/html" } }).catch(() => null);
-    if (!answer?.ok) return toast(t("What it would do cannot be shown now"), true);
-    const parsed = new DOMParser().parseFromString(await answer.text(), "text/html");
-    effects = [...effects, ...[...parsed.body.children].map((one) => document.adoptNode(one))];
-  }
-  ask({
-    title,
-    asks,
-    effects,
-    go: async (text) => {
-      const found = await post(form.getAttribute("action"), { ...key, ...(field && text ? { [field]: text } : {}) });
-      if (leads) { location.assign(leads + encodeURIComponent(found[from])); return; }
-      toast(t("{0}: done", title));
-      refresh(fresh ?? "workers-now");
     },
   });
 }

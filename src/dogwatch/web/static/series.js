@@ -1,5 +1,6 @@
 // What a host's chart draws: lines, or modes of CPU time upon each other, named by their labels.
 import { colour, size } from "./drawing.js";
+import { duration } from "./times.js";
 import { t } from "./words.js";
 
 const INKS = ["--line", "--connect", "--transfer", "--tls", "--resolve", "--first-byte", "--degraded-bar", "--muted"];
@@ -19,7 +20,7 @@ const BINARY = Array.from({ length: 50 }, (_one, power) => 2 ** power);
 const percent = (value) => (value === null || value === undefined ? "–" : `${Number((value * 100).toPrecision(3))} %`);
 const plain = (value) => (value === null || value === undefined ? "–" : String(Number(value.toPrecision(3))));
 const bytes = (value) => (value === null || value === undefined ? "–" : size(value));
-const FORMATS = { ratio: percent, bytes, rate: (value) => (value === null || value === undefined ? "–" : `${size(value)}/s`), number: plain };
+const FORMATS = { latency: duration,  ratio: percent, bytes, rate: (value) => (value === null || value === undefined ? "–" : `${size(value)}/s`), number: plain };
 
 // `name{mode="user"}` → ["name", {mode: "user"}]
 function parts(series) {
@@ -93,4 +94,32 @@ export function hostSeries(body, figure) {
     keys: shown.length > 1 || shown[0]?.name !== "dogwatch_host_processes" ? shown.map((one, index) => [one.label, inks[index]]) : [],
     rows: (index) => (stacks ? lines.slice().reverse() : lines).map(([name, value]) => [name, value(index)]),
   };
+}
+
+// Several targets, or hosts, over one axis of time: a line each, in the order in which they were chosen.
+export function compared(found, { value, unit = "number" }) {
+  const format = FORMATS[unit];
+  const lines = found.map((one) => {
+    const points = one.points ? one.points.map((point) => [point.time_s, point[value]]) : summed(one.series);
+    return { label: one.name, at: new Map(points) };
+  });
+  const x = [...new Set(lines.flatMap((one) => [...one.at.keys()]))].sort((a, b) => a - b);
+  const columns = lines.map((one) => x.map((time) => one.at.get(time) ?? null));
+  const inks = lines.map((_one, index) => colour(`--c-${index}`));
+  const told = (column) => { const known = column.filter((one) => one !== null); return known.length ? format(known.reduce((sum, one) => sum + one, 0) / known.length) : "–"; };
+  return {
+    x, format, columns, failures: null, top: unit === "ratio" ? 1 : null, steps: unit === "rate" ? BINARY : undefined,
+    // Buckets of different widths leave holes between them that are none.
+    series: lines.map((one, index) => ({ label: one.label, stroke: inks[index], width: 1.8, spanGaps: true, points: { show: x.length < 2, size: 6 } })),
+    summary: x.length ? lines.map((one, index) => `${one.label} ${told(columns[index])}`).join(", ") : "",
+    keys: lines.map((one, index) => [one.label, inks[index]]),
+    rows: (index) => lines.map((one, at) => [one.label, format(columns[at][index])]),
+  };
+}
+
+// What a host has in several series (modes of CPU time, devices) counts together.
+function summed(series) {
+  const sums = new Map();
+  for (const one of series) one.times_s.forEach((time, index) => sums.set(time, (sums.get(time) ?? 0) + (one.values[index] ?? 0)));
+  return [...sums].sort(([a], [b]) => a - b);
 }

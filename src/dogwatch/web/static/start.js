@@ -1,5 +1,5 @@
 // The form of a job's parameters: shows the plan first, then starts the run.
-import { idempotencyKey, post } from "./runs.js";
+import { idempotencyKey, post } from "./ask.js";
 import { t } from "./words.js";
 
 function value(input) {

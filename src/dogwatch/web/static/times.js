@@ -12,7 +12,7 @@ const STEPS = [[60, 1, "second"], [3600, 60, "minute"], [86400, 3600, "hour"], [
 
 export function clock(seconds) {
   const then = new Date(seconds * 1000);
-  return (Date.now() - then < 20 * 3600 * 1000 ? short : dated).format(then);
+  return (Math.abs(Date.now() - then) < 20 * 3600 * 1000 ? short : dated).format(then);
 }
 
 export function ago(seconds) {
@@ -44,10 +44,15 @@ export function duration(seconds) {
   return `${Number(seconds.toPrecision(3))} s`;
 }
 
+function ahead(left) {
+  const [, size, unit] = STEPS.find(([below]) => left < below * 1.5) ?? STEPS.at(-1);
+  return relative.format(Math.round(left / size), unit);
+}
+
 // How long until: "first check in 3 s", "now" when it should be under way.
 export function until(then, lead) {
   const left = Math.ceil(then - Date.now() / 1000);
-  const text = left <= 0 ? t("now") : left < 90 ? t("in {0} s", left) : relative.format(Math.round(left / 60), "minute");
+  const text = left <= 0 ? t("now") : left < 90 ? t("in {0} s", left) : ahead(left);
   return lead ? `${lead} ${text}` : text;
 }
 

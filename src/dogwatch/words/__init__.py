@@ -1,6 +1,6 @@
-"""The languages of the console: English as it is written in templates, scripts and code, and one catalogue each for
-the others (`words/<language>.json`: the English text to the other; `<language>.told.json`: sentences that are kept or
-answered in English, recognised when somebody reads them).
+"""The languages of pages and messages: English as it is written in templates, scripts and code, and one catalogue each
+for the others (`<language>.json`: the English text to the other; `<language>.told.json`: sentences that are kept or
+answered in English, recognised when somebody reads them, or gets them sent).
 
 Placeholders are `{0}`, `{1}`… for values and `<1>…</1>` for inline elements; a translation may leave some out (an
 English plural's "s"), and may change their order.
@@ -12,16 +12,22 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
+from typing import Literal
 
 import msgspec
 
 SOURCE = "en"
+Language = Literal["en", "zh"]
 LANGUAGES: Mapping[str, str] = {"en": "English", "zh": "中文"}
 # What `lang` says: Chinese here is written in simplified characters.
 TAGS: Mapping[str, str] = {"en": "en", "zh": "zh-Hans"}
 COOKIE = "dogwatch_language"
 _MOST_TOLD, _MOST_KEPT, _DEEPEST = 1000, 5000, 3
 _PLACE = re.compile(r"\{(\d+)\}")
+# "3 opened, 1 resolved"
+_COUNTED = re.compile(r"\d+ [a-z]+(?:, \d+ [a-z]+)*")
+# A line of a report: how far it is set in, how bad it is, and where it leads, are no part of its sentence.
+_LINE = re.compile(r"(\s*)(?:\[(\w+)\] )?(.*?)(  https?://\S+)?", re.DOTALL)
 
 
 class Phrase(str):
@@ -53,7 +59,9 @@ class Words:
 
     def __init__(self, language: str, catalogue: Mapping[str, str], told: Mapping[str, str] | None = None) -> None:
         self.language = language
-        self._told = [(_shape(text), other) for text, other in (told or {}).items()]
+        # What says most is tried first: "{0} of {1} hosts failed" before "{0} failed".
+        shapes = sorted((told or {}).items(), key=lambda one: -len(_PLACE.sub("", one[0])))
+        self._told = [(_shape(text), other) for text, other in shapes]
         self._kept: dict[str, str] = {}
         self.tag = TAGS.get(language, language)
         self.catalogue = catalogue
@@ -97,10 +105,24 @@ class Words:
             parts = text.split("; ")
             if len(parts) > 1:
                 found = "；".join(self.tell(part, depth + 1) for part in parts)
+            elif _COUNTED.fullmatch(text):
+                counts = (part.partition(" ") for part in text.split(", "))
+                found = "，".join(f"{self.word(what)} {count}" for count, _, what in counts)
         if len(self._kept) >= _MOST_KEPT:
             self._kept.clear()
         self._kept[text] = found
         return found
+
+    def tell_lines(self, text: str) -> str:
+        """Return a text of several lines, each of them a sentence that may be known."""
+        return text if self.language == SOURCE else "\n".join(map(self._told_line, text.split("\n")))
+
+    def _told_line(self, line: str) -> str:
+        match = _LINE.fullmatch(line)
+        if match is None or not match[3]:
+            return line
+        mark = f"[{self.word(match[2])}] " if match[2] else ""
+        return f"{match[1]}{mark}{self.tell(match[3])}{match[4] or ''}"
 
     def word(self, text: object) -> str:
         """Return a word of a fixed vocabulary (a state, a severity); what is none of it stays as it is."""
@@ -112,7 +134,7 @@ def words(language: str) -> Words:
     """Return a language of LANGUAGES."""
     if language == SOURCE:
         return Words(SOURCE, {})
-    folder = resources.files("dogwatch.web") / "words"
+    folder = resources.files(__name__)
     said, told = (
         msgspec.json.decode((folder / name).read_bytes(), type=dict[str, str])
         for name in (f"{language}.json", f"{language}.told.json")
