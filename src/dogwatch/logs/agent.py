@@ -42,6 +42,7 @@ class SinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     dead: int
     retries: int
     waiting_bytes: int
+    damaged: int
     failing: str
 
 
@@ -303,6 +304,7 @@ class Agent:
                 dead=self._tools[name].dead_count,
                 retries=one.counts["retries"],
                 waiting_bytes=one.waiting_bytes,
+                damaged=one.counts["damaged"],
                 failing=one.failing,
             )
             for name, one in self._outlets.items()
