@@ -228,5 +228,5 @@ class Rsyslog(Peer):
         for line in _whole_lines(self.out):
             name, data, message = line.split("\t", 2)
             if name == host:
-                found.append((data.partition('id="')[2].partition('"')[0], message.strip()))
+                found.append((data.partition('id="')[2].partition('"')[0], message.removeprefix(" ")))
         return found

@@ -220,7 +220,9 @@ class StoreTarget(Target):
 
 class LokiTarget(StoreTarget):
     def configure(self, peer: Store) -> None:
-        self.config = f"loki: {{url: '{peer.url}/insert', labels: {{env: {self.mark}}}}}"
+        # A record of several columns comes as JSON, which it takes apart.
+        headers = "{VL-Msg-Field: message}"
+        self.config = f"loki: {{url: '{peer.url}/insert', labels: {{env: {self.mark}}}, headers: {headers}}}"
         self.query = f'{{env="{self.mark}"}}'
 
 

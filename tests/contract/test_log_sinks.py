@@ -296,6 +296,55 @@ async def test_a_file_of_somebody_else_is_never_cut(tmp_path: Path) -> None:
     assert path.read_bytes() == b"not ours, and longer\ntwo\n"
 
 
+@pytest.mark.parametrize("way", ["renamed", "deleted"])
+async def test_a_file_that_somebody_moved_is_written_under_its_name_again(way: str, tmp_path: Path) -> None:
+    path = tmp_path / "out.log"
+    kit = tools(tmp_path)
+    worker = await FileSink(path=str(path)).open(kit, None)
+    await worker.write([block(b"one")])
+    if way == "renamed":
+        path.rename(tmp_path / "moved")
+    else:
+        path.unlink()
+    worker.sync()  # as before every checkpoint
+    await worker.write([block(b"two")])
+    await worker.write([block(b"three")])
+    state = worker.state()
+    await worker.close()
+    await kit.close()
+    assert path.read_bytes() == b"two\nthree\n"
+    assert state is not None
+    assert (state.inode, state.length) == (path.stat().st_ino, 10)
+
+
+async def test_a_rotation_that_fails_half_way_is_not_done_twice(tmp_path: Path) -> None:
+    """There is a name, but nothing can be opened under it: as where a disk has no inode left."""
+    path = tmp_path / "out.log"
+    kit = tools(tmp_path)
+    worker = await FileSink(path=str(path), rotate=4, keep=3).open(kit, None)
+    await worker.write([block(b"one")])
+    opened = worker._open  # type: ignore[attr-defined]
+    failures = 3
+
+    def fails() -> None:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise OSError(28, "No space left on device")
+        opened()
+
+    worker._open = fails  # type: ignore[attr-defined]
+    for _ in range(3):
+        with pytest.raises(OSError, match="No space"):
+            await worker.write([block(b"two")])
+    await worker.write([block(b"two")])
+    await worker.close()
+    await kit.close()
+    assert path.read_bytes() == b"two\n"
+    assert (tmp_path / "out.log.1").read_bytes() == b"one\n"
+    assert not (tmp_path / "out.log.2").exists()
+
+
 async def test_files_are_rotated_and_old_ones_removed(tmp_path: Path) -> None:
     sink = FileSink(path=str(tmp_path / "out.log"), rotate=10, keep=2)
     kit = tools(tmp_path)

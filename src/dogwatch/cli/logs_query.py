@@ -241,12 +241,16 @@ def _follow(
     meant = Meant(asked)
     follow = Follow(folder)
     try:
+        # What came between the two beginnings is found by both.
+        known = set()
         for record in store.run(asked).records:
+            known.add(record["id"])
             _show(record, as_json=as_json)
         while True:
             for record in follow.read():
-                if meant.holds(record):
+                if meant.holds(record) and record["id"] not in known:
                     _show(record, as_json=as_json)
+            known.clear()
             sleep(_POLL_S)
     finally:
         follow.close()

@@ -42,6 +42,7 @@ class SinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     dead: int
     retries: int
     waiting_bytes: int
+    damaged: int
     failing: str
 
 
@@ -96,6 +97,7 @@ class Agent:
             self._checkpoint, self.checkpoint_problem = await asyncio.to_thread(self._file.load)
             if self.checkpoint_problem:
                 _log.error("%s", self.checkpoint_problem)
+                self._without_checkpoint()
             await asyncio.to_thread(self._open)
         except BaseException:
             self._release_folder()
@@ -106,6 +108,13 @@ class Agent:
         for source in self._spec.sources:
             self._sources.append(loop.create_task(self._source(source.name, source.source), name=f"log {source.name}"))
         self._saver = loop.create_task(self._save_often(), name="log checkpoint")
+
+    def _without_checkpoint(self) -> None:
+        """Where none is good, what is there is read from its beginning: better twice than never."""
+        if self._checkpoint == Checkpoint():
+            _log.error("no checkpoint can be used: logs are read from their beginning")
+            now_s = self._clock.now_s()
+            self._checkpoint = Checkpoint(horizons={one.name: now_s for one in self._spec.sources})
 
     def _take_folder(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -303,6 +312,7 @@ class Agent:
                 dead=self._tools[name].dead_count,
                 retries=one.counts["retries"],
                 waiting_bytes=one.waiting_bytes,
+                damaged=one.counts["damaged"],
                 failing=one.failing,
             )
             for name, one in self._outlets.items()

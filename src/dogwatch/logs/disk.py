@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 _SEGMENT_BYTES = 16 * 1024 * 1024
 _ROWS, _ENCODED = 2, 3
 _HEAD = struct.Struct("<III")  # length of the head, length of the data, checksum
+
+
+class Damaged(Exception):
+    """A part of the buffer that is not what was written: what is left of its segment cannot be read."""
 
 
 class _Head(msgspec.Struct, frozen=True, array_like=True):
@@ -125,20 +129,35 @@ class DiskBuffer:
         self._read = place
 
     def next(self) -> tuple[list[Block], tuple[int, int]] | None:
-        """Return the next entry's blocks and the place after them; None at the end."""
+        """Return the next entry's blocks and the place after them; None at the end.
+
+        Raises: OSError, which may pass; Damaged.
+        """
         if self._read >= self._end:
             return None
         segment, offset = self._read
         path = self._path(segment)
-        if not path.exists() or (offset >= path.stat().st_size and segment < self._end[0]):
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            raise Damaged(f"{path} is gone") from None
+        if offset >= size and segment < self._end[0]:
+            if size < self._segment_bytes:
+                raise Damaged(f"{path} ends too early")
             self._read = (segment + 1, 0)
             return self.next()
         with path.open("rb") as file:
             file.seek(offset)
-            count = struct.unpack("<I", file.read(4))[0]
-            blocks = [_unpack(*_parts(file.read(_HEAD.size), file)) for _ in range(count)]
+            try:
+                blocks = _read_entry(file, size)
+            except (Damaged, msgspec.MsgspecError, struct.error) as error:
+                raise Damaged(f"{path} is damaged at {offset}: {error}") from None
             self._read = (segment, file.tell())
         return blocks, self._read
+
+    def skip_damage(self) -> None:
+        """Go on behind the segment that is being read."""
+        self._read = min((self._read[0] + 1, 0), self._end)
 
     def release(self, place: tuple[int, int]) -> None:
         """Forget everything before a place."""
@@ -179,15 +198,21 @@ def _pack(block: Block) -> bytes:
     return _HEAD.pack(len(head), len(data), zlib.crc32(data, zlib.crc32(head))) + head + data
 
 
-def _parts(packed: bytes, file: object) -> tuple[bytes, bytes, int]:
-    head_bytes, data_bytes, crc = _HEAD.unpack(packed)
-    read = file.read  # type: ignore[attr-defined]
-    return read(head_bytes), read(data_bytes), crc
+def _read_entry(file: IO[bytes], size: int) -> list[Block]:
+    """Read an entry. size: of the file; a length beyond it is none. Raises: Damaged, MsgspecError, struct.error."""
+    count = struct.unpack("<I", file.read(4))[0]
+    blocks = []
+    for _ in range(count):
+        head_bytes, data_bytes, crc = _HEAD.unpack(file.read(_HEAD.size))
+        if head_bytes + data_bytes > size - file.tell():
+            raise Damaged("it ends too early")
+        blocks.append(_unpack(file.read(head_bytes), file.read(data_bytes), crc))
+    return blocks
 
 
 def _unpack(packed: bytes, data: bytes, crc: int) -> Block:
     if zlib.crc32(data, zlib.crc32(packed)) != crc:
-        raise OSError("a block of the disk buffer is damaged")
+        raise Damaged("a checksum does not match")
     head = msgspec.msgpack.decode(packed, type=_Head)
     made: Rows | Encoded | pl.DataFrame | None = None
     if head.framed == _ROWS:

@@ -15,7 +15,7 @@ from dogwatch.core.channel import WhenFull
 from dogwatch.errors import PermanentError, TransientError
 from dogwatch.logs.block import Block
 from dogwatch.logs.checkpoint import SinkState
-from dogwatch.logs.disk import DiskBuffer
+from dogwatch.logs.disk import Damaged, DiskBuffer
 from dogwatch.logs.progress import Ticket
 from dogwatch.logs.sink import Sink, Worker
 from dogwatch.logs.tools import SinkTools
@@ -52,7 +52,7 @@ class Outlet:
     """While memory suffices, a block is accepted when the sink has it. Once it does not, everything that waits goes to
     disk, in order, and is accepted when it is there, until the disk is empty again.
 
-    counts: records written, dropped, dead, and retries. dropped_of: by source.
+    counts: records written, dropped, dead, and retries; damaged parts of the disk buffer. dropped_of: by source.
     """
 
     def __init__(
@@ -76,6 +76,8 @@ class Outlet:
         self._over: list[Entry] = []
         # When the disk is tried again after it failed, on the loop's clock.
         self._disk_again_s = 0.0
+        # What is next on disk could not be read at the last try.
+        self._unread = False
         self._lock = asyncio.Lock()
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -223,7 +225,9 @@ class Outlet:
             if self._draining and not self._on_disk:
                 return None
             self._arrived.clear()
-            await self._arrived.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DISK_AGAIN_S if self._unread else None):
+                    await self._arrived.wait()
         if self._limits.wait_s and self._gathers():
             await self._gather()
         batch: list[Entry] = []
@@ -258,11 +262,17 @@ class Outlet:
         assert disk is not None
         try:
             found = await self._tools.thread(disk.next)
+            self._unread = False
         except OSError as error:
-            self._fail(f"its disk buffer cannot be read, the rest of it is lost: {error}")
-            self.counts["buffer_lost"] += 1
-            found = None
-            disk.skip_to((disk.state().end_segment, disk.state().end_offset))
+            # Too many open files, or a disk that is away for a while: it is looked at again.
+            self._fail(f"its disk buffer cannot be read now: {error}")
+            self._unread = True
+            return False
+        except Damaged as error:
+            self._fail(f"a part of its disk buffer is lost: {error}")
+            self.counts["damaged"] += 1
+            disk.skip_damage()
+            return await self._load()
         if found is None and self._queue:
             return False  # it is done with once what is on its way has arrived
         if found is None:

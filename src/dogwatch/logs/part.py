@@ -90,6 +90,7 @@ _SINK_METRICS = (
     ("written", "counter", "Records that a log sink accepted."),
     ("dead", "counter", "Records that a log sink will never take, kept as dead letters."),
     ("retries", "counter", "Writes of a log sink that failed and were tried again."),
+    ("damaged", "counter", "Parts of a log sink's disk buffer that could not be read; what was in them is lost."),
     ("waiting_bytes", "gauge", "What waits for a log sink, in memory and on disk."),
 )
 

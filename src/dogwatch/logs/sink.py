@@ -30,7 +30,10 @@ class Tools(Protocol):
         ...
 
     async def commit(self, state: SinkState) -> None:
-        """Put a state in the checkpoint and write it now."""
+        """Put a state in the checkpoint and write it now.
+
+        Raises: TransientError where it cannot be written.
+        """
         ...
 
     async def dead(self, records: Sequence[Mapping[str, object]], reason: str) -> None:

@@ -69,7 +69,9 @@ class SinkTools:
 
     async def commit(self, state: SinkState) -> None:
         self.committed(state)
-        await self._save()
+        if await self._save() is False:
+            # What rests on it must not go on: after a crash the checkpoint would speak of something else.
+            raise TransientError("the checkpoint cannot be written")
 
     async def dead(self, records: Sequence[Mapping[str, object]], reason: str) -> None:
         try:

@@ -255,6 +255,51 @@ def test_age_is_not_believed_after_a_step_of_the_clock(tmp_path: Path) -> None:
     assert after(86_400) == 0
 
 
+def test_a_record_of_the_future_is_not_kept_for_ever(tmp_path: Path) -> None:
+    wall, monotonic = [NOW_US / 1e6], [0.0]
+    one = Keeper(tmp_path, Keep(age_s=86_400), Steady(lambda: wall[0], lambda: monotonic[0]))
+    put(tmp_path, 1, [{"message": "a", "timestamp": "2199-01-01T00:00:00Z"}])
+    sealing.seal(tmp_path, 1)
+    assert len(ids(tmp_path)) == 1
+    wall[0] += 90_000
+    monotonic[0] += 90_000
+    one.retain()
+    assert ids(tmp_path) == []
+
+
+async def test_nothing_is_sealed_that_no_checkpoint_speaks_of(tmp_path: Path) -> None:
+    """The checkpoint's disk is full: what was written after it must stay where a crash can cut it off."""
+    well = True
+
+    async def save() -> bool:
+        return well
+
+    tools = SinkTools("o", tmp_path, save=save)
+    sink = StoreSink(path=str(tmp_path / "store"), seal=4096)
+    worker = await sink.open(tools, None)
+    try:
+        line = b"x" * 3000 + b"\n"
+        made = [
+            Block(source="s", stream="s.0", path="/f", begin=at, end=at + len(line), data=line, count=1)
+            for at in range(0, 5 * len(line), len(line))
+        ]
+        for one in made[:2]:
+            await worker.write([one])
+        well = False
+        for _ in range(2):
+            with pytest.raises(TransientError, match="checkpoint"):
+                await worker.write([made[2]])
+        await worker._work(worker._sealable)  # type: ignore[attr-defined]
+        assert not list((tmp_path / "store").glob("seg-*"))
+        well = True
+        await worker.write([made[2]])
+        await worker.write([made[3]])
+        assert len(ids(tmp_path / "store")) == 4
+    finally:
+        await worker.close()
+        await tools.close()
+
+
 def test_retention_by_size_takes_the_oldest(tmp_path: Path) -> None:
     for number in range(5):
         put(tmp_path, number, [{"message": f"m{number}"}])

@@ -260,7 +260,7 @@ async def test_exec_is_read_and_started_again(tmp_path: Path) -> None:
     async with running(tmp_path, source) as one:
         await one.until(lambda: len(one.records()) >= 8)
         assert one.counts()["failures"] >= 1
-        assert "ended with 3" in one.agent.status()[0][0].failing
+        await one.until(lambda: "ended with 3" in one.agent.status()[0][0].failing)
     assert one.messages()[:4] == ["out", "err", "a\n  b", "no end more"]
     assert len({record["id"] for record in one.records()}) == len(one.records())
 
@@ -304,7 +304,7 @@ class Journal:
         program("journalctl")
         self.number = 0
 
-    def write(self, count: int) -> None:
+    def write(self, count: int, text: str = "entry") -> None:
         entries = []
         for _ in range(count):
             self.number += 1
@@ -313,7 +313,7 @@ class Journal:
                 f"__REALTIME_TIMESTAMP={micros}\n__MONOTONIC_TIMESTAMP={self.number}\n"
                 "_BOOT_ID=0123456789abcdef0123456789abcdef\n"
                 f"PRIORITY={3 if self.number % 2 else 6}\n_SYSTEMD_UNIT=shop.service\n_HOSTNAME=web-1\n_PID=7\n"
-                f"SYSLOG_IDENTIFIER=shop\nMESSAGE=entry {self.number}\n\n"
+                f"SYSLOG_IDENTIFIER=shop\nMESSAGE={text} {self.number}\n\n"
             )
         subprocess.run(
             [self._writer, "-o", str(self.folder / "remote.journal"), "-"],
@@ -351,6 +351,19 @@ async def test_journald_goes_on_from_its_cursor(tmp_path: Path) -> None:
     async with running(tmp_path, source, do="[json]") as again:
         await again.until(lambda: len(again.records()) >= 7)
     assert [record["id"] for record in again.records()] == [record["id"] for record in found]
+
+
+async def test_journald_leaves_out_an_entry_of_many_megabytes(tmp_path: Path) -> None:
+    """A field may have hundreds of them; the others are delivered, and what is left out is counted."""
+    journal = Journal(tmp_path)
+    await asyncio.to_thread(journal.write, 2)
+    await asyncio.to_thread(journal.write, 1, "y" * 20_000_000)
+    await asyncio.to_thread(journal.write, 2)
+    source = f"journald: {{directory: {journal.folder}, start: beginning}}"
+    async with running(tmp_path, source, do="[json]") as one:
+        await one.until(lambda: len(one.records()) >= 4, 60)
+        assert one.counts()["too_long"] == 1
+    assert [record["message"] for record in one.records()] == ["entry 1", "entry 2", "entry 4", "entry 5"]
 
 
 async def test_journald_begins_at_the_end(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from dogwatch.logs.block import Block, Position, record_id
 from dogwatch.logs.progress import Progress
 from dogwatch.logs.tail.finding import Finder
-from dogwatch.logs.tail.follower import Follow, Follower
+from dogwatch.logs.tail.follow import Follow
+from dogwatch.logs.tail.follower import Follower
 from dogwatch.logs.tail.identity import Saved
 
 LANE = "out"
@@ -369,6 +370,44 @@ def test_what_was_made_rotated_and_compressed_while_the_agent_was_down_is_read(f
         world.compress()
     world.compress_now()
     judge(world)
+
+
+def test_a_rotated_file_of_one_line_without_its_end_is_read(folder: Path) -> None:
+    """`printf crash > app.log`, and the rotation comes before anything more."""
+    world = World(folder, same_first_line=False)
+    world.path.write_bytes(b"crash")
+    world.stamp(world.path)
+    world.written.append(b"crash")
+    world.search()
+    world.sweep()
+    world.path.rename(folder / "app.log.1")
+    world.path.touch()
+    judge(world)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody who may not look")
+def test_a_folder_that_is_closed_for_a_while_is_not_gone(folder: Path) -> None:
+    """After a start without rights the files are not new ones once the rights are there."""
+    world = World(folder, same_first_line=False)
+    world.write(5)
+    world.drain()
+    world.checkpoint()
+    count = len(world.delivered)
+    world.crash()
+    folder.chmod(0o700)
+    os.seteuid(65534)
+    try:
+        world.restart()
+        for _ in range(4):
+            world.now_s += 11
+            world.search()
+            world.sweep()
+        world.checkpoint()
+    finally:
+        os.seteuid(0)
+    world.write(2)
+    judge(world)
+    assert len(world.delivered) == count + 2
 
 
 def test_the_judge_sees_a_lost_line(folder: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dogwatch.logs.block import Block
-from dogwatch.logs.disk import _pack, _parts, _unpack
+from dogwatch.logs.disk import _pack, _read_entry
 from dogwatch.logs.records import json_lines, records
 from dogwatch.logs.rows import MAX_NAMES, Encoded
 from dogwatch.logs.steps import through
@@ -143,8 +143,8 @@ def test_rows_survive_the_disk(found: list[dict[str, Any]]) -> None:
     for one in (done, encoded):
         import io
 
-        file = io.BytesIO(_pack(one))
-        back = _unpack(*_parts(file.read(12), file))
+        packed = b"\1\0\0\0" + _pack(one)
+        (back,) = _read_entry(io.BytesIO(packed), len(packed))
         assert records(back) == records(one)
         assert back.ids() == done.ids()
         assert back.rows == done.rows

@@ -13,7 +13,8 @@ from dogwatch.logs.frames import to_frame
 from dogwatch.logs.multiline import INNER, Joiner, Multiline
 from dogwatch.logs.records import plain_lines, records
 from dogwatch.logs.tail.finding import Finder
-from dogwatch.logs.tail.follower import Follow, Follower
+from dogwatch.logs.tail.follow import Follow
+from dogwatch.logs.tail.follower import Follower
 
 pytestmark = pytest.mark.allow_leak("fd:anon_inode:*", reason="the runtime of polars lasts as long as the process")
 

@@ -313,6 +313,56 @@ async def test_a_mistake_of_a_sink_is_said_and_tried_again(tmp_path: Path) -> No
         assert outlet.counts["retries"] == 1
 
 
+@pytest.mark.parametrize("harm", ["bit", "length", "head", "cut", "gone"])
+async def test_a_damaged_part_of_a_buffer_costs_no_more_than_its_segment(harm: str, tmp_path: Path) -> None:
+    """Whatever is in the file, it is said, and what comes behind is delivered."""
+    async with running(tmp_path, memory=1, disk_bytes=100_000) as (outlet, gate, disk):
+        assert disk is not None
+        for number in range(60):
+            await outlet.put([block(number)], None)
+        (tmp_path / "buffer").chmod(0o700)
+        second = sorted((tmp_path / "buffer").glob("*.blocks"))[1]
+        data = bytearray(second.read_bytes())
+        match harm:
+            case "bit":
+                data[-20] ^= 1
+            case "length":
+                data[4:8] = b"\xff\xff\xff\x7f"
+            case "head":
+                data[0:4] = b"\xff\xff\xff\xff"
+            case "cut":
+                del data[len(data) // 2 :]
+        second.write_bytes(data)
+        if harm == "gone":
+            second.unlink()
+        gate.open.set()
+        async with asyncio.timeout(60):
+            while not gate.taken or gate.taken[-1] != lines(59)[0]:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        assert outlet.counts["damaged"] == 1
+        assert gate.taken == sorted(gate.taken)
+        assert 45 <= len(gate.taken) < 60
+
+
+async def test_a_buffer_that_cannot_be_opened_for_a_while_is_not_given_up(tmp_path: Path) -> None:
+    async with running(tmp_path, memory=1, disk_bytes=100_000) as (outlet, gate, _disk):
+        for number in range(20):
+            await outlet.put([block(number)], None)
+        second = sorted((tmp_path / "buffer").glob("*.blocks"))[1]
+        aside = second.with_suffix(".aside")
+        second.rename(aside)
+        second.mkdir()  # opening it fails, and not because it is gone
+        gate.open.set()
+        async with asyncio.timeout(60):
+            while "cannot be read now" not in outlet.failing:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        second.rmdir()
+        aside.rename(second)
+        await drained(outlet, gate, 20)
+        assert gate.taken == lines(*range(20))
+        assert outlet.counts["damaged"] == 0
+
+
 def test_a_buffer_is_cut_to_what_the_checkpoint_knows(tmp_path: Path) -> None:
     disk = DiskBuffer(tmp_path, None, segment_bytes=300)
     for number in range(5):

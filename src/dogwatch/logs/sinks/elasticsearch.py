@@ -86,7 +86,7 @@ class _Elasticsearch:
                 await self._halve(left, error)
                 return
             except TransientError as error:
-                if attempt == 1:
+                if attempt == 1 or attempt >= _ROUNDS:
                     raise
                 # A part is taken already: only the rest is tried again, from here.
                 await self._tools.pause(attempt, error.retry_after_s)

@@ -83,6 +83,7 @@ class _File:
         self._fd = -1
         self._state = SinkState()
         self._in_checkpoint = False
+        self._elsewhere = False
 
     def recover(self, state: SinkState | None) -> None:
         """Open the file, and cut off what was written after the checkpoint: it is delivered again."""
@@ -113,6 +114,10 @@ class _File:
             await self._tools.commit(self._state)
             await self._tools.thread(self._rotate)
             self._in_checkpoint = False
+        elif self._elsewhere:
+            await self._tools.commit(self._state)
+            await self._tools.thread(self._reopen)
+            self._in_checkpoint = False
         if not self._in_checkpoint:
             await self._tools.commit(self._state)
             self._in_checkpoint = True
@@ -141,6 +146,12 @@ class _File:
         return at
 
     def _rotate(self) -> None:
+        # What was rotated and could not be opened anew is not rotated again.
+        if self._path.exists():
+            self._move_on()
+        self._reopen()
+
+    def _move_on(self) -> None:
         for number in range(self._options.keep, 0, -1):
             old = self._numbered(number)
             if number == self._options.keep:
@@ -151,9 +162,13 @@ class _File:
             self._path.rename(self._numbered(1))
         else:
             self._path.unlink()
-        os.close(self._fd)
-        self._fd = -1
+
+    def _reopen(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
         self._open()
+        self._elsewhere = False
 
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")
@@ -164,6 +179,14 @@ class _File:
     def sync(self) -> None:
         if self._fd >= 0:
             os.fsync(self._fd)
+            # Somebody else may have renamed or deleted it: what comes next belongs under its name.
+            try:
+                now = self._path.stat()
+                self._elsewhere = (now.st_dev, now.st_ino) != (self._state.device, self._state.inode)
+            except FileNotFoundError:
+                self._elsewhere = True
+            except OSError:
+                pass  # the folder is not to be read; the file is open still
 
     async def close(self) -> None:
         if self._fd >= 0:

@@ -75,6 +75,8 @@ class _Store:
         )
         self._fd = self._lock_fd = -1
         self._number = 0
+        # What is before it may be sealed: the checkpoint speaks of it.
+        self._sealable = 0
         self._length = 0
         self._begun_s = 0.0
         self._state = SinkState()
@@ -116,6 +118,7 @@ class _Store:
             last = max(number, last)
             self._open(number if path is not None else last + 1)
             self._known = path is not None
+            self._sealable = self._number if self._known else 0
             return
         # Not ours to cut: another agent's, or one whose checkpoint is lost. What is there stays.
         self._keeper.recover()
@@ -142,17 +145,20 @@ class _Store:
         if full or (self._length and time.monotonic() - self._begun_s >= self._options.wait):
             await self._next()
         if not self._known:
-            await self._tools.commit(self._state)
-            self._known = True
+            await self._know()
         self._note(await self._tools.thread(lambda: self._append(blocks)))
 
     async def _next(self) -> None:
         """Go on in a new file. The old one is sealed only when the checkpoint speaks of the new one."""
         await self._tools.commit(self._state)
+        self._known = False
         await self._tools.thread(self._switch)
-        await self._tools.commit(self._state)
-        self._known = True
+        await self._know()
         self._due.set()
+
+    async def _know(self) -> None:
+        await self._tools.commit(self._state)
+        self._known, self._sealable = True, self._number
 
     def _switch(self) -> None:
         os.fsync(self._fd)
@@ -179,7 +185,7 @@ class _Store:
         while True:
             # Before the work: what becomes due meanwhile is done next.
             self._due.clear()
-            number = self._number
+            number = self._sealable
             try:
                 await self._work(number)
                 failing = ""

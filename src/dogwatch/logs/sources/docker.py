@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import httpx
 
 _HEAD = 8
+# A time with nanoseconds, and room.
+_STAMP_BYTES = 64
 _NAMES = {1: "stdout", 2: "stderr"}
 _ENCODER = msgspec.json.Encoder()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -205,7 +207,7 @@ class _Following:
             ended = asyncio.Event()
             flushing = asyncio.create_task(self._flush_until(ended))
             try:
-                async for name, data in _frames(stream, tty=tty):
+                async for name, data in _frames(stream, tty=tty, most=self._options.max_line + _STAMP_BYTES):
                     self._add(name, data)
                     while self._lane not in self._intake.ready():
                         await self._intake.room()
@@ -272,8 +274,11 @@ class _Following:
         await self._intake.put(block, (self._lane,), self.reached)
 
 
-async def _frames(stream: httpx.Response, *, tty: bool) -> AsyncIterator[tuple[str, bytes]]:
-    """Yield (name, line or part of one) of what the engine multiplexes; a terminal has one stream, as it is."""
+async def _frames(stream: httpx.Response, *, tty: bool, most: int) -> AsyncIterator[tuple[str, bytes]]:
+    """Yield (name, line or part of one) of what the engine multiplexes; a terminal has one stream, as it is.
+
+    most: so much of a terminal's line is kept while it has no end.
+    """
     held = b""
     async for data in stream.aiter_raw():
         held += data
@@ -281,6 +286,7 @@ async def _frames(stream: httpx.Response, *, tty: bool) -> AsyncIterator[tuple[s
             if tty:
                 end = held.find(b"\n") + 1
                 if not end:
+                    held = held[:most]
                     break
                 yield "stdout", held[:end]
             else:

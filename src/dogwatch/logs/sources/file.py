@@ -19,7 +19,8 @@ from dogwatch.logs.block import Block, Position
 from dogwatch.logs.multiline import Multiline
 from dogwatch.logs.source import Intake, Source
 from dogwatch.logs.tail.finding import Finder
-from dogwatch.logs.tail.follower import Follow, Follower
+from dogwatch.logs.tail.follow import Follow
+from dogwatch.logs.tail.follower import Follower
 from dogwatch.logs.tail.identity import Saved
 from dogwatch.logs.tail.lines import Text
 from dogwatch.logs.tail.notices import Notices

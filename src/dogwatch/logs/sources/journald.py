@@ -21,6 +21,8 @@ from dogwatch.logs.source import Intake, Source
 _CURSOR = re.compile(r"s=([0-9a-f]+);i=([0-9a-f]+)")
 _LEVELS = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
 _MATCH = re.compile(r"[A-Z_][A-Z0-9_]*=.*")
+# Fields may have hundreds of megabytes: an entry that is longer is left out, and counted.
+_ENTRY_BYTES = 16 * 1024 * 1024
 _DECODER = msgspec.json.Decoder(dict[str, Any])
 _ENCODER = msgspec.json.Encoder()
 _NAMES = {
@@ -32,6 +34,9 @@ _NAMES = {
     "_TRANSPORT": "transport",
     "CONTAINER_NAME": "container",
 }
+
+
+_FIELDS = ("MESSAGE", "PRIORITY", "_SOURCE_REALTIME_TIMESTAMP", *_NAMES)
 
 
 class JournaldSource(Source, frozen=True, kw_only=True):
@@ -99,6 +104,8 @@ class _Lane:
             command.append(f"--priority={options.priority}")
         if options.directory:
             command.append(f"--directory={options.directory}")
+        if not options.all:
+            command.append(f"--output-fields={','.join(_FIELDS)}")
         return [*command, *options.matches]
 
     async def _begin_at_end(self) -> None:
@@ -120,13 +127,21 @@ class _Lane:
             reader = process.stdout
             assert reader is not None
             self._intake.trouble("")
-            rest = b""
+            rest, too_long = b"", False
             while data := await self._read(reader):
+                if too_long:
+                    _end, newline, data = data.partition(b"\n")
+                    if not newline:
+                        continue
+                    too_long = False
                 rest += data
-                end = rest.rfind(b"\n") + 1
+                end = rest.rfind(b"\n") + 1 if b"\n" in data else 0
                 if end:
                     await self._hand_on(rest[:end].split(b"\n")[:-1])
                     rest = rest[end:]
+                elif len(rest) > _ENTRY_BYTES:
+                    rest, too_long = b"", True
+                    self._intake.count("too_long")
             code = await process.wait()
         return f"{self._options.command[0]} ended with {code}"
 

@@ -24,6 +24,7 @@ _SENDERS = 1000
 _AGAIN_S = 5.0
 _COUNT_DIGITS = 9
 _SO_RCVBUFFORCE = 33
+_QUIET_S = 120
 _COUNTED_BYTES = 1024 * 1024
 
 
@@ -192,6 +193,10 @@ class _Listening:
         task = asyncio.current_task()
         assert task is not None
         peer = (writer.get_extra_info("peername") or ("?",))[0]
+        if (connection := writer.get_extra_info("socket")) is not None:
+            # A sender that lost its power says nothing, and must not hold a place for ever.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _QUIET_S)
         try:
             if len(self._connections) >= self._options.max_connections or not self._allowed(peer):
                 self._intake.count("refused")

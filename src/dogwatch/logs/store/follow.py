@@ -28,10 +28,13 @@ class Follow:
         self._at = 0
         self._rest = b""
         self._arrived_us = 0
-        newest = max(wals(folder), default=-1)
-        if newest >= 0:
-            self._open(newest)
+        while (newest := max(wals(folder), default=-1)) >= 0:
+            try:
+                self._open(newest)
+            except (FileNotFoundError, KeyError):
+                continue  # sealed meanwhile; there is a newer one
             self._at = os.fstat(self._fd).st_size
+            break
 
     def _open(self, number: int) -> None:
         self.close()

@@ -81,7 +81,7 @@ class Keeper:
         self.counts["merged"] += tidying.merge(self._folder)
 
     def retain(self) -> None:
-        """Delete whole segments: those whose last record is too old, then the oldest beyond the size."""
+        """Delete whole segments: those whose last record came too long ago, then the oldest beyond the size."""
         contents = self._index.contents()
         for one in contents.stale:
             if one.meta.wal not in contents.wals:
@@ -90,7 +90,8 @@ class Keeper:
         now_s = self._steady.now_s() if self._keep.age_s else None
         if now_s is not None:
             old_us = int((now_s - self._keep.age_s) * 1e6)
-            left = self._delete(left, lambda one: max(one.meta.end_us, one.meta.arrived_us) < old_us)
+            # By arrival: a record that claims to be of the future must not keep its segment for ever.
+            left = self._delete(left, lambda one: one.meta.arrived_us < old_us)
         if self._keep.size_bytes:
             over = sum(one.size for one in left) - self._keep.size_bytes
             for one in left:

@@ -33,7 +33,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Finder:
-    """Looks for files. denied: those that may not be looked at, as of the last search."""
+    """Looks for files."""
 
     def __init__(self, patterns: Sequence[str], exclude: Sequence[str] = ()) -> None:
         self._patterns = tuple(patterns)
@@ -88,6 +88,17 @@ class Finder:
                     if one is not None:
                         found.append(one)
         return found
+
+
+def is_closed(folder: str) -> bool:
+    """Return whether a folder is there but may not be read: what is in it is not known to be gone."""
+    try:
+        os.scandir(folder or ".").close()
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _is_rotated(name: str, bases: set[str]) -> bool:

@@ -11,8 +11,8 @@ import msgspec
 
 from dogwatch.errors import PermanentError
 from dogwatch.logs.block import Position
-from dogwatch.logs.multiline import Multiline
-from dogwatch.logs.tail.finding import Finder, Found
+from dogwatch.logs.tail.finding import Finder, Found, is_closed
+from dogwatch.logs.tail.follow import Follow
 from dogwatch.logs.tail.identity import MARK_BYTES, Identity, Plain, Readable, Saved, identify, mark
 from dogwatch.logs.tail.lines import Text
 from dogwatch.logs.tail.packed import Packed
@@ -24,21 +24,6 @@ _DONE = 1000
 # Below so much of a mark, files that begin with the same line may not be told apart.
 _SURE_BYTES = 1024
 _HOMELESS_S = 10.0
-
-
-class Follow(msgspec.Struct, frozen=True, kw_only=True):
-    """How files are followed. See sources/file.py for what the options mean."""
-
-    source: str
-    lanes: tuple[str, ...]
-    start: str = "end"
-    encoding: str = ""
-    block_bytes: int = 512 * 1024
-    line_bytes: int = 256 * 1024
-    turn_bytes: int = 4 * 1024 * 1024
-    quiet_s: float = 5.0
-    keep_s: float = 300.0
-    multiline: Multiline | None = None
 
 
 class Follower:
@@ -109,7 +94,7 @@ class Follower:
                 self._take_named(one, now_s)
         for one in found:
             if not one.named:
-                self._take_rotated(one, now_s)
+                self._take_rotated(one, now_s, wall_s)
         self._unborn &= set(names)
         self._ignored = {place: size for place, size in self._ignored.items() if place in names}
         self._growing = {place: known for place, known in self._growing.items() if place in names}
@@ -183,6 +168,10 @@ class Follower:
                 self._finish(saved)
             elif not self._house_one(saved, found, now_s):
                 if now_s - since_s < _HOMELESS_S:
+                    continue
+                if is_closed(os.path.dirname(saved.path)):  # noqa: PTH120
+                    # Said at the search; from now on the time counts anew.
+                    self._homeless[saved.stream] = (saved, now_s)
                     continue
                 self.counts["vanished"] += 1
                 self._finished.append(saved.stream)
@@ -293,7 +282,7 @@ class Follower:
         skip = self._first and self._follow.start == "end" and one.place not in self._unborn
         self._begin(identity, one.path, file, now_s, skip=skip)
 
-    def _take_rotated(self, one: Found, now_s: float) -> None:
+    def _take_rotated(self, one: Found, now_s: float, wall_s: float) -> None:
         """Take a file that was made and rotated between two searches: nobody knows it, and it is not old."""
         if self._is_taken(one):
             return
@@ -311,7 +300,13 @@ class Follower:
         if file is None:
             return
         try:
-            identity = identify(file, *one.place)
+            quiet = wall_s - one.modified_s >= self._follow.quiet_s
+            identity = identify(file, *one.place, whole=quiet and one.size > 0)
+            if identity is None and one.size and not quiet:
+                # A line without its end: nobody will end it once nothing came for so long.
+                self._growing[one.place] = (one.size, one.modified_s)
+                file.close()
+                return
             known = identity is None or self._is_copy(file, identity) or (one.packed and self._is_known(file))
         except PermanentError as error:
             _log.warning("%s", error)

@@ -63,11 +63,14 @@ class Identity(msgspec.Struct, frozen=True):
         return len(head) == self.length and zlib.crc32(head) == self.crc
 
 
-def identify(file: Readable, device: int, inode: int) -> Identity | None:
-    """Return who the file is, or None while its first line has not ended yet: no line of it can be delivered before."""
+def identify(file: Readable, device: int, inode: int, *, whole: bool = False) -> Identity | None:
+    """Return who the file is, or None while its first line has not ended yet: no line of it can be delivered before.
+
+    whole: it will not grow any more, and its first line has ended where it does.
+    """
     head = file.pread(FIRST_BYTES, 0)
     end = head.find(b"\n") + 1
-    if not end and len(head) < FIRST_BYTES:
+    if not end and len(head) < FIRST_BYTES and not (whole and head):
         return None
     first = head[:end] if end else head
     return Identity(device, inode, len(first), zlib.crc32(first))

@@ -1,0 +1,117 @@
+"""More of what the world does to a log agent: encodings cut anywhere, a store's disk that is full, no good checkpoint,
+a terminal that never ends its line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.logs.test_hostile import configured, fill, lines, running, small_disk, until
+
+from dogwatch.logs.sources.docker import _frames
+from dogwatch.logs.store.query import LogStore, Query
+
+pytestmark = pytest.mark.allow_leak("*:*", reason="the libraries of columns last as long as the process")
+_ = small_disk
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("utf-16-le", "größe ☃ 𝄞"),
+        ("utf-16", "größe ☃ 𝄞"),
+        ("utf-32-be", "größe ☃ 𝄞"),
+        ("latin-1", "größe ÿ"),
+        ("shift_jis", "ログの表"),
+        ("gb18030", "日志 𝄞"),
+        ("utf-8", "größe ☃ 𝄞"),
+    ],
+)
+async def test_encodings_cut_anywhere(encoding: str, text: str, tmp_path: Path) -> None:
+    """Written in pieces that end inside of characters, rotated in the middle, with a mark at the beginning."""
+    out = tmp_path / "out.log"
+    source = f"file: {{paths: [{tmp_path}/in/*.log], start: beginning, search: 50ms, encoding: {encoding}}}"
+    config = configured(tmp_path, source=source)
+    path = tmp_path / "in" / "a.log"
+    wanted = [f"{number} {text}" for number in range(40)]
+    data = "".join(f"{line}\n" for line in wanted[:20]).encode(encoding)
+    async with running(config, tmp_path / "state"):
+        with path.open("ab", buffering=0) as file:
+            for at in range(0, len(data), 101):
+                file.write(data[at : at + 101])
+                await asyncio.sleep(0.06)
+        await until(lambda: len(lines(out)) == 20)
+    path.rename(tmp_path / "in" / "a.log.1")
+    path.write_bytes("".join(f"{line}\n" for line in wanted[20:]).encode(encoding))
+    async with running(config, tmp_path / "state"):
+        await until(lambda: len(lines(out)) == 40)
+    assert [line.decode() for line in lines(out)] == wanted
+
+
+async def test_no_room_for_the_store(tmp_path: Path, small_disk: Path) -> None:
+    """A real disk without room: records wait, each is there once when there is room, and queries go on."""
+    store = small_disk / "store"
+    sinks = f"    - {{name: o, store: {{path: {store}, seal: 64KiB}}, retry: {{base: 10ms, cap: 50ms}}}}\n"
+    config = configured(tmp_path, sinks=sinks)
+    source = tmp_path / "in" / "a.log"
+    source.write_text("first\n")
+
+    def found() -> list[str]:
+        return [one["message"] for one in LogStore(store).run(Query(limit=10_000)).records] if store.exists() else []
+
+    async with running(config, tmp_path / "state") as agent:
+        await until(lambda: found() == ["first"])
+        fill(small_disk)
+        with source.open("a") as file:
+            file.write("".join(f"line {number} {'x' * 80}\n" for number in range(2000)))
+        await until(lambda: "No space" in agent.status()[1][0].failing)
+        assert found()[0] == "first", "what is there can be read"
+        (small_disk / "filler").unlink()
+        await until(lambda: len(found()) == 2001, 60)
+    assert sorted(found()) == sorted(["first", *(f"line {number} {'x' * 80}" for number in range(2000))])
+
+
+async def test_without_a_good_checkpoint_it_begins_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Both are damaged: what is there comes again rather than that something never comes."""
+    out = tmp_path / "out.log"
+    config = configured(tmp_path, source=f"file: {{paths: [{tmp_path}/in/*.log], start: end, search: 50ms}}")
+    source = tmp_path / "in" / "a.log"
+    state = tmp_path / "state"
+    source.write_text("before the first start\n")
+    async with running(config, state):
+        await until((state / "checkpoint").exists)
+        with source.open("a") as file:
+            file.write("one\n")
+        await until(lambda: lines(out) == [b"one"])
+    with source.open("a") as file:
+        file.write("while it was down\n")
+    for path in state.glob("checkpoint*"):
+        path.write_bytes(b"\0" * 100)
+    async with running(config, state) as agent:
+        assert agent.checkpoint_problem.count("cannot be used") == 2
+        await until(lambda: b"while it was down" in lines(out))
+    assert "from their beginning" in caplog.text
+
+
+class Raw:
+    """Stands for the engine's answer."""
+
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self._parts = parts
+
+    async def aiter_raw(self) -> AsyncIterator[bytes]:
+        for part in self._parts:
+            yield part
+
+
+async def test_a_terminal_that_never_ends_its_line_is_bounded() -> None:
+    stamp = b"2026-11-21T07:00:00.000000001Z "
+    parts = iter([stamp, *(b"x" * 65536 for _ in range(1600)), b"\n", stamp + b"next\n"])
+    answer: Any = Raw(parts)
+    found = [data async for _name, data in _frames(answer, tty=True, most=100_000)]
+    assert [len(one) < 200_000 for one in found] == [True, True]
+    assert found[1] == stamp + b"next\n"
