@@ -12,26 +12,42 @@ from dogwatch.logs.rows import ABSENT, Book, Rows, Unread
 if TYPE_CHECKING:
     import polars as pl
 
+# A quoted part: nginx writes a quote in it as \x22, Apache as \". What a client sent that is no request (a handshake of
+# TLS, nothing at all) is `request`. The last part is what many configurations add, told from others by its looks.
+_QUOTED = r'(?:[^"\\]|\\.)*'
+_ADDRESSES = r'-|[^"]*(?:\d{1,3}\.\d{1,3}\.\d{1,3}\.\d|:[0-9A-Fa-f]{0,4}:|unknown)[^"]*'
 ACCESS_PATTERN = (
-    r"^(?P<remote_addr>\S+) \S+ (?P<remote_user>\S+) \[(?P<time_local>[^\]]+)\] "
-    r'"(?P<method>[A-Z]+) (?P<path>\S+) (?P<protocol>[^"]+)" (?P<status>\d{3}) (?P<body_bytes_sent>\d+|-)'
-    r'(?: "(?P<http_referer>[^"]*)" "(?P<http_user_agent>[^"]*)")?'
+    r"^(?P<remote_addr>\S+) \S+ (?P<remote_user>\S+(?: [^\s\[]\S*)*) \[(?P<time_local>[^\]]+)\] "
+    rf'"(?:(?P<method>[A-Z]+) (?P<path>{_QUOTED}) (?P<protocol>[A-Z]+/[0-9.]+)|(?P<request>{_QUOTED}))" '
+    r"(?P<status>\d{3}) (?P<body_bytes_sent>\d+|-)"
+    rf'(?: "(?P<http_referer>{_QUOTED})" "(?P<http_user_agent>{_QUOTED})"'
+    rf'(?: "(?P<http_x_forwarded_for>{_ADDRESSES})")?)?'
 )
 ACCESS_NUMBERS = ("status", "body_bytes_sent")
-_NAMES = tuple(re.compile(ACCESS_PATTERN).groupindex)
-# Each part is bounded by a character that it cannot hold, so that the pattern never tries twice.
-_MATCH = re.compile(
-    r"(\S++) \S++ (\S++) \[([^\]]++)\] "
-    r'"([A-Z]++) (\S++) ([^"]++)" ([0-9]{3}) ([0-9]++|-)(?: "([^"]*+)" "([^"]*+)")?+',
+# What most lines have, and then what few have.
+_USUAL = (
+    "remote_addr", "remote_user", "time_local", "method", "path", "protocol", "status", "body_bytes_sent",
+    "http_referer", "http_user_agent",
+)  # fmt: skip
+_NAMES = (*_USUAL, "http_x_forwarded_for", "request")
+# The same without trying again: each part is bounded by what it cannot hold, but for a path, which ends at the last
+# space.
+_PARTS = re.compile(
+    r"(\S++) \S++ (\S++(?: [^\s\[]\S*+)*+) \[([^\]]++)\] "
+    r'"([^"\\]*+(?:\\.[^"\\]*+)*+)" ([0-9]{3}) ([0-9]++|-)'
+    r'(?: "([^"\\]*+(?:\\.[^"\\]*+)*+)" "([^"\\]*+(?:\\.[^"\\]*+)*+)"(?: "([^"]*+)")?+)?+',
     re.ASCII,
 ).match
+_REQUEST = re.compile(r"([A-Z]+) (.*) ([A-Z]+/[0-9.]+)", re.ASCII | re.DOTALL).fullmatch
+_FORWARDED = re.compile(_ADDRESSES, re.ASCII).fullmatch
 # What \S does not take, and cutting at spaces would.
 _ODD = (b"\t", b"\r", b"\x0b", b"\x0c")
+_PROTOCOLS = frozenset(("HTTP/1.1", "HTTP/2.0", "HTTP/1.0", "HTTP/3.0", "HTTP/0.9"))
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"))
 _LINE_METHODS = {"\n" + method: method for method in _METHODS}
 _STATUSES = {f"{number:03}": number for number in range(1000)}
 Columns = tuple[list[Any], ...]
-Fields = tuple[str, str, str, str, str, str, int, int | None, str | None, str | None]
+Fields = tuple[Any, ...]
 
 
 class _ByColumns(Protocol):
@@ -96,16 +112,24 @@ class AccessLog:
 
 
 def by_pattern(line: str) -> Fields | None:
-    """Return the fields of a line, None where it does not look like one."""
-    match = _MATCH(line)
+    """Return the fields of a line, ABSENT for those it has not; None where it does not look like one."""
+    match = _PARTS(line)
     if match is None:
         return None
-    address, user, time, method, path, protocol, status, size, referer, agent = match.groups()
-    return address, user, time, method, path, protocol, int(status), _size(size), referer, agent
+    fields: tuple[Any, ...] = match.groups(ABSENT)
+    address, user, time, asked, status, size, referer, agent, forwarded = fields
+    said = _REQUEST(asked)
+    method, path, protocol = (ABSENT, ABSENT, ABSENT) if said is None else said.groups()
+    if forwarded is not ABSENT and _FORWARDED(forwarded) is None:
+        forwarded = ABSENT
+    request = asked if said is None else ABSENT
+    return (
+        address, user, time, method, path, protocol, int(status), _size(size), referer, agent, forwarded, request
+    )  # fmt: skip
 
 
-def _size(text: str) -> int | None:
-    return int(text) if text != "-" and len(text) < 19 else None
+def _size(text: str) -> Any:
+    return int(text) if text != "-" and len(text) < 19 else ABSENT
 
 
 def by_columns(data: bytes, count: int) -> Columns | None:
@@ -115,27 +139,34 @@ def by_columns(data: bytes, count: int) -> Columns | None:
     line is looked at by itself. Newlines keep watch: each stays with what follows it, and where the first part of every
     line has one there is none elsewhere, so that every line has as many parts as the others.
     """
+    if b"\\" in data and b'\\"' in data:
+        return None  # not every quote is an end
     parts = ("\n" + data.decode("utf-8", "replace")).split('"')
-    heads = parts[0:-1:6]
+    # With the addresses of proxies, or without.
+    width = 8 if len(parts) == 8 * count + 1 else 6
+    heads = parts[0:-1:width]
     begin = "".join(heads)
     if (
-        len(parts) != 6 * count + 1 or parts[-1] != "\n" or parts[4::6] != [" "] * count
+        len(parts) != width * count + 1 or parts[-1] != "\n" or parts[4::width] != [" "] * count
         or not all(map(str.startswith, heads, repeat("\n")))
         or begin.count("] \n") != count - 1 or not begin.endswith("] ")
     ):  # fmt: skip
         return None
+    if width == 8 and (parts[6::8] != [" "] * count or not all(map(_FORWARDED, parts[7::8]))):
+        return None
     who = begin[:-2].replace("] \n", " [\n").split(" [")
     names = " ".join(who[0::2]).split(" ")
     addresses, users, times = "".join(names[0::3])[1:].split("\n"), names[2::3], who[1::2]
-    request = ("\n" + " \n".join(parts[1::6])).split(" ")
-    numbers = "\n".join(parts[2::6]).split(" ")
-    sizes = numbers[2::3]
+    request = ("\n" + " \n".join(parts[1::width])).split(" ")
+    numbers = "\n".join(parts[2::width]).split(" ")
+    sizes, protocols = numbers[2::3], request[2::3]
     if (
         (len(who), len(names), len(addresses)) != (2 * count, 3 * count, count)
         or len(request) != 3 * count or len(numbers) != 3 * count + 1
         or numbers[0] or numbers[-1] or numbers[3:-1:3] != ["\n"] * (count - 1)
-        or not (all(names) and all(addresses) and all(times) and all(request))
+        or not (all(names) and all(addresses) and all(times) and all(request[1::3]))
         or "]" in "".join(times)
+        or (protocols.count("HTTP/1.1") != count and not _PROTOCOLS.issuperset(protocols))
     ):  # fmt: skip
         return None
     try:
@@ -144,17 +175,20 @@ def by_columns(data: bytes, count: int) -> Columns | None:
         lengths = _lengths(sizes)
     except (KeyError, ValueError):
         return None
-    return addresses, users, times, methods, request[1::3], request[2::3], statuses, lengths, parts[3::6], parts[5::6]
+    found = (
+        addresses, users, times, methods, request[1::3], protocols, statuses, lengths, parts[3::width], parts[5::width]
+    )  # fmt: skip
+    return (*found, parts[7::8]) if width == 8 else found
 
 
-def _lengths(sizes: list[str]) -> list[int | None]:
-    """Return the numbers; none for a dash. Raises: ValueError where one is something else, or very long."""
+def _lengths(sizes: list[str]) -> list[Any]:
+    """Return the numbers; ABSENT for a dash. Raises: ValueError where one is something else, or very long."""
     digits = "".join(sizes)
     if digits.isascii() and digits.isdecimal() and max(map(len, sizes)) < 19:
         return list(map(int, sizes))
     if any(size != "-" and not (size.isascii() and size.isdecimal() and len(size) < 19) for size in sizes):
         raise ValueError(sizes)
-    return [None if size == "-" else int(size) for size in sizes]
+    return [ABSENT if size == "-" else int(size) for size in sizes]
 
 
 def by_quotes(lines: Sequence[str], make: Callable[..., Any], lead: Sequence[object]) -> list[Any]:
@@ -163,13 +197,15 @@ def by_quotes(lines: Sequence[str], make: Callable[..., Any], lead: Sequence[obj
     add = found.append
     for line in lines:
         try:
+            if "\\" in line and '\\"' in line:
+                raise ValueError(line)
             head, request, numbers, referer, space, agent, end = line.split('"')
             address, ident, user, time = head.split(" ", 3)
             method, path, protocol = request.split(" ")
             before, status, size, after = numbers.split(" ")
             if (
                 method in _METHODS
-                and address and ident and user and path and protocol and space == " "
+                and address and ident and user and path and protocol in _PROTOCOLS and space == " "
                 and time.find("]") == len(time) - 2 > 1 and time[0] == "[" and time[-1] == " "
                 and not (before or after or end)
                 and size.isdecimal() and len(size) < 19

@@ -117,7 +117,8 @@ class RegexTransform(Transform, frozen=True, kw_only=True):
 
 
 class NginxTransform(Transform, frozen=True, kw_only=True):
-    """Makes columns of access logs of nginx and Apache in the common or combined format; status and size are numbers.
+    """Makes columns of access logs of nginx and Apache in the common, combined or main format; status and size are
+    numbers. What a client sent that is no request (a handshake of TLS, nothing) is `request`, without a method.
 
     field: where the text is; default message. keep: leave the text there where it matched; default no.
     """
