@@ -23,9 +23,9 @@ from dogwatch.rules.part import Incidents
 from dogwatch.rules.sight import row_of
 from dogwatch.rules.spec import RuleSpec, rules_section
 from dogwatch.rules.surroundings import Around
-from dogwatch.store.columns import ResultColumns, milliseconds
+from dogwatch.store.columns import ResultColumns, SampleColumns, milliseconds
 from dogwatch.store.database import Database, Tx
-from dogwatch.store.raw import RawResults
+from dogwatch.store.raw import RawResults, RawSamples
 
 ANNA = Actor(kind="user", name="anna")
 START = 1_800_000_000.0
@@ -49,11 +49,18 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    host: str
+    time_s: float
+    values: Mapping[str, float]
+
+
 class History:
     """A store that gives back what was told on the bus."""
 
     def __init__(self) -> None:
         self.rows: list[Any] = []
+        self.samples: list[Sample] = []
 
     async def results(self, target: str, *, limit: int, before_s: float | None = None) -> Sequence[Any]:
         found = [row for row in self.rows if row.target == target and (before_s is None or row.time_s < before_s)]
@@ -72,8 +79,18 @@ class History:
             found.append(RawResults(target=name, fresh=[columns] if len(columns) else []))
         return found
 
-    async def raw_samples(self, *_args: object, **_kwargs: object) -> Sequence[Any]:
-        return []
+    async def raw_samples(
+        self, host: str, names: Sequence[str], *, since_s: float, until_s: float
+    ) -> Sequence[RawSamples]:
+        found: dict[str, SampleColumns] = {}
+        for sample in self.samples:
+            if sample.host == host and since_s <= sample.time_s < until_s:
+                for series, value in sample.values.items():
+                    if series.partition("{")[0] in names:
+                        rows = found.setdefault(series, SampleColumns())
+                        rows.times.append(milliseconds(sample.time_s))
+                        rows.values.append(value)
+        return [RawSamples(series=series, fresh=[rows]) for series, rows in sorted(found.items())]
 
     async def alive(self, *, since_s: float, until_s: float) -> Sequence[tuple[float, float]]:
         return [(since_s, until_s)]
@@ -85,8 +102,15 @@ class History:
 class Watched:
     """One program after the other on one database, with one clock, bus and history."""
 
-    def __init__(self, database: Database, rules: Sequence[RuleSpec] = (SLOW,), start_s: float = START) -> None:
-        self.database, self.clock, self.bus, self.store = database, ManualClock(now_s=start_s), Bus(), History()
+    def __init__(
+        self,
+        database: Database,
+        rules: Sequence[RuleSpec] = (SLOW,),
+        clock: ManualClock | None = None,
+        options: IncidentOptions = OPTIONS,
+    ) -> None:
+        self.database, self.clock, self.bus, self.store = database, clock or ManualClock(now_s=START), Bus(), History()
+        self.options = options
         self.targets = [Target(name="db"), Target(name="shop", depends_on=("db",))]
         self.rules = list(rules)
         self.ids = Ids("msg")
@@ -117,7 +141,7 @@ class Watched:
                 incidents=incidents,
             )
         )
-        values: Mapping[str, Any] = {"rules": self.rules, "incidents": OPTIONS, "maintenance": []}
+        values: Mapping[str, Any] = {"rules": self.rules, "incidents": self.options, "maintenance": []}
 
         class Configuration:
             def get(self, section: Section[Any]) -> Any:
@@ -149,6 +173,12 @@ class Watched:
                 self.store.rows.append(row_of(result))
                 self.bus.publish(Event(topic="result", time_s=self.clock.now_s(), data=result))
             self.decisions.append(await self.part.turn())
+
+    def sample(self, host: str, **values: float) -> None:
+        """Let a host tell its values now; of `mode`s there are several series."""
+        one = Sample(host=host, time_s=self.clock.now_s(), values=values)
+        self.store.samples.append(one)
+        self.bus.publish(Event(topic="sample", time_s=one.time_s, data=one))
 
     async def restart(self) -> None:
         await self.part.stop()

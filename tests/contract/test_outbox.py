@@ -186,6 +186,7 @@ async def test_a_message_that_brings_its_destination_down_does_not_keep_the_othe
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "_KNOCKS", 3)
+    monkeypatch.setattr(outbox, "_DOUBT_S", 0.0)
 
     def answer(request: Any) -> tuple[int, dict[str, str]] | str:
         return "cut" if b"poison" in request.body else (200, {})

@@ -24,6 +24,8 @@ _REASON_CHARS = 500
 _BATCH = 1000
 # How often the same message is tried at a destination that does not answer before another one is.
 _KNOCKS = 20
+# But not before it was silent for so long: what waited through an outage of an hour or two arrives in its order.
+_DOUBT_S = 7200.0
 
 
 class Want(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,14 +98,16 @@ def claim(tx: Tx, owner: str, wants: Sequence[Want]) -> Claims:
 def _claim_one(tx: Tx, owner: str, want: Want, later: list[float]) -> list[OutboxRow]:
     now_s, name = tx.now_s, want.destination
     concurrency, order = want.concurrency, "message_id"
-    trouble = tx.one("SELECT retry_s FROM outbox_troubles WHERE destination = :name", name=name)
+    trouble = tx.one("SELECT retry_s, since_s FROM outbox_troubles WHERE destination = :name", name=name)
     if trouble is not None:
         if float(trouble[0] or 0.0) > now_s:
             later.append(float(trouble[0] or 0.0))
             return []
         # The oldest knocks until it answers. Should it be that very message which brings it down, another one is let
         # try after so many, or it would keep all others waiting until it is too old.
-        concurrency, order = 1, f"attempts / {_KNOCKS}, message_id"
+        concurrency = 1
+        if now_s - float(trouble[1] or 0.0) >= _DOUBT_S:
+            order = f"attempts / {_KNOCKS}, message_id"
     busy = tx.one(
         "SELECT COUNT(*) FROM outbox WHERE destination = :name AND state = 'sending' AND due_s > :now_s",
         name=name,

@@ -11,14 +11,11 @@ import msgspec
 import yaml
 
 from dogwatch.core.units import parse_duration
-from dogwatch.core.values import Signal
 from dogwatch.errors import UsageError
 from dogwatch.rules.backtest import Outage, Progress, Rehearsal, Span
 from dogwatch.rules.backtest_store import rehearsal_of
 from dogwatch.rules.desk import Setting
-from dogwatch.rules.names import by_time
 from dogwatch.rules.recording import Recording
-from dogwatch.rules.rehearsal.history import host_signals
 from dogwatch.rules.rehearsal.run import Run, cut
 from dogwatch.rules.spec import Rule
 from dogwatch.store.raw import RawResults
@@ -37,14 +34,11 @@ def rehearse_file(
             run.others.know(recording.firings)
             recording.firings = []
         chunk = cut(piece.begin_s, piece.end_s, alive)
+        run.begin(chunk, piece.samples.items())
         known = {one.target: one for one in piece.results}
         # Also those that said nothing: time passes for them, too.
         run.take(chunk, (known.get(node.name) or RawResults(target=node.name) for node in head.targets))
-        signals: list[Signal] = []
-        if run.needs_hosts:
-            for host, samples in piece.samples.items():
-                signals += host_signals(host, samples, chunk)
-        run.close(chunk, by_time(signals))
+        run.close(chunk)
         if progress is not None:
             progress((piece.end_s - head.since_s) / max(head.until_s - head.since_s, 1e-9))
     return rehearsal_of(run, span, Progress())

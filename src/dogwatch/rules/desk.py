@@ -286,6 +286,9 @@ class _Step:
                 self._join(key, tracked, by_root[root])
             elif self.clock_s >= tracked.due_s:
                 by_root[root] = self._open(key, tracked, root)
+            else:
+                # Another one of the same cause may open its incident in this very step.
+                explained.append((key, tracked, root))
         for key, tracked, root in explained:
             if root in by_root:
                 self._join(key, tracked, by_root[root])

@@ -14,7 +14,7 @@ from dogwatch.rules.desk import Input, Setting
 from dogwatch.rules.incident import Decisions, State
 from dogwatch.rules.remedy.join import step_both, together, worth
 from dogwatch.rules.remedy.values import Became
-from dogwatch.rules.watcher import TICK_S, AlertEdge, Watcher
+from dogwatch.rules.watcher import TICK_S, Alert, AlertEdge, Watcher
 
 
 class Moment(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,14 +24,56 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
     edges: tuple[AlertEdge | Became, ...] = ()
 
 
-def moments(watcher: Watcher, signals: Sequence[Signal], until_s: float) -> Iterator[Moment]:
-    """Take signals in the order of their times, and the ticks between them. until_s: ticks up to there."""
-    for signal in signals:
-        yield from _ticks(watcher, min(signal.time_s, until_s))
-        edges = tuple(watcher.take(signal))
+class Saying(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody else says of an alert of theirs."""
+
+    alert: Alert
+    firing: bool
+
+
+def moments(
+    watcher: Watcher,
+    signals: Sequence[Signal],
+    until_s: float,
+    *,
+    told: Sequence[Saying] = (),
+    told_s: float = 0.0,
+) -> Iterator[Moment]:
+    """Take signals in the order of their times, and the ticks between them. until_s: ticks up to there. told: what
+    others said at told_s.
+    """
+    for time_s, seen, said in _by_moment(signals, told, told_s):
+        yield from _ticks(watcher, min(time_s, until_s))
+        edges: list[AlertEdge | Became] = []
+        heard = seen
+        for one in said:
+            found, more = watcher.tell(one.alert, firing=one.firing, now_s=time_s)
+            edges += found
+            heard = [*heard, *more]
+        if heard:
+            edges += watcher.hear(heard)
         if edges:
-            yield Moment(time_s=signal.time_s, edges=edges)
+            yield Moment(time_s=time_s, edges=tuple(edges))
     yield from _ticks(watcher, until_s)
+
+
+def _by_moment(
+    signals: Sequence[Signal], told: Sequence[Saying], told_s: float
+) -> Iterator[tuple[float, Sequence[Signal], Sequence[Saying]]]:
+    """Return what came at one time together."""
+    at, left = 0, bool(told)
+    while at < len(signals):
+        time_s, end = signals[at].time_s, at + 1
+        while end < len(signals) and signals[end].time_s == time_s:
+            end += 1
+        if left and told_s < time_s:
+            left = False
+            yield told_s, (), told
+        yield time_s, signals[at:end], told if left and told_s == time_s else ()
+        left = left and told_s != time_s
+        at = end
+    if left:
+        yield told_s, (), told
 
 
 def _ticks(watcher: Watcher, until_s: float) -> Iterator[Moment]:

@@ -23,7 +23,8 @@ _EVIDENCE_CHARS = 500
 
 class Seen(msgspec.Struct, kw_only=True):
     """What is known of one target. rules: those that look at it. windows: by name of the value and length. changed:
-    the values that the newest signal changed. fresh: its rules have not seen a signal yet.
+    the values that the newest signal changed. fresh: its rules have not seen a signal yet. met: the newest signal is
+    the first of all.
     """
 
     source: str
@@ -34,6 +35,7 @@ class Seen(msgspec.Struct, kw_only=True):
     windows: dict[tuple[str, float], Window]
     changed: set[str] = msgspec.field(default_factory=set)
     fresh: bool = True
+    met: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -71,6 +73,10 @@ class Gauge:
         self._places: dict[tuple[str, tuple[str, str] | None], list[int]] = {}
         for at, rule in enumerate(self.rules):
             self._places.setdefault((rule.source, next(iter(rule.spec.match.items()), None)), []).append(at)
+        # What tells of others → those of whom rules read that: (source, name) → their keys.
+        self._readers: dict[tuple[str, str], dict[tuple[str, str], None]] = {}
+        # Targets that the same rules look at share one list of them.
+        self._lists: dict[tuple[int, ...], Sequence[Rule]] = {}
         for rule in self.rules:
             for when in rule.whens:
                 self._read.update(when.newest.values())
@@ -96,7 +102,7 @@ class Gauge:
         newest, read = seen.newest, self._read
         # All is new where it is the first signal that its rules see.
         changed = set(signal.values) if seen.fresh else set()
-        seen.fresh = False
+        seen.met, seen.fresh = seen.fresh, False
         for name, value in signal.values.items():
             if name in read and (name not in newest or newest[name] != value):
                 newest[name] = value
@@ -117,7 +123,10 @@ class Gauge:
     def _know(self, signal: Signal, before: Seen | None) -> Seen:
         places = [(signal.source, item) for item in (None, *signal.labels.items())]
         near = sorted(at for place in places for at in self._places.get(place, ()))
-        rules = [self.rules[at] for at in near if self.rules[at].takes(signal.source, signal.target, signal.labels)]
+        taken = tuple(
+            at for at in near if self.rules[at].takes(signal.source, signal.target, signal.labels)
+        )  # fmt: skip
+        rules = self._lists.setdefault(taken, [self.rules[at] for at in taken])
         seen = Seen(
             source=signal.source,
             target=signal.target,
@@ -127,7 +136,27 @@ class Gauge:
             windows=before.windows if before else {},
         )
         self.seen[signal.source, signal.target] = seen
+        for rule in rules:
+            if not rule.alone:
+                self._read_by(rule, seen)
         return seen
+
+    def _read_by(self, rule: Rule, seen: Seen) -> None:
+        key, host = (seen.source, seen.target), seen.labels.get("host", "")
+        for path in rule.paths:
+            source = path.partition(".")[0]
+            if source == "alert":
+                self._readers.setdefault((source, seen.target), {})[key] = None
+            if source != seen.source and host:
+                self._readers.setdefault((source, host), {})[key] = None
+
+    def readers(self, source: str, target: str) -> Iterable[Seen]:
+        """Return those of whom rules read what is told of something else."""
+        keys = self._readers.get((source, target))
+        if not keys:
+            return ()
+        found = (self.seen.get(key) for key in keys if key != (source, target))
+        return [seen for seen in found if seen is not None]
 
     def forget(self, keep: Iterable[tuple[str, str]]) -> None:
         """Forget every target but these."""

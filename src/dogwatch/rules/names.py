@@ -5,14 +5,24 @@ Only what history keeps is here, so that a backtest reads what the live rules re
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 
 from dogwatch.core.values import Signal, Status, Transition, Value
 from dogwatch.store.columns import quantise
 from dogwatch.store.protocol import ResultRow
+
+
+def in_order(values: Iterable[float]) -> float:
+    """Return the sum of values, one added after the other: what `sum` rounds is another matter from Python 3.12 on."""
+    total = 0.0
+    for value in values:
+        total += value
+    return total
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -39,7 +49,7 @@ PROBE_NAMES: Mapping[str, Known] = {
     "probe.transfer_s": Known("double", "Reading the answer."),
 }
 _HOST = (
-    ("cpu_ratio", Known("double", "Share of all CPU time in use.", "dogwatch_host_cpu_ratio", "mode", sum)),
+    ("cpu_ratio", Known("double", "Share of all CPU time in use.", "dogwatch_host_cpu_ratio", "mode", in_order)),
     ("load1", Known("double", "Load average over 1 minute.", "node_load1")),
     ("load5", Known("double", "Load average over 5 minutes.", "node_load5")),
     ("load15", Known("double", "Load average over 15 minutes.", "node_load15")),
@@ -60,19 +70,19 @@ _HOST = (
     ),
     (
         "network_receive_bytes_per_s",
-        Known("double", "Received by all devices.", "dogwatch_host_network_receive_bytes_per_s", "device", sum),
+        Known("double", "Received by all devices.", "dogwatch_host_network_receive_bytes_per_s", "device", in_order),
     ),
     (
         "network_transmit_bytes_per_s",
-        Known("double", "Sent by all devices.", "dogwatch_host_network_transmit_bytes_per_s", "device", sum),
+        Known("double", "Sent by all devices.", "dogwatch_host_network_transmit_bytes_per_s", "device", in_order),
     ),
     (
         "disk_read_bytes_per_s",
-        Known("double", "Read from all disks.", "dogwatch_host_disk_read_bytes_per_s", "device", sum),
+        Known("double", "Read from all disks.", "dogwatch_host_disk_read_bytes_per_s", "device", in_order),
     ),
     (
         "disk_written_bytes_per_s",
-        Known("double", "Written to all disks.", "dogwatch_host_disk_written_bytes_per_s", "device", sum),
+        Known("double", "Written to all disks.", "dogwatch_host_disk_written_bytes_per_s", "device", in_order),
     ),
     ("pressure_ratio", Known("double", "The highest pressure.", "dogwatch_host_pressure_ratio", "resource")),
     ("processes", Known("double", "Number of processes.", "dogwatch_host_processes")),
@@ -97,27 +107,28 @@ def indexed(name: str, key: str) -> str:
     return f'{name}["{key}"]'
 
 
+@lru_cache(maxsize=10_000)
+def values_of_series(series: str) -> tuple[str, ...]:
+    """Return the names of the values that a series of a host's is a part of."""
+    metric, _, labels = series.partition("{")
+    if metric not in _BY_SERIES:
+        return ()
+    name, known = _BY_SERIES[metric]
+    if not known.label:
+        return (name,)
+    key = dict(_LABEL.findall(labels)).get(known.label, "")
+    return name, indexed(name, _ESCAPED.sub(lambda match: "\n" if match[1] == "n" else match[1], key))
+
+
 def host_values(samples: Iterable[tuple[str, float]]) -> dict[str, Value]:
-    """Return the values that rules read of a host's samples, by series."""
+    """Return the values that rules read of a host's samples, by series. What is no number is left out."""
     parts: dict[str, list[float]] = {}
-    found: dict[str, Value] = {}
-    single: dict[str, list[float]] = {}
     for series, value in samples:
-        metric, _, labels = series.partition("{")
-        if metric not in _BY_SERIES:
-            continue
-        name, known = _BY_SERIES[metric]
-        parts.setdefault(name, []).append(value)
-        if known.label:
-            key = dict(_LABEL.findall(labels)).get(known.label, "")
-            unescaped = _ESCAPED.sub(lambda match: "\n" if match[1] == "n" else match[1], key)
-            single.setdefault(indexed(name, unescaped), []).append(value)
-    for name, values in parts.items():
-        # Sorted: floats added in another order are another sum.
-        found[name] = HOST_NAMES[name].fold(sorted(values))
-    for name, values in single.items():
-        found[name] = HOST_NAMES[name.partition("[")[0]].fold(sorted(values))
-    return found
+        if math.isfinite(value):
+            for name in values_of_series(series):
+                parts.setdefault(name, []).append(value)
+    # Sorted: floats added in another order are another sum.
+    return {name: HOST_NAMES[name.partition("[")[0]].fold(sorted(values)) for name, values in parts.items()}
 
 
 def host_signal(host: str, time_s: float, samples: Iterable[tuple[str, float]], labels: Mapping[str, str]) -> Signal:

@@ -26,7 +26,7 @@ from dogwatch.rules import records
 from dogwatch.rules.backtest import Progress, Rehearsal, Span
 from dogwatch.rules.decider import Held
 from dogwatch.rules.desk import Input, Setting
-from dogwatch.rules.driver import Moment, decide, moments
+from dogwatch.rules.driver import Moment, Saying, decide, moments
 from dogwatch.rules.escalation import Policy
 from dogwatch.rules.families import families
 from dogwatch.rules.incident import Decisions, Incident, Note, Order, Silence, State
@@ -83,6 +83,8 @@ class Incidents:
         self._begun = False
         self._rehearsing = asyncio.Lock()
         self._written_s = 0.0
+        # What was heard of others' alerts and when, until it is written down.
+        self._heard_others: list[tuple[outside.Change, float]] = []
         # The newest change of others' alerts that was taken in; whether there is one that was not.
         self._outside = 0
         self._told_outside, self._looked_s = True, 0.0
@@ -183,8 +185,11 @@ class Incidents:
             self._setting = msgspec.structs.replace(self._setting, calendar=calendar)
         now_s = self._around.clock.now_s()
         events: Sequence[Event] = self._heard.take() if self._heard is not None else ()
-        self._moments += moments(self.watcher, self._sight.signals(events), now_s)
-        await self._look_outside(now_s)
+        signals = self._sight.signals(events)
+        # To the millisecond, as it is kept for backtests.
+        told_s = round(now_s, 3)
+        told = await self._look_outside(now_s, told_s)
+        self._moments += moments(self.watcher, signals, now_s, told=told, told_s=told_s)
         if self.watcher.shared != self._around.shared():
             self._share()
         if len(self._moments) > _MOST_MOMENTS:
@@ -205,19 +210,19 @@ class Incidents:
             for key, _one in alone:
                 del self.watcher.out[key]
 
-    async def _look_outside(self, now_s: float) -> None:
-        """Take in what became of alerts that others raise."""
+    async def _look_outside(self, now_s: float, told_s: float) -> list[Saying]:
+        """Return what became of alerts that others raise."""
         waited_s = now_s - self._looked_s
         if not self._around.outside or (not self._told_outside and 0 <= waited_s < _OUTSIDE_EVERY_S):
-            return
+            return []
         self._told_outside = False
         after = self._outside
         found = await self._around.database.read(lambda tx: outside.changes(tx, after, now_s))
         self._looked_s = now_s
-        edges = [edge for one in found for edge in self.watcher.tell(one.alert, firing=one.firing, now_s=now_s)]
         self._outside = max((self._outside, *(one.changed for one in found)))
-        if edges:
-            self._moments.append(Moment(time_s=now_s, edges=tuple(edges)))
+        # When rules heard of it is written down with what they made of it.
+        self._heard_others += [(one, told_s) for one in found if one.firing is not (one.alert.key in self.watcher.out)]
+        return [Saying(alert=one.alert, firing=one.firing) for one in found]
 
     def _hear_outside(self) -> None:
         self._told_outside = True
@@ -244,8 +249,10 @@ class Incidents:
         done, enqueue, acting = [one.done for one in asked], self._around.enqueue, self._acting
         prepared = acting.prepare(decisions, self.state, after) if acting is not None else None
         hint = acting.hint if acting is not None else None
+        others = list(self._heard_others)
 
         def more(tx: Tx) -> None:
+            outside.heard(tx, others)
             if acting is not None and prepared is not None:
                 acting.save(tx, prepared)
 
@@ -260,6 +267,7 @@ class Incidents:
             raise
         self.state, self._held, self.trouble, self._written_s = after, held, "", now_s
         self._moments = []
+        del self._heard_others[: len(others)]
         if acting is not None and prepared is not None:
             acting.took(results)
             acting.done(prepared)
@@ -305,7 +313,6 @@ class Incidents:
             target for key, alert in self.watcher.out.items() if key[0] in of_hosts for target in alert.targets
         }
         await self._fill()
-        await self._look_outside(around.clock.now_s())
 
     def _calendar(self) -> Calendar:
         return self._around.calendar() if self._around.calendar is not None else Calendar(self.wanted.windows)

@@ -71,7 +71,8 @@ class RuleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """A rule ready to be asked. source: "probe", "host" or "alert", whose targets it looks at. quorum, share: one of
     both. version: of its text. plain: the values that it reads, where its answer follows from these of one target alone
-    and so stays while they do; None where it does not.
+    and so stays while they do; None where it does not. paths: all values that it reads; alone: all are of the target
+    that it is asked of. over: it reads values over time, so that it is asked as time passes, too.
     """
 
     spec: RuleSpec
@@ -82,6 +83,9 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     share: float = 0.0
     version: str = ""
     plain: frozenset[str] | None = None
+    paths: frozenset[str] = frozenset()
+    alone: bool = True
+    over: bool = False
 
     @property
     def name(self) -> str:
@@ -113,20 +117,26 @@ def compile_rule(spec: RuleSpec) -> Rule:
     when = compile_when(spec.when)
     resolve = compile_when(spec.resolve) if spec.resolve is not None else None
     quorum, share = at_least(spec.at_least)
-    names = frozenset(when.newest.values())
-    own = "probe." if reads(when, "probe.") else "host."
-    # With a `resolve` of its own, a condition may hold though its alert has ended.
-    alone = resolve is None and not when.over and all(path.startswith(own) for path in names)
+    whens = (when,) if resolve is None else (when, resolve)
     source = next((one for one in ("probe", "host") if reads(when, f"{one}.")), "alert")
+    paths = frozenset(path for one in whens for path in paths_of(one))
+    alone = all(path.startswith(f"{source}.") for path in paths)
+    over = any(one.over for one in whens)
+    # With a `resolve` of its own, a condition may hold though its alert has ended.
+    plain = paths if alone and not over and resolve is None and source != "alert" else None
     return Rule(
-        spec=spec, when=when, resolve=resolve, source=source,
-        quorum=quorum, share=share, version=version_of(text_of(spec)), plain=names if alone else None,
+        spec=spec, when=when, resolve=resolve, source=source, quorum=quorum, share=share,
+        version=version_of(text_of(spec)), plain=plain, paths=paths, alone=alone, over=over,
     )  # fmt: skip
 
 
+def paths_of(when: When) -> list[str]:
+    """Return the names of the values that a condition reads."""
+    return [*when.newest.values(), *(over.path for over in when.over.values())]
+
+
 def reads(when: When, prefix: str) -> bool:
-    paths = [*when.newest.values(), *(over.path for over in when.over.values())]
-    return any(path.startswith(prefix) for path in paths)
+    return any(path.startswith(prefix) for path in paths_of(when))
 
 
 def check_rules(specs: Sequence[RuleSpec]) -> Iterator[Fault]:

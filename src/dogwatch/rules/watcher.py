@@ -5,7 +5,7 @@ Time is what signals and ticks say. Ticks come every TICK_S on a grid: live rule
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -82,10 +82,13 @@ class Watcher:
     def know(self, source: str, target: str, labels: Mapping[str, str], now_s: float) -> None:
         """Know of a target that may have said nothing yet: `absent` can speak of it, and its group waits for it."""
         self.gauge.know(source, target, labels, now_s)
-        for rule in self.gauge.seen[source, target].rules:
+        seen = self.gauge.seen[source, target]
+        for rule in seen.rules:
             if rule.spec.by:
                 members = self._members.setdefault((rule.name, rule.group(target, labels)), {})
-                members.setdefault(target, Answer(Truth.UNKNOWN))
+                # Over time nothing can be said before windows are filled.
+                said = Answer(Truth.UNKNOWN) if rule.over else self.gauge.answer(rule, seen, now_s, firing=False)
+                members.setdefault(target, said)
 
     def know_alerts(self, now_s: float) -> None:
         """Know of what alerts of others are about, as far as rules over these hold: these are asked from now on."""
@@ -96,22 +99,46 @@ class Watcher:
 
     def take(self, signal: Signal) -> Iterator[AlertEdge | Became]:
         """Take a signal and return what begins and ends by it."""
-        seen = self.gauge.take(signal)
-        yield from self._thresholds(signal)
-        if signal.target in self.awaited and signal.values.get("probe.status") in ("up", "degraded"):
-            yield Became(time_s=signal.time_s, target=signal.target)
-        changed = seen.changed
+        return self.hear((signal,))
+
+    def hear(self, signals: Sequence[Signal]) -> Iterator[AlertEdge | Became]:
+        """Take all that was told at one time: rules are asked when all of it is in, so that its order is no matter."""
+        time_s = signals[-1].time_s
+        asks: dict[Key, tuple[Rule, Seen]] = {}
+        for signal in signals:
+            seen = self.gauge.take(signal)
+            yield from self._thresholds(signal)
+            if signal.target in self.awaited and signal.values.get("probe.status") in ("up", "degraded"):
+                yield Became(time_s=signal.time_s, target=signal.target)
+            for rule, about in self._concerned(seen, signal):
+                asks[rule.name, about.target] = (rule, about)
+        yield from self._ask_all(asks.values(), time_s)
+
+    def _concerned(self, seen: Seen, signal: Signal) -> Iterator[tuple[Rule, Seen]]:
+        """Return the rules that read something of what a signal told, and of whom they are asked."""
+        changed, values = seen.changed, signal.values
+        # Whoever tells of itself for the first time is there from now on: `absent` can speak of it.
+        part = "probe.success" not in values and not (seen.met and seen.source == "host")
         for rule in seen.rules:
             # A rule that does not hold, and reads nothing that is another value now, says what it said.
-            if rule.plain is None or not rule.plain.isdisjoint(changed) or self._holds(rule, seen):
-                yield from self._ask(rule, seen, signal.time_s)
+            if (rule.plain is None or not rule.plain.isdisjoint(changed) or self._holds(rule, seen)) and not (
+                part and rule.paths.isdisjoint(values)
+            ):
+                yield rule, seen
+        for reader in self.gauge.readers(signal.source, signal.target):
+            for rule in reader.rules:
+                if not rule.alone and not rule.paths.isdisjoint(values):
+                    yield rule, reader
 
     def tick(self, now_s: float) -> Iterator[AlertEdge]:
         """Let time pass: conditions over time change without a signal, and so does how long they hold."""
-        for seen in list(self.gauge.seen.values()):
-            for rule in seen.rules:
-                if rule.when.over or (rule.resolve and rule.resolve.over) or self._holds(rule, seen):
-                    yield from self._ask(rule, seen, now_s)
+        asks = [
+            (rule, seen)
+            for seen in self.gauge.seen.values()
+            for rule in seen.rules
+            if rule.over or self._holds(rule, seen)
+        ]
+        yield from self._ask_all(asks, now_s)
 
     def due(self, until_s: float) -> Iterator[float]:
         """Return the ticks on the grid up to a time that have not been; of a long gap the last only."""
@@ -127,25 +154,20 @@ class Watcher:
             yield first
             first += TICK_S
 
-    def tell(self, alert: Alert, *, firing: bool, now_s: float) -> Iterator[AlertEdge]:
-        """Take what somebody else says of an alert of theirs. Rules that read alerts hear of it."""
+    def tell(self, alert: Alert, *, firing: bool, now_s: float) -> tuple[list[AlertEdge], list[Signal]]:
+        """Take what somebody else says of an alert of theirs. Returns what begins or ends by it, and what rules that
+        read alerts are to hear.
+        """
+        edges = []
         if firing and alert.key not in self.out:
             self.out[alert.key] = alert
-            yield AlertEdge(time_s=now_s, fired=True, alert=alert)
+            edges.append(AlertEdge(time_s=now_s, fired=True, alert=alert))
         elif not firing and alert.key in self.out:
-            yield self._end(alert.key, now_s)
-        for target in alert.targets:
-            signal = self._board.tell(target, *alert.key, alert.labels, firing=firing, now_s=now_s)
-            if signal is not None:
-                yield from (edge for edge in self.take(signal) if isinstance(edge, AlertEdge))
-
-    def settle(self, now_s: float) -> None:
-        """Take what all members of groups say at a time for what they said last; nothing follows from it."""
-        for seen in self.gauge.seen.values():
-            for rule in seen.rules:
-                if rule.spec.by:
-                    members = self._members.setdefault((rule.name, rule.group(seen.target, seen.labels)), {})
-                    members[seen.target] = self.gauge.answer(rule, seen, now_s, firing=False)
+            edges.append(self._end(alert.key, now_s))
+        told = [
+            self._board.tell(target, *alert.key, alert.labels, firing=firing, now_s=now_s) for target in alert.targets
+        ]
+        return edges, [signal for signal in told if signal is not None]
 
     def forget(self, keep: Sequence[Key], now_s: float) -> Iterator[AlertEdge]:
         """End the alerts of targets and rules that are no more. keep: (source, target) of those that are."""
@@ -166,16 +188,31 @@ class Watcher:
     def _holds(self, rule: Rule, seen: Seen) -> bool:
         return (rule.name, rule.group(seen.target, seen.labels)) in self.held
 
-    def _ask(self, rule: Rule, seen: Seen, now_s: float) -> Iterator[AlertEdge]:
-        key = (rule.name, rule.group(seen.target, seen.labels))
-        held = self.held.get(key)
-        answer = self.gauge.answer(rule, seen, now_s, firing=held is not None and held.firing)
-        targets: tuple[str, ...] = (seen.target,)
-        if rule.spec.by:
-            members = self._members.setdefault(key, {})
-            members[seen.target] = answer
-            answer, targets = _together(rule, members)
-        after, edge = step(rule.spec, held, answer.truth, now_s)
+    def _ask_all(self, asks: Iterable[tuple[Rule, Seen]], now_s: float) -> Iterator[AlertEdge]:
+        """Ask rules of targets; groups once, when all their members that are asked have answered."""
+        groups: dict[Key, tuple[Rule, Seen]] = {}
+        for rule, seen in asks:
+            key = (rule.name, rule.group(seen.target, seen.labels))
+            held = self.held.get(key)
+            answer = self.gauge.answer(rule, seen, now_s, firing=held is not None and held.firing)
+            if rule.spec.by:
+                self._members.setdefault(key, {})[seen.target] = answer
+                groups[key] = (rule, seen)
+            elif held is not None or answer.truth is not Truth.NO:
+                yield from self._follow(rule, key, seen, (answer, (seen.target,)), now_s)
+        for key, (rule, seen) in groups.items():
+            for edge in self._follow(rule, key, seen, together(rule, self._members[key]), now_s):
+                yield edge
+                if rule.resolve is not None:
+                    # What is asked from now on is another question: all members answer it, not one after the other.
+                    self._turn(rule, key, now_s, firing=edge.fired)
+
+    def _follow(
+        self, rule: Rule, key: Key, seen: Seen, said: tuple[Answer, tuple[str, ...]], now_s: float
+    ) -> Iterator[AlertEdge]:
+        """Let the decider have an answer, and return what follows."""
+        answer, targets = said
+        after, edge = step(rule.spec, self.held.get(key), answer.truth, now_s)
         if after is None:
             self.held.pop(key, None)
         else:
@@ -186,6 +223,13 @@ class Watcher:
             yield AlertEdge(time_s=now_s, fired=True, alert=alert)
         elif edge is Edge.RESOLVED and key in self.out:
             yield self._end(key, now_s)
+
+    def _turn(self, rule: Rule, key: Key, now_s: float, *, firing: bool) -> None:
+        members = self._members[key]
+        for name in members:
+            seen = self.gauge.seen.get((rule.source, name))
+            if seen is not None:
+                members[name] = self.gauge.answer(rule, seen, now_s, firing=firing)
 
     def _end(self, key: Key, now_s: float) -> AlertEdge:
         return AlertEdge(time_s=now_s, fired=False, alert=self.out.pop(key))
@@ -226,7 +270,7 @@ def down_alert(
     )
 
 
-def _together(rule: Rule, members: Mapping[str, Answer]) -> tuple[Answer, tuple[str, ...]]:
+def together(rule: Rule, members: Mapping[str, Answer]) -> tuple[Answer, tuple[str, ...]]:
     """Return what the members of a group say together, and which of them hold."""
     known = sum(answer.truth is not Truth.UNKNOWN for answer in members.values())
     yes = sorted(name for name, answer in members.items() if answer.truth is Truth.YES)

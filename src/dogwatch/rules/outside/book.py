@@ -22,6 +22,7 @@ MOST = 50_000
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """What became of an alert. changed: to be asked for what follows."""
 
+    key: str
     alert: Alert
     firing: bool
     changed: int
@@ -87,8 +88,8 @@ def _note(tx: Tx, one: OutsideAlert) -> None:
 def firings(tx: Tx, since_s: float, until_s: float) -> list[Firing]:
     """Return when alerts were out in a time, the newest MOST, in the order in which they began."""
     rows = tx.rows(
-        "SELECT body, begun_s, ended_s, ends_s FROM outside_firings"
-        " WHERE begun_s < :until_s AND COALESCE(ended_s, ends_s) > :since_s"
+        "SELECT body, COALESCE(told_s, begun_s), COALESCE(over_s, ended_s), ends_s, over_s"
+        " FROM outside_firings WHERE begun_s < :until_s AND COALESCE(over_s, ended_s, ends_s) > :since_s"
         " ORDER BY begun_s DESC, alert_key LIMIT :most",
         since_s=since_s,
         until_s=until_s,
@@ -98,27 +99,53 @@ def firings(tx: Tx, since_s: float, until_s: float) -> list[Firing]:
         Firing(
             alert=msgspec.json.decode(str(body), type=Alert),
             begun_s=float(begun_s or 0.0),
-            ended_s=min(float(ended_s), float(ends_s or 0.0)) if ended_s is not None else float(ends_s or 0.0),
+            ended_s=_end(ended_s, float(ends_s or 0.0), heard=over_s is not None),
         )
-        for body, begun_s, ended_s, ends_s in reversed(rows)
+        for body, begun_s, ended_s, ends_s, over_s in reversed(rows)
     ]
+
+
+def _end(ended_s: object, ends_s: float, *, heard: bool) -> float:
+    if not isinstance(ended_s, int | float):
+        return ends_s
+    return float(ended_s) if heard else min(float(ended_s), ends_s)
+
+
+def heard(tx: Tx, changes: Sequence[tuple[Change, float]]) -> None:
+    """Write down when the rules heard of changes."""
+    for change, at_s in changes:
+        if change.firing:
+            tx.run(
+                "UPDATE outside_firings SET told_s = :at_s WHERE alert_key = :key AND told_s IS NULL AND begun_s ="
+                " (SELECT MAX(begun_s) FROM outside_firings WHERE alert_key = :key)",
+                at_s=at_s,
+                key=change.key,
+            )
+        else:
+            tx.run(
+                "UPDATE outside_firings SET over_s = :at_s"
+                " WHERE alert_key = :key AND over_s IS NULL AND told_s IS NOT NULL",
+                at_s=at_s,
+                key=change.key,
+            )
 
 
 def changes(tx: Tx, after: int, now_s: float) -> list[Change]:
     """Return what changed after a change, in order, with those that ended by themselves meanwhile."""
     rows = tx.rows(
-        "SELECT body, firing, ends_s, changed FROM outside_alerts"
+        "SELECT alert_key, body, firing, ends_s, changed FROM outside_alerts"
         " WHERE changed > :after OR (firing = 1 AND ends_s <= :now_s) ORDER BY changed",
         after=after,
         now_s=now_s,
     )
     return [
         Change(
+            key=str(key),
             alert=msgspec.json.decode(str(body), type=Alert),
             firing=bool(firing) and float(ends_s or 0.0) > now_s,
             changed=int(changed or 0),
         )
-        for body, firing, ends_s, changed in rows
+        for key, body, firing, ends_s, changed in rows
     ]
 
 

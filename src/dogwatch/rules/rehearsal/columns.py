@@ -12,8 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from dogwatch.core.values import Signal, Status, Transition, Value
-from dogwatch.rules.names import transition_signal
+from dogwatch.core.values import Status, Transition
 from dogwatch.store.columns import ResultColumns
 from dogwatch.store.raw import RawResults, Rolled
 
@@ -46,15 +45,24 @@ _COUNT = itemgetter(0)
 _open = msgspec.msgpack.Decoder(tuple[_Header, bytes]).decode
 
 
-class Track:
-    """Results of one target in a time, in the order of their times.
+class Turns(msgspec.Struct, frozen=True, gc=False):
+    """Every status that was told, one after the other. reasons: places in words."""
 
-    status: the numbers of Status. reasons: places in `words`. durations: seconds, by name. extra: signals of
-    transitions that came without a result. plain: two results of one time; only signal by signal is right then.
-    lost: how coarse it was where no raw rows are left, seconds → results behind it.
+    time: Floats
+    status: Bytes
+    reasons: Ints
+    words: list[str]
+
+
+class Track:
+    """Results of one target in a time, in the order of their times; of two of one time the later.
+
+    status: the numbers of Status. reasons: places in `words`. durations: seconds, by name. turns: every status that was
+    told, where that is more: also those of one time, and those that came without a result. quiet: there were such.
+    told: how many signals. lost: how coarse it was where no raw rows are left, seconds → results behind it.
     """
 
-    __slots__ = ("durations", "extra", "lost", "plain", "reasons", "status", "success", "time", "words")
+    __slots__ = ("durations", "lost", "quiet", "reasons", "status", "success", "time", "told", "turns", "words")
 
     def __init__(self) -> None:
         self.time: Floats = np.empty(0)
@@ -63,35 +71,20 @@ class Track:
         self.reasons: Ints = np.empty(0, np.int64)
         self.durations: dict[str, Floats] = {}
         self.words: list[str] = [""]
-        self.extra: list[Signal] = []
-        self.plain = False
+        self.turns: Turns | None = None
+        self.quiet = False
+        self.told = 0
         self.lost: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self.time)
 
-    def values(self, row: int) -> dict[str, Value]:
-        """Return the values of a signal's row, as far as they were decoded."""
-        found: dict[str, Value] = {
-            "probe.success": bool(self.success[row]),
-            "probe.status": STATUS_WORDS[self.status[row]],
-            "probe.reason": self.words[self.reasons[row]],
-        }
-        for name, column in self.durations.items():
-            found[name] = float(column[row])
-        return found
-
-    def signal(self, row: int, target: str, labels: Any) -> Signal:
-        return Signal(
-            source="probe", target=target, time_s=float(self.time[row]), values=self.values(row), labels=labels
-        )  # fmt: skip
-
-    def part(self, start: int, stop: int) -> Track:
-        """Return some of the rows; words are shared."""
-        other = Track()
-        other.time, other.status = self.time[start:stop], self.status[start:stop]
-        other.success, other.reasons = self.success[start:stop], self.reasons[start:stop]
-        other.durations = {name: column[start:stop] for name, column in self.durations.items()}
+    def statuses(self) -> Track:
+        """Return a track of the status alone, with what was told without a result; of two of one time the later."""
+        turns = self.turns or Turns(self.time, self.status, self.reasons, self.words)
+        other, last = Track(), np.append(turns.time[1:] > turns.time[:-1], True)[: len(turns.time)]
+        other.time, other.status = turns.time[last], turns.status[last]
+        other.reasons, other.success = turns.reasons[last], np.zeros(int(last.sum()), np.bool_)
         other.words = self.words
         return other
 
@@ -121,7 +114,7 @@ class Reader:
         self._places = [DURATIONS.index(name) for name in self.names]
         self._depth = _FIXED + 4 * (deepest + 1)
 
-    def track(self, raw: RawResults, words: Words, labels: Any, *, since_s: float, until_s: float) -> Track:
+    def track(self, raw: RawResults, words: Words, *, since_s: float, until_s: float) -> Track:
         """Return a target's results with since_s <= time < until_s."""
         parts = [
             self._batch(count, list(same), words) for count, same in groupby(map(self._inflate, raw.blocks), _COUNT)
@@ -137,12 +130,15 @@ class Reader:
                     track.lost[one.width_s] = track.lost.get(one.width_s, 0) + one.count
         if parts:
             self._join(track, parts, since_s, until_s)
-        track.extra = [
-            transition_signal(one, labels)
+        quiet = [
+            (round(one.time_s, 3), int(one.after))
             for one in raw.transitions
             if one.after in QUIET and since_s <= round(one.time_s, 3) < until_s
         ]
-        track.plain = track.plain or bool(track.extra)
+        track.told += len(quiet)
+        if quiet:
+            track.quiet = True
+            _mix(track, quiet)
         return track
 
     def _join(self, track: Track, parts: Sequence[list[Any]], since_s: float, until_s: float) -> None:
@@ -154,8 +150,15 @@ class Reader:
             order = np.argsort(ms, kind="stable")
             columns = [column[order] for column in columns]
             ms, flags, reasons = columns[0], columns[1], columns[2]
-            track.plain = bool((ms[1:] == ms[:-1]).any())
         start, stop = np.searchsorted(ms, (low, high))
+        track.told = int(stop - start)
+        if not ordered and (ms[start + 1 : stop] == ms[start : stop - 1][: max(0, stop - start - 1)]).any():
+            turns = ms[start:stop] / 1000, np.bitwise_and(flags[start:stop], 0x7F, dtype=np.uint8), reasons[start:stop]
+            track.turns = Turns(*turns, track.words)
+            last = np.append(ms[1:] > ms[:-1], True)
+            columns = [column[last] for column in columns]
+            ms, flags, reasons = columns[0], columns[1], columns[2]
+            start, stop = np.searchsorted(ms, (low, high))
         track.time = ms[start:stop] / 1000
         flags = flags[start:stop]
         track.status = np.bitwise_and(flags, 0x7F, dtype=np.uint8)
@@ -225,6 +228,16 @@ class Reader:
             np.array([row[2] for row in rows], np.int64),
             *(np.array(column, np.uint32) for column in means),
         ]
+
+
+def _mix(track: Track, quiet: Sequence[tuple[float, int]]) -> None:
+    """Put statuses that came without a result among the others; at one time after them."""
+    turns = track.turns or Turns(track.time, track.status, track.reasons, track.words)
+    times = np.concatenate((turns.time, [time_s for time_s, _ in quiet]))
+    order = np.argsort(times, kind="stable")
+    status = np.concatenate((turns.status, np.array([status for _, status in quiet], np.uint8)))
+    reasons = np.concatenate((turns.reasons, np.zeros(len(quiet), np.int64)))
+    track.turns = Turns(times[order], status[order], reasons[order], track.words)
 
 
 def _mean_us(bucket: Rolled, place: int) -> int:

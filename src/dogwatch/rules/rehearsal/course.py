@@ -6,8 +6,9 @@ is left out are answers that leave its state as it is. The test compares both on
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 import numpy as np
@@ -15,9 +16,11 @@ import numpy.typing as npt
 
 from dogwatch.rules.decider import Edge, Held, Truth, step
 from dogwatch.rules.gauge import judge
-from dogwatch.rules.rehearsal.spans import Places, Rows, Series
+from dogwatch.rules.rehearsal.columns import Turns
+from dogwatch.rules.rehearsal.lines import Line
+from dogwatch.rules.rehearsal.spans import Moved, Places, Rows, Series
 from dogwatch.rules.rehearsal.truth import ANY, NO, UNKNOWN, YES, Leaf, Mask, Term, Unsupported, compile_ranges, flipped
-from dogwatch.rules.spec import Rule, reads
+from dogwatch.rules.spec import Rule
 from dogwatch.rules.watcher import Alert, AlertEdge, alert_of
 from dogwatch.rules.when import When
 
@@ -35,35 +38,39 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Course:
-    """A rule that can be looked at in columns. Raises: Unsupported."""
+    """A rule that is asked of single targets."""
 
     def __init__(self, rule: Rule) -> None:
-        if (
-            rule.spec.by
-            or rule.source != "probe"
-            or any(reads(when, beside) for when in rule.whens for beside in ("host.", "alert."))
-        ):
-            raise Unsupported("it looks at several targets")
         self.rule = rule
-        self.paths = {path for when in rule.whens for path in when.newest.values()}
-        self.paths |= {over.path for when in rule.whens for over in when.over.values()}
         self.longest_s = max(when.longest_s for when in rule.whens)
         # Conditions over time change without a signal: they are asked at every tick.
-        self.ticks = any(when.over for when in rule.whens)
+        self.ticks = rule.over
         self._when = Ranges(rule.when)
         self._resolve = Ranges(rule.resolve) if rule.resolve is not None else None
 
     def run(
-        self, series: Series, chunk: Chunk, target: str, labels: dict[str, str], held: Held | None, alert: Alert | None
+        self,
+        series: Series | Line,
+        chunk: Chunk,
+        target: str,
+        labels: Mapping[str, str],
+        before: tuple[Held | None, Alert | None],
+        *,
+        met: bool = False,
     ) -> tuple[Held | None, Alert | None, list[AlertEdge]]:
-        """Return the state and the alert that is out after the time, and what began and ended in it."""
+        """Return the state and the alert that is out after the time, and what began and ended in it. before: both
+        before it. met: the target is there from its first signal on.
+        """
+        held, alert = before
         masks = self._when.masks(series, chunk)
+        if met:
+            masks[0] = NO
         starts = self._starts(series, chunk, masks)
         if held is None and not len(starts):
             return None, alert, []
         return _Walk(self, series, chunk, target, labels, masks, starts).run(held, alert)
 
-    def _starts(self, series: Series, chunk: Chunk, masks: Mask) -> npt.NDArray[np.int64]:
+    def _starts(self, series: Series | Line, chunk: Chunk, masks: Mask) -> npt.NDArray[np.int64]:
         """Return the places at which the condition may begin to hold for long enough."""
         maybe = (masks & YES) != 0
         if not maybe.any():
@@ -79,7 +86,7 @@ class Course:
         starts: npt.NDArray[np.int64] = places[maybe[places]]
         return starts
 
-    def firing(self, series: Series, chunk: Chunk, masks: Mask) -> Mask:
+    def firing(self, series: Series | Line, chunk: Chunk, masks: Mask) -> Mask:
         """Return what is asked while the alert is out: that it goes on."""
         if self._resolve is None:
             return masks
@@ -88,32 +95,42 @@ class Course:
 
 
 class Ranges:
-    """A condition in columns. Raises: Unsupported."""
+    """A condition in columns. Where only the real evaluation understands it, it can say anything anywhere."""
 
     def __init__(self, when: When) -> None:
         self.when = when
-        self._masks = compile_ranges(when.tree, when.kinds)
+        self._masks: Callable[[Leaf, int], Mask] | None = None
+        with contextlib.suppress(Unsupported):
+            self._masks = compile_ranges(when.tree, when.kinds)
 
-    def masks(self, series: Series, chunk: Chunk) -> Mask:
+    @property
+    def vague(self) -> bool:
+        return self._masks is None
+
+    def masks(self, series: Series | Line, chunk: Chunk, *, fully: bool = False) -> Mask:
         """Return what it can say from each signal to the next; first from the begin of the time on.
 
-        Stretches in which it surely does not hold are not looked at more closely.
+        Stretches in which it surely does not hold are not looked at more closely. fully: nor are others in which it
+        surely says one thing, but all that are open.
         """
         places = series.places(chunk.begin_s, chunk.end_s)
+        if self._masks is None:
+            return np.full(len(places.begin_s), ANY, np.uint8)
         if places.parts is None:
-            return self._closely(series, places, None)
+            return self._closely(series, places, None).copy()
         parts = places.parts
         found = self._masks(series.stretches(self.when, parts).__getitem__, len(parts.first))
         masks = np.repeat(found, parts.last - parts.first)
         if len(masks) < len(places.begin_s):
-            # Without a row before, nothing is known of the first place.
-            masks = np.concatenate((np.array([ANY], np.uint8), masks))
-        near = np.flatnonzero(masks & YES)
+            # Without rows before, nothing is known of the first places.
+            masks = np.concatenate((np.full(len(places.begin_s) - len(masks), ANY, np.uint8), masks))
+        near = np.flatnonzero((masks & (masks - 1)) if fully else masks & YES)
         if len(near):
             masks[near] = self._closely(series, places, near)
         return masks
 
-    def _closely(self, series: Series, places: Places, some_of: npt.NDArray[np.int64] | None) -> Mask:
+    def _closely(self, series: Series | Line, places: Places, some_of: npt.NDArray[np.int64] | None) -> Mask:
+        assert self._masks is not None
         begin, end, row = places.begin_s, places.end_s, places.row
         if some_of is not None:
             begin, end, row = begin[some_of], end[some_of], row[some_of]
@@ -127,7 +144,7 @@ class Ranges:
                 masks[vague] = self._masks(self._leaf(series, some, sharp=True), len(vague))
         return masks
 
-    def _leaf(self, series: Series, rows: Rows, *, sharp: bool = False) -> Leaf:
+    def _leaf(self, series: Series | Line, rows: Rows, *, sharp: bool = False) -> Leaf:
         when, known = self.when, dict[str, Term]()
 
         def leaf(name: str) -> Term:
@@ -148,10 +165,10 @@ class _Walk:
     def __init__(
         self,
         course: Course,
-        series: Series,
+        series: Series | Line,
         chunk: Chunk,
         target: str,
-        labels: dict[str, str],
+        labels: Mapping[str, str],
         masks: Mask,
         starts: npt.NDArray[np.int64],
     ) -> None:
@@ -163,6 +180,7 @@ class _Walk:
         self.row, self.tick = 0, 0
         self._firing: Mask | None = None
         self._breaks: npt.NDArray[np.int64] | None = None
+        self._moved: Moved = {}
 
     def run(self, held: Held | None, alert: Alert | None) -> tuple[Held | None, Alert | None, list[AlertEdge]]:
         edges: list[AlertEdge] = []
@@ -220,7 +238,7 @@ class _Walk:
         if known is not None:
             return known
         when = self.rule.resolve if ends and self.rule.resolve is not None else self.rule.when
-        truth = judge(when, self.series.values(when, self.series.first + row, now_s)).truth
+        truth = judge(when, self.series.values(when, self.series.first + row, now_s, self._moved)).truth
         if not ends or truth is Truth.UNKNOWN:
             return truth
         return Truth.NO if truth is Truth.YES else Truth.YES
@@ -257,10 +275,10 @@ class _Walk:
 
 
 def down_edges(
-    series: Series, alert: Alert | None, make: Callable[[float, str], Alert]
+    turns: Turns, alert: Alert | None, make: Callable[[float, str], Alert]
 ) -> tuple[Alert | None, list[AlertEdge]]:
     """Return what a probe's threshold began and ended. make: an alert from time and reason."""
-    status = series.status[series.first :]
+    status = turns.status
     down = status == 3
     if alert is None and not down.any():
         return None, []
@@ -275,9 +293,9 @@ def down_edges(
         if found >= len(places):
             return alert, edges
         at = int(places[found])
-        time_s = float(series.time[series.first + at])
+        time_s = float(turns.time[at])
         if alert is None:
-            alert = make(time_s, series.words[series.reasons[series.first + at]])
+            alert = make(time_s, turns.words[turns.reasons[at]])
             edges.append(AlertEdge(time_s=time_s, fired=True, alert=alert))
         else:
             edges.append(AlertEdge(time_s=time_s, fired=False, alert=alert))

@@ -6,18 +6,17 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from dogwatch.core.values import Signal
 from dogwatch.errors import DogwatchError
 from dogwatch.rules.backtest import Progress
-from dogwatch.rules.names import HOST_SERIES, by_time, host_signal
 from dogwatch.rules.rehearsal.course import Chunk
 from dogwatch.rules.rehearsal.run import TOGETHER, Run, chunks
-from dogwatch.store.columns import SampleColumns
 from dogwatch.store.protocol import Store
 from dogwatch.store.raw import RawResults, RawSamples
 
 # How often probes ask, as long as nothing better is known: it only sets how long chunks are.
 _EVERY_S = 15.0
+# What hosts told in so long before the begin is what is so then.
+_NEWEST_S = 300.0
 
 
 class Stopped(DogwatchError):
@@ -39,14 +38,27 @@ async def rehearse_history(
     """Take a run through what the store keeps of a time. Raises: Stopped."""
     names = list(run.posts)
     alive = await store.alive(since_s=since_s, until_s=until_s) or [(since_s, until_s)]
-    if run.longest_s:
-        before = Chunk(begin_s=since_s - run.longest_s, end_s=since_s, ticks=[])
-        for part in _parts(names):
-            raw = await store.raw_results(part, since_s=before.begin_s, until_s=before.end_s)
-            await asyncio.to_thread(run.warm, before, raw)
-    rows_per_s = len(names) / _EVERY_S
+
+    async def samples(chunk: Chunk) -> list[tuple[str, Sequence[RawSamples]]]:
+        since_s, until_s = chunk.begin_s, chunk.end_s
+        wanted = [(host, run.host_series(host)) for host in hosts]
+        return [
+            (host, await store.raw_samples(host, series, since_s=since_s, until_s=until_s))
+            for host, series in wanted
+            if series
+        ]
+
+    # Also without windows: what was told last is what is so at the begin.
+    before = Chunk(begin_s=since_s - max(run.longest_s, _NEWEST_S), end_s=since_s, ticks=[])
+    for part in _parts(names) if run.longest_s else ():
+        raw = await store.raw_results(part, since_s=before.begin_s, until_s=before.end_s)
+        await asyncio.to_thread(run.warm, before, raw)
+    await asyncio.to_thread(run.warm_hosts, before, await samples(before))
+    rows_per_s = (len(names) + len(hosts) * run.host_values) / _EVERY_S
     span_s = max(until_s - since_s, 1e-9)
-    for chunk in chunks(since_s, until_s, alive, rows_per_s=rows_per_s, small=bool(run.rules.plain)):
+    together = bool(run.rules.groups or run.host_values)
+    for chunk in chunks(since_s, until_s, alive, rows_per_s=rows_per_s, small=together):
+        await asyncio.to_thread(_timed, progress, run.begin, chunk, await samples(chunk))
         for done, part in enumerate(_parts(names)):
             raw = await store.raw_results(part, since_s=chunk.begin_s, until_s=chunk.end_s)
             known = {one.target: one for one in raw}
@@ -57,12 +69,7 @@ async def rehearse_history(
             progress.share, progress.signals = passed_s / span_s, run.signals
             if progress.stop:
                 raise Stopped
-        signals: list[Signal] = []
-        if run.needs_hosts:
-            for host in hosts:
-                samples = await store.raw_samples(host, HOST_SERIES, since_s=chunk.begin_s, until_s=chunk.end_s)
-                signals += await asyncio.to_thread(host_signals, host, samples, chunk)
-        await asyncio.to_thread(_timed, progress, run.close, chunk, by_time(signals))
+        await asyncio.to_thread(_timed, progress, run.close, chunk)
         progress.share = min(1.0, (chunk.end_s - since_s) / span_s)
         progress.signals, progress.time_s = run.signals, chunk.end_s
 
@@ -77,19 +84,3 @@ def _timed(progress: Progress, work: Callable[..., None], *arguments: object) ->
         work(*arguments)
     finally:
         progress.busy_s += time.thread_time() - begun
-
-
-def host_signals(host: str, samples: Sequence[RawSamples], chunk: Chunk) -> list[Signal]:
-    """Return a host's signals of a chunk, made of its series; where no raw samples are left, of their means."""
-    low, high = chunk.begin_s, chunk.end_s
-    points: dict[float, list[tuple[str, float]]] = {}
-    for one in samples:
-        for time_s, mean, _width in one.rolled:
-            if low <= time_s < high:
-                points.setdefault(time_s, []).append((one.series, mean))
-        for rows in (*(SampleColumns.decode(block) for block in one.blocks), *one.fresh):
-            for time_ms, value in zip(rows.times, rows.values, strict=True):
-                time_s = time_ms / 1000
-                if low <= time_s < high:
-                    points.setdefault(time_s, []).append((one.series, value))
-    return [host_signal(host, time_s, values, {}) for time_s, values in sorted(points.items())]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter
 
 from dogwatch.core.values import Signal
 from dogwatch.rules.board import Board
 from dogwatch.rules.outside.firing import Firing
 from dogwatch.rules.rehearsal.course import Chunk
-from dogwatch.rules.watcher import Alert, AlertEdge, Key
+from dogwatch.rules.spec import Rule
+from dogwatch.rules.watcher import Alert, AlertEdge, Key, Watcher
 
 
 class Others:
@@ -33,7 +37,8 @@ class Others:
         signals: list[Signal] = []
         while self._moments and self._moments[-1][0] < chunk.end_s:
             moment_s, key, firing, alert = self._moments.pop()
-            time_s = max(moment_s, chunk.begin_s)
+            # To the millisecond, as live.
+            time_s = max(round(moment_s, 3), chunk.begin_s)
             if firing is not (key in self._out):
                 (self._out.add if firing else self._out.discard)(key)
                 edges.append(AlertEdge(time_s=time_s, fired=firing, alert=alert))
@@ -42,3 +47,28 @@ class Others:
                 if signal is not None:
                     signals.append(signal)
         return edges, signals
+
+
+class Heard:
+    """Rules that read nothing but alerts of others: these are few, and so are the times at which they are asked."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._watcher = Watcher(rules)
+
+    def take(self, signals: Sequence[Signal], chunk: Chunk) -> list[AlertEdge]:
+        """Return what begins and ends in a chunk by signals of alerts, in the order of time."""
+        edges: list[AlertEdge] = []
+        if self._watcher.gauge.rules:
+            at = 0
+            for time_s, together in groupby(signals, key=attrgetter("time_s")):
+                at = self._pass(chunk.ticks, at, bisect_right(chunk.ticks, time_s), edges)
+                edges += (edge for edge in self._watcher.hear(list(together)) if isinstance(edge, AlertEdge))
+            self._pass(chunk.ticks, at, len(chunk.ticks), edges)
+        return edges
+
+    def _pass(self, ticks: Sequence[float], at: int, stop: int, edges: list[AlertEdge]) -> int:
+        """Make the ticks up to a place, as long as a condition holds: without that they change nothing."""
+        while at < stop and self._watcher.held:
+            edges += self._watcher.tick(ticks[at])
+            at += 1
+        return stop

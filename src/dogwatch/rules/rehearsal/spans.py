@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from dogwatch.core.values import Value
-from dogwatch.rules.rehearsal.columns import DURATIONS, STATUS_WORDS, Floats, Ints, Track
+from dogwatch.rules.rehearsal.columns import STATUS_WORDS, Floats, Ints, Track
 from dogwatch.rules.rehearsal.truth import NO, UNKNOWN, YES, Number, Term, Text, Truths
 from dogwatch.rules.when import Over, When
 from dogwatch.rules.windows import MAX_SAMPLES, Window
@@ -23,6 +23,10 @@ _PRECISION = 2.3e-16
 STRETCH = 64
 # Numbers that are sorted at once.
 _MATRIX = 1_000_000
+# What grows with every sample where none is less than nothing.
+_GROWING = ("sum", "avg", "rate")
+# Windows that were asked before: the window, its newest row, and for when.
+Moved = dict[tuple[str, float, bool], tuple[Window, int, float]]
 _STATUS_CODES = np.array([float(zlib.crc32(word.encode())) for word in STATUS_WORDS])
 
 
@@ -73,6 +77,7 @@ class Series:
         self._places: Places | None = None
         self._gaps: Floats | None = None
         self._numbers: dict[str, Floats] = {}
+        self._below: dict[str, bool] = {}
         self._sums: dict[str, tuple[Floats, float]] = {}
         self._changes: dict[str, Ints] = {}
         self._rises: dict[str, tuple[Floats, float]] = {}
@@ -110,7 +115,7 @@ class Series:
     # Values as windows take them.
 
     def numbers(self, path: str) -> Floats:
-        if path in DURATIONS:
+        if path in self.durations:
             return self.durations[path]
         if path == "probe.success":
             if path not in self._numbers:
@@ -124,7 +129,7 @@ class Series:
 
     def value(self, path: str, row: int) -> Value:
         """Return the newest value at a row, as signals have it."""
-        if path in DURATIONS:
+        if path in self.durations:
             return float(self.durations[path][row])
         if path == "probe.success":
             return bool(self.success[row])
@@ -137,34 +142,36 @@ class Series:
         found = np.searchsorted(self.time, at_s - length_s, side="right")
         return np.minimum(np.maximum(found, high - MAX_SAMPLES), high)
 
-    # Exactly, for one place: the real windows, filled anew.
+    # Exactly, for one place: the real windows, filled anew or moved on.
 
-    def values(self, when: When, row: int, at_s: float) -> dict[str, Any]:
-        """Return the variables of a condition at a time, as the gauge has them."""
+    def values(self, when: When, row: int, at_s: float, moved: Moved | None = None) -> dict[str, Any]:
+        """Return the variables of a condition at a time, as the gauge has them. moved: windows of asking before."""
         values: dict[str, Any] = {}
         for variable, path in when.newest.items():
             if row >= 0:
                 values[variable] = self.value(path, row)
         for variable, over in when.over.items():
-            window = self._window(over, row, at_s)
-            if window is None:
-                if over.function in ("absent", "count"):
-                    values[variable] = True if over.function == "absent" else 0
-                continue
-            value = over.answer(window)
-            if value is not None:
-                values[variable] = value
+            take(values, variable, over, self.window(over, row, at_s, moved))
         return values
 
-    def _window(self, over: Over, row: int, at_s: float) -> Window | None:
+    def window(self, over: Over, row: int, at_s: float, moved: Moved | None = None) -> Window | None:
+        """Return a window as it is at a time; None where there never was a sample."""
         if row < 0:
             return None
-        window = Window(over.length_s, ranked=over.function == "quantile")
+        ranked = over.function == "quantile"
+        key = (over.path, over.length_s, ranked)
+        known = moved.get(key) if moved is not None else None
         low = int(self.low(at_s, over.length_s, row + 1))
+        if known is not None and known[1] <= row and known[2] <= at_s and low <= known[1]:
+            window, low = known[0], known[1] + 1
+        else:
+            window = Window(over.length_s, ranked=ranked)
         times, numbers = self.time[low : row + 1].tolist(), self.numbers(over.path)[low : row + 1].tolist()
         for time_s, value in zip(times, numbers, strict=True):
             window.add(time_s, value)
         window.move(at_s)
+        if moved is not None:
+            moved[key] = (window, row, at_s)
         return window
 
     # As ranges, for many places.
@@ -191,6 +198,8 @@ class Series:
         """Return what a function over time can be at places. sharp: closer, where that costs more."""
         high = rows.row + 1
         low, last = self.low(rows.begin_s, over.length_s, high), self.low(rows.end_s, over.length_s, high)
+        if over.function in _GROWING and self._falls_below(over.path):
+            return Number(-np.inf, np.inf, high <= last, high <= low)
         most, least = high - low, high - last
         match over.function:
             case "count":
@@ -202,6 +211,14 @@ class Series:
         if sharp and over.function == "quantile":
             return self._quantile(over, high, low, last)
         return self._numeric(over, high, low, last)
+
+    def _falls_below(self, path: str) -> bool:
+        """Return whether a value is ever less than nothing: what is said of sums and rates would not be sure then."""
+        found = self._below.get(path)
+        if found is None:
+            numbers = self.numbers(path)
+            found = self._below[path] = bool(len(numbers)) and bool(numbers.min() < 0)
+        return found
 
     def _numeric(self, over: Over, high: Ints, low: Ints, last: Ints) -> Term:
         misses, gone = high <= last, high <= low
@@ -348,31 +365,41 @@ class Series:
         """Return what each variable can be in all of each stretch. Each begins with a row."""
         found: dict[str, Term] = {}
         for variable, path in when.newest.items():
-            found[variable] = self._all_of(path, when.kinds[variable], parts)
+            found[variable] = self.all_of(path, when.kinds[variable], parts)
         for variable, over in when.over.items():
-            found[variable] = self._all_over(over, parts)
+            found[variable] = self.all_over(over, parts)
         return found
 
-    def _all_of(self, path: str, kind: str, parts: Stretches) -> Term:
+    def all_of(self, path: str, kind: str, parts: Stretches) -> Term:
         if kind == "bool":
-            low, high = _folds(self.success.view(np.uint8), parts.first, parts.last)
+            low, high = folds(self.success.view(np.uint8), parts.first, parts.last)
             return Truths(np.asarray((high << 1) | (low ^ 1), np.uint8))
         if kind == "string":
             status = path == "probe.status"
-            low, high = _folds(self.status if status else self.reasons, parts.first, parts.last)
+            low, high = folds(self.status if status else self.reasons, parts.first, parts.last)
             words = list(STATUS_WORDS) if status else self.words
             return Text(np.where(low == high, low.astype(np.int64), -1), words)
-        low, high = _folds(self.durations[path], parts.first, parts.last)
+        low, high = folds(self.durations[path], parts.first, parts.last)
         return Number(low, high)
 
-    def _all_over(self, over: Over, parts: Stretches) -> Term:
+    def _longest_gaps(self, parts: Stretches) -> Floats:
+        """Return the longest time without a sample in each stretch."""
+        own = self._places is not None and parts is self._places.parts
+        if own and self._gaps is not None:
+            return self._gaps
+        gaps = np.append(self.time[1:] - self.time[:-1], np.inf)
+        # The gap after the last row lasts to the end at most.
+        gaps[-1] = parts.end_s[-1] - self.time[-1]
+        found: Floats = np.maximum.reduceat(gaps, parts.first)
+        if own:
+            self._gaps = found
+        return found
+
+    def all_over(self, over: Over, parts: Stretches) -> Term:
         low = self.low(parts.begin_s, over.length_s, parts.first + 1)
-        if self._gaps is None:
-            gaps = np.append(self.time[1:] - self.time[:-1], np.inf)
-            # The gap after the last row lasts to the end at most.
-            gaps[-1] = parts.end_s[-1] - self.time[-1]
-            self._gaps = np.maximum.reduceat(gaps, parts.first)
-        holes = (low > parts.first) | (self._gaps >= over.length_s)
+        holes = (low > parts.first) | (self._longest_gaps(parts) >= over.length_s)
+        if over.function in _GROWING and self._falls_below(over.path):
+            return Number(-np.inf, np.inf, holes)
         if over.function == "absent":
             return Truths(np.where(holes, NO | YES, NO).astype(np.uint8))
         if over.function == "count":
@@ -388,13 +415,26 @@ class Series:
             case "sum":
                 sums, slack = self._summed(over.path)
                 return Number(np.zeros(len(low)), sums[parts.last] - sums[low] + slack, holes)
-        lowest, highest = _folds(self.numbers(over.path), np.minimum(low, parts.first), parts.last)
-        return Number(lowest * (1 - 1e-15), highest * (1 + 1e-15), holes)
+        lowest, highest = folds(self.numbers(over.path), np.minimum(low, parts.first), parts.last)
+        return Number(lowest - abs(lowest) * 1e-15, highest + abs(highest) * 1e-15, holes)
 
 
-def _folds(column: Any, low: Ints, high: Ints) -> tuple[Any, Any]:
+def take(values: dict[str, Any], variable: str, over: Over, window: Window | None) -> None:
+    """Put what a function over time says among the values, as the gauge does."""
+    if window is None:
+        if over.function in ("absent", "count"):
+            values[variable] = True if over.function == "absent" else 0
+        return
+    value = over.answer(window)
+    if value is not None:
+        values[variable] = value
+
+
+def folds(column: Any, low: Ints, high: Ints) -> tuple[Any, Any]:
     """Return the lowest and highest of rows low..high, each pair in order and not empty."""
     # The last pair ends where the column does: without its end it reaches just there.
     pairs = np.empty(2 * len(low) - 1, np.int64)
     pairs[::2], pairs[1::2] = low, high[:-1]
+    if len(high) > 1 and high[-2] >= len(column):
+        column = np.append(column, column[-1:])
     return np.minimum.reduceat(column, pairs)[::2], np.maximum.reduceat(column, pairs)[::2]

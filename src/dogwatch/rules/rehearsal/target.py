@@ -2,137 +2,137 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from dogwatch.core.values import Signal, Value
 from dogwatch.rules.decider import Held
-from dogwatch.rules.names import by_time
-from dogwatch.rules.rehearsal.columns import STATUS_WORDS, Track, Words
+from dogwatch.rules.rehearsal.beside import Alerts, Hosts
+from dogwatch.rules.rehearsal.columns import Track, Turns, Words
 from dogwatch.rules.rehearsal.course import Chunk, Course, down_edges
+from dogwatch.rules.rehearsal.group import Group
+from dogwatch.rules.rehearsal.lines import Flags, Line, line_of
 from dogwatch.rules.rehearsal.spans import Series
 from dogwatch.rules.spec import DOWN_RULE
-from dogwatch.rules.watcher import Alert, AlertEdge, Watcher, down_alert
+from dogwatch.rules.watcher import Alert, AlertEdge, down_alert
 from dogwatch.rules.windows import MAX_SAMPLES
 
 
-class Post:
-    """Stands before one target. courses: of the rules that look at it. words: of its tracks. series: of the chunk, for
-    rules over several targets (keeps); None where it is signal by signal. longest_s: how far back they all look.
-    """
+class Beside:
+    """What rules read beside a target's own results."""
+
+    def __init__(self, hosts: Hosts, alerts: Alerts) -> None:
+        self.hosts, self.alerts = hosts, alerts
+
+
+class Place:
+    """Rules over one thing that is watched: those of it alone, and groups that it is a member of."""
 
     def __init__(
-        self,
-        target: str,
-        labels: dict[str, str],
-        courses: Sequence[Course],
-        longest_s: float = 0.0,
-        *,
-        keeps: bool = False,
+        self, source: str, target: str, labels: Mapping[str, str], courses: Sequence[Course], groups: Sequence[Group]
     ) -> None:
-        self.target, self.labels = target, labels
-        self.courses = [one for one in courses if one.rule.takes("probe", target, labels)]
-        self.words = Words()
-        self._longest_s = max((longest_s, *(course.longest_s for course in self.courses)))
-        self._keeps = keeps
-        self.series: Series | None = None
-        self.signals: Sequence[Signal] = ()
-        self.plain = False
-        self._before = Track()
+        self.target, self.labels = target, dict(labels)
+        self.courses = [one for one in courses if one.rule.takes(source, target, labels)]
+        self.groups = [one for one in groups if one.rule.takes(source, target, labels)]
         self._held: dict[str, Held] = {}
-        self._out: dict[str, Alert] = {}
-        # Signal by signal, as long as something is remembered that columns cannot hold.
-        self._watcher: Watcher | None = None
-        self._plain_s = float("-inf")
+        self.out: dict[str, Alert] = {}
 
-    def warm(self, track: Track, chunk: Chunk) -> None:
-        """Remember what was before the first chunk, so that windows are full. What came without a result is not."""
-        self._before = self._tail(Series(self._before, track), chunk)
+    @property
+    def longest_s(self) -> float:
+        return max((0.0, *(one.longest_s for one in self.courses), *(one.longest_s for one in self.groups)))
 
-    def take(self, track: Track, chunk: Chunk) -> list[AlertEdge]:
-        """Return what began and ended in a chunk, each rule's in the order of time."""
-        self.plain = track.plain or self._watcher is not None
-        if self.plain:
-            return self._plainly(track, chunk)
-        series = Series(self._before, track)
-        # All of a chunk's are much: only where a rule over several targets looks at them together.
-        self.series = series if self._keeps else None
-        self.signals = ()
-        alert, edges = down_edges(series, self._out.pop(DOWN_RULE, None), self._down)
-        if alert is not None:
-            self._out[DOWN_RULE] = alert
+    def go(
+        self, find: Callable[[str], Series | Flags], chunk: Chunk, met: frozenset[str] = frozenset()
+    ) -> list[AlertEdge]:
+        """Return what began and ended in a chunk, each rule's in the order of time. find: the samples of a value. met:
+        the name for when it was first heard of, where that is in this chunk.
+        """
+        edges: list[AlertEdge] = []
+        known: dict[Any, Any] = {}
         for course in self.courses:
             name = course.rule.name
+            line: Series | Line = line_of(course.rule.paths | met, find, chunk.begin_s, known)
             held, alert, more = course.run(
-                series, chunk, self.target, self.labels, self._held.pop(name, None), self._out.pop(name, None)
+                line,
+                chunk,
+                self.target,
+                self.labels,
+                (self._held.pop(name, None), self.out.pop(name, None)),
+                met=bool(met),
             )
             edges += more
             if held is not None:
                 self._held[name] = held
             if alert is not None:
-                self._out[name] = alert
-        self._before = self._tail(series, chunk)
+                self.out[name] = alert
+        for group in self.groups:
+            line = line_of(group.rule.paths | met, find, chunk.begin_s, known)
+            group.add(self.target, self.labels, line, chunk, met=bool(met))
         return edges
 
+
+class Post:
+    """Stands before one target of probes. words: of its tracks. longest_s: how far back rules look."""
+
+    def __init__(
+        self, target: str, labels: Mapping[str, str], courses: Sequence[Course], groups: Sequence[Group]
+    ) -> None:
+        self.target = target
+        self._place = Place("probe", target, labels, courses, groups)
+        self.words = Words()
+        self._longest_s = self._place.longest_s
+        self._before = Track()
+        # Of the status alone, where it was told without results, too; None where it was not.
+        self._statuses: Track | None = None
+
+    def warm(self, track: Track, chunk: Chunk) -> None:
+        """Remember what was before the first chunk, so that windows are full."""
+        own, statuses = self._series(track)
+        self._remember(own, statuses, chunk)
+
+    def take(self, track: Track, chunk: Chunk, beside: Beside) -> list[AlertEdge]:
+        """Return what began and ended in a chunk, each rule's in the order of time."""
+        place = self._place
+        turns = track.turns or Turns(track.time, track.status, track.reasons, track.words)
+        alert, edges = down_edges(turns, place.out.pop(DOWN_RULE, None), self._down)
+        if alert is not None:
+            place.out[DOWN_RULE] = alert
+        own, statuses = self._series(track)
+        host = place.labels.get("host", "")
+
+        def find(path: str) -> Series | Flags:
+            if path.startswith("host."):
+                return beside.hosts.of(host, path)
+            if path.startswith("alert."):
+                return beside.alerts.of(self.target, host, path)
+            return statuses if path == "probe.status" else own
+
+        edges += place.go(find, chunk)
+        self._remember(own, statuses, chunk)
+        return edges
+
+    def _series(self, track: Track) -> tuple[Series, Series]:
+        own = Series(self._before, track)
+        if self._statuses is None and not track.quiet:
+            return own, own
+        return own, Series(self._statuses or self._before, track.statuses())
+
+    def _remember(self, own: Series, statuses: Series, chunk: Chunk) -> None:
+        self._before = self._tail(own, chunk)
+        if statuses is own:
+            return
+        after = self._tail(statuses, chunk)
+        # Apart as long as there is anything in it that the results do not have.
+        apart = not np.array_equal(after.time, self._before.time) or not np.array_equal(
+            after.status, self._before.status
+        )  # fmt: skip
+        self._statuses = after if apart else None
+
     def _down(self, time_s: float, reason: str) -> Alert:
-        return down_alert(self.target, time_s, self.labels, reason)
+        return down_alert(self.target, time_s, self._place.labels, reason)
 
     def _tail(self, series: Series, chunk: Chunk) -> Track:
         count = len(series)
         start = int(np.searchsorted(series.time, chunk.end_s - self._longest_s, side="right"))
         return series.tail(max(0, min(start, count - 1), count - MAX_SAMPLES - 1))
-
-    # Signal by signal.
-
-    def _plainly(self, track: Track, chunk: Chunk) -> list[AlertEdge]:
-        watcher = self._watcher or self._begin_plain(chunk)
-        signals: Sequence[Signal] = [track.signal(row, self.target, self.labels) for row in range(len(track))]
-        if track.extra:
-            signals = by_time([*signals, *track.extra])
-        if track.plain and signals:
-            self._plain_s = signals[-1].time_s
-        edges = list(walk(watcher, signals, chunk.ticks))
-        series = Series(self._before, track)
-        self.series, self.signals = (series, signals) if self._keeps else (None, ())
-        self._before = self._tail(series, chunk)
-        if chunk.end_s > self._plain_s + self._longest_s and self._fits(watcher):
-            self._end_plain(watcher)
-        return edges
-
-    def _begin_plain(self, chunk: Chunk) -> Watcher:
-        watcher = self._watcher = Watcher([course.rule for course in self.courses])
-        watcher.know("probe", self.target, self.labels, chunk.begin_s)
-        for row in range(len(self._before)):
-            watcher.gauge.take(self._before.signal(row, self.target, self.labels))
-        watcher.held = {(name, self.target): held for name, held in self._held.items()}
-        watcher.out = {(name, self.target): alert for name, alert in self._out.items()}
-        return watcher
-
-    def _newest(self, watcher: Watcher) -> dict[str, Value]:
-        return watcher.gauge.seen["probe", self.target].newest
-
-    def _fits(self, watcher: Watcher) -> bool:
-        """Return whether columns can hold what is remembered: the newest row, and at most another status."""
-        return len(self._before) > 0 or not self._newest(watcher)
-
-    def _end_plain(self, watcher: Watcher) -> None:
-        status = self._newest(watcher).get("probe.status")
-        if len(self._before) and status is not None:
-            self._before.status[-1] = STATUS_WORDS.index(str(status))
-        self._held = {name: held for (name, _target), held in watcher.held.items()}
-        self._out = {name: alert for (name, _target), alert in watcher.out.items()}
-        self._watcher = None
-
-
-def walk(watcher: Watcher, signals: Sequence[Signal] | Iterator[Signal], ticks: Sequence[float]) -> Iterator[AlertEdge]:
-    """Take signals by time, and ticks between them; a tick comes before a signal of its time."""
-    at = 0
-    for signal in signals:
-        while at < len(ticks) and ticks[at] <= signal.time_s:
-            yield from watcher.tick(ticks[at])
-            at += 1
-        # Nothing is awaited here: what an action would have brought about is not in the recording.
-        yield from (edge for edge in watcher.take(signal) if isinstance(edge, AlertEdge))
-    for tick_s in ticks[at:]:
-        yield from watcher.tick(tick_s)
