@@ -17,7 +17,7 @@ setup: .venv/.ready
 	scripts/setup
 
 run: setup
-	.venv/bin/dogwatch up --quickstart || [ $$? -eq 130 ]  # Ctrl-C is how it ends
+	@trap : INT; .venv/bin/dogwatch up --quickstart || [ $$? -eq 130 ]  # Ctrl-C is how it ends
 
 test: setup
 	scripts/install-test-tools

@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         _let_go()
-        report(DogwatchError(f"cannot write: {error.strerror.lower()}"), as_json=as_json)
+        report(DogwatchError(f"cannot write: {os.strerror(error.errno).lower()}"), as_json=as_json)
         return DogwatchError.exit_code
     except UnicodeEncodeError:
         # Bytes of an argument that are no text: they cannot be sent, written or shown.

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 PERIODS_S = {"1h": 3600.0, "24h": 86400.0, "7d": 7 * 86400.0, "30d": 30 * 86400.0}
 AVAILABILITY_PERIODS = ("24h", "7d", "30d")
 _AVAILABILITY_FRESH_S = 30.0
+# Of a target that is new nothing is known yet; soon there is.
+_UNKNOWN_FRESH_S = 2.0
 _AVAILABILITY_KEPT = 15_000
 # All viewers share one reading of a host's last hour.
 _SERIES_FRESH_S = 10.0
@@ -188,7 +190,10 @@ class WebContext:
         found = {}
         for name in names:
             entry = kept.get((name, period))
-            if entry is not None and 0 <= now_s - entry[0] < _AVAILABILITY_FRESH_S:
+            if entry is None:
+                continue
+            fresh_s = _UNKNOWN_FRESH_S if entry[1].ratio is None else _AVAILABILITY_FRESH_S
+            if 0 <= now_s - entry[0] < fresh_s:
                 found[name] = entry[1]
         missing = [name for name in names if name not in found]
         if missing:

@@ -48,8 +48,8 @@ _HEADERS = (
 )
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _QUERY_LIMIT = 16 * 1024
-# The most that an endpoint may allow itself (webhooks/section.py).
-_HOOK_LIMIT = 64 * 1024 * 1024
+# The most that a webhook's endpoint may allow itself (webhooks/section.py), and that is read of a heartbeat's body.
+_OWN_LIMIT = 64 * 1024 * 1024
 # What is still read of a body that is refused, and how long a caller has to notice.
 _DROPPED, _LINGER_S = 256 * 1024, 1.0
 _TOO_LARGE = 413
@@ -191,14 +191,10 @@ class Guard:
         )
 
     def _bounded(self, scope: Scope, receive: Receive) -> Receive:
-        """Return receive with a limit on size and time. Heartbeats cut their body themselves, within ten times it;
-        each webhook has a limit of its own.
+        """Return receive with a limit on size and time. Each webhook has a limit of its own, and heartbeats cut their
+        body themselves: the failure of a job that had much to say must not go unheard.
         """
-        limit = self._options.body_limit
-        if scope["path"].startswith("/ping/"):
-            limit = self._options.ping_body_limit * 10
-        elif scope["path"].startswith("/hooks/"):
-            limit = _HOOK_LIMIT
+        limit = _OWN_LIMIT if scope["path"].startswith(("/ping/", "/hooks/")) else self._options.body_limit
         left = limit
         deadline_s = asyncio.get_running_loop().time() + self._options.request_timeout
         complete = False

@@ -62,7 +62,7 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     body_limit: size of a request's body at most.
     rate: how much one caller may ask for; heartbeats, webhooks and static files do not count.
     tls: certificate and key for HTTPS; none for HTTP.
-    ping_body_limit: how much of a heartbeat's body is kept; the rest is dropped, and ten times this refused.
+    ping_body_limit: how much of a heartbeat's body is kept; the rest is dropped, and more than 64MiB refused.
     """
 
     listen: str = "127.0.0.1:8410"
