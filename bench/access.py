@@ -93,7 +93,7 @@ class _Client(asyncio.Protocol):
         else:
             self._transport.close()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         if not self.ended.done():
             self.ended.set_result(None)
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from dogwatch.web.application import create_web
+from dogwatch.web.application import WebApplication, create_web
 from dogwatch.web.options import WebOptions
 from dogwatch.web.server import serve
 from tests.fakes import FakeProgram
@@ -19,12 +19,20 @@ from tests.fakes import FakeProgram
 class Running:
     """A server on a port of its own."""
 
-    def __init__(self, program: FakeProgram, port: int, stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+    def __init__(
+        self, program: FakeProgram, port: int, stop: asyncio.Event, task: asyncio.Task[None], web: WebApplication
+    ) -> None:
+        self._web = web
         self.program = program
         self.port = port
         self.stop = stop
         self.task = task
         self.url = f"http://127.0.0.1:{port}"
+
+    @property
+    def streams(self) -> int:
+        """Return how many live streams are open."""
+        return self._web.context.streams.open
 
     async def raw(self, request: bytes) -> bytes:
         """Send bytes, return everything until the server closes."""
@@ -53,7 +61,7 @@ async def running(
         async with asyncio.timeout(60):
             await ready.wait()
         try:
-            yield Running(program, listener.getsockname()[1], stop, task)
+            yield Running(program, listener.getsockname()[1], stop, task, app)
         finally:
             stop.set()
             async with asyncio.timeout(60):

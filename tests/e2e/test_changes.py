@@ -241,7 +241,7 @@ def nothing(_api: Api) -> str:
 
 
 def worker(api: Api) -> str:
-    return str(wait_until(lambda: api.get("/api/v1/workers"), what="a worker")[0]["worker_id"])
+    return str(wait_until(lambda: api.get("/api/v1/workers")["items"], what="a worker")[0]["worker_id"])
 
 
 class Row(msgspec.Struct, frozen=True):

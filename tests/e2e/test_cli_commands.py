@@ -155,7 +155,7 @@ def test_runs_are_paired_by_their_id(daemon: Daemon) -> None:
 
 
 def test_host_shows_ten_processes_unless_told(daemon: Daemon) -> None:
-    found = wait_until(lambda: len(daemon.get("/api/v1/hosts")[0]["processes"]) > 2)
+    found = wait_until(lambda: len(daemon.get("/api/v1/hosts")["items"][0]["processes"]) > 2)
     assert found
 
     def shown(*arguments: str) -> int:
@@ -203,7 +203,9 @@ def test_a_changed_module_file_is_reloaded_and_a_bad_one_changes_nothing(tmp_pat
         wait_until(lambda: answers("other"))
         assert not answers("mine")
         (tmp_path / "blackbox.yml").write_text("modules: {third: {prober: tpc}}\n")
-        failed = wait_until(lambda: [one for one in daemon.get("/api/v1/reloads") if one["outcome"] == "failed"])
+        failed = wait_until(
+            lambda: [one for one in daemon.get("/api/v1/reloads")["items"] if one["outcome"] == "failed"]
+        )
         assert "blackbox.yml:1: modules.third.prober: unknown prober" in failed[0]["problems"][0]
         assert answers("other")
 

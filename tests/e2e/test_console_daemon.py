@@ -213,7 +213,7 @@ async def test_no_answer_of_a_target_breaks_the_api(tmp_path: Path) -> None:
 async def test_large_text_at_twice_the_size_still_fits(browser: Browser, tmp_path: Path) -> None:
     """200 % zoom on a 1280 px screen is a page of 640 px; nothing is cut off or scrolls sideways."""
     with running(tmp_path, CONFIG.format(port=9)) as daemon:
-        host = (await asyncio.to_thread(daemon.get, "/api/v1/hosts"))[0]["name"]
+        host = (await asyncio.to_thread(daemon.get, "/api/v1/hosts"))["items"][0]["name"]
         for path in ("/", "/targets/open", f"/hosts/{host}"):
             context = await browser.new_context(
                 viewport={"width": 640, "height": 450}, device_scale_factor=2, reduced_motion="reduce"

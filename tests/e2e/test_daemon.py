@@ -78,7 +78,7 @@ def test_a_bad_configuration_changes_nothing_and_is_reported_until_mended(daemon
     wait_until(lambda: status_of(daemon, "itself") == "up")
     good = daemon.config.read_text()
     daemon.config.write_text(good + "  - name: new\n    tpc: db:1\n    evry: 5s\n")
-    failed = wait_until(lambda: [r for r in daemon.get("/api/v1/reloads") if r["outcome"] == "failed"])
+    failed = wait_until(lambda: [r for r in daemon.get("/api/v1/reloads")["items"] if r["outcome"] == "failed"])
     assert len(failed[0]["problems"]) >= 2
     assert f"{daemon.config}:" in failed[0]["problems"][0]
     assert status_of(daemon, "itself") == "up"

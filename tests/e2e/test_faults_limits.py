@@ -46,7 +46,7 @@ def silent_listener():  # type: ignore[no-untyped-def]
 
 
 def finding(daemon: Daemon, key: str) -> Any:
-    return next((one for one in daemon.get("/api/v1/findings") if one["key"] == key), None)
+    return next((one for one in daemon.get("/api/v1/findings")["items"] if one["key"] == key), None)
 
 
 def finding_over(kept: http.client.HTTPConnection) -> Any:

@@ -462,14 +462,16 @@ def test_a_restart_in_place_gives_work_back(tmp_path: Path) -> None:
 
 def test_jobs_that_a_reload_brings(tmp_path: Path) -> None:
     with running(tmp_path, "engine: {slots: 2}\n") as daemon:
-        assert daemon.get("/api/v1/workers") == []
+        assert daemon.get("/api/v1/workers")["items"] == []
         daemon.config.write_text(config(tmp_path))
         wait_until(lambda: daemon.get("/api/v1/jobs")["total"] == 7, what="the reload")
         ended = daemon.run("job", "run", "hello", "--wait")
         assert ended.returncode == 0, ended.stderr
         daemon.config.write_text(config(tmp_path) + "engine: {slots: 3, labels: {zone: a}}\n")
         found = wait_until(
-            lambda: [one for one in daemon.get("/api/v1/workers") if one["slots"] == 3 and one["state"] == "active"],
+            lambda: [
+                one for one in daemon.get("/api/v1/workers")["items"] if one["slots"] == 3 and one["state"] == "active"
+            ],
             what="the worker of the new options",
         )
         assert found[0]["labels"] == {"zone": "a"}
@@ -480,5 +482,5 @@ def test_names_of_jobs_and_ids_of_runs_are_completed(daemon: Daemon) -> None:
     run_id = started(daemon, "hello")
     assert complete(daemon, "dogwatch job run sh") == ["shaky"]
     assert run_id in complete(daemon, f"dogwatch run show {run_id[:6]}")
-    worker = daemon.get("/api/v1/workers")[0]["worker_id"]
+    worker = daemon.get("/api/v1/workers")["items"][0]["worker_id"]
     assert worker in complete(daemon, f"dogwatch worker drain {worker[:2]}")

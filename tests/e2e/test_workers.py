@@ -91,7 +91,7 @@ def working(daemon: Daemon, name: str, *arguments: str) -> Iterator[WorkerProces
 
 
 def workers(daemon: Daemon, state: str = "active") -> list[Any]:
-    return [one for one in daemon.get("/api/v1/workers") if one["state"] == state]
+    return [one for one in daemon.get("/api/v1/workers")["items"] if one["state"] == state]
 
 
 def started(daemon: Daemon, *arguments: str) -> str:

@@ -147,7 +147,7 @@ async def test_wrong_questions_are_usage_problems(client: httpx.AsyncClient, pat
 
 
 async def test_hosts_and_their_series(client: httpx.AsyncClient) -> None:
-    hosts = (await client.get("/api/v1/hosts")).json()
+    hosts = (await client.get("/api/v1/hosts")).json()["items"]
     assert [one["name"] for one in hosts] == ["watch-1", "build-2"]
     series = (await client.get("/api/v1/hosts/watch-1/series?metric=node_load1&range=1h&points=10")).json()["series"]
     assert series[0]["series"] == "node_load1"
@@ -169,7 +169,7 @@ async def test_reload_answers_with_its_record(client: httpx.AsyncClient, server:
     server.program.reload.problems = ("dogwatch.yaml:3: probes[0].hots: unknown option",)
     body = (await client.post("/api/v1/reload")).json()
     assert (body["outcome"], body["problems"]) == ("failed", ["dogwatch.yaml:3: probes[0].hots: unknown option"])
-    assert (await client.get("/api/v1/reloads")).json()[0]["number"] == 2
+    assert (await client.get("/api/v1/reloads")).json()["items"][0]["number"] == 2
 
 
 async def test_store_errors_keep_their_vocabulary(client: httpx.AsyncClient, server: Running) -> None:

@@ -302,7 +302,7 @@ async def test_tokens_expire_and_are_revoked_and_tell_their_last_use(web: Site) 
     assert (await ci.get("/api/v1/targets")).status_code == 200
     assert (await ci.post("/api/v1/targets/shop/pause")).status_code == 403
     await web.access.flush()
-    listed = (await ann.get("/api/v1/tokens")).json()
+    listed = (await ann.get("/api/v1/tokens")).json()["items"]
     assert [(one["name"], one["used_from"], one["used_s"] > 0) for one in listed] == [("ci", "127.0.0.1", True)]
     kept = await web.access.database.read(lambda tx: tx.rows("SELECT * FROM tokens"))
     assert made["secret"] not in str(kept), "only its digest is kept"
@@ -326,7 +326,7 @@ async def test_a_token_can_do_no_more_than_its_owner(web: Site) -> None:
 async def test_others_tokens_are_nobodys_business(web: Site) -> None:
     ann, rosa = await web.browser("ann"), await web.browser("rosa")
     made = (await rosa.post("/api/v1/tokens", json={"name": "deploy"})).json()
-    assert (await ann.get("/api/v1/tokens")).json() == []
+    assert (await ann.get("/api/v1/tokens")).json()["items"] == []
     assert (await ann.post(f"/api/v1/tokens/{made['token']['id']}/revoke")).status_code == 404
     assert (await rosa.post(f"/api/v1/tokens/{made['token']['id']}/revoke")).status_code == 200
 
@@ -357,7 +357,7 @@ async def test_what_may_not_be_seen_is_in_no_list_and_no_count(web: Site, sam: h
     assert status["hosts"] == 0
     assert (await sam.get("/api/v1/targets?q=db")).json()["total"] == 0
     assert {one["target"] for one in (await sam.get("/api/v1/transitions")).json()} <= {"shop", "login"}
-    assert (await sam.get("/api/v1/hosts")).json() == []
+    assert (await sam.get("/api/v1/hosts")).json()["items"] == []
 
 
 @pytest.mark.parametrize("part", ["", "/history", "/results", "/failures", "/transitions", "/availability"])

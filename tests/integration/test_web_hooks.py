@@ -176,7 +176,7 @@ async def test_repeated_headers_are_seen(site: Site) -> None:
 async def test_deliveries_over_the_api(site: Site) -> None:
     _, _, told = await site.send({"after": "abc"})
     await site.send({"skip": 1}, delivery="2")
-    _, _, views = await site.ask("GET", "/api/v1/hooks")
+    views = (await site.ask("GET", "/api/v1/hooks"))[2]["items"]
     assert [view["name"] for view in views] == [one.name for one in ENDPOINTS]
     assert "secret" not in json.dumps(views)
     _, _, page = await site.ask("GET", "/api/v1/deliveries?state=ignored")
@@ -209,7 +209,7 @@ async def test_notifications_over_the_api(site: Site) -> None:
     assert status == 200
     again = await site.receiver.until(2)
     assert {one.headers["webhook-id"] for one in again} == {row["message_id"]}
-    _, _, views = await site.ask("GET", "/api/v1/notify")
+    views = (await site.ask("GET", "/api/v1/notify"))[2]["items"]
     assert views[0]["address"] == site.receiver.url
     assert (await site.ask("POST", "/api/v1/notify/ops/redeliver"))[2] == {"messages": 0}
     assert (await site.ask("POST", "/api/v1/notify/none/test"))[0] == 404

@@ -173,7 +173,7 @@ async def test_output_by_step_search_and_cursor(server: Running) -> None:
 
 
 async def test_workers_are_listed_and_drained(server: Running) -> None:
-    listed = (await ask(server, "GET", "/api/v1/workers")).data
+    listed = (await ask(server, "GET", "/api/v1/workers")).data["items"]
     assert [one["state"] for one in listed] == ["active", "lost"]
     drained = await ask(server, "POST", "/api/v1/workers/watch-1-4711-a1/drain")
     assert drained.data["state"] == "draining"

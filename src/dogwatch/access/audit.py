@@ -9,6 +9,7 @@ import msgspec
 
 from dogwatch.access.actor import Actor, Subject
 from dogwatch.access.chain import link
+from dogwatch.access.conditions import condition_of
 from dogwatch.errors import PermanentError
 from dogwatch.store.database import Tx
 
@@ -46,8 +47,10 @@ def record(
 ) -> int:
     """Append an event in the caller's transaction and return its number: no audit, no change.
 
-    Raises: PermanentError where the trail cannot go on.
+    Raises: PermanentError where the trail cannot go on. Overtaken where the actor may change only what it has seen, and
+    that was changed (conditions.py).
     """
+    condition = condition_of(actor)
     event = AuditEvent(
         time_s=tx.now_s,
         actor=actor,
@@ -59,6 +62,8 @@ def record(
         after=after,
     )
     tx.lock("audit")
+    if condition is not None and outcome != "refused":
+        condition.meet(tx, outcome)
     before_number, before_digest = _tail(tx)
     number, body = before_number + 1, encoded(event)
     digest = link(before_digest, number, body)

@@ -69,7 +69,7 @@ def user_list(client: Client, as_json: bool) -> None:
     Example:
       dogwatch user list
     """
-    users = client.get("/api/v1/users")
+    users = client.all("/api/v1/users")
     if as_json:
         print_json(users)
     elif users:
@@ -227,7 +227,7 @@ def token_list(client: Client, as_json: bool) -> None:
     Example:
       dogwatch token list
     """
-    tokens = client.get("/api/v1/tokens")
+    tokens = client.all("/api/v1/tokens")
     if as_json:
         print_json(tokens)
         return
@@ -329,14 +329,12 @@ def role_list(client: Client, as_json: bool) -> None:
     Example:
       dogwatch role list
     """
-    found = client.get("/api/v1/roles")
+    found = client.all("/api/v1/roles")
     if as_json:
-        print_json(found)
+        known = client.get("/api/v1/roles", limit=1)
+        print_json({"roles": found, "nouns": known["nouns"], "verbs": known["verbs"]})
         return
-    rows = [
-        [one["name"], "built in" if one["built_in"] else "access.roles", str(len(one["rules"]))]
-        for one in found["roles"]
-    ]
+    rows = [[one["name"], "built in" if one["built_in"] else "access.roles", str(len(one["rules"]))] for one in found]
     print_table(["NAME", "FROM", "RULES"], rows)
 
 
@@ -353,7 +351,7 @@ def role_show(client: Client, name: str, as_json: bool) -> None:
     """
     from dogwatch.errors import NotFound
 
-    roles = client.get("/api/v1/roles")["roles"]
+    roles = client.all("/api/v1/roles")
     found = next((one for one in roles if one["name"] == name), None)
     if found is None:
         raise NotFound(f"there is no role '{name}'", hint=f"known: {', '.join(one['name'] for one in roles)}")

@@ -314,7 +314,7 @@ def _show(client: Client, options: Mapping[str, Any]) -> int:
 
 
 def _tell_drift(client: Client, as_json: bool) -> int:
-    found = client.get("/api/v1/fleet/drift")["items"]
+    found = client.all("/api/v1/fleet/drift")
     if as_json:
         print_json(found)
         return 0

@@ -36,7 +36,7 @@ def list_(client: Client, as_json: bool) -> None:
     Example:
       dogwatch hook list
     """
-    views = client.get("/api/v1/hooks")
+    views = client.all("/api/v1/hooks")
     if as_json:
         print_json(views)
         return

@@ -45,7 +45,7 @@ def show(client: Client, name: str | None, processes: int, as_json: bool) -> Non
     from dogwatch.hosts.render import render_host
     from dogwatch.hosts.view import HostView
 
-    hosts = [client.get(f"/api/v1/hosts/{quote(os.fsencode(name), safe='')}")] if name else client.get("/api/v1/hosts")
+    hosts = [client.get(f"/api/v1/hosts/{quote(os.fsencode(name), safe='')}")] if name else client.all("/api/v1/hosts")
     if as_json:
         print_json(hosts[0] if name else hosts)
         return

@@ -244,7 +244,7 @@ def silences(client: Client, as_json: bool) -> None:
     Example:
       dogwatch incident silences
     """
-    items = client.get("/api/v1/silences")
+    items = client.all("/api/v1/silences")
     if as_json:
         print_json(items)
         return

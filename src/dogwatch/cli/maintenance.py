@@ -38,7 +38,7 @@ def list_(client: Client, every: bool, as_json: bool) -> None:
     Example:
       dogwatch maintenance list --all
     """
-    items = [item for item in client.get("/api/v1/maintenance") if every or item["state"] != "over"]
+    items = [item for item in client.all("/api/v1/maintenance") if every or item["state"] != "over"]
     if as_json:
         print_json(items)
         return

@@ -40,4 +40,4 @@ complete_runs = completer(
         (one["run_id"], f"{one['job']} {one['state']}") for one in client.get("/api/v1/runs", limit=50)["items"]
     ]
 )
-complete_workers = completer(lambda client: [(one["worker_id"], one["state"]) for one in client.get("/api/v1/workers")])
+complete_workers = completer(lambda client: [(one["worker_id"], one["state"]) for one in client.all("/api/v1/workers")])

@@ -38,7 +38,7 @@ def list_(client: Client, as_json: bool) -> int:
     Example:
       dogwatch notify list
     """
-    views = client.get("/api/v1/notify")
+    views = client.all("/api/v1/notify")
     if as_json:
         print_json(views)
     else:

@@ -33,7 +33,7 @@ def status(client: Client, last: int, as_json: bool) -> int:
     Example:
       dogwatch reload status --last 1
     """
-    records = client.get("/api/v1/reloads")[:last]
+    records = client.all("/api/v1/reloads")[:last]
     if as_json:
         print_json(records)
     else:

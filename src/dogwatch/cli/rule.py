@@ -37,7 +37,7 @@ def list_(client: Client, as_json: bool) -> None:
     Example:
       dogwatch rule list
     """
-    items = client.get("/api/v1/rules")
+    items = client.all("/api/v1/rules")
     if as_json:
         print_json(items)
         return

@@ -33,7 +33,7 @@ def list_(client: Client, as_json: bool) -> None:
     Example:
       dogwatch worker list
     """
-    items = client.get("/api/v1/workers")
+    items = client.all("/api/v1/workers")
     if as_json:
         print_json(items)
         return

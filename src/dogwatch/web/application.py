@@ -13,6 +13,7 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
+from dogwatch.access.conditions import Overtaken
 from dogwatch.access.identity import Identity, anonymous
 from dogwatch.app import Services
 from dogwatch.errors import DogwatchError
@@ -20,6 +21,7 @@ from dogwatch.web import problems
 from dogwatch.web.access_pages import ACCESS
 from dogwatch.web.ack import ACK_HANDLERS
 from dogwatch.web.api import HANDLERS
+from dogwatch.web.api.paging import paging
 from dogwatch.web.assets import load_assets
 from dogwatch.web.badges import BADGE_HANDLERS
 from dogwatch.web.compare_pages import COMPARE
@@ -121,7 +123,10 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
             *LOGIN_HANDLERS,
             static_file,
         ],
-        dependencies={"ctx": Provide(seen, sync_to_thread=False)},
+        dependencies={
+            "ctx": Provide(seen, sync_to_thread=False),
+            "paging": Provide(paging, sync_to_thread=False),
+        },
         # Not one of Litestar's guards, for each of which it copies the handler, each time.
         before_request=gate.before,
         exception_handlers={Exception: partial(_failed, context)},
@@ -163,6 +168,8 @@ def _problem_of(error: Exception) -> tuple[problems.Problem, dict[str, str]]:
     if isinstance(error, problems.WebRefusal):
         headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
         return problems.problem(error.status, str(error), hint=error.hint), headers
+    if isinstance(error, Overtaken):
+        return problems.problem(412, str(error), hint=error.hint), {}
     if isinstance(error, DogwatchError):
         return problems.from_error(error), problems.retry_after(error)
     if isinstance(error, ValidationException):

@@ -48,7 +48,7 @@ class Assets:
 
     @property
     def sheet(self) -> str:
-        """Return the style sheet, which pages carry in themselves: they are painted without waiting for a second answer."""
+        """Return the style sheet. Pages carry it in themselves, and are painted without waiting for another answer."""
         return self._files["console.css"].content.decode()
 
     @property

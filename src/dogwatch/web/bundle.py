@@ -15,8 +15,8 @@ _IMPORT = re.compile(r'^import \{([^}]*)\} from "\./([\w-]+\.js)";[^\n]*\n', re.
 _EXPORT = re.compile(r"^export (?=(?:async )?function |const |class )", re.MULTILINE)
 _EXPORTED = re.compile(r"^export (?:async )?(?:function|const|class) (\w+)", re.MULTILINE)
 _LEFT_OVER = re.compile(r"^(?:import|export)\b.*$", re.MULTILINE)
-# What is read comes before what moves: the modules run once the page has been painted, and at once where somebody already
-# uses it (the same key or click then reaches them), or where it is not painted at all.
+# What is read comes before what moves: the modules run once the page has been painted, and at once where somebody
+# already uses it (the same key or click then reaches them), or where it is not painted at all.
 _BEGIN: Final = """(() => {
 let begun = false;
 const asked = ["keydown", "pointerdown", "mousedown", "click", "input", "change", "submit", "focusin"];

@@ -7,20 +7,20 @@ key belongs to who asks, to the address and to the body.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import copy
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Set
 from typing import Any
-from weakref import WeakValueDictionary
 
+import msgspec
 from litestar import Request
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import HeaderParameter
 from litestar.types import ASGIApp
 
 from dogwatch.access import repeats
+from dogwatch.access.conditions import Condition, mark_of, under
 from dogwatch.access.permissions import Permission
 from dogwatch.errors import Conflict, DogwatchError
 from dogwatch.store.database import Database
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _KEY_LENGTH = 200
 _TRIM_EVERY = 100
+# Of a handler's `opt`: what it changes is shown one segment above.
+_BELOW = "below"
 # So long an answer may take; afterwards nobody knows what became of the change.
 _UNDER_WAY_S = 60.0
 _KEPT_HEADERS = (b"content-type", b"etag", b"location")
@@ -63,13 +65,17 @@ def changes(handler: HTTPRouteHandler) -> bool:
 
 def ordered(handlers: Iterable[HTTPRouteHandler], database: Database | None, gate: Gate) -> list[HTTPRouteHandler]:
     """Return the API's handlers, with those that change something behind Orders."""
+    known = list(handlers)
+    shown = {path for one in known if "GET" in one.http_methods for path in one.paths}
     orders = Orders(database, gate)
-    return [_carrying(one, orders) if changes(one) else one for one in handlers]
+    return [_carrying(one, orders, shown) if changes(one) else one for one in known]
 
 
-def _carrying(handler: HTTPRouteHandler, orders: Orders) -> HTTPRouteHandler:
+def _carrying(handler: HTTPRouteHandler, orders: Orders, shown: Set[str]) -> HTTPRouteHandler:
     changed: Any = copy.copy(handler)  # each application has its own
     changed.middleware = [orders.around]
+    # `…/runs/r1/cancel` changes what `…/runs/r1` shows.
+    changed.opt = {**changed.opt, _BELOW: not handler.paths & shown}
     changed.parameters = {"if_match": _MATCH}
     if not changed.opt.get("keyed"):
         changed.parameters["repeat_key"] = _KEY
@@ -85,7 +91,6 @@ class Orders:
         self._database = database
         self._gate = gate
         self._claims = 0
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def around(self, app: ASGIApp) -> ASGIApp:
         async def called(scope: Any, receive: Any, send: Any) -> None:
@@ -97,13 +102,11 @@ class Orders:
         headers = dict(scope["headers"])
         key = headers.get(b"idempotency-key", b"").decode("latin-1")
         match = headers.get(b"if-match", b"").decode("latin-1")
-        if not key and not match:
-            await app(scope, receive, send)
-            return
         handler = scope["route_handler"]
         opt = handler.opt
-        # Before anything is told: what was answered the first time is for whoever may ask for it now.
-        await self._gate(Request(scope), handler)  # type: ignore[arg-type]
+        if key or match:
+            # Before anything is told: what was answered the first time is for whoever may ask for it now.
+            await self._gate(Request(scope), handler)  # type: ignore[arg-type]
         once = key and self._database is not None and not opt.get("keyed") and scope[IDENTITY].known
         async with self._unchanged(scope, match):
             if once and len(key) <= _KEY_LENGTH:
@@ -115,21 +118,28 @@ class Orders:
 
     @contextlib.asynccontextmanager
     async def _unchanged(self, scope: Scope, match: str) -> AsyncIterator[None]:
-        """Raises: WebRefusal where what is to be changed is not any more as the caller has seen it."""
-        if not match:
-            yield
-            return
+        """Let the change be made only to what the caller has seen. Compared here is what `GET` shows; that nobody is
+        faster after that, in the transaction of the change. A change without a tag tells those with one, too.
+
+        Raises: WebRefusal where it is not as the caller has seen it.
+        """
         path = scope["path"]
-        lock = self._locks.setdefault(path.rpartition("/")[0], asyncio.Lock())
-        async with lock:
-            # `…/runs/r1/cancel` changes what `…/runs/r1` shows.
-            for one in (path, path.rpartition("/")[0]):
-                status, known = await _shown(scope, one)
-                if status != 405:
-                    break
+        thing = path.rpartition("/")[0] if scope["route_handler"].opt[_BELOW] else path
+        mark = await self._database.read(mark_of(thing)) if match and self._database is not None else None
+        if match:
+            status, known = await _shown(scope, thing)
             if status != 200 or not fits(match, known):
                 raise WebRefusal(412, "it changed meanwhile", hint="look at it again")
+        if self._database is None:
             yield
+            return
+        condition = Condition(thing, mark)
+        identity = scope[IDENTITY]
+        scope[IDENTITY] = msgspec.structs.replace(identity, actor=under(identity.actor, condition))
+        try:
+            yield
+        finally:
+            condition.end()
 
     # -- Idempotency-Key -----------------------------------------------------------------------------------------------
 

@@ -96,7 +96,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _answering(self) -> bool:
         """Return whether a request has arrived whole that is not answered."""
-        cycle = self.cycle
+        cycle: RequestResponseCycle | None = self.cycle  # there is none before the first request
         return cycle is not None and not cycle.more_body and not cycle.response_complete
 
     def _end_of_piece(self, data: bytes, start: int) -> int:

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -26,6 +27,8 @@ _YAML = (".yml", ".yaml", ".json")
 # What lies in a folder of inventories and is none (Ansible's own list, and its folders of variables).
 _NOT_INVENTORIES = (".orig", ".ini~", ".cfg", ".retry", ".pyc", ".pyo", ".bak", ".md", ".rst", "~")
 _SUB_PROGRAMS = 1000
+# Of a daemon's list of workers, at most; 500 each.
+_PAGES = 200
 
 
 class Source(Component, frozen=True, kw_only=True):
@@ -160,6 +163,13 @@ def fetched(url: str, draft: Draft, *, token: str, headers: Mapping[str, str], t
     return data
 
 
+class _Agents(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of a daemon's list of workers."""
+
+    items: list[Agent]
+    next_cursor: str = ""
+
+
 class AgentsSource(Source, frozen=True, kw_only=True):
     """Names the hosts on which workers of Dogwatch run, with their labels: those of this daemon's own database, or of
     another daemon.
@@ -185,13 +195,24 @@ class AgentsSource(Source, frozen=True, kw_only=True):
             )
             return
         url = f"{self.server.rstrip('/')}/api/v1/workers"
-        data = fetched(url, draft, token=self.token, headers={"Accept": "application/json"}, timeout_s=self.timeout)
-        if data is None:
-            return
-        try:
-            self.take(msgspec.json.decode(data, type=list[Agent]), draft)
-        except msgspec.DecodeError as error:
-            draft.problem(Place(url), f"is no list of workers: {error}", "is this a Dogwatch daemon?")
+        found: list[Agent] = []
+        cursor = ""
+        for _page in range(_PAGES):
+            asked = f"{url}?{urlencode({'limit': 500, 'cursor': cursor})}"
+            headers = {"Accept": "application/json"}
+            data = fetched(asked, draft, token=self.token, headers=headers, timeout_s=self.timeout)
+            if data is None:
+                return
+            try:
+                page = msgspec.json.decode(data, type=_Agents)
+            except msgspec.DecodeError as error:
+                draft.problem(Place(url), f"is no list of workers: {error}", "is this a Dogwatch daemon?")
+                return
+            found += page.items
+            cursor = page.next_cursor
+            if not cursor:
+                break
+        self.take(found, draft)
 
     def take(self, agents: Sequence[Agent], draft: Draft) -> None:
         """Put workers that are known already into the draft."""

@@ -20,6 +20,7 @@ from dogwatch.access.trail import AuditFilter, Entry, find, lines
 from dogwatch.access.users import User
 from dogwatch.errors import NotFound, UsageError
 from dogwatch.web.api.models import Handled, Limit, refusals
+from dogwatch.web.api.paging import Listed, Page
 from dogwatch.web.context import Ctx, segment
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.permissions import KNOWN, KNOWN_SECRET, may
@@ -109,8 +110,9 @@ class RolesIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 @get("/api/v1/users", opt=may("user"), summary="Users", responses=refusals(401, 403))
-async def list_users(ctx: Ctx) -> list[UserOut]:
-    return [user_out(ctx, user) for user in await ctx.access.database.read(users.all_users)]
+async def list_users(ctx: Ctx, paging: Page) -> Listed[UserOut]:
+    found = await ctx.access.database.read(users.all_users)
+    return paging.page((user_out(ctx, user) for user in found), lambda one: one.name)
 
 
 @get("/api/v1/users/{name:str}", opt=may("user"), summary="One user", responses=refusals(401, 403, 404))
@@ -217,9 +219,10 @@ def _owner(ctx: Ctx) -> str:
 
 
 @get("/api/v1/tokens", opt=KNOWN, summary="One's own tokens; all of them with token:read", responses=refusals(401, 403))
-async def list_tokens(ctx: Ctx) -> list[Token]:
+async def list_tokens(ctx: Ctx, paging: Page) -> Listed[Token]:
     owner = None if "token:read" in ctx.rights.table() else _owner(ctx)
-    return await ctx.access.database.read(lambda tx: tokens.all_tokens(tx, owner))
+    found = await ctx.access.database.read(lambda tx: tokens.all_tokens(tx, owner))
+    return paging.page(found, lambda one: one.id)
 
 
 @post("/api/v1/tokens", opt=KNOWN_SECRET, summary="Make a token for oneself", responses=refusals(401, 403))
@@ -269,20 +272,25 @@ class RoleOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RolesOut(msgspec.Struct, frozen=True, kw_only=True):
-    """nouns and verbs: what rules may be made of."""
+    """nouns and verbs: what rules may be made of. total: matches on all pages. next_cursor: "" on the last."""
 
-    roles: list[RoleOut]
+    items: list[RoleOut]
+    total: int
+    next_cursor: str
     nouns: dict[str, str]
     verbs: dict[str, str]
 
 
 @get("/api/v1/roles", opt=may("role"), summary="Roles, and what they are made of", responses=refusals(401, 403))
-async def list_roles(ctx: Ctx) -> RolesOut:
+async def list_roles(ctx: Ctx, paging: Page) -> RolesOut:
     options = ctx.access.options
     found = [
         RoleOut(name=one.name, built_in=one.name not in options.roles, rules=one.rules) for one in ctx.access.roles()
     ]
-    return RolesOut(roles=found, nouns=dict(NOUNS), verbs=dict(VERBS))
+    page = paging.page(found, lambda one: one.name)
+    return RolesOut(
+        items=page.items, total=page.total, next_cursor=page.next_cursor, nouns=dict(NOUNS), verbs=dict(VERBS)
+    )
 
 
 # -- audit -------------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from dogwatch.fleet.part import FleetPart
 from dogwatch.fleet.targets import choose
 from dogwatch.web.api import run_models
 from dogwatch.web.api.models import Limit, refusals
+from dogwatch.web.api.paging import opened, page_of, sealed
 from dogwatch.web.context import Ctx, WebContext, segment
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.permissions import may
@@ -265,10 +266,8 @@ async def list_hosts(
 ) -> FleetHostPage:
     inventory = await fleet_of(ctx).inventory()
     names = matching_hosts(ctx, inventory, targets, q)
-    at = int(cursor) if cursor.isascii() and cursor.isdigit() and len(cursor) < 10 else 0
-    following = str(at + limit) if at + limit < len(names) else ""
-    items = await hosts_out(ctx, inventory, names[at : at + limit])
-    return FleetHostPage(items=items, total=len(names), next_cursor=following)
+    chosen, following = page_of(names, lambda name: name, cursor=cursor, limit=limit)
+    return FleetHostPage(items=await hosts_out(ctx, inventory, chosen), total=len(names), next_cursor=following)
 
 
 @get("/api/v1/fleet/runs", opt=may("fleet"), summary="Fleet runs, newest first", responses=refusals(404, 503))
@@ -278,8 +277,9 @@ async def list_fleet_runs(
     cursor: run_models.Cursor = "",
     limit: Limit = 50,
 ) -> FleetRunPage:
-    rows, following = await book_of(ctx).find(limit=limit, cursor=cursor, run_id=of)
-    return FleetRunPage(items=[run_out(row) for row in await seen_runs(ctx, rows)], next_cursor=following)
+    rows, following = await book_of(ctx).find(limit=limit, cursor=opened("fleet-runs", cursor), run_id=of)
+    items = [run_out(row) for row in await seen_runs(ctx, rows)]
+    return FleetRunPage(items=items, next_cursor=sealed("fleet-runs", following))
 
 
 @get(

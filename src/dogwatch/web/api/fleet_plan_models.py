@@ -20,10 +20,6 @@ class PlaybookOut(msgspec.Struct, frozen=True, kw_only=True):
     file: str
 
 
-class PlaybookPage(msgspec.Struct, frozen=True, kw_only=True):
-    items: list[PlaybookOut]
-
-
 class FleetPlanOut(msgspec.Struct, frozen=True, kw_only=True):
     """A plan. kind: plan, or drift (only looked). run_id: of the run that makes it. hosts: how many changes, same,
     problems, unread. results: how many ended how when it was applied. waits: somebody must agree before it is applied.
@@ -154,7 +150,3 @@ class FleetDriftHostOut(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     since_s: float | None
     what: list[str]
-
-
-class FleetDriftPage(msgspec.Struct, frozen=True, kw_only=True):
-    items: list[FleetDriftOut]

@@ -31,7 +31,6 @@ from dogwatch.web.api.fleet_plan_models import (
     FleetDecisionIn,
     FleetDriftHostOut,
     FleetDriftOut,
-    FleetDriftPage,
     FleetPlanHostOut,
     FleetPlanHostPage,
     FleetPlanIn,
@@ -41,9 +40,9 @@ from dogwatch.web.api.fleet_plan_models import (
     FleetPlanStarted,
     FleetPlanStepOut,
     PlaybookOut,
-    PlaybookPage,
 )
 from dogwatch.web.api.models import Limit, refusals
+from dogwatch.web.api.paging import Listed, Page, opened, sealed
 from dogwatch.web.context import Ctx, WebContext, segment
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.permissions import may
@@ -151,9 +150,11 @@ def host_out(one: PlanHost, texts: Mapping[str, Shown]) -> FleetPlanHostOut:
 
 
 @get("/api/v1/fleet/playbooks", opt=may("fleet"), summary="Playbooks of the configuration", responses=refusals(404))
-async def list_playbooks(ctx: Ctx) -> PlaybookPage:
+async def list_playbooks(ctx: Ctx, paging: Page) -> Listed[PlaybookOut]:
     found = fleet_of(ctx).playbooks
-    return PlaybookPage(items=[PlaybookOut(name=name, file=str(file)) for name, file in sorted(found.items())])
+    return paging.page(
+        (PlaybookOut(name=name, file=str(file)) for name, file in sorted(found.items())), lambda one: one.name
+    )
 
 
 @get("/api/v1/fleet/plans", opt=may("fleet"), summary="Plans, newest first", responses=refusals(404, 503))
@@ -164,9 +165,10 @@ async def list_plans(
     cursor: run_models.Cursor = "",
     limit: Limit = 50,
 ) -> FleetPlanPage:
-    rows, following = await desk_of(ctx).find(limit=limit, cursor=cursor, kind=kind, playbook=playbook)
+    before = opened("fleet-plans", cursor)
+    rows, following = await desk_of(ctx).find(limit=limit, cursor=before, kind=kind, playbook=playbook)
     seen = [await current(ctx, row) for row in await seen_plans(ctx, rows)]
-    return FleetPlanPage(items=[plan_out(row) for row in seen], next_cursor=following)
+    return FleetPlanPage(items=[plan_out(row) for row in seen], next_cursor=sealed("fleet-plans", following))
 
 
 @get(
@@ -364,8 +366,8 @@ async def drift_of(ctx: WebContext) -> list[FleetDriftOut]:
     summary="Hosts that are not as a playbook says, by the newest look at each",
     responses=refusals(404, 503),
 )
-async def show_drift(ctx: Ctx) -> FleetDriftPage:
-    return FleetDriftPage(items=await drift_of(ctx))
+async def show_drift(ctx: Ctx, paging: Page) -> Listed[FleetDriftOut]:
+    return paging.page(await drift_of(ctx), lambda one: one.playbook)
 
 
 FLEET_PLAN_HANDLERS = (

@@ -11,6 +11,7 @@ from litestar.params import PathParameter, QueryParameter
 from dogwatch.access.permissions import everything
 from dogwatch.errors import NotFound
 from dogwatch.web.api.models import Limit, NameParam, refusals
+from dogwatch.web.api.paging import Listed, Page, opened, sealed
 from dogwatch.web.context import Ctx, WebContext, segment
 from dogwatch.web.permissions import may
 from dogwatch.webhooks.delivery import Delivery, DeliveryDetail, DeliveryState, EndpointView
@@ -47,8 +48,8 @@ async def find_delivery(ctx: WebContext, delivery_id: str) -> tuple[DeliveryDeta
 
 
 @get("/api/v1/hooks", opt=may("webhook"), summary="Endpoints of webhooks", responses=refusals(404, 503))
-async def list_hooks(ctx: Ctx) -> list[EndpointView]:
-    return await seen_endpoints(ctx)
+async def list_hooks(ctx: Ctx, paging: Page) -> Listed[EndpointView]:
+    return paging.page(await seen_endpoints(ctx), lambda one: one.name)
 
 
 @get("/api/v1/hooks/{name:str}", opt=may("webhook"), summary="One endpoint", responses=refusals(404, 503))
@@ -68,16 +69,20 @@ async def list_deliveries(
     outcome: Annotated[
         DeliveryState | None, QueryParameter(name="state", description="accepted, ignored, refused")
     ] = None,
-    cursor: Annotated[str, QueryParameter(max_length=100)] = "",
+    cursor: Annotated[str, QueryParameter(max_length=500)] = "",
     limit: Limit = 50,
 ) -> DeliveryPage:
     names = None
     if ctx.rights.filter("webhook") is not everything:
         names = [view.name for view in await seen_endpoints(ctx)]
     page = await hooks_of(ctx).deliveries(
-        endpoint=endpoint, state=outcome.value if outcome else "", limit=limit, cursor=cursor, among=names
+        endpoint=endpoint,
+        state=outcome.value if outcome else "",
+        limit=limit,
+        cursor=opened("deliveries", cursor),
+        among=names,
     )
-    return DeliveryPage(items=list(page.items), next_cursor=page.cursor)
+    return DeliveryPage(items=list(page.items), next_cursor=sealed("deliveries", page.cursor))
 
 
 @get(

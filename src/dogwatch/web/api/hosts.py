@@ -12,6 +12,7 @@ from dogwatch.errors import UsageError
 from dogwatch.hosts.view import HostView
 from dogwatch.web.api import models
 from dogwatch.web.api.models import NameParam, Range, refusals
+from dogwatch.web.api.paging import Listed, Page
 from dogwatch.web.api.targets import EpochOrNone
 from dogwatch.web.context import Ctx, segment
 from dogwatch.web.permissions import may
@@ -20,8 +21,8 @@ _NAMES_LIMIT = 20
 
 
 @get("/api/v1/hosts", opt=may("host"), summary="Hosts as they are now", responses=refusals())
-async def list_hosts(ctx: Ctx) -> list[HostView]:
-    return list(ctx.services.hosts.hosts())
+async def list_hosts(ctx: Ctx, paging: Page) -> Listed[HostView]:
+    return paging.page(ctx.services.hosts.hosts(), lambda one: one.name)
 
 
 @get("/api/v1/hosts/{name:str}", opt=may("host"), summary="One host", responses=refusals(404))

@@ -15,6 +15,7 @@ from dogwatch.rules.incident import Incident, Note, Silence
 from dogwatch.rules.part import Incidents
 from dogwatch.rules.spec import Rule
 from dogwatch.web.api.models import Limit, refusals
+from dogwatch.web.api.paging import Listed, Page
 from dogwatch.web.context import Ctx, WebContext
 from dogwatch.web.permissions import may
 
@@ -316,8 +317,8 @@ async def resolve_incident(ctx: Ctx, number: NumberParam, data: JSONBody[TextIn 
 
 
 @get("/api/v1/silences", opt=may("incident", whole=True), summary="Silences that are on", responses=refusals(404, 503))
-async def list_silences(ctx: Ctx) -> list[SilenceOut]:
-    return [_silence_out(one) for one in incidents_of(ctx).silences()]
+async def list_silences(ctx: Ctx, paging: Page) -> Listed[SilenceOut]:
+    return paging.page(map(_silence_out, incidents_of(ctx).silences()), lambda one: one.silence_id)
 
 
 @get(
@@ -379,10 +380,11 @@ async def delete_silence(ctx: Ctx, silence_id: Annotated[str, PathParameter(max_
 
 
 @get("/api/v1/rules", opt=may("rule"), summary="Rules, in configuration order", responses=refusals(404, 503))
-async def list_rules(ctx: Ctx) -> list[RuleOut]:
+async def list_rules(ctx: Ctx, paging: Page) -> Listed[RuleOut]:
     incidents, sees = incidents_of(ctx), ctx.rights.filter("rule")
     firing = incidents.firing()
-    return [_rule_out(rule, firing.get(rule.name, 0)) for rule in incidents.rules() if sees(rule.spec.labels)]
+    seen = (_rule_out(rule, firing.get(rule.name, 0)) for rule in incidents.rules() if sees(rule.spec.labels))
+    return paging.page(seen, lambda one: one.name)
 
 
 INCIDENT_HANDLERS = (

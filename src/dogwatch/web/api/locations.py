@@ -12,6 +12,7 @@ from dogwatch.errors import NotFound
 from dogwatch.rules.quorum.decide import View
 from dogwatch.rules.quorum.part import LocationsPart, shown
 from dogwatch.web.api.models import refusals
+from dogwatch.web.api.paging import Listed, Page
 from dogwatch.web.context import Ctx, WebContext, segment
 from dogwatch.web.permissions import may
 
@@ -72,9 +73,9 @@ async def report_location(
     summary="Targets that several places watch, and what they say",
     responses=refusals(403, 404, 503),
 )
-async def list_quorums(ctx: Ctx) -> list[QuorumOut]:
+async def list_quorums(ctx: Ctx, paging: Page) -> Listed[QuorumOut]:
     words = {"YES": "down", "NO": "up", "UNKNOWN": "unknown"}
-    return [
+    found = [
         QuorumOut(
             target=quorum.target,
             state=words[verdict.truth.name] if verdict is not None else "unknown",
@@ -86,6 +87,7 @@ async def list_quorums(ctx: Ctx) -> list[QuorumOut]:
         )
         for quorum, verdict in shown(_part(ctx))
     ]
+    return paging.page(found, lambda one: one.target)
 
 
 LOCATION_HANDLERS = (report_location, list_quorums)

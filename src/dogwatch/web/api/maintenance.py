@@ -13,6 +13,7 @@ from dogwatch.errors import NotFound, UsageError
 from dogwatch.rules.maintenance import MaintenanceSpec
 from dogwatch.rules.planned.part import MaintenancePart, Planned, once
 from dogwatch.web.api.models import refusals
+from dogwatch.web.api.paging import Listed, Page
 from dogwatch.web.context import Ctx, WebContext
 from dogwatch.web.permissions import may
 
@@ -144,9 +145,10 @@ def spec_of(data: MaintenanceIn, now_s: float) -> MaintenanceSpec:
     summary="Maintenance windows and freezes: the configuration's, then those that people made",
     responses=refusals(404, 503),
 )
-async def list_maintenance(ctx: Ctx) -> list[MaintenanceOut]:
+async def list_maintenance(ctx: Ctx, paging: Page) -> Listed[MaintenanceOut]:
     sees = ctx.rights.filter("incident")
-    return [_out(one) for one in _part(ctx).windows() if sees(one.spec.match)]
+    seen = (_out(one) for one in _part(ctx).windows() if sees(one.spec.match))
+    return paging.page(seen, lambda one: one.window_id)
 
 
 @post(

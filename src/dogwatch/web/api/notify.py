@@ -12,6 +12,7 @@ from dogwatch.errors import NotFound
 from dogwatch.notify.message import Enqueued, Message, MessageState, OutboxRow, Severity
 from dogwatch.notify.view import DestinationView, Outbox, Preview
 from dogwatch.web.api.models import Limit, NameParam, refusals
+from dogwatch.web.api.paging import Listed, Page, opened, sealed
 from dogwatch.web.context import Ctx, WebContext, segment
 from dogwatch.web.permissions import may
 
@@ -40,8 +41,8 @@ def outbox_of(ctx: WebContext, verb: str = "read") -> Outbox:
 
 
 @get("/api/v1/notify", opt=may("notification"), summary="Destinations", responses=refusals(403, 404, 503))
-async def list_destinations(ctx: Ctx) -> list[DestinationView]:
-    return list(await outbox_of(ctx).destinations())
+async def list_destinations(ctx: Ctx, paging: Page) -> Listed[DestinationView]:
+    return paging.page(await outbox_of(ctx).destinations(), lambda one: one.name)
 
 
 @get("/api/v1/notify/{name:str}", opt=may("notification"), summary="One destination", responses=refusals(403, 404, 503))
@@ -103,13 +104,13 @@ async def list_outbox(
     ctx: Ctx,
     destination: Annotated[str, QueryParameter(max_length=200)] = "",
     wanted: Annotated[MessageState | None, QueryParameter(name="state")] = None,
-    cursor: Annotated[str, QueryParameter(max_length=100)] = "",
+    cursor: Annotated[str, QueryParameter(max_length=500)] = "",
     limit: Limit = 50,
 ) -> OutboxPage:
     page = await outbox_of(ctx).find(
-        destination=destination, state=wanted.value if wanted else "", limit=limit, cursor=cursor
+        destination=destination, state=wanted.value if wanted else "", limit=limit, cursor=opened("outbox", cursor)
     )
-    return OutboxPage(items=list(page.items), next_cursor=page.cursor)
+    return OutboxPage(items=list(page.items), next_cursor=sealed("outbox", page.cursor))
 
 
 @get(

@@ -13,6 +13,7 @@ from dogwatch.config.status import ReloadRecord
 from dogwatch.errors import UsageError
 from dogwatch.web import listing
 from dogwatch.web.api.models import refusals
+from dogwatch.web.api.paging import Listed, Page
 from dogwatch.web.context import Ctx
 from dogwatch.web.events import TOPICS, EventStream, EventStreamResponse
 from dogwatch.web.permissions import KNOWN, may
@@ -82,13 +83,13 @@ async def show_version(ctx: Ctx) -> VersionOut:
 
 
 @get("/api/v1/reloads", opt=may("program"), summary="Newest reloads, newest first", responses=refusals())
-async def list_reloads(ctx: Ctx) -> list[ReloadRecord]:
-    return list(ctx.services.reload.history())
+async def list_reloads(ctx: Ctx, paging: Page) -> Listed[ReloadRecord]:
+    return paging.page(ctx.services.reload.history(), lambda one: str(one.number))
 
 
 @get("/api/v1/findings", opt=may("program"), summary="What the self-watch found", responses=refusals())
-async def list_findings(ctx: Ctx) -> list[dict[str, Any]]:
-    return list(ctx.services.findings())
+async def list_findings(ctx: Ctx, paging: Page) -> Listed[dict[str, Any]]:
+    return paging.page(ctx.services.findings(), lambda one: str(one.get("key", "")))
 
 
 @post(

@@ -11,6 +11,7 @@ from litestar.params import PathParameter
 from dogwatch.errors import NotFound
 from dogwatch.web.api import run_models as models
 from dogwatch.web.api.models import refusals
+from dogwatch.web.api.paging import Listed, Page
 from dogwatch.web.context import Ctx, segment
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.permissions import may
@@ -22,8 +23,8 @@ _MOVING = ("heartbeat_s", "busy")
 
 
 @get("/api/v1/workers", opt=may("worker"), summary="Workers and what they hold", responses=refusals(503))
-async def list_workers(ctx: Ctx) -> list[models.WorkerOut]:
-    return [models.worker_out(one) for one in await ctx.services.runs.workers()]
+async def list_workers(ctx: Ctx, paging: Page) -> Listed[models.WorkerOut]:
+    return paging.page(map(models.worker_out, await ctx.services.runs.workers()), lambda one: one.worker_id)
 
 
 @get("/api/v1/workers/{worker_id:str}", opt=may("worker"), summary="One worker", responses=refusals(404, 503))

@@ -1,0 +1,146 @@
+"""Every list of the API: its pages hold each item once, a cursor of somebody else is refused, and whoever is limited to
+labels learns of nothing else, not even by a count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from tests.consoles import Console, console
+
+from dogwatch.access.identity import local
+
+# Answers that are no lists of things: one view, a stretch of time, or a stream.
+NO_LISTS = {
+    "/api/v1/audit/export",
+    "/api/v1/audit/heads",  # the newest, to be kept elsewhere
+    "/api/v1/events",
+    "/api/v1/logs",  # the newest of a stretch of time
+    "/api/v1/logs/counts",
+    "/api/v1/logs/tail",
+    "/api/v1/me",
+    "/api/v1/reports/availability",
+    "/api/v1/reports/daily",
+    "/api/v1/signals",
+    "/api/v1/status",
+    "/api/v1/transitions",  # the newest, since a time
+    "/api/v1/version",
+}
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Console]:
+    async with console(tmp_path) as found:
+        await found.user("rosa", "admin")
+        for at in range(5):
+            await found.user(f"user-{at}", "viewer")
+            await found.access.add_token(local("test"), f"token-{at}", ["viewer"], labels={}, expires_after_s=None)
+        yield found
+
+
+async def _client(site: Console, labels: dict[str, str]) -> httpx.AsyncClient:
+    secret, _token = await site.access.add_token(
+        local("test"), "reader", ["admin"], labels=labels, expires_after_s=None
+    )
+    return httpx.AsyncClient(base_url=site.url, headers={"Authorization": f"Bearer {secret}"}, timeout=60)
+
+
+async def lists(client: httpx.AsyncClient) -> list[str]:
+    """Return the addresses of all lists that have no parameter in their path."""
+    document = (await client.get("/api/v1/openapi.json")).json()
+    found = []
+    for path, methods in document["paths"].items():
+        if "get" in methods and "{" not in path and path not in NO_LISTS:
+            if (await client.get(path)).status_code == 404:
+                continue  # this program has no such part
+            names = {one["name"] for one in methods["get"].get("parameters", ())}
+            assert {"limit"} <= names, f"{path} comes whole: give it `paging: Page` (web/api/paging.py)"
+            assert {"cursor", "before"} & names, f"{path} has no cursor"
+            found.append(path)
+    assert len(found) > 20
+    return found
+
+
+async def walk(client: httpx.AsyncClient, path: str, limit: int) -> list[Any]:
+    items: list[Any] = []
+    query: dict[str, Any] = {}
+    totals = set()
+    for _page in range(1000):
+        answer = await client.get(path, params={"limit": limit, **query})
+        assert answer.status_code == 200, (path, answer.text)
+        body = answer.json()
+        assert len(body["items"]) <= limit
+        items += body["items"]
+        totals.add(body.get("total"))
+        if body.get("next_before"):
+            query = {"before": body["next_before"]}
+        elif body.get("next_cursor"):
+            query = {"cursor": body["next_cursor"]}
+        else:
+            assert totals in ({None}, {len(items)}), (path, totals, len(items))
+            return items
+    raise AssertionError(f"{path} has no end")
+
+
+def _steady(item: Any) -> bytes:
+    """Return an item without what moves while somebody looks."""
+    moving = ("heartbeat_s", "used_s", "used_from", "next_s", "lateness_s", "busy")
+    return msgspec.json.encode({key: value for key, value in item.items() if key not in moving}, order="sorted")
+
+
+async def test_pages_hold_each_item_once(site: Console) -> None:
+    async with await _client(site, {}) as client:
+        several = 0
+        for path in await lists(client):
+            whole = [_steady(one) for one in await walk(client, path, 500)]
+            for limit in (1, 2):
+                assert [_steady(one) for one in await walk(client, path, limit)] == whole, (path, limit)
+            several += len(whole) > 1
+        assert several >= 12, "too few lists had anything to page through"
+
+
+@pytest.mark.parametrize("cursor", ["nonsense", "!!!", "W10", "a" * 1900, "bnVsbA", "-1", "é"])
+async def test_a_cursor_that_is_not_ours_is_refused(site: Console, cursor: str) -> None:
+    async with await _client(site, {}) as client:
+        taken = []
+        for path in await lists(client):
+            name = "before" if path == "/api/v1/audit" else "cursor"
+            answer = await client.get(path, params={name: cursor})
+            if answer.status_code != 400:
+                taken.append((path, answer.status_code))
+                continue
+            assert answer.headers["content-type"].startswith("application/problem+json")
+            assert answer.json()["code"] == "usage"
+        assert taken == []
+
+
+async def test_whoever_is_limited_learns_of_nothing_else(site: Console) -> None:
+    async with await _client(site, {}) as all_seeing, await _client(site, {"team": "shop"}) as limited:
+        fewer = 0
+        for path in await lists(all_seeing):
+            answer = await limited.get(path)
+            if answer.status_code == 403:
+                continue
+            seen = await walk(limited, path, 1)  # its total is what is seen
+            for one in seen:
+                labels = one.get("labels")
+                assert not labels or labels.get("team") == "shop" or path.startswith("/api/v1/fleet"), (path, one)
+            whole = await walk(all_seeing, path, 500)
+            assert len(seen) <= len(whole)
+            fewer += len(seen) < len(whole)
+            hidden = await limited.get(path, params={"q": "secret-mail"})
+            assert hidden.status_code == 400 or "secret-mail" not in hidden.text, path
+        assert fewer >= 4
+
+
+async def test_words_are_looked_for(site: Console) -> None:
+    async with await _client(site, {}) as client:
+        found = (await client.get("/api/v1/users", params={"q": "USER-3"})).json()
+        assert ([one["name"] for one in found["items"]], found["total"]) == (["user-3"], 1)
+        assert (await client.get("/api/v1/users", params={"q": "user-3 admin"})).json()["total"] == 0
+        assert (await client.get("/api/v1/tokens", params={"q": "token-"})).json()["total"] == 5
