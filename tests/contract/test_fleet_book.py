@@ -101,6 +101,8 @@ async def test_runs_are_found_by_a_beginning_and_listed_newest_first(book: Fleet
     assert await book.resolve("zz1/two") == third
     with pytest.raises(Conflict, match="zz1/one, zz1/two"):
         await book.resolve("zz")
+    shop = [{"team": "shop"}]
+    assert await book.labels([first, third, Key("zz1", "three")]) == {first: shop, third: shop, Key("zz1", "three"): []}
     for nothing in ("none", "", "%", "'; --", "zz1/three"):
         with pytest.raises(NotFound):
             await book.resolve(nothing)

@@ -120,6 +120,13 @@ async def test_a_plan_is_kept_whole(desk: PlanDesk, database: Database) -> None:
     assert [one.plan_id for one in (await desk.find(kind="drift", playbook="site"))[0]] == [first[0].plan_id]
 
 
+async def test_labels_of_many_plans_are_asked_for_once(desk: PlanDesk) -> None:
+    one, other, empty = await ready(desk), await ready(desk), await desk.open(new())
+    shop = [{"team": "shop"}]
+    assert await desk.labels([one, other, empty, one]) == {one: shop, other: shop, empty: []}
+    assert await desk.labels([]) == {}
+
+
 async def test_somebody_else_agrees_once(desk: PlanDesk) -> None:
     plan_id = await ready(desk, approval=True)
     with pytest.raises(NotAllowed, match="nobody has agreed"):

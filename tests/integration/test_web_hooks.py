@@ -33,6 +33,7 @@ from dogwatch.store.database import Database
 from dogwatch.store.state_sqlite import open_sqlite
 from dogwatch.web.api import hooks as api
 from dogwatch.web.api.notify import list_outbox
+from dogwatch.web.api.paging import Wanted
 from dogwatch.web.context import WebContext
 from dogwatch.web.options import WebOptions
 from dogwatch.webhooks.hooks import Hooks
@@ -279,6 +280,9 @@ def test_a_new_secret_is_one() -> None:
     assert len(parse_secret(printed)) == 32
 
 
+ALL = Wanted(q="", cursor="", limit=100)
+
+
 async def test_whoever_is_limited_to_labels_sees_nothing_else(site: Site) -> None:
     hooks = site.served.program.services.hooks
     outbox = site.served.program.services.outbox
@@ -290,7 +294,7 @@ async def test_whoever_is_limited_to_labels_sees_nothing_else(site: Site) -> Non
     context = WebContext(site.served.program.services, WebOptions(), None, None, None)  # type: ignore[arg-type]
     ctx = context.seen_by(local("ada", rights=Rights((Role(name="shop", rules=(read,)),))))
     assert outbox is not None
-    assert [view.name for view in await api.list_hooks.fn(ctx)] == ["bearer"]
+    assert [view.name for view in (await api.list_hooks.fn(ctx, ALL)).items] == ["bearer"]
     assert [one.delivery_id for one in (await api.list_deliveries.fn(ctx)).items] == [own]
     assert (await api.list_deliveries.fn(ctx, endpoint="shop")).items == []
     assert (await api.show_delivery.fn(ctx, own)).delivery.delivery_id == own

@@ -86,6 +86,10 @@ class FleetBook:
     async def hosts(self, key: Key, *, after: int = -1, limit: int = 1_000_000) -> list[Kept]:
         return await self._database.read(lambda tx: rows.hosts(tx, key, after=after, limit=limit))
 
+    async def labels(self, keys: Sequence[Key]) -> dict[Key, list[Mapping[str, str]]]:
+        """Return which labels the hosts of these runs carry, each set once."""
+        return await self._database.read(lambda tx: rows.labels(tx, keys))
+
     async def last_seen(self, names: Sequence[str]) -> dict[str, tuple[float, str, str]]:
         return await self._database.read(lambda tx: rows.last_seen(tx, names))
 

@@ -251,6 +251,10 @@ class PlanDesk:
     async def hosts(self, plan_id: str, *, after: int = -1, limit: int = 1_000_000) -> list[PlanHost]:
         return await self._database.read(lambda tx: rows.hosts(tx, plan_id, after=after, limit=limit))
 
+    async def labels(self, plan_ids: Sequence[str]) -> dict[str, list[Mapping[str, str]]]:
+        """Return which labels the hosts of these plans carry, each set once."""
+        return await self._database.read(lambda tx: rows.labels(tx, plan_ids))
+
     async def texts(self, plan_id: str, digests: Sequence[str]) -> dict[str, Shown]:
         return await self._database.read(lambda tx: rows.texts(tx, plan_id, digests, self._open_text))
 

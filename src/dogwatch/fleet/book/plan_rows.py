@@ -215,6 +215,18 @@ def hosts(tx: Tx, plan_id: str, *, after: int = -1, limit: int = 1_000_000) -> l
     ]
 
 
+def labels(tx: Tx, plan_ids: Sequence[str]) -> dict[str, list[Mapping[str, str]]]:
+    """Return which labels the hosts of these plans carry, each set once."""
+    found: dict[str, list[Mapping[str, str]]] = {plan_id: [] for plan_id in plan_ids}
+    if found:
+        named = {f"p{at}": plan_id for at, plan_id in enumerate(found)}
+        places = ", ".join(f":{name}" for name in named)
+        query = f"SELECT DISTINCT plan_id, labels FROM fleet_plan_hosts WHERE plan_id IN ({places})"
+        for plan_id, text in tx.rows(query, **named):
+            found[str(plan_id)].append(msgspec.json.decode(str(text)))
+    return found
+
+
 def texts(tx: Tx, plan_id: str, digests: Sequence[str], opened: Callable[[str], str] = str) -> dict[str, Shown]:
     """Return what people are told of hosts, by digest."""
     found = {}

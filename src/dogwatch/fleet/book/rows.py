@@ -203,6 +203,19 @@ def hosts(tx: Tx, key: Key, *, after: int = -1, limit: int = 1_000_000) -> list[
     return [_kept_of(row) for row in rows]
 
 
+def labels(tx: Tx, keys: Sequence[Key]) -> dict[Key, list[Mapping[str, str]]]:
+    """Return which labels the hosts of these runs carry, each set once."""
+    found: dict[Key, list[Mapping[str, str]]] = {key: [] for key in keys}
+    if found:
+        named = {f"p{at}": run_id for at, run_id in enumerate(dict.fromkeys(key.run_id for key in keys))}
+        places = ", ".join(f":{name}" for name in named)
+        query = f"SELECT DISTINCT run_id, step, labels FROM fleet_results WHERE run_id IN ({places})"
+        for run_id, step, text in tx.rows(query, **named):
+            if (seen := found.get(Key(run_id=str(run_id), step=str(step)))) is not None:
+                seen.append(msgspec.json.decode(str(text)))
+    return found
+
+
 def last_seen(tx: Tx, names: Sequence[str]) -> dict[str, tuple[float, str, str]]:
     """Return when each host last ended something, how, and in which run."""
     found: dict[str, tuple[float, str, str]] = {}

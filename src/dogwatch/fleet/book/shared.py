@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -58,6 +58,13 @@ class SharedBook(FleetBook):
         if key.step:
             return await super().hosts(key, after=after, limit=limit)
         return await self._maybe(lambda book: book.hosts(key, after=after, limit=limit)) or []
+
+    async def labels(self, keys: Sequence[Key]) -> dict[Key, list[Mapping[str, str]]]:
+        found = await super().labels([key for key in keys if key.step])
+        beside = [key for key in keys if not key.step]
+        if beside:
+            found |= await self._maybe(lambda book: book.labels(beside)) or {}
+        return found
 
     async def _seen(self, book: FleetBook, key: Key) -> FleetRunRow:
         return self._alive(await book.show(key))
