@@ -91,9 +91,10 @@ def inspect(**options: Any) -> int:
     looks = [look_of(one, limits) for one in results]
     shown = [one for one in looks if condition is None or _holds(condition, one)]
     if options["as_json"]:
-        print_json(plain(run_id, shown))
+        blind = [one.result.host for one in looks if one.reading is None]
+        print_json({**plain(run_id, shown), "not_reached": blind})
     elif options["table"] or condition is not None:
-        _table(shown, of=len(looks))
+        _table(shown, looks)
     else:
         where = f" --server {options['server']}" if options["server"] else ""
         _report(shown, f"{run_id}{where}")
@@ -233,7 +234,8 @@ def _lines(rows: Sequence[tuple[str, str]]) -> None:
         click.echo(f"  {shown:<{names}}  {text if len(text) <= left else text[: left - 1] + '…'}")
 
 
-def _table(looks: Sequence[Look], *, of: int) -> None:
+def _table(looks: Sequence[Look], of: Sequence[Look]) -> None:
+    """Print those that were asked for, and which others nothing is known of."""
     rows = []
     for one in sorted(looks, key=lambda look: -len(look.findings)):
         if one.reading is None:
@@ -259,7 +261,11 @@ def _table(looks: Sequence[Look], *, of: int) -> None:
     if rows:
         headers = ("HOST", "DISK", "MEM", "LOAD", "CLOCK", "FAILED", "SEC", "REBOOT", "CERT", "FINDINGS")
         print_table(headers, rows, cut=(9, 0))
-    click.echo(f"{len(rows)} of {of} hosts")
+    click.echo(f"{len(rows)} of {len(of)} hosts")
+    blind = [one for one in of if one.reading is None and one not in looks]
+    if blind:
+        click.echo(f"\n{click.style('not reached', fg='red')}: {len(blind)} host{'' if len(blind) == 1 else 's'}")
+        _lines([(one.result.host, f"{one.result.word}: {one_line(one.result.message)}") for one in blind])
 
 
 def _share(value: float) -> str:

@@ -20,6 +20,9 @@ _COLOURS = {
     "waiting": "bright_black",
 }
 
+# So many messages of hosts that ended alike are told: keys of hosts, above all, which are compared one by one.
+_MESSAGES = 50
+
 
 def tell(results: Sequence[HostResult], reason: str, *, run_id: str, as_json: bool, diff: bool) -> None:
     """Print the results: groups of equal output and a table, or one JSON object."""
@@ -27,7 +30,8 @@ def tell(results: Sequence[HostResult], reason: str, *, run_id: str, as_json: bo
 
     if as_json:
         plain = [plain_result(one) for one in results]
-        print_json({"run": run_id, "hosts": plain, "summary": counts(results), "stopped": reason})
+        summary = {_plain_state(state): count for state, count in counts(results).items()}
+        print_json({"run": run_id, "hosts": plain, "summary": summary, "stopped": reason})
         return
     show_results(results, diff=diff)
     if reason:
@@ -41,8 +45,11 @@ def show_results(results: Sequence[HostResult], *, diff: bool) -> None:
 
     groups = gather(results)
     if diff:
-        for group in groups[-1:] if len(groups) == 1 else [max(groups, key=lambda one: len(one.hosts))]:
-            _group(group)
+        usual = max(groups, key=lambda one: len(one.hosts), default=None)
+        for group in groups:
+            # Where a command did not run there is no output that could differ.
+            if group is usual or group.sample.message:
+                _group(group)
         for _, lines in differences(groups):
             for line in lines:
                 colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
@@ -70,8 +77,10 @@ def _group(group: Gathered) -> None:
     many = f" ({len(group.hosts)} hosts)" if len(group.hosts) > 1 else ""
     colour = _COLOURS.get(str(sample.state), "red")
     click.echo(f"{click.style(group.names, bold=True)}{many}: {click.style(sample.word, fg=colour)}")
-    if sample.message:
-        click.echo(indented(sample.message))
+    for message in group.messages[:_MESSAGES]:
+        click.echo(indented(message))
+    if len(group.messages) > _MESSAGES:
+        click.echo(f"    … and {len(group.messages) - _MESSAGES} more; --json tells all")
     if sample.hint:
         click.echo(indented(f"hint: {sample.hint}"))
     for mark, data in (("", sample.stdout), ("! ", sample.stderr)):
@@ -104,10 +113,14 @@ def show_states(hosts: Sequence[tuple[str, HostResult | None, str]]) -> None:
     print_table(("STATE", "HOSTS", "SLOWEST", "WHICH"), rows, cut=(3,))
 
 
+def _plain_state(state: str) -> str:
+    return state.replace(" ", "_").replace("-", "_")
+
+
 def plain_result(one: HostResult) -> dict[str, Any]:
     return {
         "host": one.host,
-        "state": str(one.state).replace(" ", "_").replace("-", "_"),
+        "state": _plain_state(str(one.state)),
         "exit_code": one.exit_code,
         "signal": one.signal,
         "stdout": one.stdout.decode(errors="replace"),

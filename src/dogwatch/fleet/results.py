@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -10,6 +11,8 @@ import msgspec
 
 from dogwatch.fleet.connection import State
 from dogwatch.fleet.inventory.ranges import fold
+
+_ADDRESS = re.compile(r"(?<![\w:])[0-9a-f.:#]*[0-9#][0-9a-f.:#]*(?!\w)")
 
 
 class HostResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,10 +44,11 @@ class HostResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gathered(msgspec.Struct, frozen=True):
-    """Hosts that said the same and ended the same."""
+    """Hosts that said the same and ended the same. messages: of those that failed, which tell different things."""
 
     hosts: tuple[str, ...]
     sample: HostResult
+    messages: tuple[str, ...] = ()
 
     @property
     def names(self) -> str:
@@ -60,7 +64,16 @@ def gather(results: Iterable[HostResult]) -> list[Gathered]:
         key = (one.state, one.exit_code, one.signal, one.stdout, one.stderr, one.cut, told)
         groups.setdefault(key, []).append(one)
     ordered = sorted(groups.values(), key=lambda members: (not members[0].ok, -len(members)))
-    return [Gathered(tuple(one.host for one in members), members[0]) for members in ordered]
+    return [Gathered(tuple(one.host for one in members), members[0], _messages(members)) for members in ordered]
+
+
+def _messages(members: Sequence[HostResult]) -> tuple[str, ...]:
+    """Return what is told of hosts, those left out that differ only in the host's name, or in numbers and addresses."""
+    found: dict[str, str] = {}
+    for one in members:
+        if one.message:
+            found.setdefault(_ADDRESS.sub("#", one.message.replace(one.host, "#")), one.message)
+    return tuple(found.values())
 
 
 def differences(groups: Sequence[Gathered]) -> list[tuple[Gathered, list[str]]]:

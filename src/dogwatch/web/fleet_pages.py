@@ -23,6 +23,7 @@ from dogwatch.web.rendering import html_page
 _HOSTS_SHOWN = 100
 _RUNS_SHOWN = 15
 _GROUPS_SHOWN = 60
+_MESSAGES_SHOWN = 20
 _LINES_SHOWN = 200
 Text = Annotated[str, QueryParameter(max_length=500)]
 Cursor = Annotated[str, QueryParameter(max_length=20)]
@@ -54,7 +55,7 @@ def look(state: str) -> str:
 def groups_of(kept: Sequence[Kept]) -> list[Group]:
     """Return a run's hosts by what became of them, the failed first."""
     results = [one.result for one in kept if one.result is not None]
-    found = [_group(one.hosts, one.sample) for one in gather(results)]
+    found = [_group(one.hosts, one.sample, one.messages) for one in gather(results)]
     found.sort(key=lambda one: one.look == "succeeded")
     for state in ("running", "waiting"):
         names = [one.host for one in kept if one.state == state]
@@ -63,7 +64,7 @@ def groups_of(kept: Sequence[Kept]) -> list[Group]:
     return found
 
 
-def _group(hosts: Sequence[str], sample: HostResult) -> Group:
+def _group(hosts: Sequence[str], sample: HostResult, messages: Sequence[str]) -> Group:
     lines = [
         (stream, line)
         for stream, data in (("stdout", sample.stdout), ("stderr", sample.stderr))
@@ -74,7 +75,7 @@ def _group(hosts: Sequence[str], sample: HostResult) -> Group:
         word=sample.word,
         names=fold(hosts),
         count=len(hosts),
-        message=sample.message,
+        message="; ".join(messages[:_MESSAGES_SHOWN]) + ("; …" if len(messages) > _MESSAGES_SHOWN else ""),
         hint=sample.hint,
         lines=lines[:_LINES_SHOWN],
         more=max(0, len(lines) - _LINES_SHOWN),

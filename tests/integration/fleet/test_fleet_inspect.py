@@ -62,6 +62,10 @@ def test_questions_are_expressions(options: list[str]) -> None:
     assert (code, "3 of 4 hosts" in text) == (3, True)
     _, text = invoke(*quick(*options, "--where", "disk_used_ratio > 1.0"))
     assert "0 of 4 hosts" in text
+    # Nothing is known of it: that is not the same as that it does not hold.
+    assert "not reached: 1 host\n  dead  refused" in text
+    _, text = invoke(*quick(*options, "--where", "disk_used_ratio > 1.0", "--json"))
+    assert (json.loads(text)["hosts"], json.loads(text)["not_reached"]) == ([], ["dead"])
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,9 @@ def test_every_trouble_has_its_word(mixed: list[str]) -> None:
         "stranger": "authentication_failed",
     }
     assert code == 3
+    assert answer["summary"] == {state: list(states.values()).count(state) for state in states.values()}
+    _, text = invoke("run", "echo hi", "-t", "all,!silent", "--diff", *mixed)
+    assert "dead: refused\n    127.0.0.1:" in text
 
 
 def test_equal_output_is_told_once_and_differences_are_shown(mixed: list[str]) -> None:
