@@ -5,6 +5,11 @@ a terminal that never ends its line.
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import shutil
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +55,48 @@ async def test_encodings_cut_anywhere(encoding: str, text: str, tmp_path: Path) 
     async with running(config, tmp_path / "state"):
         await until(lambda: len(lines(out)) == 40)
     assert [line.decode() for line in lines(out)] == wanted
+
+
+async def test_copy_truncate_beside_a_writer_loses_only_what_is_in_no_file(tmp_path: Path) -> None:
+    """The worst instant: the writer goes on between the copy and the truncation. What was read until then is saved."""
+    out = tmp_path / "out.log"
+    config = configured(tmp_path)
+    path = tmp_path / "in" / "a.log"
+    path.touch()
+    ended = threading.Event()
+    written = 0
+
+    def write() -> None:
+        nonlocal written
+        with path.open("ab", buffering=0) as file:
+            while not ended.is_set():
+                file.write(b"".join(b"%d %s\n" % (written + at, b"x" * 60) for at in range(5)))
+                written += 5
+                ended.wait(0.001)
+
+    def rotate(number: int) -> None:
+        shutil.copyfile(path, tmp_path / "in" / f"a.log.{number}")
+        time.sleep(0.3)
+        os.truncate(path, 0)
+
+    async with running(config, tmp_path / "state") as agent:
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            for number in range(5):
+                await asyncio.sleep(0.4)
+                await asyncio.to_thread(rotate, number)
+        finally:
+            ended.set()
+            writer.join()
+        held = {line for one in (tmp_path / "in").iterdir() for line in lines(one)}
+        await until(lambda: held <= set(lines(out)))
+        assert agent.status()[0][0].counts["truncated"] == 5
+    found = lines(out)
+    saved = len(set(found) - held)
+    logging.getLogger(__name__).info("in no file: %d, saved of them: %d", written - len(held), saved)
+    assert len(found) == len(set(found)), "nothing came twice"
+    assert saved > 0
 
 
 async def test_no_room_for_the_store(tmp_path: Path, small_disk: Path) -> None:
