@@ -141,14 +141,18 @@ class Watched:
                 incidents=incidents,
             )
         )
+        part.prepare(self.configuration()).swap()
+        return part
+
+    def configuration(self) -> Any:
+        """Return what is in force, as it is now."""
         values: Mapping[str, Any] = {"rules": self.rules, "incidents": self.options, "maintenance": []}
 
         class Configuration:
             def get(self, section: Section[Any]) -> Any:
                 return values[section.key]
 
-        part.prepare(Configuration()).swap()
-        return part
+        return Configuration()
 
     def enqueue(self, tx: Tx, message: Message) -> object:
         if self.fails:

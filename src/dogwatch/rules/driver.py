@@ -42,19 +42,41 @@ def moments(
     """Take signals in the order of their times, and the ticks between them. until_s: ticks up to there. told: what
     others said at told_s.
     """
+    batch: list[Sequence[Signal]] = []
+    targets: set[tuple[str, str]] = set()
     for time_s, seen, said in _by_moment(signals, told, told_s):
+        names = {(signal.source, signal.target) for signal in seen}
+        if said or watcher.is_due(min(time_s, until_s)) or not targets.isdisjoint(names) or len(names) < len(seen):
+            yield from _heard(watcher, batch)
+            batch, targets = [], set()
         yield from _ticks(watcher, min(time_s, until_s))
-        edges: list[AlertEdge | Became] = []
-        heard = seen
-        for one in said:
-            found, more = watcher.tell(one.alert, firing=one.firing, now_s=time_s)
-            edges += found
-            heard = [*heard, *more]
-        if heard:
-            edges += watcher.hear(heard)
+        if said:
+            yield from _said(watcher, time_s, seen, said)
+        else:
+            batch.append(seen)
+            targets |= names
+    yield from _heard(watcher, batch)
+    yield from _ticks(watcher, until_s)
+
+
+def _heard(watcher: Watcher, batch: Sequence[Sequence[Signal]]) -> Iterator[Moment]:
+    for time_s, edges in watcher.hear_many(batch):
         if edges:
             yield Moment(time_s=time_s, edges=tuple(edges))
-    yield from _ticks(watcher, until_s)
+
+
+def _said(watcher: Watcher, time_s: float, seen: Sequence[Signal], said: Sequence[Saying]) -> Iterator[Moment]:
+    """Take what others said together with the signals of the same time."""
+    edges: list[AlertEdge | Became] = []
+    heard = list(seen)
+    for one in said:
+        found, more = watcher.tell(one.alert, firing=one.firing, now_s=time_s)
+        edges += found
+        heard += more
+    if heard:
+        edges += watcher.hear(heard)
+    if edges:
+        yield Moment(time_s=time_s, edges=tuple(edges))
 
 
 def _by_moment(

@@ -22,7 +22,8 @@ _EVIDENCE_CHARS = 500
 
 
 class Seen(msgspec.Struct, kw_only=True):
-    """What is known of one target. rules: those that look at it. windows: by name of the value and length. changed:
+    """What is known of one target. rules: those that look at it; of these, wide: those over it alone, narrow: others.
+    Both are one list for all targets that they are the same of. windows: by name of the value and length. changed:
     the values that the newest signal changed. fresh: its rules have not seen a signal yet. met: the newest signal is
     the first of all.
     """
@@ -31,6 +32,8 @@ class Seen(msgspec.Struct, kw_only=True):
     target: str
     labels: Mapping[str, str]
     rules: Sequence[Rule]
+    wide: Sequence[Rule] = ()
+    narrow: Sequence[Rule] = ()
     newest: dict[str, Value]
     windows: dict[tuple[str, float], Window]
     changed: set[str] = msgspec.field(default_factory=set)
@@ -73,10 +76,13 @@ class Gauge:
         self._places: dict[tuple[str, tuple[str, str] | None], list[int]] = {}
         for at, rule in enumerate(self.rules):
             self._places.setdefault((rule.source, next(iter(rule.spec.match.items()), None)), []).append(at)
+        # How many rules one target has at most that are over it alone.
+        self.widest = 0
+        self._sized = self._biggest = 0
         # What tells of others → those of whom rules read that: (source, name) → their keys.
         self._readers: dict[tuple[str, str], dict[tuple[str, str], None]] = {}
         # Targets that the same rules look at share one list of them.
-        self._lists: dict[tuple[int, ...], Sequence[Rule]] = {}
+        self._lists: dict[tuple[int, ...], tuple[Sequence[Rule], Sequence[Rule], Sequence[Rule]]] = {}
         for rule in self.rules:
             for when in rule.whens:
                 self._read.update(when.newest.values())
@@ -126,20 +132,36 @@ class Gauge:
         taken = tuple(
             at for at in near if self.rules[at].takes(signal.source, signal.target, signal.labels)
         )  # fmt: skip
-        rules = self._lists.setdefault(taken, [self.rules[at] for at in taken])
+        if taken not in self._lists:
+            every = [self.rules[at] for at in taken]
+            alone = [rule for rule in every if rule.alone and not rule.spec.by]
+            self._lists[taken] = every, alone, [rule for rule in every if not rule.alone or rule.spec.by]
+        rules, wide, narrow = self._lists[taken]
         seen = Seen(
             source=signal.source,
             target=signal.target,
             labels=signal.labels,
             rules=rules,
+            wide=wide,
+            narrow=narrow,
             newest=before.newest if before else {},
             windows=before.windows if before else {},
         )
         self.seen[signal.source, signal.target] = seen
-        for rule in rules:
+        self.widest = max(self.widest, len(wide))
+        for rule in narrow:
             if not rule.alone:
                 self._read_by(rule, seen)
         return seen
+
+    def biggest(self) -> int:
+        """Return how many pairs the most have of targets and the rules over these alone, where both are the same."""
+        if self._sized != len(self.seen):
+            sizes: dict[int, int] = {}
+            for seen in self.seen.values():
+                sizes[id(seen.wide)] = sizes.get(id(seen.wide), 0) + len(seen.wide)
+            self._sized, self._biggest = len(self.seen), max(sizes.values(), default=0)
+        return self._biggest
 
     def _read_by(self, rule: Rule, seen: Seen) -> None:
         key, host = (seen.source, seen.target), seen.labels.get("host", "")

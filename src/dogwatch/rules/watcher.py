@@ -6,6 +6,8 @@ Time is what signals and ticks say. Ticks come every TICK_S on a grid: live rule
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
 
 import msgspec
 
@@ -19,6 +21,10 @@ from dogwatch.rules.spec import DOWN_RULE, Rule
 TICK_S = 5.0
 Key = tuple[str, str]
 _MEMBERS_SHOWN = 5
+# From so many pairs of rule and target on, tables are worth it.
+MANY = 10_000
+_MANY_RULES = 20
+_WORTH = 2_000
 # After a longer gap nothing was seen: time that nobody watched is not made up for.
 _MOST_TICKS = 100
 
@@ -66,7 +72,8 @@ class Watcher:
     targets of which it tells each time that they are well.
     """
 
-    def __init__(self, rules: Sequence[Rule], *, down_severity: Severity = "error") -> None:
+    def __init__(self, rules: Sequence[Rule], *, down_severity: Severity = "error", many: int = MANY) -> None:
+        """many: from so many pairs of rule and target on, tables say whom to ask."""
         self.gauge = Gauge(rules)
         self.held: dict[Key, Held] = {}
         self.out: dict[Key, Alert] = {}
@@ -78,6 +85,10 @@ class Watcher:
         self._members: dict[Key, dict[str, Answer]] = {}
         self._ticked_s: float | None = None
         self._board = Board()
+        self._many = many
+        # What was heard, by the list of rules over it, while a batch is taken.
+        self._waits: dict[int, list[tuple[Seen, Signal]]] | None = None
+        self._tables = tables_for(len(self.gauge.rules), many)
 
     def know(self, source: str, target: str, labels: Mapping[str, str], now_s: float) -> None:
         """Know of a target that may have said nothing yet: `absent` can speak of it, and its group waits for it."""
@@ -107,37 +118,88 @@ class Watcher:
         asks: dict[Key, tuple[Rule, Seen]] = {}
         for signal in signals:
             seen = self.gauge.take(signal)
-            yield from self._thresholds(signal)
-            if signal.target in self.awaited and signal.values.get("probe.status") in ("up", "degraded"):
-                yield Became(time_s=signal.time_s, target=signal.target)
-            for rule, about in self._concerned(seen, signal):
+            if "probe.status" in signal.values:
+                yield from self._thresholds(signal)
+                if signal.target in self.awaited and signal.values["probe.status"] in ("up", "degraded"):
+                    yield Became(time_s=signal.time_s, target=signal.target)
+            concerned = self._concerned(seen, signal)
+            if len(signals) == 1:
+                if concerned:
+                    yield from self._ask_all(concerned, time_s)
+                return
+            for rule, about in concerned:
                 asks[rule.name, about.target] = (rule, about)
         yield from self._ask_all(asks.values(), time_s)
 
-    def _concerned(self, seen: Seen, signal: Signal) -> Iterator[tuple[Rule, Seen]]:
+    def hear_many(self, batch: Sequence[Sequence[Signal]]) -> list[tuple[float, list[AlertEdge | Became]]]:
+        """Take what was told at several times one after the other, between two ticks, of each target once: where many
+        rules look at many targets, those that may hold are found for all of them at once.
+        """
+        tables = self._tables if sum(map(len, batch)) * self.gauge.widest >= self._many else None
+        if tables is None:
+            return [(signals[-1].time_s, list(self.hear(signals))) for signals in batch]
+        found: dict[float, list[AlertEdge | Became]] = {}
+        told: dict[int, list[tuple[Seen, Signal]]] = {}
+        self._waits = told
+        try:
+            for signals in batch:
+                found[signals[-1].time_s] = list(self.hear(signals))
+        finally:
+            self._waits = None
+        held = self._held_by()
+        for some in told.values():
+            for rule, seen, time_s in tables.asks(some, held):
+                found[time_s] += self._ask_all([(rule, seen)], time_s)
+        return list(found.items())
+
+    def _held_by(self) -> dict[str, list[str]]:
+        """Return which rules hold, or hold for long enough, by target or group."""
+        found: dict[str, list[str]] = {}
+        for rule, group in self.held:
+            found.setdefault(group, []).append(rule)
+        return found
+
+    def _concerned(self, seen: Seen, signal: Signal) -> list[tuple[Rule, Seen]]:
         """Return the rules that read something of what a signal told, and of whom they are asked."""
-        changed, values = seen.changed, signal.values
+        changed, values, held, target = seen.changed, signal.values, self.held, seen.target
+        rules = seen.rules
+        if self._waits is not None:
+            rules = seen.narrow
+            if seen.wide:
+                self._waits.setdefault(id(seen.wide), []).append((seen, signal))
+        # A rule that does not hold, and reads nothing that is another value now, says what it said.
+        found = [
+            (rule, seen)
+            for rule in rules
+            if rule.plain is None
+            or not rule.plain.isdisjoint(changed)
+            or (held and (rule.name, target if not rule.spec.by else rule.group(target, seen.labels)) in held)
+        ]
         # Whoever tells of itself for the first time is there from now on: `absent` can speak of it.
-        part = "probe.success" not in values and not (seen.met and seen.source == "host")
-        for rule in seen.rules:
-            # A rule that does not hold, and reads nothing that is another value now, says what it said.
-            if (rule.plain is None or not rule.plain.isdisjoint(changed) or self._holds(rule, seen)) and not (
-                part and rule.paths.isdisjoint(values)
-            ):
-                yield rule, seen
-        for reader in self.gauge.readers(signal.source, signal.target):
-            for rule in reader.rules:
-                if not rule.alone and not rule.paths.isdisjoint(values):
-                    yield rule, reader
+        if "probe.success" not in values and not (seen.met and seen.source == "host"):
+            found = [(rule, seen) for rule, seen in found if not rule.paths.isdisjoint(values)]
+        found += [
+            (rule, reader)
+            for reader in self.gauge.readers(signal.source, target)
+            for rule in reader.narrow
+            if not rule.alone and not rule.paths.isdisjoint(values)
+        ]
+        return found
 
     def tick(self, now_s: float) -> Iterator[AlertEdge]:
         """Let time pass: conditions over time change without a signal, and so does how long they hold."""
-        asks = [
-            (rule, seen)
-            for seen in self.gauge.seen.values()
-            for rule in seen.rules
-            if rule.over or self._holds(rule, seen)
-        ]
+        asks: list[tuple[Rule, Seen]] = []
+        wide: dict[int, list[Seen]] = {}
+        many = self._tables is not None and self.gauge.biggest() >= self._many
+        for seen in self.gauge.seen.values():
+            if many and seen.wide:
+                wide.setdefault(id(seen.wide), []).append(seen)
+            rules = seen.narrow if many else seen.rules
+            asks += [(rule, seen) for rule in rules if rule.over or self._holds(rule, seen)]
+        if wide and self._tables is not None:
+            held = self._held_by()
+            for some in wide.values():
+                asks += self._tables.ticked(some, held, now_s)
         yield from self._ask_all(asks, now_s)
 
     def due(self, until_s: float) -> Iterator[float]:
@@ -153,6 +215,10 @@ class Watcher:
             self._ticked_s = first
             yield first
             first += TICK_S
+
+    def is_due(self, until_s: float) -> bool:
+        """Return whether there is a tick up to a time that has not been."""
+        return self._ticked_s is None or until_s // TICK_S * TICK_S != self._ticked_s
 
     def tell(self, alert: Alert, *, firing: bool, now_s: float) -> tuple[list[AlertEdge], list[Signal]]:
         """Take what somebody else says of an alert of theirs. Returns what begins or ends by it, and what rules that
@@ -192,13 +258,13 @@ class Watcher:
         """Ask rules of targets; groups once, when all their members that are asked have answered."""
         groups: dict[Key, tuple[Rule, Seen]] = {}
         for rule, seen in asks:
-            key = (rule.name, rule.group(seen.target, seen.labels))
+            key = (rule.name, rule.group(seen.target, seen.labels) if rule.spec.by else seen.target)
             held = self.held.get(key)
             answer = self.gauge.answer(rule, seen, now_s, firing=held is not None and held.firing)
             if rule.spec.by:
                 self._members.setdefault(key, {})[seen.target] = answer
                 groups[key] = (rule, seen)
-            elif held is not None or answer.truth is not Truth.NO:
+            elif held is not None or answer.truth is Truth.YES:
                 yield from self._follow(rule, key, seen, (answer, (seen.target,)), now_s)
         for key, (rule, seen) in groups.items():
             for edge in self._follow(rule, key, seen, together(rule, self._members[key]), now_s):
@@ -268,6 +334,90 @@ def down_alert(
         reason=reason,
         summary=f"{target} is down" + (f": {reason}" if reason else ""),
     )
+
+
+class Tables:
+    """Tables of rules by targets, made when they are first wanted."""
+
+    def __init__(self, worth: int) -> None:
+        """worth: the fewest pairs of rule and target that a table is made for."""
+        self._worth = worth
+        self._known: dict[tuple[int, bool], Any] = {}
+
+    def _table(self, rules: Sequence[Rule], *, over: bool) -> Any:
+        # What it computes with is heavy, and not needed where rules are few.
+        from dogwatch.rules.many import Table
+
+        key = (id(rules), over)
+        if key not in self._known:
+            self._known[key] = Table(rules, over=over)
+        return self._known[key]
+
+    def asks(
+        self, told: Sequence[tuple[Seen, Signal]], held: Mapping[str, Sequence[str]]
+    ) -> Iterator[tuple[Rule, Seen, float]]:
+        """Return the rules that are to be asked after signals: those that may hold now, and those that did."""
+        rules = told[0][0].wide
+        names = {rule.name: rule for rule in rules} if held else {}
+        if len(told) * len(rules) < self._worth:
+            pairs = [
+                (at, rule)
+                for at, (seen, _signal) in enumerate(told)
+                for rule in rules
+                # As for single targets: what reads nothing that is another value now says what it said.
+                if rule.plain is None
+                or not rule.plain.isdisjoint(seen.changed)
+                or rule.name in held.get(seen.target, ())
+            ]
+        else:
+            times = [signal.time_s for _seen, signal in told]
+            pairs = list(self._table(rules, over=False).holding([seen for seen, _signal in told], times))
+            pairs += self._missed(pairs, [seen for seen, _signal in told], names, held)
+        for at, rule in pairs:
+            seen, signal = told[at]
+            part = "probe.success" not in signal.values and not (seen.met and seen.source == "host")
+            if not (part and rule.paths.isdisjoint(signal.values)):
+                yield rule, seen, signal.time_s
+
+    def _missed(
+        self,
+        pairs: Sequence[tuple[int, Rule]],
+        some: Sequence[Seen],
+        names: Mapping[str, Rule],
+        held: Mapping[str, Sequence[str]],
+    ) -> list[tuple[int, Rule]]:
+        """Return the rules that did hold, and are asked whether they still do."""
+        if not held:
+            return []
+        known = {(at, rule.name) for at, rule in pairs}
+        return [
+            (at, names[name])
+            for at, seen in enumerate(some)
+            for name in held.get(seen.target, ())
+            if name in names and (at, name) not in known
+        ]
+
+    def ticked(
+        self, some: Sequence[Seen], held: Mapping[str, Sequence[str]], now_s: float
+    ) -> Iterator[tuple[Rule, Seen]]:
+        """Return the rules that are to be asked at a tick."""
+        rules = some[0].wide
+        names = {rule.name: rule for rule in rules} if held else {}
+        pairs: list[tuple[int, Rule]] = []
+        if any(rule.over for rule in rules):
+            if len(some) * len(rules) < self._worth:
+                pairs = [(at, rule) for at in range(len(some)) for rule in rules if rule.over]
+            else:
+                pairs = list(self._table(rules, over=True).holding(some, [now_s] * len(some)))
+        pairs += self._missed(pairs, some, names, held)
+        return ((rule, some[at]) for at, rule in pairs)
+
+
+def tables_for(rules: int, many: int) -> Tables | None:
+    """Return tables where so many rules may be worth it, and what they compute with is there."""
+    if (many and rules < _MANY_RULES) or find_spec("numpy") is None:
+        return None
+    return Tables(_WORTH if many else 0)
 
 
 def together(rule: Rule, members: Mapping[str, Answer]) -> tuple[Answer, tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from dogwatch.core.values import Signal
 from dogwatch.rules.driver import moments
+from dogwatch.rules.names import by_time
 from dogwatch.rules.spec import Rule, RuleSpec, compile_rule
 from dogwatch.rules.watcher import Watcher
 
@@ -44,6 +46,21 @@ def signal(step: tuple[str, str, str, float, float, bool], time_s: float) -> Sig
     return Signal(source="probe", target=target, time_s=time_s, values=values, labels=labels)
 
 
+MORE = (
+    *RULES,
+    RuleSpec(name="slow", when="probe.duration_s > 0.5", for_=10.0),
+    RuleSpec(name="slower", when="probe.duration_s > 0.9", for_=3.0),
+    RuleSpec(name="either", when='probe.reason in ["timeout", "refused"] || probe.duration_s >= 1.0'),
+    RuleSpec(name="mean", when='avg(probe.duration_s, "1m") > 0.4', for_=5.0),
+    RuleSpec(name="mean2", when='avg(probe.duration_s, "1m") > 0.8 && probe.success', missing="clear"),
+    RuleSpec(name="absent", when='absent(probe.duration_s, "20s")'),
+    RuleSpec(name="vague", when='count(probe.success, "1m") + changes(probe.status, "1m") > 3'),
+    RuleSpec(name="ends", when="probe.duration_s > 0.5", resolve='avg(probe.duration_s, "1m") < 0.3'),
+    RuleSpec(name="load", when="host.load1 > 1.0", keep_firing=10.0),
+    RuleSpec(name="team", when='avg(probe.duration_s, "1m") > 0.4', by=("zone",), at_least="50%"),
+)
+
+
 def run(rules: Sequence[Rule], steps: Sequence[tuple[str, str, str, float, float, bool]]) -> bytes:
     watcher, time_s, found = Watcher(rules), 1_800_000_000.0, []
     for step in steps:
@@ -61,3 +78,31 @@ def test_only_what_changed_is_asked_and_nothing_is_missed(
     assert [rule.name for rule in rules if rule.plain is not None] == ["status", "mixed", "group", "clear"]
     each_time = [msgspec.structs.replace(rule, plain=None) for rule in rules]
     assert run(rules, steps) == run(each_time, steps)
+
+
+def batched(
+    rules: Sequence[Rule], steps: Sequence[tuple[str, str, str, float, float, bool]], size: int, many: int
+) -> bytes:
+    watcher, time_s, found, waiting = Watcher(rules, many=many), 1_800_000_000.0, [], []
+    for place, step in enumerate(steps):
+        # Several come in one batch, some of them at one time.
+        time_s += step[4] / 10
+        waiting.append(signal(step, time_s))
+        if place % size == 0:
+            found += [(moment.time_s, _sorted(moment.edges)) for moment in moments(watcher, by_time(waiting), time_s)]
+            waiting = []
+    found += [(moment.time_s, _sorted(moment.edges)) for moment in moments(watcher, waiting, time_s + 60.0)]
+    return msgspec.json.encode([found, sorted(watcher.held.items())])
+
+
+def _sorted(edges: Sequence[Any]) -> list[Any]:
+    return sorted(edges, key=lambda edge: (*edge.alert.key, edge.fired))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(_STEP, max_size=60), st.integers(1, 20))
+def test_tables_of_many_rules_miss_nothing(
+    steps: Sequence[tuple[str, str, str, float, float, bool]], size: int
+) -> None:
+    rules = [compile_rule(spec) for spec in MORE]
+    assert batched(rules, steps, size, 0) == batched(rules, steps, size, 10**9)

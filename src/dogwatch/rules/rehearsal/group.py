@@ -38,7 +38,7 @@ class Spells(msgspec.Struct, frozen=True, gc=False):
 
     def at(self, time_s: float, *, tick: bool) -> int:
         """Return what it is at a time; a tick comes before the signals of its time."""
-        place = int(np.searchsorted(self.begin_s, time_s, side="left" if tick else "right")) - 1
+        place = int(self.begin_s.searchsorted(time_s, side="left" if tick else "right")) - 1
         return int(self.code[max(0, place)])
 
 
@@ -155,7 +155,7 @@ class _Counts:
 
     def place(self, time_s: float, *, tick: bool) -> int:
         """Return what is so at a time; a tick comes before the signals of its time."""
-        return max(0, int(np.searchsorted(self.begin_s, time_s, side="left" if tick else "right")) - 1)
+        return max(0, int(self.begin_s.searchsorted(time_s, side="left" if tick else "right")) - 1)
 
 
 def _wanted(rule: Rule, known: Ints) -> Ints:
@@ -247,7 +247,7 @@ class _Together:
     def _times(self, begin_s: float, end_s: float) -> list[float]:
         parts = []
         for member in self._members:
-            low, high = np.searchsorted(member.time, (begin_s, end_s))
+            low, high = member.time.searchsorted((begin_s, end_s))
             low = max(int(low), member.first)
             if high > low:
                 parts.append(member.time[low:high])
@@ -295,7 +295,7 @@ class _Together:
         """Return what a member said when it was asked last: at its own signal, a tick, or when the question changed."""
         line = member.line
         assert line is not None
-        row = int(np.searchsorted(line.time, now_s, side="left" if tick else "right")) - 1
+        row = int(line.time.searchsorted(now_s, side="left" if tick else "right")) - 1
         asked_s = float(line.time[row]) if row >= 0 else float("-inf")
         if self.rule.over:
             ticks = self._chunk.ticks

@@ -127,6 +127,24 @@ class Series:
         table: Floats = np.array([float(zlib.crc32(word.encode())) for word in self.words])
         return table[self.reasons]
 
+    def _some(self, path: str, low: int, high: int) -> Floats:
+        """Return some of the numbers of a value."""
+        if path in self.durations:
+            return self.durations[path][low:high]
+        if path == "probe.success":
+            return self.success[low:high].astype(np.float64)
+        if path == "probe.status":
+            codes: Floats = _STATUS_CODES[self.status[low:high]]
+            return codes
+        words = [float(zlib.crc32(self.words[place].encode())) for place in self.reasons[low:high].tolist()]
+        return np.array(words, np.float64)
+
+    def rest(self) -> None:
+        """Forget what was worked out for all of it: it may be asked for single places only from now on."""
+        self._places = self._gaps = None
+        for known in (self._numbers, self._sums, self._changes, self._rises, self._tables):
+            known.clear()
+
     def value(self, path: str, row: int) -> Value:
         """Return the newest value at a row, as signals have it."""
         if path in self.durations:
@@ -166,7 +184,7 @@ class Series:
             window, low = known[0], known[1] + 1
         else:
             window = Window(over.length_s, ranked=ranked)
-        times, numbers = self.time[low : row + 1].tolist(), self.numbers(over.path)[low : row + 1].tolist()
+        times, numbers = self.time[low : row + 1].tolist(), self._some(over.path, low, row + 1).tolist()
         for time_s, value in zip(times, numbers, strict=True):
             window.add(time_s, value)
         window.move(at_s)

@@ -109,6 +109,8 @@ class Post:
             return statuses if path == "probe.status" else own
 
         edges += place.go(find, chunk)
+        own.rest()
+        statuses.rest()
         self._remember(own, statuses, chunk)
         return edges
 

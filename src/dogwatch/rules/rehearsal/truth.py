@@ -82,18 +82,23 @@ def compile_ranges(tree: Node, kinds: Mapping[str, str]) -> Callable[[Leaf, int]
 
     Raises: Unsupported.
     """
+    truths = compile_truths(tree, kinds)
+
+    def masks(leaf: Leaf, count: int) -> Mask:
+        with np.errstate(all="ignore"):
+            found = truths(leaf)
+        return np.broadcast_to(np.asarray(found, np.uint8), (count,))
+
+    return masks
+
+
+def compile_truths(tree: Node, kinds: Mapping[str, str]) -> Callable[[Leaf], _Array]:
+    """The same, for whatever shape variables have. Raises: Unsupported."""
     run = _run(tree)
     # Some of it shows only in what the parts are made of.
     if not isinstance(run(lambda name: _SAMPLES[kinds[name]]), Truths):
         raise Unsupported("a truth is wanted")
-
-    def masks(leaf: Leaf, count: int) -> Mask:
-        with np.errstate(all="ignore"):
-            found = run(leaf)
-        assert isinstance(found, Truths)
-        return np.broadcast_to(np.asarray(found.mask, np.uint8), (count,))
-
-    return masks
+    return lambda leaf: _truths(run(leaf))
 
 
 def _run(node: Node) -> Run:
