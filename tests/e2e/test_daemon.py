@@ -192,6 +192,24 @@ def test_restart_under_load_fails_no_request(daemon: Daemon) -> None:
     assert daemon.stop() == 143
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGHUP])
+def test_signals_in_the_middle_of_a_restart_do_not_end_the_watch(daemon: Daemon, number: signal.Signals) -> None:
+    """Their default is to end a process, and each program needs a while until it has handlers of its own."""
+    pid = daemon.pid
+    restarts = daemon.output().count("watches 2 targets")
+    os.kill(pid, signal.SIGUSR2)
+
+    def again() -> bool:
+        os.kill(pid, number)
+        return daemon.output().count("watches 2 targets") > restarts
+
+    wait_until(again, within_s=60)
+    wait_until(lambda: daemon.request("GET", "/healthz")[0] == 200, within_s=60)
+    assert daemon.pid == pid
+    # Another restart may be under way: a program that only begins to start is ended by the signal itself.
+    assert daemon.stop() in (143, -signal.SIGTERM)
+
+
 def test_a_restart_that_could_not_start_is_refused_and_the_old_goes_on(daemon: Daemon) -> None:
     good = daemon.config.read_text()
     daemon.config.write_text("probes: 3\n")

@@ -67,7 +67,9 @@ class Daemon:
         self._clock = clock
         self._inherited = inherited
         self._said = said
-        self._restarting = False
+        self._restarting = self._checking = False
+        # What was asked for by signals before there was somebody to do it; None once there is.
+        self._early: list[Callable[[], None]] | None = []
         self._tasks: set[asyncio.Task[object]] = set()
         self.supervisor = Supervisor(Limits(grace_s=options.grace_s))
 
@@ -76,6 +78,13 @@ class Daemon:
 
         Raises: DogwatchError for what keeps it from starting.
         """
+        self._hear_signals()
+        try:
+            return await self._open(loaded)
+        finally:
+            self._hear_no_signals()
+
+    async def _open(self, loaded: Loaded) -> Ending:
         self.loaded = loaded
         self.app = await open_app(loaded, clock=self._clock, spawn=self.supervisor.start)
         try:
@@ -123,17 +132,13 @@ class Daemon:
         supervisor.on_stop(Phase.CANCEL, "parts", self._stop_parts)
         supervisor.on_stop(Phase.FLUSH, "store", self.app.store.flush)
         supervisor.on_stop(Phase.CLOSE, "app", self.app.close)
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
-        loop.add_signal_handler(signal.SIGUSR2, self._restart_soon)
         environ = self._options.environ
         notify(environ, "READY=1", f"MAINPID={os.getpid()}", f"STATUS=watching {len(self.app.watch.targets())} targets")
         self._said(self)
-        try:
-            report = await run_until_stopped(supervisor)
-        finally:
-            loop.remove_signal_handler(signal.SIGHUP)
-            loop.remove_signal_handler(signal.SIGUSR2)
+        early, self._early = self._early or [], None
+        for asked in dict.fromkeys(early):
+            asked()
+        report = await run_until_stopped(supervisor)
         notify(environ, "RELOADING=1" if self._restarting else "STOPPING=1")
         for task in self._tasks:
             task.cancel()
@@ -158,6 +163,27 @@ class Daemon:
         self._tasks.add(work)
         work.add_done_callback(self._tasks.discard)
 
+    def _hear_signals(self) -> None:
+        """Before anything is started: what a restart left ignored must not be passed on to programs that we start."""
+        loop = asyncio.get_running_loop()
+        for number, act in ((signal.SIGHUP, self._reload_soon), (signal.SIGUSR2, self._restart_soon)):
+            loop.add_signal_handler(number, self._heard, act)
+
+    def _heard(self, act: Callable[[], None]) -> None:
+        if self._early is None:
+            act()
+        else:
+            self._early.append(act)
+
+    def _hear_no_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGHUP, signal.SIGUSR2):
+            loop.remove_signal_handler(number)
+            if self._restarting:
+                # Their default ends a process: one that came between here and the next program's own handlers would
+                # end the watch. That program reads configuration and code anew as it is.
+                signal.signal(number, signal.SIG_IGN)
+
     def _reload_soon(self) -> None:
         self._soon(asyncio.get_running_loop().create_task(self.reloader.reload("signal"), name="reload by signal"))
 
@@ -165,8 +191,14 @@ class Daemon:
         self._soon(asyncio.get_running_loop().create_task(self._restart(), name="restart"))
 
     async def _restart(self) -> None:
-        """Stop for a restart, if the program that would follow says that it could start."""
-        why = await check_successor(self._options.environ)
+        """Stop for a restart, if the program that would follow says that it could start. One check at a time."""
+        if self._checking or self._restarting:
+            return
+        self._checking = True
+        try:
+            why = await check_successor(self._options.environ)
+        finally:
+            self._checking = False
         if why:
             log.error("restart refused, going on: %s", why)
             return

@@ -11,6 +11,7 @@ from dogwatch.engine.action import Action
 from dogwatch.engine.ledger import StepRow
 from dogwatch.engine.values import Json, StepState
 from dogwatch.errors import PermanentError
+from dogwatch.expressions.cel_values import kind_of
 
 # A list that somebody else's answer made long must not become as many rows.
 MOST_ITEMS = 1000
@@ -42,7 +43,7 @@ def opened(parent: StepRow, fan: Fan, known: Mapping[str, StepRow], now_s: float
     """
     items = fan.over
     if not isinstance(items, list | tuple):
-        raise PermanentError(f"{parent.name} maps over {type(items).__name__}, not a list")
+        raise PermanentError(f"{parent.name} maps over {kind_of(items)}, not a list")
     if len(items) > MOST_ITEMS:
         raise PermanentError(f"{parent.name} maps over {len(items)} items; at most {MOST_ITEMS}")
     rows = [msgspec.structs.replace(parent, memory=len(items))]

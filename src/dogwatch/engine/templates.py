@@ -20,6 +20,7 @@ from dogwatch.engine.shell import Place, places, quote
 from dogwatch.engine.variables import VARIABLES
 from dogwatch.errors import PermanentError
 from dogwatch.expressions.cel_syntax import ConditionError
+from dogwatch.expressions.cel_values import kind_of
 from dogwatch.expressions.formula import ConditionFailure, Formula, compile_formula
 
 A = TypeVar("A", bound=Action)
@@ -307,7 +308,7 @@ class _Renderer:
             plain = msgspec.to_builtins(value)
             return msgspec.convert(plain, type_, strict=True)
         except (msgspec.ValidationError, TypeError):
-            kind = type(value).__name__
+            kind = kind_of(value)
             raise TemplateError(f"{{{{ {found.formulas[0].text} }}}} is {kind}, which does not fit here") from None
 
 

@@ -411,7 +411,7 @@ def test_a_map_over_nothing_and_over_no_list() -> None:
     parent = begun(StepRow(name="m", kind="each"), 1.0)
     (row,) = opened(parent, Each(over=[]), {}, 2.0)
     assert (row.state, row.outputs) == (S.SUCCEEDED, {"items": []})
-    with pytest.raises(PermanentError, match="m maps over str, not a list"):
+    with pytest.raises(PermanentError, match="m maps over string, not a list"):
         opened(parent, Each(over="abc"), {}, 2.0)
 
 

@@ -7,7 +7,7 @@ import ipaddress
 import secrets
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -170,11 +170,13 @@ class DnsProbe(SteppedProbe, frozen=True, kw_only=True):
         return f"{self.name} {self.type.upper()}{f' @{self.server}' if self.server else ''}"
 
     def faults(self) -> list[Fault]:
-        found: list[Fault] = []
-        try:
-            self._query()
-        except (ValueError, _dns_error()) as error:
-            found.append((("name",), f"cannot be asked for: {error}", "see type and class_, too"))
+        found = list(self._word_faults())
+        if not found:
+            try:
+                self._query()
+            except (ValueError, _dns_error()) as error:
+                told = str(error).rstrip(".")
+                found.append((("name",), f"'{self.name[:100]}' cannot be asked for: {told[:1].lower()}{told[1:]}", ""))
         if self.server:
             try:
                 split_host_port(self.server)
@@ -190,6 +192,19 @@ class DnsProbe(SteppedProbe, frozen=True, kw_only=True):
         for section in ("answer", "authority", "additional"):
             found += getattr(self, section).faults(section)
         return found + tls_option_faults(self.tls)
+
+    def _word_faults(self) -> Iterator[Fault]:
+        import dns.rdataclass
+        import dns.rdatatype
+
+        try:
+            dns.rdatatype.from_text(self.type.upper())
+        except (ValueError, _dns_error()):
+            yield ("type",), f"'{self.type[:60]}' is no type of record", "such as A, AAAA, MX, TXT, SRV or TYPE65"
+        try:
+            dns.rdataclass.from_text(self.class_.upper())
+        except (ValueError, _dns_error()):
+            yield ("class_",), f"'{self.class_[:60]}' is no class of records", "nearly always IN"
 
     def _query(self) -> Message:
         import dns.message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -219,8 +220,25 @@ async def test_a_pointer_is_asked_for_by_address() -> None:
 
 
 async def test_a_server_that_refuses_by_icmp() -> None:
-    from tests.probing import free_port
-
-    result = await ask(DnsProbe(name="a.example", server=f"127.0.0.1:{free_port()}"))
+    # A port that is nobody else's, and takes datagrams of itself only.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
+        held.bind(("127.0.0.1", 0))
+        held.connect(held.getsockname())
+        result = await ask(DnsProbe(name="a.example", server=f"127.0.0.1:{held.getsockname()[1]}"))
     assert result.reason == "refused"
     assert result.values["query_succeeded"] is False
+
+
+@pytest.mark.parametrize(
+    ("options", "where", "says"),
+    [
+        ({"name": "example.org", "type": "FOO"}, "type", "'FOO' is no type of record"),
+        ({"name": "example.org", "class_": "XX"}, "class_", "'XX' is no class of records"),
+        ({"name": ".."}, "name", "'..' cannot be asked for: a DNS label is empty"),
+        ({"name": "a" * 64 + ".org"}, "name", "cannot be asked for: a DNS label is > 63 octets long"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_named(options: dict[str, Any], where: str, says: str) -> None:
+    ((path, message, _hint),) = DnsProbe(**options).faults()
+    assert path == (where,)
+    assert message.endswith(says) or message == says
