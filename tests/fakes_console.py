@@ -198,7 +198,7 @@ class FakeHooks:
             and (not state or one.state == state)
             and (among is None or one.endpoint in among)
         ]
-        start = int(cursor or 0)
+        start = int(cursor) if cursor.isdigit() else 0
         return Page(items=found[start : start + limit], cursor=str(start + limit) if start + limit < len(found) else "")
 
     async def delivery(self, delivery_id: str) -> DeliveryDetail:
@@ -271,7 +271,7 @@ class FakeOutbox:
             for one in self.rows
             if (not destination or one.destination == destination) and (not state or one.state == state)
         ]
-        start = int(cursor or 0)
+        start = int(cursor) if cursor.isdigit() else 0
         return Page(items=found[start : start + limit], cursor=str(start + limit) if start + limit < len(found) else "")
 
     async def show(self, message_id: str) -> OutboxRow:

@@ -15,6 +15,7 @@ from tests.consoles import Console, console
 
 from dogwatch.access.identity import local
 
+SHOP = {"team": "shop"}
 # Answers that are no lists of things: one view, a stretch of time, or a stream.
 NO_LISTS = {
     "/api/v1/audit/export",
@@ -144,3 +145,17 @@ async def test_words_are_looked_for(site: Console) -> None:
         assert ([one["name"] for one in found["items"]], found["total"]) == (["user-3"], 1)
         assert (await client.get("/api/v1/users", params={"q": "user-3 admin"})).json()["total"] == 0
         assert (await client.get("/api/v1/tokens", params={"q": "token-"})).json()["total"] == 5
+
+
+async def test_the_palette_finds_what_may_be_seen(site: Console) -> None:
+    async with await _client(site, {}) as all_seeing, await _client(site, {"team": "shop"}) as limited:
+        names = {one["name"] for one in (await walk(all_seeing, "/api/v1/targets", 500)) if one["labels"] != SHOP}
+        assert names
+        hits = 0
+        for name in names:
+            whole = await all_seeing.get("/fragments/palette", params={"q": name})
+            hits += name in {one["name"] for one in whole.json()}
+            found = await limited.get("/fragments/palette", params={"q": name})
+            assert found.status_code == 200
+            assert name not in {one["name"] for one in found.json()}, name
+        assert hits
