@@ -17,7 +17,7 @@ from playwright.async_api import Browser, Page, expect
 from dogwatch.access.options import AccessOptions
 from dogwatch.access.service import Access
 from dogwatch.access.tables import access_tables
-from dogwatch.core.clock import SystemClock
+from dogwatch.core.clock import ManualClock, SystemClock
 from dogwatch.fleet.book.tables import fleet_tables
 from dogwatch.notify.section import NOTIFY
 from dogwatch.notify.tables import notify_tables
@@ -145,7 +145,7 @@ async def console(
     database = await open_sqlite(folder / "state.db", tables, clock)
     access = Access(database, folder, clock, msgspec.structs.replace(options or AccessOptions(), password=CHEAP))
     await access.open()
-    watched = Watched(database, rules=(SLOW,), start_s=time.time() - 70)
+    watched = Watched(database, (SLOW,), ManualClock(now_s=time.time() - 70))
     watched.targets = [
         Target(name="db", labels={"team": "base"}),
         Target(name="shop", depends_on=("db",), labels={"team": "shop"}),
