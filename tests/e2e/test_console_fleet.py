@@ -74,6 +74,21 @@ async def test_a_plan_is_read_agreed_to_and_rejected(browser: Browser, web: Cons
     await page.close()
 
 
+async def test_plans_move_without_a_reload(browser: Browser, web: Console) -> None:
+    page = await browser.new_page()
+    await page.goto(f"{web.url}/fleet/plans/plan1")
+    await live(page)
+    await page.evaluate("window.sameDocument = true")
+    await expect(page.locator(".st").first).to_have_text("waits for approval")
+    desk = web.program.services.fleet.desk  # type: ignore[union-attr]
+    assert desk is not None
+    await desk.decide("plan1", web.access_actor, approve=False, comment="not today")
+    await expect(page.locator(".st").first).to_have_text("rejected")
+    await expect(page.locator("#plan-agree-title")).to_have_count(0)
+    assert await page.evaluate("window.sameDocument") is True
+    await page.close()
+
+
 async def test_a_plan_is_rejected_for_good(browser: Browser, web: Console) -> None:
     page = await browser.new_page()
     await page.goto(f"{web.url}/fleet/plans/plan1")

@@ -35,7 +35,7 @@ def records(count: int, begin_us: int) -> list[dict[str, Any]]:
             "level": levels[at % 5],
             "service": f"s{at % 3}",
             "message": f"request {at} handled <b>plainly</b>",
-            **({"trace_id": TRACE, "run_id": "01992222"} if at % 10 == 0 else {}),
+            **({"trace_id": TRACE, "run_id": "01992222", "incident": 7, "host": "watch-1"} if at % 10 == 0 else {}),
         }
         for at in range(count)
     ]
@@ -113,11 +113,13 @@ async def test_search_facets_histogram_and_mistakes(browser: Browser, server: Ru
         assert 0 < await page.locator("details.log").count() < before
 
 
-async def test_links_lead_to_the_trace_and_the_run(browser: Browser, server: Running) -> None:
+async def test_links_lead_to_the_trace_the_run_the_incident_and_the_host(browser: Browser, server: Running) -> None:
     async with opened(browser, server, "/logs?text=request+20") as page:
         line = page.locator("details.log").first
         await line.locator("summary").click()
         assert await line.locator("a:text-is('run')").get_attribute("href") == "/runs/01992222"
+        assert await line.locator("a:text-is('incident')").get_attribute("href") == "/incidents/7"
+        assert await line.locator("a:text-is('host')").get_attribute("href") == "/hosts/watch-1"
         await line.locator("a:text-is('trace')").click()
         await page.wait_for_url(f"**trace={TRACE}*")
         await expect(page.locator("details.log")).to_have_count(9)

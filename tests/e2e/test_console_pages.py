@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.async_api import Browser, Request, expect
@@ -16,6 +18,7 @@ from tests.fakes import FakeProgram
 
 from dogwatch.access.options import AccessOptions
 from dogwatch.access.permissions import Rule
+from dogwatch.notify.outbox import find
 from dogwatch.web.application import create_web
 from dogwatch.web.permissions import routes
 
@@ -57,6 +60,18 @@ ENGLISH = """() => {
         const at = walker.currentNode.parentElement;
         if (at.closest('code, pre, script, style, template, [data-said], option, .mono')) continue;
         if (/[A-Za-z]{2,} [a-z]{2,} [a-z]{2,}/.test(text)) found.push(text.slice(0, 120));
+    }
+    return found;
+}"""
+# Moments that stayed as machines write them: pages tell times in the zone of who looks.
+STAMPS = """() => {
+    const found = [];
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+        const at = walker.currentNode.parentElement;
+        if (at.closest('code, pre, script, style, template, .why, .before, .after')) continue;
+        const text = walker.currentNode.textContent;
+        if (/\\d{4}-\\d\\d-\\d\\d[T ]\\d\\d:\\d\\d/.test(text)) found.push(text.slice(0, 120));
     }
     return found;
 }"""
@@ -172,6 +187,7 @@ async def test_everybody_can_use_every_page(browser: Browser, web: Console, lang
         if language == "zh" and path != "/audit":  # the trail is shown as it was written
             said = await page.evaluate(ENGLISH)
             found += [(path, "English", one) for one in said if not any(text in one for text in WRITTEN)]
+        found += [(path, "a moment of a machine", one) for one in await page.evaluate(STAMPS)]
         picture = await page.screenshot(full_page=True)
         assert len(picture) > 10_000, path
         await page.set_viewport_size({"width": 375, "height": 900})
@@ -214,6 +230,48 @@ async def test_the_language_is_chosen_and_kept(browser: Browser, web: Console) -
     await page.select_option("#language", "en")
     await expect(page.locator("h1")).to_have_text("Not Found")
     assert complaints == []
+    await context.close()
+
+
+async def test_times_are_those_of_the_viewer(browser: Browser, web: Console) -> None:
+    shown = {}
+    for zone in ("Asia/Tokyo", "America/New_York"):
+        context = await browser.new_context(locale="en-GB", timezone_id=zone)
+        page = await context.new_page()
+        await page.goto(f"{web.url}/audit")
+        await live(page)
+        await expect(page.locator("#zone")).to_contain_text(zone)
+        moment = page.locator("tbody time").first
+        seconds = float(await moment.get_attribute("data-t") or 0)
+        there = datetime.fromtimestamp(seconds, ZoneInfo(zone))
+        await expect(moment).to_have_text(f"{there:%H:%M:%S}")
+        shown[zone] = await moment.text_content()
+        await context.close()
+    assert len(set(shown.values())) == 2
+
+
+async def test_a_stranger_subscribes_to_the_status_page(browser: Browser, web: Console) -> None:
+    """From the form to the message, its link, and the end of it; nobody is logged in."""
+    await web.user("root", "admin")
+    context = await browser.new_context(locale="zh-CN")
+    page = await context.new_page()
+    await page.goto(f"{web.url}/status")
+    await expect(page.locator("h1")).to_have_text("发生服务中断")
+    await expect(page.locator("main")).to_contain_text("计划内工作：Web shop")
+    await page.fill("input[type=email], input[name=address]", "li@b.example")
+    await page.click("button:text-is('通知我')")
+    await expect(page.locator("main")).to_contain_text("链接")
+    rows = await web.access.database.read(lambda tx: find(tx, limit=10))
+    [asking] = [row.message for row in rows.items]
+    assert asking.title == "Shop status：请确认您的订阅"
+    link = re.search(r"/status/confirm\S+", asking.text)
+    assert link
+    await page.goto(web.url + link[0])
+    await page.click("main button")
+    await expect(page.locator("main")).to_contain_text("您将收到")
+    await page.goto(web.url + link[0].replace("confirm", "unsubscribe"))
+    await page.click("main button")
+    await expect(page.locator("main")).to_contain_text("不会再收到")
     await context.close()
 
 

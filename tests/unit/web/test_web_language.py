@@ -53,7 +53,9 @@ VOCABULARY = {
     "no further subscriptions are taken now", "there is no such subscription",
     # Of timelines and of the audit trail.
     "opened", "joined", "left", "fired", "ended", "muted", "heard", "told", "acked", "unacked", "comment", "flapping",
-    "escalated", "reminder", "done", "refused", "declined", "planned", "asked", "spent", "did",
+    "escalated", "reminder", "create", "change", "delete", "redeliver", "test", "revoke", "resume", "replay", "reload",
+    "plan", "logout", "login", "end", "approve", "pause", "apply", "cancel",
+    "run", "done", "refused", "declined", "planned", "asked", "spent", "did",
 }  # fmt: skip
 
 

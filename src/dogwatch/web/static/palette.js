@@ -1,8 +1,8 @@
 // The command palette (Ctrl-K, ?) and the keys that go to pages: "g o", "g j"… Pages are those of the navigation.
 import { t } from "./words.js";
 
-const LETTERS = { "/": "o", "/incidents": "i", "/reports/availability": "y", "/logs": "l", "/fleet": "f", "/jobs": "j", "/runs": "r", "/schedules": "s", "/workers": "k", "/webhooks": "w", "/deliveries": "d", "/outbox": "m", "/users": "u", "/audit": "a", "/settings": "p", "/settings/configuration": "c" };
-const BELOW = { "/incidents": [["/rules", t("Rules")], ["/maintenance", t("Maintenance")]], "/webhooks": [["/deliveries", t("Deliveries")]], "/settings": [["/settings/configuration", t("Configuration")]] };
+const LETTERS = { "/": "o", "/incidents": "i", "/reports/availability": "y", "/logs": "l", "/compare": "v", "/fleet": "f", "/jobs": "j", "/runs": "r", "/schedules": "s", "/workers": "k", "/webhooks": "w", "/deliveries": "d", "/outbox": "m", "/users": "u", "/audit": "a", "/settings": "p", "/settings/configuration": "c" };
+const BELOW = { "/": [["/compare", t("Compare")]], "/incidents": [["/rules", t("Rules")], ["/maintenance", t("Maintenance")]], "/webhooks": [["/deliveries", t("Deliveries")]], "/settings": [["/settings/configuration", t("Configuration")]] };
 const CHORD_MS = 1200;
 const PAUSE_MS = 120;
 

@@ -17,6 +17,8 @@ const NAMES = {
 // Marks of an axis of sizes: 1, 2, 4 … 512 of each unit.
 const BINARY = Array.from({ length: 50 }, (_one, power) => 2 ** power);
 
+// What a series without labels is called, where its chart has only the one.
+const WHOLE = { dogwatch_host_cpu_ratio: t("CPU"), dogwatch_host_filesystem_used_ratio: t("in use"), dogwatch_host_pressure_ratio: t("stalled") };
 const percent = (value) => (value === null || value === undefined ? "–" : `${Number((value * 100).toPrecision(3))} %`);
 const plain = (value) => (value === null || value === undefined ? "–" : String(Number(value.toPrecision(3))));
 const bytes = (value) => (value === null || value === undefined ? "–" : size(value));
@@ -37,7 +39,7 @@ function named(one) {
   const known = NAMES[name];
   if (labels.resource) return { label: labels.kind === "stalled" ? t("{0}, everything", labels.resource) : labels.resource, mode: "", name };
   const label = [...Object.values(labels), known].filter(Boolean).join(" ");
-  return { label: label || name, mode: labels.mode || "", name };
+  return { label: label || WHOLE[name] || name, mode: labels.mode || "", name };
 }
 
 const mean = (values) => {
