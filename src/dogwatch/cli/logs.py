@@ -133,9 +133,13 @@ def run(paths: tuple[str, ...], folder: str | None) -> int:
         raise UsageError("the configuration has no log sources", hint="'logs:' with sources and sinks adds some")
     where = Path(folder) if folder else default
     import gc
+    import resource
 
     import uvloop
 
+    # Each file that is followed is open: the usual 1,024 are soon used up, and the system allows more to those who ask.
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # What is loaded by now lives as long as the process; blocks are not worth looking through again and again.
     gc.collect()
     gc.freeze()

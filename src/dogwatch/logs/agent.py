@@ -7,8 +7,9 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -194,7 +195,7 @@ class Agent:
             checkpoint = self.snapshot()
             outlets = list(self._outlets.values())
             try:
-                await asyncio.to_thread(self._write, checkpoint, outlets)
+                await _whole(asyncio.to_thread(self._write, checkpoint, outlets))
                 self._save_failed = ""
             except OSError as error:
                 if not self._save_failed:
@@ -318,6 +319,16 @@ class Agent:
             for name, one in self._outlets.items()
         ]
         return sources, sinks
+
+
+async def _whole(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for work that cannot be cancelled: a thread goes on, and the next checkpoint must not meet it."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 async def _cancel(tasks: list[asyncio.Task[None]], before: Callable[[], None] = lambda: None) -> None:

@@ -60,7 +60,7 @@ class LogsPart:
         yield Family(
             name,
             "counter",
-            "What log sources counted: lines, bytes, files, truncated, recovered, lost_bytes, cut_bytes, vanished.",
+            "What log sources counted: lines, bytes, files, truncated, recovered, lost_bytes, vanished, too_many…",
             [
                 (series(name, {"source": one.name, "event": event}), float(value))
                 for one in sources

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from tests.integration.logs.test_hostile import configured, fill, lines, running, small_disk, until
 
+from dogwatch.logs.checkpoint import Checkpoint, CheckpointFile
 from dogwatch.logs.sources.docker import _frames
 from dogwatch.logs.store.query import LogStore, Query
 
@@ -99,6 +101,49 @@ async def test_copy_truncate_beside_a_writer_loses_only_what_is_in_no_file(tmp_p
     assert saved > 0
 
 
+async def limited(config: Path, state: Path, limit: str) -> asyncio.subprocess.Process:
+    """Run the agent as its command does, with so many descriptors."""
+    words = ["prlimit", f"--nofile={limit}", sys.executable, "-m", "dogwatch", "logs", "run", "-c", str(config)]
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(*words, "--folder", str(state), stderr=pipe)
+
+
+@pytest.mark.parametrize("limit", ["256:2048", "256:256"])
+async def test_more_files_than_may_be_open(tmp_path: Path, limit: str) -> None:
+    """The limit is raised where that is allowed; else what is open is read, and the others when there is room."""
+    out = tmp_path / "out.log"
+    source = f"file: {{paths: [{tmp_path}/in/*.log], start: beginning, search: 50ms, poll: 100ms, quiet: 200ms}}"
+    config = configured(tmp_path, source=source)
+    for number in range(500):
+        (tmp_path / "in" / f"{number:03d}.log").write_text(f"line {number}\n")
+    agent = await limited(config, tmp_path / "state", limit)
+    assert agent.stderr is not None
+    try:
+        if limit == "256:256":
+            await until(lambda: len(lines(out)) > 100)
+            seen: set[bytes] = set()
+
+            def make_room() -> bool:
+                """Delete what has been delivered, as those do who rotate."""
+                found = set(lines(out))
+                for line in found - seen:
+                    (tmp_path / "in" / f"{int(line.split()[1]):03d}.log").unlink()
+                seen.update(found)
+                return len(found) == 500
+
+            await until(make_room, 120)
+        else:
+            await until(lambda: len(lines(out)) == 500, 60)
+        await until((tmp_path / "state" / "checkpoint").exists)
+    finally:
+        agent.terminate()
+        said = (await agent.communicate())[1].decode()
+    assert agent.returncode == 0, said
+    assert sorted(lines(out)) == sorted(b"line %d" % number for number in range(500))
+    assert said.count("more files than may be open") == (limit == "256:256")
+    assert "checkpoint" not in said
+
+
 async def test_no_room_for_the_store(tmp_path: Path, small_disk: Path) -> None:
     """A real disk without room: records wait, each is there once when there is room, and queries go on."""
     store = small_disk / "store"
@@ -142,6 +187,36 @@ async def test_without_a_good_checkpoint_it_begins_anew(tmp_path: Path, caplog: 
         assert agent.checkpoint_problem.count("cannot be used") == 2
         await until(lambda: b"while it was down" in lines(out))
     assert "from their beginning" in caplog.text
+
+
+class Watched:
+    """A checkpoint file whose disk is slow. most: how many wrote at once."""
+
+    def __init__(self, inner: CheckpointFile) -> None:
+        self._inner = inner
+        self.now = self.most = 0
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        time.sleep(0.1)
+        self._inner.save(checkpoint)
+        self.now -= 1
+
+
+async def test_the_last_checkpoint_waits_for_one_that_was_under_way(tmp_path: Path) -> None:
+    """A reload ends the agent while it writes one: two threads in one file would make a torn one."""
+    async with running(configured(tmp_path), tmp_path / "state") as agent:
+        watched = Watched(agent._file)
+        agent._file = watched  # type: ignore[assignment]
+        for _ in range(3):
+            saving = asyncio.create_task(agent.save())
+            await asyncio.sleep(0.03)
+            saving.cancel()
+            assert await agent.save()
+            await asyncio.wait([saving])
+    assert watched.most == 1
+    assert not (tmp_path / "state" / "checkpoint.new").exists()
 
 
 class Raw:

@@ -13,9 +13,9 @@ from dogwatch.errors import PermanentError
 from dogwatch.logs.block import Position
 from dogwatch.logs.tail.finding import Finder, Found, is_closed
 from dogwatch.logs.tail.follow import Follow
-from dogwatch.logs.tail.identity import MARK_BYTES, Identity, Plain, Readable, Saved, identify, mark
+from dogwatch.logs.tail.identity import MARK_BYTES, Identity, Readable, Saved, identify, mark
 from dogwatch.logs.tail.lines import Text
-from dogwatch.logs.tail.packed import Packed
+from dogwatch.logs.tail.opening import Opener
 from dogwatch.logs.tail.stream import Piece, Reach, Rewritten, Stream, last_line
 
 _log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class Follower:
         self.generations: dict[str, int] = dict(generations or {})
         self.horizon_s = horizon_s
         self.counts: Counter[str] = Counter()
+        self._opener = Opener(follow.source, self.counts)
         # Streams whose file is not open: after a start, or because it was quiet for long after its rotation.
         self._parked: dict[str, Saved] = {one.stream: one for one in saved if not one.done}
         # Their files are not where they were; they are looked for until `_HOMELESS_S` after the first time.
@@ -68,7 +69,6 @@ class Follower:
         self._order: deque[str] = deque()
         # A stream's name must be on disk before a record carries it: only so is it found again in a copy.
         self.must_save = False
-        self._denied: set[str] = set()
         self._finished: list[str] = []
         # Parked because nothing was left to read.
         self._read_whole: set[str] = set()
@@ -150,7 +150,7 @@ class Follower:
         """Return whether nothing more need be done for it at this place."""
         if self._is_idle(saved, one) and self._missing_lanes(saved) == ():
             return True
-        file = self._open(one)
+        file = self._opener.open(one)
         if file is None:
             return True  # not allowed now: it stays parked
         if not saved.reaches(file):
@@ -184,7 +184,7 @@ class Follower:
         for one in sorted(found, key=lambda one: one.named):
             if os.path.dirname(one.path) != folder or self._is_taken(one):  # noqa: PTH120
                 continue
-            file = self._open(one)
+            file = self._opener.open(one)
             if file is None:
                 continue
             try:
@@ -248,27 +248,10 @@ class Follower:
         self._order.append(stream.name)
         return stream
 
-    def _open(self, one: Found) -> Readable | None:
-        try:
-            if one.packed:
-                return Packed(one.path)
-            file = Plain(one.path)
-        except (OSError, ImportError) as error:
-            if one.path not in self._denied:
-                self._denied.add(one.path)
-                _log.warning("cannot read %s: %s", one.path, error)
-            return None
-        self._denied.discard(one.path)
-        now = os.fstat(file.fd)
-        if (now.st_dev, now.st_ino) != one.place:
-            file.close()  # rotated since we looked: the next search sees it
-            return None
-        return file
-
     def _take_named(self, one: Found, now_s: float) -> None:
         if self._is_taken(one):
             return
-        file = self._open(one)
+        file = self._opener.open(one)
         if file is None:
             return
         identity = identify(file, *one.place)
@@ -296,7 +279,7 @@ class Follower:
             self._growing[one.place] = (one.size, one.modified_s)
             return
         self._growing.pop(one.place, None)
-        file = self._open(one)
+        file = self._opener.open(one)
         if file is None:
             return
         try:
@@ -433,7 +416,7 @@ class Follower:
             if self._is_taken(one):
                 continue
             fresh = self.horizon_s is None or one.modified_s >= self.horizon_s - 1.0
-            file = self._open(one) if fresh else None
+            file = self._opener.open(one) if fresh else None
             if file is None:
                 continue
             if saved.reaches(file):
