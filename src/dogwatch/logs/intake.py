@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -76,24 +76,35 @@ class SourceIntake:
 
     async def put(self, block: Block, lanes: Iterable[str], after: Position | None = None) -> None:
         wanted = tuple(lanes)
-        tickets = {
-            lane: None if after is None else self.progress.ticket(self._track(block), lane, after) for lane in wanted
-        }
-        await self._hand_out(block, wanted, tickets)
+        stream = self._track(block)
+        tickets = {lane: None if after is None else self.progress.ticket(stream, lane, after) for lane in wanted}
+        await self._hand_out([block], wanted, tickets)
+
+    async def put_several(self, blocks: Sequence[tuple[Block, Position]], lanes: Iterable[str]) -> None:
+        wanted = tuple(lanes)
+        places = [(self._track(block), after) for block, after in blocks]
+        tickets = {lane: self.progress.tickets(places, lane) for lane in wanted}
+        await self._hand_out([block for block, _after in blocks], wanted, tickets)
 
     async def deliver(self, block: Block) -> None:
         loop = asyncio.get_running_loop()
         told: dict[str, asyncio.Future[None]] = {lane: loop.create_future() for lane in self.lanes}
-        await self._hand_out(block, self.lanes, {lane: Receipt(partial(_tell, one)) for lane, one in told.items()})
+        await self._hand_out([block], self.lanes, {lane: Receipt(partial(_tell, one)) for lane, one in told.items()})
         await asyncio.gather(*told.values())
 
-    async def _hand_out(self, block: Block, wanted: tuple[str, ...], tickets: Mapping[str, Ticket | None]) -> None:
-        self.counts["lines"] += block.count
-        self.counts["bytes"] += len(block.data)
+    async def _hand_out(
+        self, blocks: Sequence[Block], wanted: tuple[str, ...], tickets: Mapping[str, Ticket | None]
+    ) -> None:
+        lines = size = 0
+        for block in blocks:
+            lines += block.count
+            size += len(block.data)
+        self.counts["lines"] += lines
+        self.counts["bytes"] += size
         if self._heavy:
-            found = await self.thread(lambda: self._routing.apply(block, wanted))
+            found = await self.thread(lambda: self._routing.apply(blocks, wanted))
         else:
-            found = self._routing.apply(block, wanted)
+            found = self._routing.apply(blocks, wanted)
         if len(wanted) == 1:
             await self._outlets[wanted[0]].put(found[wanted[0]], tickets[wanted[0]])
             return

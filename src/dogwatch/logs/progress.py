@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from dogwatch.logs.block import Position
 
@@ -36,6 +36,21 @@ class Receipt(Ticket):
     def accept(self) -> None:
         super().accept()
         self._told()
+
+
+class Tickets(Ticket):
+    """Deliveries of several streams to one lane, which go together."""
+
+    __slots__ = ("_several",)
+
+    def __init__(self, several: Sequence[Ticket]) -> None:
+        super().__init__(None, Position())
+        self._several = several
+
+    def accept(self) -> None:
+        super().accept()
+        for one in self._several:
+            one.accept()
 
 
 class Track:
@@ -72,8 +87,14 @@ class Progress:
         self._tracks.setdefault((stream, lane), Track(position))
 
     def ticket(self, stream: str, lane: str, after: Position) -> Ticket:
-        track = self._tracks.setdefault((stream, lane), Track(None))
+        track = self._tracks.get((stream, lane))
+        if track is None:
+            track = self._tracks[stream, lane] = Track(None)
         return track.ticket(after)
+
+    def tickets(self, places: Iterable[tuple[str, Position]], lane: str) -> Tickets:
+        """Return one ticket for several streams. places: each with where it goes on after it."""
+        return Tickets([self.ticket(stream, lane, after) for stream, after in places])
 
     def position(self, stream: str, lane: str) -> Position | None:
         track = self._tracks.get((stream, lane))

@@ -96,15 +96,24 @@ class Routing:
     def changes(self, source: str) -> bool:
         return any(path.steps for path in self._paths if source in path.sources)
 
-    def apply(self, block: Block, lanes: Iterable[str]) -> dict[str, list[Block]]:
-        """Return what each lane is to be given; a route's steps run once for all its sinks. Heavy: for a thread."""
+    def apply(self, blocks: Sequence[Block], lanes: Iterable[str]) -> dict[str, list[Block]]:
+        """Return what each lane is to be given of one source's blocks; a route's steps run once for all its sinks.
+
+        Heavy: for a thread.
+        """
         found: dict[str, list[Block]] = {lane: [] for lane in lanes}
         for path in self._paths:
             wanted = [lane for lane in found if lane in path.sinks]
-            if block.source in path.sources and wanted:
-                changed = path.encoded(block) if self._takes_json.issuperset(wanted) else path.apply(block)
-                for lane in wanted:
-                    found[lane].append(changed)
+            if not wanted or blocks[0].source not in path.sources:
+                continue
+            if not path.steps:
+                changed: Iterable[Block] = blocks
+            elif self._takes_json.issuperset(wanted):
+                changed = [path.encoded(block) for block in blocks]
+            else:
+                changed = [path.apply(block) for block in blocks]
+            for lane in wanted:
+                found[lane] += changed
         return found
 
     def families(self) -> Iterator[Family]:

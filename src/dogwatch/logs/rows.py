@@ -14,7 +14,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, chain, compress, repeat
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import msgspec
@@ -24,8 +24,14 @@ from dogwatch.logs.multiline import INNER
 
 OWN = ("id", "source", "file")
 MAX_NAMES = 500
+# Of objects and lists in each other. What reads and writes them calls itself for each, and somewhere must end.
+MAX_DEPTH = 128
 ABSENT = msgspec.UNSET
 _ODD_NAME = re.compile(r'["\\\x00-\x1f\ud800-\udfff]')
+_FIRST, _LAST = itemgetter(0), itemgetter(-1)
+_OPENING, _CLOSING = {ord("{")}, {ord("}")}
+_BRACKET = re.compile(rb"[\[\]{}]")
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
 _GENERIC = msgspec.json.Decoder()
 
@@ -33,6 +39,18 @@ _GENERIC = msgspec.json.Decoder()
 def storable(name: str) -> bool:
     """Return whether records can have this name: without quotes, backslashes and control characters."""
     return _ODD_NAME.search(name) is None
+
+
+def too_deep(line: bytes) -> bool:
+    """Return whether JSON is nested deeper than `MAX_DEPTH`."""
+    if len(line) < 2 * MAX_DEPTH or len(line.split(b"[", MAX_DEPTH)) + len(line.split(b"{", MAX_DEPTH)) <= MAX_DEPTH:
+        return False
+    depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub(b"", line)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            return True
+    return False
 
 
 class Shape:
@@ -248,14 +266,33 @@ class Unread:
         self.data = block.data.replace(INNER, b"\n") if block.joined else block.data
         self.lines = block.lines()
         self.whole = [line.replace(INNER, b"\n") for line in self.lines] if block.joined else self.lines
+        sizes = list(map(len, self.lines))
+        self.longest, self.shortest = max(sizes, default=0), min(sizes, default=0)
         self.offsets = (
             list(block.starts)
             if block.starts is not None
             # One more for each newline.
-            else list(accumulate([size + 1 for size in map(len, self.lines[:-1])], initial=block.begin))[
-                : len(self.lines)
-            ]
+            else list(accumulate([size + 1 for size in sizes], initial=block.begin))[:-1]
         )
+
+    @property
+    def objects(self) -> bool:
+        """Return whether each line begins and ends as an object does.
+
+        Then no value goes on beyond its line, and where there are as many values as lines each line is one. A decoder
+        of lines does not see to that: a blank line and one with two objects would give each other's records.
+        """
+        lines = self.whole
+        if not self.shortest:
+            return False
+        if set(map(_FIRST, lines)) == _OPENING and set(map(_LAST, lines)) == _CLOSING:
+            return True
+        return all(one[:1] == b"{" and one[-1:] == b"}" for one in map(bytes.strip, lines))
+
+    @property
+    def deep(self) -> bool:
+        """Return whether a line is nested too deep to be read as JSON."""
+        return self.longest >= 2 * MAX_DEPTH and any(map(too_deep, self.whole))
 
     def texts(self) -> list[str]:
         """Return the lines as text; what is not UTF-8 becomes U+FFFD, and a carriage return at an end goes."""
@@ -282,7 +319,7 @@ class Unread:
 def read_json(unread: Unread, book: Book, *, keep: bool) -> tuple[Rows, int]:
     """Return records of lines that are JSON objects, and how many are none: those have their text as message."""
     try:
-        items = book.shape.decoder.decode_lines(unread.data)
+        items = [] if unread.deep or not unread.objects else book.shape.decoder.decode_lines(unread.data)
         bad: dict[int, str] = {}
     except (msgspec.MsgspecError, UnicodeDecodeError):
         items = []
@@ -327,7 +364,7 @@ def _one_by_one(lines: Sequence[bytes], book: Book) -> tuple[list[Any], dict[int
         names: dict[str, None] = {}
         for at, line in enumerate(lines):
             try:
-                items.append(decode(line))
+                items.append(decode(_shallow(line)))
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 found = _object(line)
                 if isinstance(found, dict):
@@ -348,7 +385,7 @@ def _last_round(lines: Sequence[bytes], book: Book) -> tuple[list[Any], dict[int
     bad: dict[int, str] = {}
     for at, line in enumerate(lines):
         try:
-            items.append(decode(line))
+            items.append(decode(_shallow(line)))
         except (msgspec.MsgspecError, UnicodeDecodeError):
             bad[at] = _text(line)
             items.append(shape.type())
@@ -368,7 +405,15 @@ def _replaced(
     return items, bad
 
 
+def _shallow(line: bytes) -> bytes:
+    if too_deep(line):
+        raise msgspec.DecodeError("it is nested too deep")
+    return line
+
+
 def _object(line: bytes) -> object:
+    if too_deep(line):
+        return None
     try:
         return _GENERIC.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from dogwatch.core.clock import Clock
@@ -39,6 +39,10 @@ class Intake(Protocol):
 
         after: where the source would go on once the lane has accepted it; None where it cannot go back.
         """
+        ...
+
+    async def put_several(self, blocks: Sequence[tuple[Block, Position]], lanes: Iterable[str]) -> None:
+        """Do the same for small blocks of several streams, at little more than the cost of one."""
         ...
 
     async def deliver(self, block: Block) -> None:

@@ -7,7 +7,7 @@ which one line is otherwise than expected goes through rows instead; see docs/de
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Annotated, Any, Protocol, runtime_checkable
 
@@ -26,11 +26,17 @@ _MOST_PASSED = 256
 _Never = Annotated[int, msgspec.Meta(ge=1, le=0)]
 
 
+# What stands in JSON before each of some values, with these values; at last what stands behind them.
+Columns = tuple[Sequence[tuple[str, list[str]]], str]
+
+
 class Touch(msgspec.Struct, frozen=True, kw_only=True):
     """What a step touches. reads: names whose values it judges by `apply_rows`, to keep records or not.
 
     shuns: names that it would change; records that have one are not for it. adds: what it gives each record that has
-    not got it. blots: what it changes in all texts. first: whether it is the one that reads JSON.
+    not got it. blots: what it changes in all texts. first: whether it is the one that reads lines.
+    columns: how it makes JSON of lines that are none. makes: the names that records then have; no step after it may
+    touch these.
     """
 
     reads: frozenset[str] = frozenset()
@@ -39,6 +45,8 @@ class Touch(msgspec.Struct, frozen=True, kw_only=True):
     adds: Mapping[str, object] = {}
     blots: tuple[Blot | Blots, ...] = ()
     first: bool = False
+    columns: Callable[[bytes, int], Columns | None] | None = None
+    makes: frozenset[str] = frozenset()
 
 
 @runtime_checkable
@@ -75,6 +83,7 @@ class Splice:
     def __init__(self, steps: Sequence[tuple[Splicing, Touch]]) -> None:
         self._judges = [step for step, touch in steps if touch.judges]
         self._blots = [blot for _step, touch in steps for blot in touch.blots]
+        self._columns = steps[0][1].columns
         self._added = _added([touch for _step, touch in steps])
         reads = dict.fromkeys(name for _step, touch in steps for name in sorted(touch.reads) if name not in OWN)
         shuns = dict.fromkeys(name for _step, touch in steps for name in sorted(touch.shuns | touch.adds.keys()))
@@ -98,6 +107,8 @@ class Splice:
             blotted = any(one.blots for _step, one in found)
             if not all(map(storable, names)) or names & added or (touch.reads and blotted):
                 return None
+            if found and found[0][1].columns and (touch.judges or names & found[0][1].makes):
+                return None
             found.append((step, touch))
         return cls(found) if found else None
 
@@ -118,12 +129,14 @@ class Splice:
         data = block.data
         if block.joined or block.starts is not None or b"\r" in data or not _sound(data):
             return None
-        try:
-            items = self._shape.decoder.decode_lines(data)
-        except msgspec.MsgspecError:
-            return None
         unread = Unread(block)
-        if len(items) != len(unread.lines):
+        columns: Columns | None = None
+        if self._columns is None:
+            items = self._glimpses(unread)
+        else:
+            columns = self._columns(data, len(unread.lines))
+            items = None if columns is None else unread.lines
+        if items is None:
             return None
         rows = Rows(self._shape, items, unread.offsets, unread.lines)
         if any(value is not ABSENT for name in self._absent for value in rows.column(name) or ()):
@@ -132,7 +145,7 @@ class Splice:
         counted = [dict(step.counts) for step in self._judges]
         for step in self._judges:
             rows = step.apply_rows(rows, self._book)
-        lines = _joined(rows, head, tail)
+        lines = _joined(rows, head, tail) if columns is None else _woven(rows, head, tail, columns)
         for blot in self._blots:
             lines = (
                 None if lines is None or (blot.needle and blot.needle.encode() in head + tail) else blot.in_json(lines)
@@ -143,6 +156,15 @@ class Splice:
                 step.counts.update(before)
             return None
         return lines, len(rows)
+
+    def _glimpses(self, unread: Unread) -> list[Any] | None:
+        if unread.deep or not unread.objects:
+            return None
+        try:
+            items = self._shape.decoder.decode_lines(unread.data)
+        except msgspec.MsgspecError:
+            return None
+        return items if len(items) == len(unread.lines) else None
 
     def _frame(self, block: Block) -> tuple[bytes, bytes]:
         """Return what stands before a record's offset, and between its checksum and its own fields."""
@@ -178,6 +200,22 @@ def _joined(rows: Rows, head: bytes, tail: bytes) -> bytes | None:
     parts[5::6] = bodies
     parts.append(b"\n")
     return b"".join(parts)
+
+
+def _woven(rows: Rows, head: bytes, tail: bytes, columns: Columns) -> bytes:
+    """Return the lines that columns make, in the same way."""
+    count, (named, end) = len(rows), columns
+    between = [part for before, _values in named for part in (before, "")]
+    between[0] = tail.decode() + between[0]
+    begin, width = head.decode(), 4 + len(between)
+    parts = [f"{end}\n{begin}", "", ":", "", *between] * count
+    parts[0] = begin
+    parts[1::width] = msgspec.json.encode(rows.offsets)[1:-1].decode().split(",")
+    parts[3::width] = hexes(rows.crcs).split(" ")
+    for at, (_before, values) in enumerate(named):
+        parts[5 + 2 * at :: width] = values
+    parts.append(f"{end}\n")
+    return "".join(parts).encode()
 
 
 def _added(touches: Iterable[Touch]) -> dict[str, object]:

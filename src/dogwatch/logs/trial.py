@@ -60,7 +60,7 @@ def _records(source: Source, data: bytes) -> list[bytes]:
     """Return what the source would make one record each of."""
     multiline = getattr(source, "multiline", None)
     if multiline is None:
-        return data.splitlines()
+        return data.removesuffix(b"\n").split(b"\n") if data else []
     data = data if data.endswith(b"\n") or not data else data + b"\n"
     found: list[bytes] = multiline.joiner().join(data.replace(b"\r\n", b"\n"), whole=True).data.split(b"\n")
     return found[:-1]

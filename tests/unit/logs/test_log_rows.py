@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from dogwatch.logs.block import Block
 from dogwatch.logs.disk import _pack, _read_entry
 from dogwatch.logs.records import json_lines, records
-from dogwatch.logs.rows import ABSENT, MAX_NAMES, Encoded
+from dogwatch.logs.route import Path
+from dogwatch.logs.rows import ABSENT, MAX_DEPTH, MAX_NAMES, Encoded
+from dogwatch.logs.section import Route
 from dogwatch.logs.steps import through
 from dogwatch.logs.transform import Transform
 from dogwatch.logs.transforms.access_log import _NAMES, ACCESS_PATTERN, by_columns, by_pattern, by_quotes
@@ -116,6 +118,51 @@ def test_new_names_garbage_and_nulls_in_one_block() -> None:
         {"message": '{"a":1}{"b":2}'},
     ]  # fmt: skip
     assert unread.counts["unread"] == 4
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH - 1, MAX_DEPTH, 900, 975, 985, 100_000])
+@pytest.mark.parametrize("ends", [(b"[", b"]"), (b'{"a":', b"}"), (b'[1,"[",', b',"]"]')])
+def test_what_is_nested_deep_is_read_or_left_and_ends_nobody(depth: int, ends: tuple[bytes, bytes]) -> None:
+    # Each level costs what reads, changes and writes it a call of itself, and calls are bounded.
+    line = b'{"x":' + ends[0] * depth + b"1" + ends[1] * depth + b"}"
+    steps = (JsonTransform(), RedactTransform(detectors=("email", "card")))
+    deep, plain = after([line, b'{"y":1}'], *steps)
+    assert plain["y"] == 1
+    assert ("x" in deep) == (depth < MAX_DEPTH)
+    assert deep.get("message", line.decode()) == line.decode()
+    route = Path(Route(from_=("s",), to=("o",), do=(JsonTransform(),)))
+    assert [one["id"] for one in records(route.encoded(block([line])))] == block([line]).ids()
+    within = json.dumps({"text": line.decode()}).encode()
+    (one,) = after([within], JsonTransform(), JsonTransform(field="text"))
+    assert ("x" in one) == (depth < MAX_DEPTH)
+
+
+def test_many_brackets_beside_each_other_are_not_deep() -> None:
+    line = json.dumps({"x": [[{"a": "["}]] * 400})
+    assert after([line.encode()], JsonTransform())[0]["x"] == [[{"a": "["}]] * 400
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"", b'{"a":1}{"b":2}'],
+        [b'{"a":1} {"b":2}', b" \t"],
+        [b'{"a":', b'{"x":1}}', b'{"b":1}{"c":1}'],
+        [b'{"a":{}', b"}", b'{"c":1}{"b":2}'],
+        [b'{"a":1', b',"b":2}', b'{"c":1}{"d":2}\r'],
+    ],
+)
+def test_no_line_gets_the_record_of_another(lines: list[bytes]) -> None:
+    step = JsonTransform().open()
+    found = records(through(block(lines), [step]))
+    wanted = []
+    for line in lines:
+        try:
+            wanted.append(json.loads(line))
+        except ValueError:
+            wanted.append({"message": line.decode().removesuffix("\r")})
+    assert [{k: v for k, v in one.items() if k not in ("id", "source", "file")} for one in found] == wanted
+    assert step.counts["unread"] == sum("message" in one for one in wanted) > 0
 
 
 def test_names_without_number_are_bounded() -> None:

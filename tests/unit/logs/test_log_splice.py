@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from typing import Any, cast
@@ -25,7 +26,7 @@ from dogwatch.logs.transforms.change import (
     SampleTransform,
     SetTransform,
 )
-from dogwatch.logs.transforms.parse import JsonTransform
+from dogwatch.logs.transforms.parse import JsonTransform, NginxTransform
 from dogwatch.logs.transforms.where import WhereTransform
 
 MAIL = RedactTransform(detectors=("email",))
@@ -112,6 +113,10 @@ def _beyond(value: object) -> bool:
 
 @settings(deadline=None, max_examples=400)
 @given(st.sampled_from(range(len(PLANS))), st.lists(LINE, min_size=1, max_size=6), st.booleans())
+@example(0, [b"", b'{"a":1}{"b":2}'], False)
+@example(0, [b" ", b'{"a":1} {"b":2}'], False)
+@example(0, [b'{"a":', b'{"x":1}}', b"{}{}"], False)
+@example(0, [b'{"a":{}', b"}", b'{"c":1}{"b":2}'], False)
 @example(1, [b'{"level":"info"}', b'{"a":"bob@x.de","level":"debug"}', b'{"a":"bob@x.de"}'], False)
 def test_spliced_lines_say_what_records_say(plan: int, lines: list[bytes], alone: bool) -> None:
     for some in [[line] for line in lines] if alone else [lines]:
@@ -142,6 +147,38 @@ def test_ordinary_lines_are_spliced(plan: tuple[Transform, ...]) -> None:
     done = spliced(path, block(lines))
     assert done is not None
     assert done[1] == len(done[0].splitlines()) == len(slowly(path_of(*plan), block(lines)))
+
+
+ACCESS = (NginxTransform(), SetTransform(fields={"env": "prod"}), MAIL)
+SEEN = '10.0.0.1 - - [21/Nov/2026:07:00:00 +0000] "GET /a@b.example HTTP/1.1" 200 5 "-" "x"'
+BENT = st.lists(
+    st.tuples(
+        st.integers(0, len(SEEN)),
+        st.integers(0, 3),
+        st.sampled_from(['"', " ", "\\", "\x01", "\x7f", "é", "@", "0", "-", "", "\t", "\\x22"]),
+    ),
+    max_size=2,
+).map(lambda bends: functools.reduce(lambda line, one: line[: one[0]] + one[2] + line[one[0] + one[1] :], bends, SEEN))
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.lists(st.one_of(st.just(SEEN), BENT, st.just(SEEN + ' "10.1.2.3"')), min_size=1, max_size=4), st.booleans())
+@example([SEEN + ' "10.1.2.3"'] * 2, True)
+@example([SEEN.replace(" 200 ", " 000 ")], True)
+@example([SEEN.replace(" 5 ", " 05 "), SEEN.replace(" 5 ", " 0 ")], True)
+@example([SEEN.replace(" 5 ", " - ")], True)
+def test_access_logs_written_at_once_say_what_records_say(lines: list[str], redacted: bool) -> None:
+    plan = ACCESS if redacted else ACCESS[:1]
+    fast, slow = path_of(*plan), path_of(*plan)
+    done = spliced(fast, block([line.encode() for line in lines]))
+    if done is None:
+        assert set(lines) not in ({SEEN}, {SEEN + ' "10.1.2.3"'})
+        return
+    found = [json.loads(line) for line in done[0].splitlines()]
+    wanted = slowly(slow, block([line.encode() for line in lines]))
+    assert found == wanted
+    assert done[1] == len(lines)
+    assert [step.counts for step in fast.steps] == [step.counts for step in slow.steps]
 
 
 def test_what_is_not_touched_keeps_its_form() -> None:
@@ -203,6 +240,10 @@ def test_lines_that_are_otherwise_are_tried_ever_more_seldom() -> None:
         (JsonTransform(), SetTransform(fields={"a": 1}), WhereTransform(condition="a == 1")),
         (JsonTransform(), RedactTransform(detectors=("email",), fields=("user",))),
         (JsonTransform(), SetTransform(fields={'a"b': 1})),
+        (NginxTransform(), WhereTransform(condition="status > 399")),
+        (NginxTransform(), SetTransform(fields={"path": "x"})),
+        (NginxTransform(), RemoveTransform(fields=("remote_user",))),
+        (NginxTransform(keep=True),),
     ],
 )
 def test_routes_that_need_records_have_no_plan(plan: tuple[Transform, ...]) -> None:

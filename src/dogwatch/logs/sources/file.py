@@ -7,7 +7,7 @@ import codecs
 import contextlib
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -27,6 +27,7 @@ from dogwatch.logs.tail.notices import Notices
 from dogwatch.logs.tail.stream import Piece
 
 _BUSY_S = 0.16
+_TOGETHER_BYTES = 64 * 1024
 # Where the system tells of changes, so many times as rarely without being told.
 _SELDOM = 10
 
@@ -183,8 +184,8 @@ class _Running:
             follower.must_save = False
             self._describe()
             await intake.save()
-        for piece in pieces:
-            await intake.put(self._block(piece), piece.lanes, piece.after)
+        for some in _together(pieces):
+            await intake.put_several([(self._block(piece), piece.after) for piece in some], some[0].lanes)
         self._count()
         if not pieces:
             await self._rest()
@@ -272,3 +273,17 @@ class _Running:
             # No more watches: looking at sizes every `poll` goes on.
             self._notices.close()
             self._notices = None
+
+
+def _together(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+    """Yield pieces in their order, small ones for the same lanes together: what one costs to hand out is not little."""
+    some: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        if some and (piece.lanes != some[0].lanes or size + len(piece.data) > _TOGETHER_BYTES):
+            yield some
+            some, size = [], 0
+        some.append(piece)
+        size += len(piece.data)
+    if some:
+        yield some

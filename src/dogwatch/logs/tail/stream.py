@@ -58,6 +58,7 @@ class Stream:
         self.grown_s = 0.0
         self.gone = False
         self.ended = False
+        self.packed = not isinstance(file, Plain)
         self.mark = Mark()
         # How much of the mark a checkpoint has.
         self.noted_bytes = 0
@@ -65,10 +66,6 @@ class Stream:
     @property
     def place(self) -> tuple[int, int]:
         return (self.identity.device, self.identity.inode)
-
-    @property
-    def packed(self) -> bool:
-        return not isinstance(self.file, Plain)
 
     @property
     def unlinked(self) -> bool:
@@ -104,8 +101,11 @@ class Stream:
         if self.packed:
             return
         size = self.file.size()
-        if size < self.seen_bytes or any(reach.offset > size for reach in self.lanes.values()):
+        if size < self.seen_bytes:
             raise Rewritten
+        for reach in self.lanes.values():
+            if reach.offset > size:
+                raise Rewritten
         if size != self.seen_bytes:
             self.grown_s, self.ended = now_s, False
         self.seen_bytes = size

@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 from dogwatch.logs.rows import ABSENT, Book, Rows, Unread
+from dogwatch.logs.splice import Columns, Touch
 
 if TYPE_CHECKING:
     import polars as pl
@@ -46,7 +49,8 @@ _PROTOCOLS = frozenset(("HTTP/1.1", "HTTP/2.0", "HTTP/1.0", "HTTP/3.0", "HTTP/0.
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"))
 _LINE_METHODS = {"\n" + method: method for method in _METHODS}
 _STATUSES = {f"{number:03}": number for number in range(1000)}
-Columns = tuple[list[Any], ...]
+_STATUS_TEXTS = list(_STATUSES)
+_STATUS, _SIZE = _USUAL.index("status"), _USUAL.index("body_bytes_sent")
 Fields = tuple[Any, ...]
 
 
@@ -66,6 +70,11 @@ class AccessLog:
         self.reads_lines = field == "message"
         self.writes = _NAMES
         self.counts = columns.counts
+
+    def touch(self) -> Touch | None:
+        if self._keep or not self.reads_lines:
+            return None
+        return Touch(first=True, columns=json_columns, makes=frozenset((*_NAMES, "message")))
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         return self._columns.apply(frame)
@@ -132,7 +141,7 @@ def _size(text: str) -> Any:
     return int(text) if text != "-" and len(text) < 19 else ABSENT
 
 
-def by_columns(data: bytes, count: int) -> Columns | None:
+def by_columns(data: bytes, count: int) -> tuple[list[Any], ...] | None:
     """Return the fields of lines that are all of the plain kind, a column for each; None where one is not.
 
     The text is cut at every quote, and the parts that stand at the same place of their lines at every space, so that no
@@ -179,6 +188,28 @@ def by_columns(data: bytes, count: int) -> Columns | None:
         addresses, users, times, methods, request[1::3], protocols, statuses, lengths, parts[3::width], parts[5::width]
     )  # fmt: skip
     return (*found, parts[7::8]) if width == 8 else found
+
+
+def json_columns(data: bytes, count: int) -> Columns | None:
+    """Return the fields of plain lines as JSON without the records between; None where something would be escaped."""
+    if not count or b"\\" in data or any(one in data for one in _ODD) or (found := by_columns(data, count)) is None:
+        return None
+    width = 6 if len(found) == len(_USUAL) else 8
+    sizes, statuses = found[_SIZE], found[_STATUS]
+    # Newlines and quotes are between the fields. What else is escaped would make it longer.
+    if len(msgspec.json.encode(data.decode())) != len(data) + 2 + (width + 1) * count or ABSENT in sizes:
+        return None
+    if min(statuses) < 100:
+        return None  # JSON has no zeros before a number
+    values = list(found)
+    values[_SIZE] = msgspec.json.encode(sizes)[1:-1].decode().split(",")
+    values[_STATUS] = list(map(_STATUS_TEXTS.__getitem__, statuses))
+    before, named = '"', []
+    for name, column in zip(_NAMES, values, strict=False):
+        after = "" if name in ACCESS_NUMBERS else '"'
+        named.append((f'{before}{name}":{after}', column))
+        before = f'{after},"'
+    return named, f"{after}}}"
 
 
 def _lengths(sizes: list[str]) -> list[Any]:

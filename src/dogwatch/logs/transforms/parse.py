@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from dogwatch.logs.rows import Book, Rows, Unread, read_json, read_json_in
+from dogwatch.logs.rows import Book, Rows, Unread, read_json, read_json_in, too_deep
 from dogwatch.logs.splice import Touch
 from dogwatch.logs.transform import Step, Transform
 from dogwatch.logs.transforms.access_log import ACCESS_NUMBERS, ACCESS_PATTERN, AccessLog
@@ -19,7 +19,8 @@ Faults = Iterable[tuple[tuple[str | int, ...], str, str]]
 
 class JsonTransform(Transform, frozen=True, kw_only=True):
     """Makes columns of lines that are JSON objects. A line that is none keeps its message, and is counted; so is one
-    with a name that has quotes, backslashes or control characters, and one beyond 500 different names in a block.
+    with a name that has quotes, backslashes or control characters, one beyond 500 different names in a block, and one
+    that is nested more than 128 levels deep.
 
     field: where the text is; default message. keep: leave the text there; default no, where it could be read.
     """
@@ -56,6 +57,8 @@ class _Json:
         import polars as pl
 
         text = frame[self._options.field].fill_null("")
+        # What is nested too deep must not reach what calls itself for each level.
+        text = pl.Series(["" if too_deep(one.encode("utf-8", "replace")) else one for one in text], dtype=pl.String)
         # A line that begins and ends as an object is tried as one; all together first, which is what is fast.
         try:
             parsed = pl.read_ndjson(("\n".join(text) + "\n").encode(), infer_schema_length=None) if len(text) else None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
+from dogwatch.logs.rows import too_deep
 from dogwatch.logs.transform import Step, Transform
 
 if TYPE_CHECKING:
@@ -342,6 +343,8 @@ class _Container(_ByText):
 def _docker(text: str) -> dict[str, object] | None:
     import msgspec
 
+    if too_deep(text.encode("utf-8", "replace")):
+        return None
     try:
         parts = [msgspec.json.decode(line) for line in text.split("\n")]
         message = "".join(part["log"] for part in parts)
