@@ -71,7 +71,7 @@ class Progress(msgspec.Struct, kw_only=True):
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """Between two rehearsals of the same signals, by (rule, cause). later_s: how much later the second one opened."""
+    """Between two rehearsals of the same signals, by cause. later_s: how much later the second one opened."""
 
     only_first: Sequence[Incident]
     only_second: Sequence[Incident]
@@ -202,18 +202,22 @@ def _about(note: Note, outage: Outage) -> bool:
 
 
 def compare(first: Rehearsal, second: Rehearsal) -> Difference:
-    """Return what the second one's rules would have done otherwise. Incidents are the same where rule, cause and time
-    agree: of one (rule, cause) those that overlap.
+    """Return what the second one's rules would have done otherwise. Incidents are the same where cause and time agree:
+    of one cause those that overlap, those of the same rule first.
     """
     matched: dict[int, Incident] = {}
     used: set[int] = set()
-    for one in first.incidents:
-        for other in second.incidents:
-            same = (one.rule, one.root) == (other.rule, other.root) and other.number not in used
-            if same and _overlap(one, other, first.until_s):
-                matched[one.number] = other
-                used.add(other.number)
-                break
+    # First what is the same, then what another rule says of the same cause: that is no outage that is missed.
+    for alike in (lambda one: (one.rule, one.root), lambda one: one.root):
+        for one in first.incidents:
+            if one.number in matched:
+                continue
+            for other in second.incidents:
+                same = alike(one) == alike(other) and other.number not in used
+                if same and _overlap(one, other, first.until_s):
+                    matched[one.number] = other
+                    used.add(other.number)
+                    break
     return Difference(
         only_first=[one for one in first.incidents if one.number not in matched],
         only_second=[one for one in second.incidents if one.number not in used],
