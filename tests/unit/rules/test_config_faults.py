@@ -1,4 +1,4 @@
-"""Rule files with mistakes of every kind at once: all are told with their place, and no mistake hides what others are."""
+"""Rule files with mistakes of every kind at once: all are told with their place, and none hides another."""
 
 from __future__ import annotations
 
@@ -36,7 +36,11 @@ probes:
     budget: {max: 3, per: 1h, group: web, at_once: 20%}
   - {name: api, tcp: "127.0.0.1:9", depends_on: [web], every: 5s}
 services:
-  - {name: shop, unit: shop.service, liveness: {probes: [web], attempts: 3}, readiness: {probes: [api], out: {exec: "lb out"}, back: {exec: "lb in"}}, mode: plan}
+  - name: shop
+    unit: shop.service
+    liveness: {probes: [web], attempts: 3}
+    mode: plan
+    readiness: {probes: [api], out: {exec: "lb out"}, back: {exec: "lb in"}}
 rules:
   - name: slow
     when: 'quantile(0.95, probe.duration_s, "5m") > 2.0'
