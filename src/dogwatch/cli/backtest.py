@@ -221,8 +221,8 @@ def _show_difference(difference: Mapping[str, Any]) -> None:
         for item in items[-_SHOWN:]:
             click.echo(f"  {line(item)}")
     for name, later_s in list(difference["later_s"].items())[-_SHOWN:]:
-        word = "later" if later_s > 0 else "earlier"
-        click.echo(f"  {one_line(name)}: opened {format_duration(abs(later_s))} {word}")
+        when = f"{format_duration(abs(later_s))} {'later' if later_s > 0 else 'earlier'}" if later_s else "as soon"
+        click.echo(f"  {one_line(name)}: opened {when}")
 
 
 def line(item: Mapping[str, Any]) -> str:

@@ -71,7 +71,9 @@ class Progress(msgspec.Struct, kw_only=True):
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """Between two rehearsals of the same signals, by cause. later_s: how much later the second one opened."""
+    """Between two rehearsals of the same signals, by cause. later_s: how much later the second one opened, of those
+    where that, or the rule, is another.
+    """
 
     only_first: Sequence[Incident]
     only_second: Sequence[Incident]
@@ -222,12 +224,17 @@ def compare(first: Rehearsal, second: Rehearsal) -> Difference:
         only_first=[one for one in first.incidents if one.number not in matched],
         only_second=[one for one in second.incidents if one.number not in used],
         later_s={
-            f"#{one.number} {one.root}": matched[one.number].opened_s - one.opened_s
+            _named(one, matched[one.number]): matched[one.number].opened_s - one.opened_s
             for one in first.incidents
-            if one.number in matched and matched[one.number].opened_s != one.opened_s
+            if one.number in matched
+            and (matched[one.number].opened_s != one.opened_s or matched[one.number].rule != one.rule)
         },
         notices=len(second.notices) - len(first.notices),
     )
+
+
+def _named(one: Incident, other: Incident) -> str:
+    return f"#{one.number} {one.root}" + (f" (by {other.rule}, not {one.rule})" if one.rule != other.rule else "")
 
 
 def _overlap(one: Incident, other: Incident, until_s: float) -> bool:
