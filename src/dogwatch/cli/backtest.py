@@ -95,7 +95,8 @@ def backtest(
     """Say what rules would have done with what was recorded: incidents, notices, what was told as one.
 
     RULES are configuration files; without any, the rules in force. The deciders are
-    those that run live, with the times of the signals.
+    those that run live, with the times of the signals. Of each incident it says when
+    it opened, how long after the first bad signal, how bad it was and for how long.
 
     With --signals no daemon is asked. Beside FILE.signals, FILE.yaml names the
     outages in it; one that the rules miss, or find too late, ends in exit code 1.
@@ -220,14 +221,15 @@ def _show_difference(difference: Mapping[str, Any]) -> None:
         for item in items[-_SHOWN:]:
             click.echo(f"  {line(item)}")
     for name, later_s in list(difference["later_s"].items())[-_SHOWN:]:
-        word = "later" if later_s > 0 else "earlier"
-        click.echo(f"  {one_line(name)}: opened {format_duration(abs(later_s))} {word}")
+        when = f"{format_duration(abs(later_s))} {'later' if later_s > 0 else 'earlier'}" if later_s else "as soon"
+        click.echo(f"  {one_line(name)}: opened {when}")
 
 
 def line(item: Mapping[str, Any]) -> str:
-    """Return an incident in one line."""
+    """Return an incident in one line: when, how long after the first bad signal, how bad, for how long, what."""
     ended = f"{format_duration(item['ended_s'] - item['began_s'])}" if item["ended_s"] else "open"
-    return f"{clock_time(item['opened_s'])}  {item['severity']:8}  {ended:>8}  {one_line(item['summary'])}"
+    after = "+" + format_duration(round(max(0.0, item["opened_s"] - item["began_s"]), 1))
+    return f"{clock_time(item['opened_s'])}  {after:>6}  {item['severity']:8}  {ended:>8}  {one_line(item['summary'])}"
 
 
 def _from_files(

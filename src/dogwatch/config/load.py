@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, TypeVar, cast
@@ -148,30 +149,45 @@ class Loader:
         problems = list(parsed.problems)
         already = {(found.path, found.file, found.line) for found in problems if found.path}
         values: dict[str, Any] = {}
+        runs: dict[str, Run] = {}
         for key, section in self.catalog.sections.items():
             node = parsed.tree.items.get(key)
             found: list[Problem] = []
+            runs[key] = Run()
             if node is None or is_null(node):
                 values[key] = section.default()
             else:
-                values[key], found = self._section(section, node, check=not parsed.partial)
+                values[key], found = self._section(section, node, runs[key], check=not parsed.partial)
             # A failed substitution leaves an empty value; what the type says of that is noise.
             problems += [one for one in found if (one.path, one.file, one.line) not in already]
         problems += self._unknown(parsed.tree)
-        if not problems:
-            problems += self._across(parsed, values)
+        if not parsed.partial:
+            problems += self._across(parsed, values, runs)
         if problems:
             raise ConfigError(_in_order(problems, parsed.files))
         return Loaded(parsed, self.catalog, values)
 
-    def _across(self, parsed: Parsed, values: Mapping[str, Any]) -> list[Problem]:
-        """Return what the sections say of each other."""
+    def _across(self, parsed: Parsed, values: Mapping[str, Any], runs: Mapping[str, Run]) -> list[Problem]:
+        """Return what the sections say of each other, as far as they could be read."""
         problems: list[Problem] = []
+        # A name that is unknown because what has it is wrong itself is told there.
+        lost = [node for run in runs.values() for node in run.lost]
+
+        def get(other: Section[Any]) -> Any:
+            if values[other.key] is FAILED:
+                raise _Unread
+            return values[other.key]
+
         for key, section in self.catalog.sections.items():
             node = parsed.tree.items.get(key)
-            if node is not None and not is_null(node):
-                faults = section.across(values[key], lambda other: values[other.key])
-                problems += filter(None, (_fault_problem(fault, key, node, Run()) for fault in faults))
+            if node is None or is_null(node) or values[key] is FAILED:
+                continue
+            run = runs[key]
+            run.lost = lost
+            with contextlib.suppress(_Unread):
+                for fault in section.across(values[key], get):
+                    found = _fault_problem(fault, key, node, run)
+                    problems += [found] if found is not None else []
         return problems
 
     def load(self) -> Loaded:
@@ -186,14 +202,17 @@ class Loader:
             if key not in self.catalog.sections
         ]
 
-    def _section(self, section: Section[Any], node: Node, *, check: bool) -> tuple[Any, list[Problem]]:
-        run = Run()
+    def _section(self, section: Section[Any], node: Node, run: Run, *, check: bool) -> tuple[Any, list[Problem]]:
         value = self.catalog.shapes[section.key].convert(node, (section.key,), run)
         problems = run.problems
         if value is not FAILED and check:
             found = [_fault_problem(fault, section.key, node, run) for fault in section.check(value)]
             problems = problems + [one for one in found if one is not None]
         return value, problems
+
+
+class _Unread(Exception):
+    """Another section could not be read at all."""
 
 
 def load(

@@ -71,7 +71,9 @@ class Progress(msgspec.Struct, kw_only=True):
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """Between two rehearsals of the same signals, by (rule, cause). later_s: how much later the second one opened."""
+    """Between two rehearsals of the same signals, by cause. later_s: how much later the second one opened, of those
+    where that, or the rule, is another.
+    """
 
     only_first: Sequence[Incident]
     only_second: Sequence[Incident]
@@ -202,28 +204,37 @@ def _about(note: Note, outage: Outage) -> bool:
 
 
 def compare(first: Rehearsal, second: Rehearsal) -> Difference:
-    """Return what the second one's rules would have done otherwise. Incidents are the same where rule, cause and time
-    agree: of one (rule, cause) those that overlap.
+    """Return what the second one's rules would have done otherwise. Incidents are the same where cause and time agree:
+    of one cause those that overlap, those of the same rule first.
     """
     matched: dict[int, Incident] = {}
     used: set[int] = set()
-    for one in first.incidents:
-        for other in second.incidents:
-            same = (one.rule, one.root) == (other.rule, other.root) and other.number not in used
-            if same and _overlap(one, other, first.until_s):
-                matched[one.number] = other
-                used.add(other.number)
-                break
+    # First what is the same, then what another rule says of the same cause: that is no outage that is missed.
+    for alike in (lambda one: (one.rule, one.root), lambda one: one.root):
+        for one in first.incidents:
+            if one.number in matched:
+                continue
+            for other in second.incidents:
+                same = alike(one) == alike(other) and other.number not in used
+                if same and _overlap(one, other, first.until_s):
+                    matched[one.number] = other
+                    used.add(other.number)
+                    break
     return Difference(
         only_first=[one for one in first.incidents if one.number not in matched],
         only_second=[one for one in second.incidents if one.number not in used],
         later_s={
-            f"#{one.number} {one.root}": matched[one.number].opened_s - one.opened_s
+            _named(one, matched[one.number]): matched[one.number].opened_s - one.opened_s
             for one in first.incidents
-            if one.number in matched and matched[one.number].opened_s != one.opened_s
+            if one.number in matched
+            and (matched[one.number].opened_s != one.opened_s or matched[one.number].rule != one.rule)
         },
         notices=len(second.notices) - len(first.notices),
     )
+
+
+def _named(one: Incident, other: Incident) -> str:
+    return f"#{one.number} {one.root}" + (f" (by {other.rule}, not {one.rule})" if one.rule != other.rule else "")
 
 
 def _overlap(one: Incident, other: Incident, until_s: float) -> bool:

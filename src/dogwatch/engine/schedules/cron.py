@@ -136,6 +136,8 @@ class Cron:
     def __init__(self, text: str, zone: Zone, name: str = "") -> None:
         text = MACROS.get(text.strip().lower(), text)
         parts = text.upper().split()
+        if len(parts) not in (5, 6):
+            raise ValueError(f"'{text}' has {len(parts)} fields; it takes 5, or 6 with seconds first")
         parts = [_spread(part, index, name) for index, part in enumerate(parts, 6 - len(parts))]
         if len(parts) == 5:
             parts.insert(0, "0")
