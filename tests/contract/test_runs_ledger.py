@@ -181,3 +181,24 @@ async def test_cancelling_a_run_that_waits_lets_it_be_claimed_for_its_cleanup(da
     assert again.order.cancel == "stop"
     await finish(runs, again, RunState.CANCELLED)
     assert (await runs.wait(again.run.run_id)).state is RunState.CANCELLED
+
+
+async def test_what_no_worker_can_take_says_so_until_one_can(database: Database) -> None:
+    runs = book(database, job("far", worker={"zone": "eu", "disk": "fast"}), job("near"))
+    await runs.register(identity("w1", labels={"zone": "eu"}))
+    far = (await start(runs, "far")).run.run_id
+    near = (await start(runs, "near")).run.run_id
+    await runs.refresh()
+    assert (await runs.show(far)).waiting_for == "a worker with disk=fast, zone=eu"
+    assert (await runs.show(near)).waiting_for == ""
+    await runs.register(identity("w2", labels={"zone": "eu", "disk": "fast"}, slots=1))
+    await runs.refresh()
+    assert (await runs.show(far)).waiting_for == ""
+    await runs.leave("w2")
+    await runs.refresh()
+    assert (await runs.show(far)).waiting_for == "a worker with disk=fast, zone=eu"
+    await runs.register(identity("w3", labels={"zone": "eu", "disk": "fast"}))
+    (claimed,) = [one for one in await runs.claim("w3", 10) if one.run.run_id == far]
+    assert claimed.run.waiting_for == ""
+    await finish(runs, claimed, RunState.SUCCEEDED)
+    assert (await runs.wait(far)).waiting_for == ""

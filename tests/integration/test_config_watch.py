@@ -208,7 +208,7 @@ async def test_endless_writing_does_not_put_it_off_for_ever(tmp_path: Path) -> N
 async def test_a_file_is_not_read_while_it_is_being_written(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("a: 1")
-    async with watching(path, timing=Timing(quiet_s=0.03, quiet_max_s=60.0, safety_s=60.0)) as seen:
+    async with watching(path, timing=Timing(quiet_s=0.03, quiet_max_s=0.1, open_max_s=60.0, safety_s=60.0)) as seen:
         with path.open("w") as half:
             await asyncio.sleep(0.3)
             assert seen.count == 0
@@ -219,7 +219,7 @@ async def test_a_file_is_not_read_while_it_is_being_written(tmp_path: Path) -> N
 async def test_a_file_that_stays_open_is_read_at_last(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("a: 1")
-    async with watching(path, timing=Timing(quiet_s=0.03, quiet_max_s=0.2, safety_s=60.0)) as seen:
+    async with watching(path, timing=Timing(quiet_s=0.03, quiet_max_s=0.1, open_max_s=0.2, safety_s=60.0)) as seen:
         with path.open("w") as kept:
             kept.write("a: 2")
             kept.flush()

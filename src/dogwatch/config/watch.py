@@ -33,12 +33,14 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """How patient the watcher is, seconds.
 
     quiet_s: nothing must happen for so long before a change is reported. quiet_max_s: it is reported at last after
-    this, though things go on happening, or a file that was written to stays open. poll_s: between comparisons where
-    there is no inotify. safety_s: the same where there is. read_s: reading everything must take less.
+    this, though things go on happening. open_max_s: the same for a file that was written to and stays open; a busy disk
+    can hold its writer up for seconds. poll_s: between comparisons where there is no inotify. safety_s: the same where
+    there is. read_s: reading everything must take less.
     """
 
     quiet_s: float = 0.2
     quiet_max_s: float = 2.0
+    open_max_s: float = 15.0
     poll_s: float = 2.0
     safety_s: float = 15.0
     read_s: float = 30.0
@@ -220,10 +222,11 @@ class Watcher:
         one reload.
         """
         loop = asyncio.get_running_loop()
-        while loop.time() - started_s < self._timing.quiet_max_s:
+        timing = self._timing
+        while loop.time() - started_s < (timing.open_max_s if self._unfinished else timing.quiet_max_s):
             self._woken.clear()
             try:
-                async with asyncio.timeout(self._timing.quiet_s):
+                async with asyncio.timeout(timing.quiet_s):
                     await self._woken.wait()
             except TimeoutError:
                 if not self._unfinished:

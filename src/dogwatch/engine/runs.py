@@ -15,7 +15,19 @@ from dogwatch.core.component import Registry, nearest
 from dogwatch.core.metrics import Family
 from dogwatch.engine.action import Action
 from dogwatch.engine.book import advance as advancing
-from dogwatch.engine.book import approvals, claim, freezes, intents, meters, orders, output, read, topics, workers
+from dogwatch.engine.book import (
+    approvals,
+    claim,
+    freezes,
+    intents,
+    meters,
+    orders,
+    output,
+    read,
+    topics,
+    unplaced,
+    workers,
+)
 from dogwatch.engine.book.approvals import IsIn
 from dogwatch.engine.book.claim import Haul, Taken
 from dogwatch.engine.book.definitions import Definitions
@@ -401,8 +413,12 @@ class RunBook:
         return await prune(self._database, self._means.keeping)
 
     async def refresh(self) -> None:
-        """Count again for metrics; it costs more the more runs have not ended."""
+        """Count again for metrics, which costs more the more runs have not ended, and say at runs that no worker can
+        take what they wait for.
+        """
         self._meters.counts = await self._database.read(read.counts)
+        if found := await self._database.read(unplaced.notes):
+            await self._database.write(lambda tx: unplaced.write(tx, found))
 
     def metrics(self) -> Iterable[Family]:
         return self._meters.families()
