@@ -254,3 +254,11 @@ def test_a_range_that_is_not_closed_is_no_name(tmp_path: Path) -> None:
     inventory, problems = read(str(tmp_path / "hosts.ini"))
     assert list(inventory.hosts) == ["ok"]
     assert "hosts.ini:1: 'web[1:3' cannot be the name of a host: it holds a bracket" in problems[0]
+
+
+def test_commands_in_an_ssh_configuration_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "ssh_config"
+    path.write_text("Host a b\n  ProxyCommand it's \"open\n  HostName x\nHost 'c\nHost d*\n")
+    inventory, problems = read(str(path))
+    assert list(inventory.hosts) == ["a", "b"]
+    assert problems == [f"{path}:4: cannot be read: no closing quotation"]

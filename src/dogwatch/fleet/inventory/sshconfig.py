@@ -21,6 +21,8 @@ def read_ssh_config(path: Path, draft: Draft, *, depth: int = 0) -> None:
         return
     for number, raw in enumerate(text.split("\n"), 1):
         place = Place(str(path), number)
+        if not raw.strip().lower().startswith(("host", "include")):
+            continue  # commands, too: their quotes need not be a shell's
         try:
             words = shlex.split(raw.strip().replace("=", " ", 1), comments=True)
         except ValueError as error:
