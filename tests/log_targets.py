@@ -170,8 +170,8 @@ class NatsTarget(Target):
         from nats.aio.client import Client
 
         client = Client()
-        await client.connect(self._url, allow_reconnect=False)
-        await client.jetstream().add_stream(name=self._name, subjects=[self._name])
+        await client.connect(self._url, allow_reconnect=False, connect_timeout=30)
+        await client.jetstream(timeout=30).add_stream(name=self._name, subjects=[self._name])
         await client.close()
 
     def received(self) -> Found:
@@ -183,9 +183,9 @@ class NatsTarget(Target):
         from nats.errors import TimeoutError as NothingThere
 
         client = Client()
-        await client.connect(self._url, allow_reconnect=False)
+        await client.connect(self._url, allow_reconnect=False, connect_timeout=30)
         try:
-            subscription = await client.jetstream().pull_subscribe(self._name, durable="d")
+            subscription = await client.jetstream(timeout=30).pull_subscribe(self._name, durable="d")
             try:
                 while messages := await subscription.fetch(5000, timeout=0.3):
                     for one in messages:
