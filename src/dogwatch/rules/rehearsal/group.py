@@ -148,10 +148,24 @@ class _Counts:
         can_yes, can_not = yes_at_most >= least, yes < most
         can_unknown = can_not & (yes_at_most + there - known >= least) & (known < there)
         sure = (known == known_at_most) & (yes == yes_at_most)
+        self._yes, self._known, self._there = yes, known, there
+        # Those that may have to be asked.
+        self.vague = [one for one in members if bool((one.says[going].code & (one.says[going].code - 1)).any())]
         unknown = sure & can_unknown
         self.mask: Mask = np.asarray(
             can_yes * YES | (can_not & ~unknown) * NO | can_unknown * UNKNOWN, np.uint8
         )  # fmt: skip
+
+    def together(self, rule: Rule, place: int, asked: Iterator[tuple[int, Truth]]) -> Truth:
+        """Return what all say together, as live. asked: the open ones: what they could say, and what they said."""
+        yes, known, there = int(self._yes[place]), int(self._known[place]), int(self._there[place])
+        for code, truth in asked:
+            yes += truth is Truth.YES
+            known += bool(code & UNKNOWN) and truth is not Truth.UNKNOWN
+        wanted = rule.wanted(known)
+        if yes >= wanted:
+            return Truth.YES
+        return Truth.UNKNOWN if yes + there - known >= wanted and known < there else Truth.NO
 
     def place(self, time_s: float, *, tick: bool) -> int:
         """Return what is so at a time; a tick comes before the signals of its time."""
@@ -270,8 +284,15 @@ class _Together:
 
     def _truth(self, now_s: float, *, tick: bool, going: bool) -> Truth:
         counts = self._count()
-        known = _TRUTHS.get(int(counts.mask[counts.place(now_s, tick=tick)]))
-        return known if known is not None else self._answer(now_s, tick=tick, going=going)[0].truth
+        place = counts.place(now_s, tick=tick)
+        known = _TRUTHS.get(int(counts.mask[place]))
+        if known is not None:
+            return known
+        codes = ((member, member.says[going].at(now_s, tick=tick)) for member in counts.vague)
+        asked = (
+            (code, self._exactly(member, now_s, tick=tick, going=going)) for member, code in codes if code & (code - 1)
+        )
+        return counts.together(self.rule, place, asked)
 
     def _answer(self, now_s: float, *, tick: bool, going: bool) -> tuple[Answer, tuple[str, ...]]:
         """Return what the group says, as live: of every member what it said when it was asked last."""

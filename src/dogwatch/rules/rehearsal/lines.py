@@ -38,7 +38,10 @@ class Line:
         self._lines = lines
         every = {id(line): line for line in lines.values()}
         own = [line.time if isinstance(line, Series) else line.time[1:] for line in every.values()]
-        self.time: Floats = np.unique(np.concatenate(own))
+        times = np.concatenate(own)
+        # Runs that are sorted already: this way they are only merged.
+        times.sort(kind="stable")
+        self.time: Floats = times[np.append(times[1:] > times[:-1], True)[: len(times)]]
         self.first = int(np.searchsorted(self.time, begin_s, side="left"))
         self._newest = {
             key: np.searchsorted(line.time, self.time, side="right") - 1 for key, line in every.items()
