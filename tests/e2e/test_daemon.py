@@ -51,7 +51,8 @@ def test_watches_shows_and_stops(daemon: Daemon) -> None:
     shown = daemon.run("status", "--exit-code")
     assert shown.returncode == 1
     assert "nobody" in shown.stdout
-    assert "connection refused" in shown.stdout
+    # In 80 columns, less whatever the times need, the end may be cut.
+    assert "cannot connect to 127.0.0.1" in shown.stdout
     metrics = daemon.request("GET", "/metrics")[1].decode()
     assert 'probe_success{target="itself"' in metrics
     assert "node_load1 " in metrics
