@@ -211,7 +211,7 @@ class Chart {
   }
 
   async asked(source, since) {
-    const query = new URLSearchParams({ points: innerWidth < 600 ? 120 : 300, ...(since ? { since_s: since } : { range: this.range }) });
+    const query = new URLSearchParams({ points: innerWidth < 600 || this.figure.dataset.compare ? 120 : 300, ...(since ? { since_s: since } : { range: this.range }) });
     const answer = await fetch(`${source}${source.includes("?") ? "&" : "?"}${query}`);
     const body = await answer.json();
     if (!answer.ok) throw new Error(body.detail);
