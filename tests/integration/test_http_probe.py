@@ -12,6 +12,7 @@ import pytest
 from http_servers import Client, Writer, client, descriptors, serving
 
 from dogwatch.probes.engine.resolver import ResolverFiles
+from dogwatch.probes.http.plan import plan_of
 from dogwatch.probes.kinds.http import BasicAuth, HttpProbe
 from dogwatch.probes.probe import Attempt, ProbeResult
 
@@ -378,3 +379,13 @@ async def test_a_target_that_is_not_near_is_waited_for() -> None:
                 result = await ended
     assert result.reason == "timeout"
     assert "connecting" in result.message
+
+
+async def test_a_zone_is_read_as_a_url_has_it_and_not_sent() -> None:
+    probe = HttpProbe(url="http://[fe80::1%25nowhere]:81/")
+    hop = plan_of(probe, {}).first
+    assert hop.address == (socket.AF_INET6, "fe80::1%nowhere")
+    assert b"\r\nHost: [fe80::1]:81\r\n" in hop.request
+    async with client() as asker:
+        result = await asker.ask(probe.url)
+    assert (result.reason, "success" in result.message) == ("unreachable", False), result

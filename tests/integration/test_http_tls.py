@@ -12,7 +12,7 @@ import pytest
 from http_servers import Authority, Writer, client, serving
 
 from dogwatch.core.clock import ManualClock
-from dogwatch.probes.engine.tls import choose_provider
+from dogwatch.probes.engine.tls import TlsFailed, TlsPolicy, choose_provider
 from dogwatch.probes.kinds.http import TlsOptions
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -215,3 +215,10 @@ async def test_a_cut_without_goodbye_is_told_apart(authority: Authority, provide
 def test_providers_by_name() -> None:
     assert choose_provider("standard").name == "standard"
     assert choose_provider("auto").name in PROVIDERS
+
+
+@pytest.mark.parametrize("provider", ["standard", "pyopenssl"])
+async def test_a_file_that_is_not_there_is_named_with_its_reason(provider: str, tmp_path: Path) -> None:
+    missing = tmp_path / "ca.pem"
+    with pytest.raises(TlsFailed, match=rf"^cannot use {missing}: no such file or directory$"):
+        choose_provider(provider).context(TlsPolicy(ca_file=str(missing)))

@@ -76,7 +76,7 @@ def explain(error: OSError) -> str:
     """Return what went wrong for a person, with what to do where this machine is at fault."""
     if error.errno in {errno.EMFILE, errno.ENFILE}:
         return "no free file descriptors on this machine; raise LimitNOFILE or lower the engine's limit"
-    text = error.strerror or os.strerror(error.errno or 0)
+    text = error.strerror or (os.strerror(error.errno) if error.errno else str(error))
     if error.errno == errno.EADDRNOTAVAIL and not text.startswith("source"):
         return "no free local port or address"
     return text[:1].lower() + text[1:]

@@ -15,7 +15,7 @@ from OpenSSL._util import lib as _lib
 
 from dogwatch.probes.certificates import certificate_facts
 from dogwatch.probes.engine.addresses import literal
-from dogwatch.probes.engine.tls import TlsChannel, TlsFailed, TlsPolicy
+from dogwatch.probes.engine.tls import TlsChannel, TlsFailed, TlsPolicy, unusable
 
 _VERSIONS = {"1.0": 0x0301, "1.1": 0x0302, "1.2": 0x0303, "1.3": 0x0304}
 _CHUNK_BYTES = 32 * 1024
@@ -43,8 +43,7 @@ class PyOpenSslTls:
         try:
             return policy, _context(policy)
         except (SSL.Error, OSError, ValueError) as error:
-            names = ", ".join(name for name in (policy.ca_file, policy.cert_file, policy.key_file) if name)
-            raise TlsFailed("local", f"cannot use {names or 'the trust store'}: {_reason(error)}") from error
+            raise unusable(policy, _reason(error)) from error
 
     def channel(self, context: object, server_name: str, resumption: object | None) -> TlsChannel:
         assert isinstance(context, tuple)

@@ -165,8 +165,7 @@ class StandardTls:
         try:
             return _standard_context(policy)
         except (OSError, ValueError) as error:
-            names = ", ".join(name for name in (policy.ca_file, policy.cert_file, policy.key_file) if name)
-            raise TlsFailed("local", f"cannot use {names or 'the trust store'}: {_file_message(error)}") from error
+            raise unusable(policy, _file_message(error)) from error
 
     def channel(self, context: object, server_name: str, resumption: object | None) -> TlsChannel:
         assert isinstance(context, ssl.SSLContext)
@@ -265,6 +264,19 @@ def _tls_message(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLEOFError):
         return "the connection was closed during the TLS handshake"
     return (error.reason or str(error)).replace("_", " ").lower()
+
+
+def unusable(policy: TlsPolicy, message: str) -> TlsFailed:
+    """Return what to say of files that cannot be used: the one that cannot be read, or all and the library's word."""
+    names = [name for name in (policy.ca_file, policy.cert_file, policy.key_file) if name]
+    for name in names:
+        try:
+            with open(name, "rb"):  # noqa: PTH123 - libraries open it so
+                pass
+        except OSError as error:
+            names, message = [name], (error.strerror or str(error)).lower()
+            break
+    return TlsFailed("local", f"cannot use {', '.join(names) or 'the trust store'}: {message}")
 
 
 def _file_message(error: Exception) -> str:

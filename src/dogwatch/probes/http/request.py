@@ -71,6 +71,8 @@ def parse_url(text: str) -> Place:
     host = parts.hostname or ""
     if not host:
         raise ValueError("no host")
+    if ":" in host:
+        host = host.replace("%25", "%")  # how RFC 6874 writes a zone
     port = parts.port if parts.port is not None else PORTS[scheme]
     if not 0 < port < 65536:
         raise ValueError("no such port: 1 to 65535")
@@ -109,7 +111,9 @@ def build_request(
     given = {name.lower() for name in headers}
     lines = [f"{method} {place.target} HTTP/1.1"]
     if "host" not in given or foreign:
-        lines.append(f"Host: {place.authority}")
+        # A zone means something on this machine only.
+        zone = place.host.partition("%")[1:]
+        lines.append(f"Host: {place.authority.replace(''.join(zone), '', 1) if zone[1] else place.authority}")
     for name, value in (("User-Agent", USER_AGENT), ("Accept", "*/*")):
         if name.lower() not in given:
             lines.append(f"{name}: {value}")
