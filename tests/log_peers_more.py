@@ -117,6 +117,8 @@ class Loki(Peer):
             "  ring: {kvstore: {store: inmemory}}\n"
             f"  storage: {{filesystem: {{chunks_directory: {folder}/chunks, rules_directory: {folder}/rules}}}}\n"
             "ingester: {lifecycler: {min_ready_duration: 0s}}\n"
+            # Else lines of more than three hours ago are not found before their chunk is full.
+            "querier: {query_ingesters_within: 0s}\n"
             "schema_config: {configs: [{from: 2020-10-24, store: tsdb, object_store: filesystem, schema: v13, "
             "index: {prefix: index_, period: 24h}}]}\n"
             "frontend: {max_outstanding_per_tenant: 4096}\n"
