@@ -419,7 +419,7 @@ CASES: dict[str, Case] = {
     "dns": Case(
         example={"name": "shop.example", "type": "MX", "values": ["10 mail.shop.example."], "match": "exact"},
         bad=[
-            ({"name": "a", "type": "NONSENSE"}, "name"),
+            ({"name": "a", "type": "NONSENSE"}, "type"),
             ({"name": "a..b"}, "name"),
             ({"name": "a", "rcode": ["FINE"]}, "rcode"),
             ({"name": "a", "match": "regex", "values": ["("]}, "values"),

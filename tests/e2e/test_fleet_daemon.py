@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,7 +159,8 @@ def test_what_a_command_line_ran_is_told_by_the_daemon_beside_it(daemon: Daemon)
     assert (listed[1]["run"], listed[1]["state"]) == (own["run"], "failed")
     code, shown = told(daemon, "runs", own["run"])
     assert (code, shown["hosts"][0]["exit_code"], shown["hosts"][0]["stdout"]) == (1, 3, "own\n")
-    paged = daemon.get(f"/api/v1/fleet/runs?limit=1&cursor={listed[0]['run'].replace('/', '%2F')}")["items"]
+    cursor = urllib.parse.quote(daemon.get("/api/v1/fleet/runs?limit=1")["next_cursor"], safe="")
+    paged = daemon.get(f"/api/v1/fleet/runs?limit=1&cursor={cursor}")["items"]
     assert [one["what"] for one in paged] == ["echo own; exit 3"]
     # It is not the daemon's to repeat.
     assert fleet(daemon, "run", "--retry-failed", own["run"]).returncode == 10
