@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from dogwatch.config.section import Section
@@ -35,6 +36,25 @@ class Prepared(Protocol):
     async def discard(self) -> None:
         """Undo start: the old stays in force."""
         ...
+
+
+class Exchange:
+    """A change that has nothing to start or to stop: what is new only has to be put in force."""
+
+    def __init__(self, swap: Callable[[], None]) -> None:
+        self._swap = swap
+
+    async def start(self) -> None:
+        """Nothing is begun."""
+
+    def swap(self) -> None:
+        self._swap()
+
+    async def finish(self) -> None:
+        """Nothing is left of what was in force before."""
+
+    async def discard(self) -> None:
+        """Nothing was begun."""
 
 
 class Part(Protocol):

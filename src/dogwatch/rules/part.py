@@ -9,12 +9,13 @@ import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from dogwatch.access.actor import Actor
-from dogwatch.config.part import Configuration, Prepared
+from dogwatch.config.part import Configuration, Exchange, Prepared
 from dogwatch.core.bus import Subscription
 from dogwatch.core.deadline import cancel_and_wait
 from dogwatch.core.metrics import Family
@@ -106,7 +107,7 @@ class Incidents:
             windows=tuple(build_maintenance(spec, zones) for spec in configuration.get(MAINTENANCE)),
             doing=self._around.remedy.read(configuration, zones) if self._around.remedy is not None else None,
         )
-        return _Prepared(self, wanted)
+        return Exchange(partial(self.put_in_force, wanted))
 
     def put_in_force(self, wanted: Wanted) -> None:
         self.wanted = wanted
@@ -485,22 +486,3 @@ class Incidents:
     def metrics(self) -> Iterable[Family]:
         lost = self.watcher.gauge.dropped + (self._heard.dropped if self._heard else 0)
         return families(len(self.state.incidents), len(self.watcher.out), self.counts["notices"], lost)
-
-
-class _Prepared:
-    """A configuration that is compiled, but not in force."""
-
-    def __init__(self, part: Incidents, wanted: Wanted) -> None:
-        self._part, self._wanted = part, wanted
-
-    async def start(self) -> None:
-        """Nothing: what is remembered is read in the first turn."""
-
-    def swap(self) -> None:
-        self._part.put_in_force(self._wanted)
-
-    async def finish(self) -> None:
-        """Nothing is left of what was in force before."""
-
-    async def discard(self) -> None:
-        """Nothing was begun."""

@@ -8,13 +8,14 @@ import re
 import secrets
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from dogwatch.access.actor import Actor
-from dogwatch.config.part import Configuration, Prepared
+from dogwatch.config.part import Configuration, Exchange, Prepared
 from dogwatch.config.section import Section
 from dogwatch.core.bucket import TokenBucket
 from dogwatch.core.bus import Bus
@@ -98,7 +99,7 @@ class StatusPart:
             if name and (name not in destinations or destinations[name].channel.kind != kind):
                 where = f"status_page.subscriptions.{kind}"
                 raise ConfigError([Problem(message=f"notify has no {kind} destination '{name}'", path=where)])
-        return _Prepared(self, options)
+        return Exchange(partial(self.put_in_force, options))
 
     def put_in_force(self, options: StatusOptions) -> None:
         self.options, self._kept = options, None
@@ -373,22 +374,3 @@ def checked(kind: str, address: str) -> str:
             return address
         raise UsageError("a webhook's address begins with https://")
     raise UsageError("this is not a mail address")
-
-
-class _Prepared:
-    """Options that are checked, but not in force."""
-
-    def __init__(self, part: StatusPart, options: StatusOptions) -> None:
-        self._part, self._options = part, options
-
-    async def start(self) -> None:
-        """Nothing."""
-
-    def swap(self) -> None:
-        self._part.put_in_force(self._options)
-
-    async def finish(self) -> None:
-        """Nothing is left of what was in force before."""
-
-    async def discard(self) -> None:
-        """Nothing was begun."""

@@ -8,12 +8,13 @@ import math
 import secrets
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from dogwatch.access.actor import Actor
-from dogwatch.config.part import Configuration, Prepared
+from dogwatch.config.part import Configuration, Exchange, Prepared
 from dogwatch.core.clock import Clock
 from dogwatch.core.deadline import cancel_and_wait
 from dogwatch.engine.book.setting import Freeze
@@ -66,9 +67,8 @@ class MaintenancePart:
     # -- Part -----------------------------------------------------------------------------------------------------
 
     def prepare(self, configuration: Configuration) -> Prepared:
-        return _Prepared(
-            self, tuple(build_maintenance(spec, self._zones) for spec in configuration.get(MAINTENANCE))
-        )  # fmt: skip
+        configured = tuple(build_maintenance(spec, self._zones) for spec in configuration.get(MAINTENANCE))
+        return Exchange(partial(self.put_in_force, configured))
 
     def put_in_force(self, configured: tuple[Maintenance, ...]) -> None:
         self._configured = configured
@@ -204,25 +204,6 @@ class MaintenancePart:
             raise NotFound("this program keeps no history")
         planned = self.calendar.planned(targets, since_s=since_s, until_s=until_s)
         return await self._store.availability(list(targets), since_s=since_s, until_s=until_s, planned=planned)
-
-
-class _Prepared:
-    """Windows of a configuration that are built, but not in force."""
-
-    def __init__(self, part: MaintenancePart, configured: tuple[Maintenance, ...]) -> None:
-        self._part, self._configured = part, configured
-
-    async def start(self) -> None:
-        """Nothing: what people made is read in the background."""
-
-    def swap(self) -> None:
-        self._part.put_in_force(self._configured)
-
-    async def finish(self) -> None:
-        """Nothing is left of what was in force before."""
-
-    async def discard(self) -> None:
-        """Nothing was begun."""
 
 
 def once(name: str, begin_s: float, end_s: float, **fields: Any) -> MaintenanceSpec:

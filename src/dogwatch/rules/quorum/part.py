@@ -6,12 +6,13 @@ import asyncio
 import fnmatch
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 import msgspec
 
-from dogwatch.config.part import Configuration, Prepared
+from dogwatch.config.part import Configuration, Exchange, Prepared
 from dogwatch.core.clock import Clock
 from dogwatch.core.deadline import cancel_and_wait
 from dogwatch.core.metrics import Family, series
@@ -68,7 +69,7 @@ class LocationsPart:
     # -- Part -----------------------------------------------------------------------------------------------------
 
     def prepare(self, configuration: Configuration) -> Prepared:
-        return _Prepared(self, configuration.get(LOCATIONS))
+        return Exchange(partial(self.put_in_force, configuration.get(LOCATIONS)))
 
     def put_in_force(self, options: Locations) -> None:
         self.options = options
@@ -230,25 +231,6 @@ def _alert(quorum: Quorum, verdict: Verdict, now_s: float) -> OutsideAlert:
     return OutsideAlert(
         key=f"{RULE}\n{quorum.target}", alert=alert, firing=verdict.truth is Truth.YES, ends_s=now_s + _FOR_EVER_S
     )
-
-
-class _Prepared:
-    """Options that are not in force yet."""
-
-    def __init__(self, part: LocationsPart, options: Locations) -> None:
-        self._part, self._options = part, options
-
-    async def start(self) -> None:
-        """Nothing: what others said is on disk."""
-
-    def swap(self) -> None:
-        self._part.put_in_force(self._options)
-
-    async def finish(self) -> None:
-        """Nothing is left of what was in force before."""
-
-    async def discard(self) -> None:
-        """Nothing was begun."""
 
 
 def shown(part: LocationsPart) -> Sequence[tuple[Quorum, Verdict | None]]:
