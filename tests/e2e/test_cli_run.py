@@ -239,6 +239,8 @@ def test_an_interrupt_in_a_pipe_has_its_code_and_only_json() -> None:
             assert taken.recv(1) == b""  # the first has ended
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         wait_until(children.read_text, what="the second's beginning")
+        # The first is over for its peer a moment before it is for us.
+        time.sleep(2.0)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -167,6 +167,9 @@ async def test_the_part_follows_the_configuration(tmp_path: Path) -> None:
     await until(tmp_path / "two.log", 1)
     sources, sinks = part.status()
     assert sources[0].counts["lines"] == 1, "what the old agent delivered is not read again"
+    while not sinks[0].written:  # noqa: ASYNC110 - it is counted once it is acknowledged
+        await asyncio.sleep(0.02)
+        sinks = part.status()[1]
     assert sinks[0].written == 1
     assert 'dogwatch_logs_sink_written_total{sink="out"}' in {s for one in part.metrics() for s, _value in one.series}
     await part.stop()
