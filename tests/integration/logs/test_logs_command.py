@@ -167,7 +167,8 @@ async def test_the_part_follows_the_configuration(tmp_path: Path) -> None:
     await until(tmp_path / "two.log", 1)
     sources, sinks = part.status()
     assert sources[0].counts["lines"] == 1, "what the old agent delivered is not read again"
-    while not sinks[0].written:  # noqa: ASYNC110 - it is counted once it is acknowledged
+    # It is counted once it is acknowledged.
+    while not sinks[0].written:
         await asyncio.sleep(0.02)
         sinks = part.status()[1]
     assert sinks[0].written == 1
