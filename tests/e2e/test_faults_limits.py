@@ -52,7 +52,7 @@ def finding(daemon: Daemon, key: str) -> Any:
 def finding_over(kept: http.client.HTTPConnection) -> Any:
     """Return the finding about descriptors, asked for over a connection that is there already."""
     kept.request("GET", "/api/v1/findings")
-    return next((one for one in json.loads(kept.getresponse().read()) if one["key"] == "fds"), None)
+    return next((one for one in json.loads(kept.getresponse().read())["items"] if one["key"] == "fds"), None)
 
 
 def answers(daemon: Daemon) -> bool:
