@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any, Protocol
 
 import pycurl
+
+
+def set_trust(handle: Any, *, ca_file: str, cert_file: str, key_file: str) -> None:
+    """Say whom a transfer trusts, and who it is itself. "" for the machine's own trust, and for no certificate."""
+    if ca_file:
+        handle.setopt(pycurl.CAINFO, ca_file)
+    else:
+        paths = ssl.get_default_verify_paths()
+        if paths.cafile:
+            handle.setopt(pycurl.CAINFO, paths.cafile)
+        if paths.capath:
+            handle.setopt(pycurl.CAPATH, paths.capath)
+    if cert_file:
+        handle.setopt(pycurl.SSLCERT, cert_file)
+        handle.setopt(pycurl.SSLKEY, key_file or cert_file)
 
 
 class Owner(Protocol):

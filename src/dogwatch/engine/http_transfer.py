@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
-from typing import Any
 
 import pycurl
 
-from dogwatch.core.curl import CurlLoop
+from dogwatch.core.curl import CurlLoop, set_trust
 from dogwatch.engine.http_types import HttpFailed, HttpRequest, HttpResponse, shown_url
 from dogwatch.errors import PermanentError
 
@@ -131,21 +129,7 @@ def _set_options(transfer: _Transfer, request: HttpRequest, pinned: list[str], l
         handle.setopt(pycurl.NOBODY, 1)
     else:
         handle.setopt(pycurl.CUSTOMREQUEST, request.method)
-    _set_trust(handle, request)
-
-
-def _set_trust(handle: Any, request: HttpRequest) -> None:
-    if request.ca_file:
-        handle.setopt(pycurl.CAINFO, request.ca_file)
-    else:
-        paths = ssl.get_default_verify_paths()
-        if paths.cafile:
-            handle.setopt(pycurl.CAINFO, paths.cafile)
-        if paths.capath:
-            handle.setopt(pycurl.CAPATH, paths.capath)
-    if request.cert_file:
-        handle.setopt(pycurl.SSLCERT, request.cert_file)
-        handle.setopt(pycurl.SSLKEY, request.key_file or request.cert_file)
+    set_trust(handle, ca_file=request.ca_file, cert_file=request.cert_file, key_file=request.key_file)
 
 
 def _clean(value: str) -> str:

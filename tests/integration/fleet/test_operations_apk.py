@@ -65,9 +65,9 @@ def inside(tmp_path: Path) -> Iterator[Machine]:
         for other in ("apt-get", "dnf"):
             one.run(f"! command -v {other} || mount --bind {hidden} $(command -v {other})")
         # It has a root of its own, and nothing of it is signed.
-        one.program("apk", f'#!/bin/sh\nexec {APK} --allow-untrusted --no-network --root /opt/root "$@"\n')
-        (one.folder / "opt" / "root").mkdir()
-        one.run("apk add -q --initdb && mkdir -p /opt/root/etc/apk && echo /mnt > /opt/root/etc/apk/repositories")
+        one.program("apk", f'#!/bin/sh\nexec {APK} --allow-untrusted --no-network --root /opt/alpine "$@"\n')
+        (one.folder / "opt" / "alpine").mkdir()
+        one.run("apk add -q --initdb && mkdir -p /opt/alpine/etc/apk && echo /mnt > /opt/alpine/etc/apk/repositories")
         yield one
 
 
@@ -79,7 +79,7 @@ def box(tmp_path: Path, inside: Machine) -> Box:
 
 async def test_packages_come_are_renewed_and_go(box: Box, inside: Machine) -> None:
     index(inside, "1.0-r0")
-    conf = inside.folder / "opt" / "root" / "opt" / "dw" / "conf"
+    conf = inside.folder / "opt" / "alpine" / "opt" / "dw" / "conf"
     wanted = [{"package": {"name": "dw-example"}}]
     plan = await box.plan(wanted)
     assert [step.title for item in plan.items for step in item.steps] == ["install dw-example"]

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar, cast
 
 from dogwatch.core.units import Seconds, Secret
+from dogwatch.engine.http_types import shown_url
 from dogwatch.engine.values import Json
 from dogwatch.errors import DogwatchError
 from dogwatch.notify.channel import Channel, Receipt, Tools
-from dogwatch.notify.channels.answers import post, shown_address, url_fault
+from dogwatch.notify.channels.answers import post, url_fault
 from dogwatch.notify.message import Parcel, iso_time
 from dogwatch.notify.templates import cut
 
@@ -37,7 +38,7 @@ class AlertmanagerChannel(Channel, frozen=True, kw_only=True):
     password: Secret = ""
 
     def address(self) -> str:
-        return ", ".join(shown_address(url) for url in self.urls)
+        return ", ".join(shown_url(url) for url in self.urls)
 
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
         if not self.urls:

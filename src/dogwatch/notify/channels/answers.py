@@ -71,15 +71,6 @@ def retry_after(text: str, now_s: float | None = None) -> float | None:
     return min(max(0.0, at_s - (time.time() if now_s is None else now_s)), _PAUSE_MOST_S)
 
 
-def shown_address(url: str) -> str:
-    """Return scheme, host and port of an address whose path is a secret."""
-    try:
-        parts = urlsplit(url)
-        return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
-    except ValueError:
-        return "not an address"
-
-
 def url_fault(url: str) -> str:
     """Return what is wrong with an http(s) address, or ""."""
     try:

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from dogwatch.core.units import Secret
+from dogwatch.engine.http_types import shown_url
 from dogwatch.errors import PermanentError, TransientError
 from dogwatch.notify.channel import Channel, Receipt, Tools
-from dogwatch.notify.channels.answers import shown_address
 from dogwatch.notify.message import Parcel
 
 _TYPES = {"info": "info", "warning": "warning", "error": "failure", "critical": "failure"}
@@ -26,7 +26,7 @@ class AppriseChannel(Channel, frozen=True, kw_only=True):
     urls: tuple[Secret, ...]
 
     def address(self) -> str:
-        return ", ".join(shown_address(url).partition("://")[0] for url in self.urls)
+        return ", ".join(shown_url(url).partition("://")[0] for url in self.urls)
 
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
         if not self.urls:

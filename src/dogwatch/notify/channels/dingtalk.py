@@ -10,9 +10,10 @@ from typing import ClassVar, cast
 from urllib.parse import quote
 
 from dogwatch.core.units import Secret
+from dogwatch.engine.http_types import shown_url
 from dogwatch.engine.values import Json
 from dogwatch.notify.channel import Channel, Receipt, Tools
-from dogwatch.notify.channels.answers import coded, post, shown_address, url_fault
+from dogwatch.notify.channels.answers import coded, post, url_fault
 from dogwatch.notify.message import Parcel
 from dogwatch.notify.templates import cut
 
@@ -35,7 +36,7 @@ class DingtalkChannel(Channel, frozen=True, kw_only=True):
     url: str = "https://oapi.dingtalk.com/robot/send"
 
     def address(self) -> str:
-        return shown_address(self.url)
+        return shown_url(self.url)
 
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
         if not self.token.strip() or "://" in self.token:

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from typing import ClassVar, cast
 
 from dogwatch.core.units import Secret
+from dogwatch.engine.http_types import shown_url
 from dogwatch.engine.values import Json
 from dogwatch.notify.channel import Channel, Receipt, Tools
-from dogwatch.notify.channels.answers import coded, post, shown_address, url_fault
+from dogwatch.notify.channels.answers import coded, post, url_fault
 from dogwatch.notify.message import Parcel
 from dogwatch.notify.templates import cut
 from dogwatch.words import words
@@ -34,7 +35,7 @@ class FeishuChannel(Channel, frozen=True, kw_only=True):
     secret: Secret = ""
 
     def address(self) -> str:
-        return shown_address(self.webhook)
+        return shown_url(self.webhook)
 
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
         if wrong := url_fault(self.webhook):

@@ -9,9 +9,10 @@ from typing import Annotated, ClassVar, cast
 from msgspec import Meta
 
 from dogwatch.core.units import Secret
+from dogwatch.engine.http_types import shown_url
 from dogwatch.engine.values import Json
 from dogwatch.notify.channel import Channel, Receipt, Tools
-from dogwatch.notify.channels.answers import post, shown_address, url_fault
+from dogwatch.notify.channels.answers import post, url_fault
 from dogwatch.notify.message import Parcel
 from dogwatch.notify.templates import cut
 
@@ -40,7 +41,7 @@ class NtfyChannel(Channel, frozen=True, kw_only=True):
     private: bool = True
 
     def address(self) -> str:
-        return shown_address(self.server)
+        return shown_url(self.server)
 
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
         if not self.topic.strip() or "/" in self.topic:

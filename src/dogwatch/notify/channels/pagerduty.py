@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import ClassVar, cast
 
 from dogwatch.core.units import Secret
+from dogwatch.engine.http_types import shown_url
 from dogwatch.engine.values import Json
 from dogwatch.notify.channel import Channel, Receipt, Tools
-from dogwatch.notify.channels.answers import decoded, post, shown_address, url_fault
+from dogwatch.notify.channels.answers import decoded, post, url_fault
 from dogwatch.notify.message import Parcel, iso_time
 from dogwatch.notify.templates import cut
 from dogwatch.words import words
@@ -36,7 +37,7 @@ class PagerdutyChannel(Channel, frozen=True, kw_only=True):
     url: str = "https://events.pagerduty.com/v2/enqueue"
 
     def address(self) -> str:
-        return shown_address(self.url)
+        return shown_url(self.url)
 
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
         if not self.routing_key.strip():

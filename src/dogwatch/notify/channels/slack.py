@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import ClassVar, cast
 
 from dogwatch.core.units import Secret
+from dogwatch.engine.http_types import shown_url
 from dogwatch.engine.values import Json
 from dogwatch.notify.channel import Channel, Receipt, Tools
-from dogwatch.notify.channels.answers import post, shown_address, url_fault
+from dogwatch.notify.channels.answers import post, url_fault
 from dogwatch.notify.message import Parcel
 from dogwatch.notify.templates import cut
 
@@ -36,7 +37,7 @@ class SlackChannel(Channel, frozen=True, kw_only=True):
     private: bool = True
 
     def address(self) -> str:
-        return f"{shown_address(self.webhook)} {self.channel}".rstrip()
+        return f"{shown_url(self.webhook)} {self.channel}".rstrip()
 
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
         if wrong := url_fault(self.webhook):

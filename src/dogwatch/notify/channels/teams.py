@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import ClassVar, cast
 
 from dogwatch.core.units import Secret
+from dogwatch.engine.http_types import shown_url
 from dogwatch.engine.values import Json
 from dogwatch.errors import TransientError
 from dogwatch.notify.channel import Channel, Held, Receipt, Tools
-from dogwatch.notify.channels.answers import post, said, shown_address, url_fault, veiled
+from dogwatch.notify.channels.answers import post, said, url_fault, veiled
 from dogwatch.notify.message import Parcel
 from dogwatch.notify.templates import cut
 from dogwatch.words import words
@@ -33,7 +34,7 @@ class TeamsChannel(Channel, frozen=True, kw_only=True):
     private: bool = True
 
     def address(self) -> str:
-        return shown_address(self.webhook)
+        return shown_url(self.webhook)
 
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
         if wrong := url_fault(self.webhook):

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, cast
 
 from dogwatch.core.units import Secret
+from dogwatch.engine.http_types import shown_url
 from dogwatch.engine.values import Json
 from dogwatch.errors import PermanentError, TransientError
 from dogwatch.notify.channel import Channel, Receipt, Tools
-from dogwatch.notify.channels.answers import post, shown_address, url_fault
+from dogwatch.notify.channels.answers import post, url_fault
 from dogwatch.notify.message import Parcel
 from dogwatch.notify.templates import cut
 from dogwatch.words import words
@@ -38,7 +39,7 @@ class TelegramChannel(Channel, frozen=True, kw_only=True):
     url: str = "https://api.telegram.org"
 
     def address(self) -> str:
-        return f"{shown_address(self.url)} {self.chat}"
+        return f"{shown_url(self.url)} {self.chat}"
 
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
         if not _TOKEN.fullmatch(self.token):

@@ -8,11 +8,11 @@ from typing import ClassVar, cast
 import msgspec
 
 from dogwatch.core.units import Secret
-from dogwatch.engine.http_types import HttpRequest
+from dogwatch.engine.http_types import HttpRequest, shown_url
 from dogwatch.engine.values import Json
 from dogwatch.notify import standard
 from dogwatch.notify.channel import Channel, Receipt, Tools
-from dogwatch.notify.channels.answers import ask, shown_address, url_fault
+from dogwatch.notify.channels.answers import ask, url_fault
 from dogwatch.notify.message import Parcel, iso_time
 
 _OWN_HEADERS = frozenset({"content-type", "content-length", "host", "transfer-encoding", "connection"})
@@ -36,7 +36,7 @@ class WebhookChannel(Channel, frozen=True, kw_only=True):
     ca_file: str = ""
 
     def address(self) -> str:
-        return shown_address(self.url)
+        return shown_url(self.url)
 
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
         if wrong := url_fault(self.url):

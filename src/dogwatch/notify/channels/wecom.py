@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import ClassVar, cast
 
 from dogwatch.core.units import Secret
+from dogwatch.engine.http_types import shown_url
 from dogwatch.engine.values import Json
 from dogwatch.notify.channel import Channel, Receipt, Tools
-from dogwatch.notify.channels.answers import coded, post, shown_address, url_fault
+from dogwatch.notify.channels.answers import coded, post, url_fault
 from dogwatch.notify.message import Parcel
 from dogwatch.notify.templates import cut
 
@@ -31,7 +32,7 @@ class WecomChannel(Channel, frozen=True, kw_only=True):
     url: str = "https://qyapi.weixin.qq.com/cgi-bin/webhook/send"
 
     def address(self) -> str:
-        return shown_address(self.url)
+        return shown_url(self.url)
 
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
         if not self.key.strip() or not self.key.isprintable() or "://" in self.key:

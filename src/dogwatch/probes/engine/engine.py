@@ -247,6 +247,7 @@ class Engine:
             if handler is None:
                 continue
             try:
+                # The same call twice: the first is compiled to a native one, the second looks the method up.
                 if isinstance(handler, Direct):
                     handler.ready(mask)
                 else:

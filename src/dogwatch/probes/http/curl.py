@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pycurl
 
-from dogwatch.core.curl import CurlLoop
+from dogwatch.core.curl import CurlLoop, set_trust
 from dogwatch.probes.engine.addresses import Address, literal
 from dogwatch.probes.engine.dial import reason_of
 from dogwatch.probes.http.attempt import REDIRECTS, HttpAttempt
@@ -202,17 +202,7 @@ class CurlAttempt(HttpAttempt):
 
     def _set_trust(self, handle: Any) -> None:
         tls = self.plan.probe.tls
-        if tls.ca_file:
-            handle.setopt(pycurl.CAINFO, tls.ca_file)
-        else:
-            paths = ssl.get_default_verify_paths()
-            if paths.cafile:
-                handle.setopt(pycurl.CAINFO, paths.cafile)
-            if paths.capath:
-                handle.setopt(pycurl.CAPATH, paths.capath)
-        if tls.cert_file:
-            handle.setopt(pycurl.SSLCERT, tls.cert_file)
-            handle.setopt(pycurl.SSLKEY, tls.key_file or tls.cert_file)
+        set_trust(handle, ca_file=tls.ca_file, cert_file=tls.cert_file, key_file=tls.key_file)
         versions = {"1.0": 4, "1.1": 5, "1.2": 6, "1.3": 7}  # CURL_SSLVERSION_TLSv1_x; shifted for the maximum
         if tls.min_version or tls.max_version:
             lowest = versions[tls.min_version or "1.2"]
