@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from dogwatch.cli.durations import Duration
-from dogwatch.cli.fleet_common import config_option, elsewhere, inventory_option, json_option
+from dogwatch.cli.fleet_common import LOGIN, config_option, elsewhere, inventory_option, json_option
 from dogwatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,18 +32,7 @@ _OPTIONS = (
     click.option(
         "--connect-timeout", default="10s", show_default=True, type=Duration(), help="Until the login is done."
     ),
-    click.option("-u", "--user", help="Log in as this user."),
-    click.option("--key", type=click.Path(), help="Log in with this private key."),
-    click.option("--sudo", is_flag=True, help="Read and change as root (or --sudo-user) by sudo."),
-    click.option("--sudo-user", metavar="USER", help="Read and change as this user by sudo."),
-    click.option("--sudo-password-file", type=click.Path(exists=True, dir_okay=False), help="What sudo may ask for."),
-    click.option(
-        "--accept-new-host-keys", is_flag=True, help="Take and keep keys of hosts that have none in known_hosts."
-    ),
-    click.option(
-        "--ssh-config", type=click.Path(exists=True), help="In place of ~/.ssh/config and /etc/ssh/ssh_config."
-    ),
-    click.option("--known-hosts", type=click.Path(), help="In place of the known_hosts files of the configuration."),
+    *LOGIN,
     config_option,
     inventory_option,
     json_option,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from dogwatch.core.deadline import finished
 from dogwatch.core.retry import backoff
 from dogwatch.engine.http_types import HttpRequest, HttpResponse
 from dogwatch.errors import TransientError
@@ -52,13 +53,7 @@ class SinkTools:
         self._client: HttpClient | None = None
 
     async def thread(self, call: Callable[[], T]) -> T:
-        future = asyncio.get_running_loop().run_in_executor(self._threads, call)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            # The thread goes on; whoever cleans up must not meet it.
-            await asyncio.wait([future])
-            raise
+        return await finished(asyncio.get_running_loop().run_in_executor(self._threads, call))
 
     async def request(self, request: HttpRequest) -> HttpResponse:
         if self._client is None:

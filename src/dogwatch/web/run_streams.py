@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
+from dogwatch.core.deadline import woken
 from dogwatch.engine.values import Run
 from dogwatch.errors import DogwatchError
 from dogwatch.web import problems
@@ -102,9 +102,7 @@ async def state_frames(ctx: WebContext, run_id: str, look: asyncio.Event) -> Asy
             yield frame("run", models.run_out(run))
         if run.state.ended:
             return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(POLL_S):
-                await look.wait()
+        if await woken(look, POLL_S):
             await asyncio.sleep(GATHER_S)
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from dogwatch.config.part import Configuration, Exchange, Prepared
 from dogwatch.core.clock import Clock
-from dogwatch.core.deadline import cancel_and_wait
+from dogwatch.core.deadline import cancel_and_wait, woken
 from dogwatch.core.metrics import Family, series
 from dogwatch.engine.http_types import HttpRequest
 from dogwatch.errors import DogwatchError, NotFound
@@ -154,12 +154,8 @@ class LocationsPart:
                 await self.decide()
             except DogwatchError as error:
                 log.warning("what places see cannot be looked at: %s", error)
-            try:
-                async with asyncio.timeout(LOOK_S):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
-            self._wake.clear()
+            if await woken(self._wake, LOOK_S):
+                self._wake.clear()
 
     # -- Reporting ------------------------------------------------------------------------------------------------
 
