@@ -12,7 +12,6 @@ import msgspec
 
 from dogwatch.config.status import ReloadRecord
 from dogwatch.core.clock import Clock
-from dogwatch.core.units import format_duration
 from dogwatch.engine.port import Runs
 from dogwatch.engine.values import Run, RunFilter, RunState
 from dogwatch.notify.message import Severity
@@ -21,7 +20,7 @@ from dogwatch.rules.incident import Incident
 from dogwatch.rules.part import Incidents
 from dogwatch.rules.planned.part import Planned
 from dogwatch.store.protocol import Availability, Store
-from dogwatch.words import SOURCE, Phrase, Words, words
+from dogwatch.words import SOURCE, Phrase, Words, lasting, words
 
 _CERTIFICATE_DAYS = 21.0
 _FULL_RATIO = 0.9
@@ -215,7 +214,7 @@ def _of_targets(targets: Sequence[Target], now_s: float) -> Iterator[Said]:
             why = one.last_message or one.last_reason
             yield Said("{0} is down: {1}", (one.name, why), path, "error")
         if one.status == "paused" and now_s - one.since_s > _PAUSED_LONG_S:
-            yield Said("{0} has been paused for {1}", (one.name, format_duration(now_s - one.since_s)), path, "info")
+            yield Said("{0} has been paused for {1}", (one.name, lasting(now_s - one.since_s)), path, "info")
 
 
 def _of_hosts(hosts: Sequence[Host]) -> Iterator[Said]:
@@ -269,7 +268,7 @@ def _changes(incidents: Sequence[Incident], runs: Sequence[Run], sources: Source
     closed = [one for one in incidents if one.ended_s is not None]
     yield Said("incidents: {0} opened, {1} ended", (str(len(opened)), str(len(closed))), "/incidents?state=all")
     for one in closed[:_SHOWN]:
-        lasted = format_duration(max(0.0, (one.ended_s or 0.0) - one.began_s))
+        lasted = lasting(max(0.0, (one.ended_s or 0.0) - one.began_s))
         yield Said("#{0} {1}, for {2}", (str(one.number), one.summary, lasted), f"/incidents/{one.number}")
     states = Counter(run.state for run in runs if run.created_s >= since_s)
     if sources.runs is not None:

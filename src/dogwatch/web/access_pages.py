@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -22,6 +23,8 @@ from dogwatch.web.rendering import html_page
 
 _SHOWN = 100
 _KEYS = ("actor", "verb", "noun", "name", "outcome")
+# A value with spaces stands in quotes.
+_PART = re.compile(r'\w+:"[^"]*"|\S+')
 Text = Annotated[str, QueryParameter(max_length=500)]
 
 
@@ -46,14 +49,15 @@ async def tokens_page(ctx: Ctx) -> Response[bytes]:
 
 
 def parse_search(text: str) -> AuditFilter:
-    """Return the filter of a search box: `actor:user:ann verb:pause outcome:refused words`.
+    """Return the filter of a search box: `actor:user:ann verb:"roll back" outcome:refused words`.
 
     Raises: UsageError for a key without a value.
     """
     found: dict[str, str] = {}
     words = []
-    for part in text.split():
+    for part in _PART.findall(text):
         key, colon, value = part.partition(":")
+        value = value.strip('"')
         if colon and key in _KEYS:
             if not value:
                 raise UsageError(f"'{part}' has no value")

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from dogwatch.config.status import ReloadRecord
-from dogwatch.core.units import format_duration, format_size
+from dogwatch.core.units import format_size
 from dogwatch.core.values import Status
 from dogwatch.hosts.view import CollectorView
 from dogwatch.probes.view import TargetView
@@ -21,8 +21,9 @@ from dogwatch.web import bars, listing
 from dogwatch.web.assets import Assets
 from dogwatch.web.badges import percent
 from dogwatch.web.context import AVAILABILITY_PERIODS, WebContext
+from dogwatch.web.reasons import reason_of
 from dogwatch.web.run_view import icon_of
-from dogwatch.words import LANGUAGES, SOURCE, Phrase, Words, words
+from dogwatch.words import LANGUAGES, SOURCE, Phrase, Words, lasting, spelled, words
 
 if TYPE_CHECKING:
     import jinja2
@@ -315,7 +316,9 @@ def _templates(assets: Assets, spoken: Words) -> jinja2.Environment:
         language=spoken.language,
     )
     environment.filters.update(
-        duration=lambda seconds: "–" if seconds is None else format_duration(seconds),
+        duration=lambda seconds: "–" if seconds is None else spoken.said(lasting(seconds)),
+        period=lambda text: spoken.said(spelled(text) or text),
+        reason=lambda word: spoken.said(reason_of(word)),
         latency=_latency,
         size=lambda size_bytes: "–" if size_bytes is None else format_size(size_bytes),
         fullness=lambda ratio: "full" if (ratio or 0) >= 0.95 else "high" if (ratio or 0) >= 0.85 else "fine",
@@ -338,7 +341,7 @@ def _templates(assets: Assets, spoken: Words) -> jinja2.Environment:
 def watched(one: Availability) -> str:
     """Return how much of a period is known, where that is less than nearly all of it; or ""."""
     known_s = one.up_s + one.degraded_s + one.down_s
-    return "" if known_s >= 0.9 * (one.until_s - one.since_s) else Phrase("in {0} watched", format_duration(known_s))
+    return "" if known_s >= 0.9 * (one.until_s - one.since_s) else Phrase("in {0} watched", lasting(known_s))
 
 
 def _latency(seconds: float | None) -> str:

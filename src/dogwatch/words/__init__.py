@@ -16,16 +16,21 @@ from typing import Literal
 
 import msgspec
 
+from dogwatch.core.units import format_duration
+
 SOURCE = "en"
 Language = Literal["en", "zh"]
 LANGUAGES: Mapping[str, str] = {"en": "English", "zh": "中文"}
 # What `lang` says: Chinese here is written in simplified characters.
 TAGS: Mapping[str, str] = {"en": "en", "zh": "zh-Hans"}
 COOKIE = "dogwatch_language"
-_MOST_TOLD, _MOST_KEPT, _DEEPEST = 1000, 5000, 3
+_MOST_TOLD, _MOST_KEPT, _DEEPEST = 1000, 5000, 5
 _PLACE = re.compile(r"\{(\d+)\}")
 # "3 opened, 1 resolved"
 _COUNTED = re.compile(r"\d+ [a-z]+(?:, \d+ [a-z]+)*")
+# As units.py writes durations: "1h30m", "1.5s", "250ms".
+_DURATION = re.compile(r"(?=\d)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:([\d.]+)s)?|([\d.]+)ms")
+_LASTS = ("{0} d", "{0} h", "{0} min", "{0} s", "{0} ms")
 # A line of a report: how far it is set in, how bad it is, and where it leads, are no part of its sentence.
 _LINE = re.compile(r"(\s*)(?:\[(\w+)\] )?(.*?)(  https?://\S+)?", re.DOTALL)
 
@@ -43,6 +48,22 @@ class Phrase(str):
         phrase = super().__new__(cls, _filled(text, values))
         phrase.text, phrase.values = text, values
         return phrase
+
+
+def lasting(seconds: float) -> Phrase:
+    """Return how long something lasts, for people: "1 h 30 min", "40 s"."""
+    return spelled(format_duration(seconds)) or Phrase("{0} s", 0)
+
+
+def spelled(text: str) -> Phrase | None:
+    """Return what format_duration wrote, "1h30m", for people; None for any other text."""
+    match = _DURATION.fullmatch(text)
+    parts = (
+        [Phrase(unit, amount) for unit, amount in zip(_LASTS, match.groups(), strict=True) if amount] if match else []
+    )
+    return (
+        Phrase(" ".join(f"{{{at}}}" for at in range(len(parts))), *parts) if len(parts) > 1 else next(iter(parts), None)
+    )
 
 
 def _shape(text: str) -> re.Pattern[str]:
@@ -69,7 +90,7 @@ class Words:
 
     def find(self, text: str) -> str:
         """Return a text in this language, with its placeholders; as it is where nobody has translated it."""
-        if self.language == SOURCE:
+        if self.language == SOURCE or not _PLACE.sub("", text).strip():
             return text
         found = self.catalogue.get(text)
         if found is None:
@@ -97,6 +118,8 @@ class Words:
         if known is not None or not self._told or len(text) > _MOST_TOLD or depth > _DEEPEST:
             return text if known is None else known
         found = text
+        if lasts := spelled(text):
+            return self.say(lasts.text, *lasts.values)
         for shape, other in self._told:
             if match := shape.fullmatch(text):
                 found = _filled(other, [self.tell(value, depth + 1) for value in match.groups()])

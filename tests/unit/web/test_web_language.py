@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import errno
+import os
 import re
 from collections.abc import Iterator
 from importlib import resources
@@ -11,20 +13,50 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from dogwatch.access.permissions import NOUNS, VERBS
 from dogwatch.core.values import Status
 from dogwatch.engine.values import RunState, StepState
 from dogwatch.fleet.book.planned import RESULTS as PLAN_RESULTS
 from dogwatch.fleet.book.planned import STATES as PLAN_STATES
 from dogwatch.fleet.book.values import RunState as FleetRunState
 from dogwatch.fleet.connection import State as HostState
+from dogwatch.notify.message import MessageState
 from dogwatch.rules.incident import RANK
-from dogwatch.web import application, measured
+from dogwatch.web import application, measured, settings_pages
 from dogwatch.web.bundle import said
 from dogwatch.web.incident_pages import STATES
 from dogwatch.web.marking import SayingEnvironment
+from dogwatch.web.reasons import REASONS
 from dogwatch.web.run_view import ICONS
-from dogwatch.words import LANGUAGES, SOURCE, Phrase, Words, choose, words
+from dogwatch.webhooks.delivery import DeliveryState
+from dogwatch.words import _LASTS, LANGUAGES, SOURCE, Phrase, Words, choose, words
 
+# What the audit trail says was done, and how that ended, where no permission has the word.
+AUDITED = {
+    "decide",
+    "rerun",
+    "silence",
+    "unsilence",
+    "cut",
+    "roll back",
+    "reject",
+    "enable",
+    "disable",
+    "drain",
+    "ack",
+    "unack",
+    "resolve",
+    "escalate",
+    "begun",
+    "failed",
+    "destination",
+    "delivery",
+    "message",
+    "fleet-plan",
+}
+# What descriptors are, of words; the others are the kernel's names.
+FD_KINDS = {"file", "directory", "socket", "pipe", "device", "other"}
+TRIGGERS = {"start", "signal", "api", "file"}
 WEB = Path(str(resources.files("dogwatch.web")))
 WORDS = Path(str(resources.files("dogwatch.words")))
 OTHERS = [language for language in LANGUAGES if language != SOURCE]
@@ -41,6 +73,17 @@ VOCABULARY = {
     *STATES,
     *ICONS,
     *measured._LABELS.values(),
+    *REASONS.values(),
+    *settings_pages._GAUGES.values(),
+    *settings_pages._PARTS.values(),
+    *AUDITED,
+    *FD_KINDS,
+    *TRIGGERS,
+    *NOUNS,
+    *VERBS,
+    *map(str, DeliveryState),
+    *map(str, MessageState),
+    *_LASTS,
     "Network in", "Network out", "Disk read", "Disk write", "yes", "no",
     *(place.title for pages in application.PAGES for place in pages.places),
     # Titles of problems, and what people meet who log in.
@@ -130,7 +173,8 @@ def source_text() -> str:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(node.value)
-    return "\n".join(found)
+    # What systems say of errors, as probes tell it.
+    return "\n".join([*found, *(os.strerror(number).lower() for number in errno.errorcode)])
 
 
 @pytest.mark.parametrize("language", OTHERS)

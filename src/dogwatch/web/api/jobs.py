@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Annotated
 
 from litestar import Response, get, post
@@ -22,6 +22,7 @@ from dogwatch.web.api.models import Limit, NameParam, refusals
 from dogwatch.web.context import Ctx, WebContext, segment
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.permissions import may
+from dogwatch.words import SOURCE, Words, words
 
 IdempotencyKey = Annotated[
     str | None,
@@ -97,39 +98,41 @@ async def show_job(ctx: Ctx, name: NameParam) -> models.JobOut:
     return models.job_out(job, (await last_runs(ctx, [job]))[0], next_fires(ctx, {job.name}).get(job.name))
 
 
-def plan_out(plan: JobPlan) -> models.PlanOut:
+def plan_out(plan: JobPlan, spoken: Words | None = None) -> models.PlanOut:
+    """Return a plan as it is shown; what it says of its steps in the reader's language."""
+    tell = (spoken or words(SOURCE)).tell
     return models.PlanOut(
         job=plan.job,
         parameters=dict(plan.parameters),
-        steps=list(_planned(plan, "", 0)),
+        steps=list(_planned(plan, "", 0, tell)),
         concurrency=plan.concurrency,
         locks=list(plan.locks),
         problems=list(plan.problems),
     )
 
 
-def _planned(plan: JobPlan, before: str, level: int) -> Iterator[models.PlannedStepOut]:
+def _planned(plan: JobPlan, before: str, level: int, tell: Callable[[str], str]) -> Iterator[models.PlannedStepOut]:
     for step in plan.steps:
         change = step.change or Change(summary="")
-        items = [f"{at}: {one.summary}" for at, one in enumerate(step.items)]
-        more = [f"and {step.more} more"] if step.more else []
+        items = [f"{at}: {tell(one.summary)}" for at, one in enumerate(step.items)]
+        more = [tell(f"and {step.more} more")] if step.more else []
         yield models.PlannedStepOut(
             name=before + step.name,
             kind=step.kind,
             needs=[before + need for need in step.needs],
             level=level + step.level,
             runs=step.runs,
-            why=step.why,
+            why=tell(step.why),
             always=step.always,
-            summary=change.summary,
-            details=[*change.details, *items, *more],
+            summary=tell(change.summary),
+            details=[*map(tell, change.details), *items, *more],
             undo=change.undo,
             destructive=change.destructive,
             unknown=step.unknown,
-            problem=step.problem,
+            problem=tell(step.problem),
         )
         if step.calls is not None:
-            yield from _planned(step.calls, f"{before}{step.name} › ", level + step.level)
+            yield from _planned(step.calls, f"{before}{step.name} › ", level + step.level, tell)
 
 
 @post(
@@ -141,7 +144,8 @@ def _planned(plan: JobPlan, before: str, level: int) -> Iterator[models.PlannedS
 )
 async def plan_job(ctx: Ctx, name: NameParam, data: JSONBody[models.PlanIn]) -> models.PlanOut:
     job = find_job(ctx, segment(name))
-    return plan_out(ctx.services.plan(StartRun(job=job.name, parameters=data.parameters, actor=ctx.actor)))
+    wanted = StartRun(job=job.name, parameters=data.parameters, actor=ctx.actor)
+    return plan_out(ctx.services.plan(wanted), ctx.words)
 
 
 @post(
