@@ -344,6 +344,7 @@ class RunBook:
         current = self._means.jobs().get(claimed.run.job)
         try:
             run = intents.opened(claimed.run, taken.sealed, self._means.sealer)
+            steps = [intents.item_opened(step, self._means.sealer) for step in claimed.steps]
         except PermanentError as error:
             reason = f"its secret parameters cannot be read: {error}"
             failed = Advance(run_id=claimed.run.run_id, fence=claimed.fence, state=RunState.FAILED, reason=reason)
@@ -353,6 +354,7 @@ class RunBook:
         return msgspec.structs.replace(
             claimed,
             run=run,
+            steps=steps,
             definition=self._refilled(claimed.definition, current),
             secrets=claim.secrets_of(claimed.definition, current),
         )
@@ -367,6 +369,9 @@ class RunBook:
         return found[2]
 
     async def advance(self, change: Advance) -> Order:
+        if any(step.hidden for step in change.steps):
+            sealed = [intents.item_sealed(step, self._means.sealer) for step in change.steps]
+            change = msgspec.structs.replace(change, steps=sealed)
         order = await self._write(
             lambda tx: advancing.advance(tx, self._setting, change), free=not advancing.may_cancel(change)
         )

@@ -13,7 +13,7 @@ from dogwatch.web import problems
 from dogwatch.web.api import run_models as models
 from dogwatch.web.context import WebContext
 from dogwatch.web.encoding import encode_json
-from dogwatch.web.events import HEARTBEAT_S, RETRY_MS, first_of, left
+from dogwatch.web.events import RETRY_MS, beaten, first_of, left
 from dogwatch.web.guard import Receive, Scope, Send
 from dogwatch.web.problems import WebRefusal
 
@@ -67,8 +67,7 @@ class RunStream:
                 await _write(send, frame("problem", problems.from_error(error)))
 
     async def _beat(self, send: Send) -> None:
-        while True:
-            await asyncio.sleep(HEARTBEAT_S)
+        while await beaten(self._ctx):
             await _write(send, frame("beat", {"time_s": self._ctx.services.clock.now_s()}))
 
 

@@ -18,6 +18,7 @@ from dogwatch.probes.view import TargetView
 from dogwatch.rules.incident import RANK, Incident
 from dogwatch.store.protocol import Availability
 from dogwatch.web import bars, listing
+from dogwatch.web.api.incidents import as_seen
 from dogwatch.web.assets import Assets
 from dogwatch.web.badges import percent
 from dogwatch.web.context import AVAILABILITY_PERIODS, WebContext
@@ -225,7 +226,7 @@ def open_incidents(ctx: WebContext) -> list[Incident]:
     if ctx.services.incidents is None or not ctx.may("incident"):
         return []
     sees = ctx.rights.filter("incident")
-    found = [one for one in ctx.services.incidents.state.incidents.values() if sees(one.labels)]
+    found = [as_seen(ctx, one) for one in ctx.services.incidents.state.incidents.values() if sees(one.labels)]
     return sorted(found, key=lambda one: (bool(one.acked_by), -RANK[one.severity], -one.number))
 
 

@@ -186,11 +186,16 @@ class LocationsPart:
             HttpRequest(
                 url=f"{center.url.rstrip('/')}/api/v1/locations/{quote(self.options.name, safe='')}/report",
                 method="POST",
-                headers=[("Content-Type", "application/json"), ("Authorization", f"Bearer {center.token}")],
+                headers=[
+                    ("Content-Type", "application/json"),
+                    *([("Authorization", f"Bearer {center.token}")] if center.token else []),
+                ],
                 body=msgspec.json.encode({"views": self.views()}),
                 timeout_s=min(10.0, self.options.every),
                 body_limit=4096,
                 ca_file=center.ca_file,
+                cert_file=center.cert_file,
+                key_file=center.key_file,
             )
         )
         if answer.status not in (200, 204):
