@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
-import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +15,7 @@ import click
 
 from dogwatch.cli.durations import Duration
 from dogwatch.cli.fleet_common import LOGIN, config_option, elsewhere, inventory_option, json_option
+from dogwatch.cli.heeding import heeding
 from dogwatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ def with_dialer(options: Mapping[str, Any], work: Callable[[Dialer, Interrupted]
     async def everything() -> tuple[T, int]:
         dialer = SshDialer(ssh)
         interrupted = Interrupted()
-        with _heeding(interrupted):
+        with heeding(interrupted.stop):
             try:
                 return await work(dialer, interrupted), interrupted.number
             finally:
@@ -151,17 +150,3 @@ def with_dialer(options: Mapping[str, Any], work: Callable[[Dialer, Interrupted]
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(everything())
-
-
-@contextmanager
-def _heeding(interrupted: Interrupted) -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    loop = asyncio.get_running_loop()
-    for number in before:
-        loop.add_signal_handler(number, interrupted.stop, int(number))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            loop.remove_signal_handler(number)
-            signal.signal(number, handler)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dogwatch.cli.heeding import interrupted
 from dogwatch.cli.output import one_line, print_json, print_table, width
 from dogwatch.core.units import format_duration, parse_duration, parse_size
 from dogwatch.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
-    from dogwatch.logs.store.query import Answer, Query
+    from dogwatch.logs.store.query import Answer, LogStore, Query
 
 _WIDTHS_S = (1, 5, 10, 30, 60, 300, 900, 1800, 3600, 10_800, 21_600, 86_400)
 _OWN = frozenset(("id", "source", "file", "time_us", "message", "level"))
@@ -232,25 +233,25 @@ def _say(answer: Answer, *, as_json: bool) -> None:
     click.echo(said, err=True)
 
 
-def _follow(
-    store: Any, folder: Path, asked: Query, *, as_json: bool, sleep: Callable[[float], None] = time.sleep
-) -> int:
+def _follow(store: LogStore, folder: Path, asked: Query, *, as_json: bool) -> int:
     from dogwatch.logs.store.follow import Follow
     from dogwatch.logs.store.query import Meant
 
     meant = Meant(asked)
     follow = Follow(folder)
     try:
-        # What came between the two beginnings is found by both.
-        known = set()
-        for record in store.run(asked).records:
-            known.add(record["id"])
-            _show(record, as_json=as_json)
-        while True:
-            for record in follow.read():
-                if meant.holds(record) and record["id"] not in known:
-                    _show(record, as_json=as_json)
-            known.clear()
-            sleep(_POLL_S)
+        with interrupted() as stop:
+            # What came between the two beginnings is found by both.
+            known = set()
+            for record in store.run(asked).records:
+                known.add(record["id"])
+                _show(record, as_json=as_json)
+            while not stop.is_set():
+                for record in follow.read():
+                    if meant.holds(record) and record["id"] not in known:
+                        _show(record, as_json=as_json)
+                known.clear()
+                stop.wait(_POLL_S)
     finally:
         follow.close()
+    raise KeyboardInterrupt
