@@ -64,6 +64,7 @@ def up(
       dogwatch up -c /etc/dogwatch --data /var/lib/dogwatch --listen :8410
     """
     from dogwatch.daemon import compiled
+    from dogwatch.daemon.descriptors import raise_limit
     from dogwatch.daemon.logs import start_logging
 
     compiled.activate()  # before anything that is compiled is imported; the log says how it went
@@ -77,6 +78,7 @@ def up(
         return _check(loaded)
     _make_folder(folder)
     start_logging(log_level, log_format)
+    raise_limit()
     return _run(loader, loaded, folder, grace)
 
 

@@ -16,7 +16,7 @@ import msgspec
 from dogwatch.core.deadline import finished
 from dogwatch.core.retry import backoff
 from dogwatch.engine.http_types import HttpRequest, HttpResponse
-from dogwatch.errors import TransientError
+from dogwatch.errors import TransientError, reason_of
 from dogwatch.logs.checkpoint import SinkState
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class SinkTools:
         try:
             await self.thread(lambda: self._bury(records, reason))
         except OSError as error:
-            raise TransientError(f"dead letters cannot be kept: {error}") from None
+            raise TransientError(f"dead letters cannot be kept: {reason_of(error)}") from None
         self.dead_count += len(records)
 
     def _bury(self, records: Sequence[Mapping[str, object]], reason: str) -> None:
