@@ -38,7 +38,7 @@ probes:
 """
 BERLIN = """
 probes:
-  - {{name: shop, exec: ["true"], every: 1s}}
+  - {{name: shop, exec: ["true"], every: 1s, timeout: 900ms}}
 locations:
   name: berlin
   every: 1s

@@ -134,7 +134,7 @@ async def explain(
         return await explained_incident(ctx, int(text), None)
     run = await ctx.services.runs.show(subject)
     if not ctx.rights.filter("run")(run.labels):
-        raise NotFound(f"no run '{subject}'")
+        raise NotFound(f"there is no run '{subject}'")
     number = await _number_of(ctx, run)
     if number:
         return await explained_incident(ctx, number, run)

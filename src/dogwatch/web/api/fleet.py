@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from dogwatch.access.permissions import everything
 from dogwatch.core.units import parse_duration, parse_size
-from dogwatch.errors import NotFound, UsageError
+from dogwatch.errors import Conflict, NotFound, UsageError
 from dogwatch.fleet.action import SshAction
 from dogwatch.fleet.adhoc import JOB, STEP, adhoc_job
 from dogwatch.fleet.book.book import FleetBook
@@ -195,11 +195,19 @@ async def _own_part(ctx: WebContext, row: FleetRunRow) -> FleetRunRow:
 
 async def found_run(ctx: WebContext, given: str) -> FleetRunRow:
     """Raises: NotFound, also for a run of which nothing may be seen."""
-    book = book_of(ctx)
-    row = await book.show(await book.resolve(segment(given)))
-    if not await seen_runs(ctx, [row]):
-        raise NotFound(f"there is no fleet run '{given[:60]}'")
-    return row
+    book, text = book_of(ctx), segment(given)
+    absent = NotFound(f"there is no fleet run '{text[:60]}'", hint="`dogwatch fleet runs` lists them")
+    try:
+        row = await book.show(await book.resolve(text))
+    except Conflict:
+        # That several begin so is told to those who may see them all.
+        if ctx.rights.restricted("fleet"):
+            raise absent from None
+        raise
+    seen = await seen_runs(ctx, [row])
+    if not seen:
+        raise absent
+    return seen[0]
 
 
 def run_out(row: FleetRunRow) -> FleetRunOut:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from dogwatch.access.permissions import everything
 from dogwatch.core.units import parse_duration
-from dogwatch.errors import DogwatchError, NotFound, UsageError
+from dogwatch.errors import Conflict, DogwatchError, NotFound, UsageError
 from dogwatch.fleet.adhoc import apply_job, plan_job
 from dogwatch.fleet.book.desk import PlanDesk
 from dogwatch.fleet.book.plan_rows import NewPlan
@@ -102,11 +102,19 @@ async def current(ctx: WebContext, row: PlanRow) -> PlanRow:
 
 async def found_plan(ctx: WebContext, given: str) -> PlanRow:
     """Raises: NotFound, also for a plan of which nothing may be seen."""
-    desk = desk_of(ctx)
-    row = await desk.show(await desk.resolve(segment(given)))
-    if not await seen_plans(ctx, [row]):
-        raise NotFound(f"there is no plan '{given[:60]}'")
-    return await current(ctx, row)
+    desk, text = desk_of(ctx), segment(given)
+    absent = NotFound(f"there is no plan '{text[:60]}'", hint="`dogwatch fleet plans` lists them")
+    try:
+        row = await desk.show(await desk.resolve(text))
+    except Conflict:
+        # That several begin so is told to those who may see them all.
+        if ctx.rights.restricted("fleet"):
+            raise absent from None
+        raise
+    seen = await seen_plans(ctx, [row])
+    if not seen:
+        raise absent
+    return await current(ctx, seen[0])
 
 
 def waits(row: PlanRow) -> bool:

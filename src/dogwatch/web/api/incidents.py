@@ -143,7 +143,8 @@ async def _found(ctx: WebContext, number: int, verb: str = "read") -> tuple[Inci
     incidents = incidents_of(ctx)
     incident = await incidents.show(number)
     if not ctx.rights.filter("incident")(incident.labels):
-        raise NotFound(f"no incident #{number}")
+        # As for one that there is not: who asks must not be told which it is.
+        raise NotFound(f"no incident #{number}", hint="see dogwatch incident list --all")
     ctx.require("incident", verb, incident.labels)
     return incidents, incident
 
