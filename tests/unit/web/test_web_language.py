@@ -20,7 +20,7 @@ from dogwatch.fleet.connection import State as HostState
 from dogwatch.rules.incident import RANK
 from dogwatch.web import application, measured
 from dogwatch.web.bundle import said
-from dogwatch.web.incident_pages import STATES
+from dogwatch.web.incident_list import STATES
 from dogwatch.web.marking import SayingEnvironment
 from dogwatch.web.run_view import ICONS
 from dogwatch.words import LANGUAGES, SOURCE, Phrase, Words, choose, words
