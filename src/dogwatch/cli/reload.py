@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from dogwatch.cli.client import Client, json_option, server_option
+from dogwatch.cli.listing import Wanted, list_options
 from dogwatch.cli.output import print_json
 
 
@@ -23,24 +24,24 @@ def reload() -> None:
 
 
 @reload.command()
-@click.option("--last", default=5, show_default=True, help="How many to show.")
+@list_options("/api/v1/reloads", limit=5, also={"limit": ("--last",)})
 @server_option
 @json_option
-def status(client: Client, last: int, as_json: bool) -> int:
+def status(client: Client, wanted: Wanted, as_json: bool) -> int:
     """Show the newest reloads, step by step. Exits with 1 while the newest one is a failure.
 
     \b
     Example:
       dogwatch reload status --last 1
     """
-    records = client.all("/api/v1/reloads")[:last]
+    records = wanted.items(client)
     if as_json:
         print_json(records)
     else:
         for record in records:
             _print(record)
         if not records:
-            click.echo("Nothing was reloaded yet.")
+            click.echo("No reload matches." if wanted else "Nothing was reloaded yet.")
     return 1 if records and records[0]["outcome"] == "failed" else 0
 
 

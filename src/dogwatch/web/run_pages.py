@@ -100,7 +100,7 @@ async def job_fragment(ctx: Ctx, name: Segment) -> Response[bytes]:
 
 
 async def _runs_values(ctx: WebContext, asked: Asked) -> dict[str, Any]:
-    mistake, runs, following = "", [], ""
+    mistake, runs, following, total = "", [], "", None
     try:
         page = await ctx.services.runs.find(
             RunFilter(
@@ -110,14 +110,16 @@ async def _runs_values(ctx: WebContext, asked: Asked) -> dict[str, Any]:
                 trigger=asked.trigger,
                 limit=_RUNS_SHOWN,
                 cursor=asked.cursor,
+                count=True,
             )
         )
-        runs, following = list(page.items), page.cursor
+        runs, following, total = list(page.items), page.cursor, page.total
     except UsageError as error:
         mistake = f"{error}; {error.hint}" if error.hint else str(error)
     return {
         "asked": asked,
         "runs": runs,
+        "total": total,
         "older": asked.query(cursor=following) if following else "",
         "newest": asked.query(cursor="") if asked.cursor else None,
         "again": asked.query(),

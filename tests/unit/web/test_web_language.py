@@ -24,7 +24,7 @@ from dogwatch.notify.message import MessageState
 from dogwatch.rules.incident import RANK
 from dogwatch.web import application, measured, settings_pages
 from dogwatch.web.bundle import said
-from dogwatch.web.incident_pages import STATES
+from dogwatch.web.incident_list import STATES
 from dogwatch.web.marking import SayingEnvironment
 from dogwatch.web.reasons import REASONS
 from dogwatch.web.run_view import ICONS
