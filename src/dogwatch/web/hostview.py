@@ -62,6 +62,27 @@ CHARTS = (
     ChartSpec(title=Phrase("Processes"), metrics=("dogwatch_host_processes",), unit="number"),
 )
 
+# What collects, by the names that the configuration has.
+COLLECTORS = {
+    "cpu": Phrase("CPU"),
+    "load": Phrase("Load"),
+    "memory": Phrase("Memory"),
+    "disk_io": Phrase("Disks"),
+    "filesystem": Phrase("Filesystems"),
+    "network": Phrase("Network"),
+    "links": Phrase("Network links"),
+    "sockets": Phrase("Sockets"),
+    "pressure": Phrase("Stalls"),
+    "descriptors": Phrase("Descriptors"),
+    "processes": Phrase("Processes"),
+    "uptime": Phrase("Uptime"),
+    "system": Phrase("System"),
+    "kernel": Phrase("Kernel"),
+    "containers": Phrase("Containers"),
+}
+# What a host can be stalled on.
+RESOURCES = {"cpu": Phrase("CPU"), "io": Phrase("disks"), "memory": Phrase("memory"), "irq": Phrase("interrupts")}
+
 # What hosts are compared by: measures that a host has one of. (title, metric, unit)
 COMPARED = (
     (Phrase("CPU"), _CPU, "ratio"),
