@@ -123,12 +123,12 @@ def _probes(port: int) -> list[dict[str, object]]:
 
 
 class Scene:
-    """A running daemon over the firm. url: its console."""
+    """A running daemon over the firm. url: its console. waiting: a run that waits for somebody."""
 
     def __init__(self, folder: Path, listen: str, firm: Firm) -> None:
         self.folder, self.listen, self.firm = folder, listen, firm
         self.url = f"http://{listen}"
-        self.token = ""
+        self.waiting = ""
         self._env = {**os.environ, "DOGWATCH_SOCKET": str(folder / "data" / "admin.sock")}
 
     async def command(self, *arguments: str, fails: bool = False) -> str:
@@ -195,6 +195,7 @@ class Scene:
         await self.push({"zen": "Keep it logically awesome."}, "ping")
         await self.push({"ref": "refs/heads/main", "after": "v6"}, secret="another")
         done = await self.command("job", "run", "deploy", "-p", "version=v1.4", "-p", "env=production")
+        self.waiting = await self.command("job", "run", "deploy", "-p", "version=v1.5", "-p", "env=production")
         await self.command("job", "run", "backup")
         await self.command("job", "run", "long")
         await self.command("job", "run", "report")

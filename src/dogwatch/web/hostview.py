@@ -180,4 +180,4 @@ async def _sparks(ctx: WebContext, name: str) -> tuple[Spark | None, Spark | Non
     found = await ctx.host_series(name, (_CPU, _MEMORY), since_s=until_s - _SPARK_S, points=_SPARK_POINTS)
     cpu = summed([one for one in found if one.series.startswith(_CPU) and "iowait" not in one.series])
     memory = summed([one for one in found if one.series.startswith(_MEMORY)])
-    return spark(cpu, until_s, "CPU"), spark(memory, until_s, "Memory")
+    return spark(cpu, until_s, Phrase("CPU")), spark(memory, until_s, Phrase("Memory"))
