@@ -44,7 +44,9 @@ async def tokens_page(ctx: Ctx) -> Response[bytes]:
     own = f"user:{ctx.identity.user}" if ctx.identity.user else str(ctx.actor)
     owner = None if anyones_tokens(ctx, "read") else own
     found = await ctx.access.database.read(lambda tx: tokens.all_tokens(tx, owner))
-    return html_page(ctx, "tokens.html", {"tokens": found, "roles": ctx.access.options.role_names()})
+    return html_page(
+        ctx, "tokens.html", {"tokens": found, "roles": ctx.access.options.role_names()}, here="/settings/-"
+    )
 
 
 def parse_search(text: str) -> AuditFilter:

@@ -11,8 +11,8 @@ from importlib.resources.abc import Traversable
 
 import msgspec
 
+from dogwatch.rules.reasons import REASONS
 from dogwatch.web.bundle import bundle, said
-from dogwatch.web.reasons import REASONS
 from dogwatch.words import LANGUAGES, words
 
 _TYPES = {

@@ -22,11 +22,11 @@ from dogwatch.fleet.book.values import RunState as FleetRunState
 from dogwatch.fleet.connection import State as HostState
 from dogwatch.notify.message import MessageState
 from dogwatch.rules.incident import RANK
-from dogwatch.web import application, measured, settings_pages
+from dogwatch.rules.reasons import REASONS
+from dogwatch.web import application, hostview, measured, settings_pages
 from dogwatch.web.bundle import said
 from dogwatch.web.incident_list import STATES
 from dogwatch.web.marking import SayingEnvironment
-from dogwatch.web.reasons import REASONS
 from dogwatch.web.run_view import ICONS
 from dogwatch.webhooks.delivery import DeliveryState
 from dogwatch.words import _LASTS, LANGUAGES, SOURCE, Phrase, Words, choose, words
@@ -56,6 +56,15 @@ AUDITED = {
 }
 # What descriptors are, of words; the others are the kernel's names.
 FD_KINDS = {"file", "directory", "socket", "pipe", "device", "other"}
+HOOK_OUTCOMES = {
+    "not allowed",
+    "too large",
+    "busy",
+    "rate limited",
+    "malformed",
+    "bad signature",
+    "replayed",
+}
 TRIGGERS = {"start", "signal", "api", "file"}
 WEB = Path(str(resources.files("dogwatch.web")))
 WORDS = Path(str(resources.files("dogwatch.words")))
@@ -76,9 +85,12 @@ VOCABULARY = {
     *REASONS.values(),
     *settings_pages._GAUGES.values(),
     *settings_pages._PARTS.values(),
+    *hostview.COLLECTORS,
     *AUDITED,
     *FD_KINDS,
     *TRIGGERS,
+    "healthy", "starting",
+    *HOOK_OUTCOMES,
     *NOUNS,
     *VERBS,
     *map(str, DeliveryState),
@@ -193,6 +205,17 @@ def test_a_sentence_of_ours_is_recognised_when_it_is_read() -> None:
     chinese = words("zh")
     assert chinese.tell("db is down: timeout; explains 2 more") == "db 故障：超时；另外解释了 2 个"
     assert chinese.said("there is no target 'shop'") == "没有目标“shop”"
+    assert chinese.tell("payments is down: unexpected status") == "payments 故障：意外的状态码"
+    late = "should have called 5m ago, grace 1h; last heard of 1h5m ago"
+    assert chinese.tell(late) == "应在5 分钟前呼叫，宽限 1 小时；上次呼叫在1 小时 5 分钟前"
+    # One sentence in another, each by itself.
+    nested = "hosts failed: 1 of 5 hosts failed: web-3: connection refused"
+    assert chinese.tell(nested) == "hosts 失败：5 台主机中有 1 台失败：web-3: connection refused"
+    # A name is a name, though we have the same word.
+    assert chinese.tell("login is down: timeout") == "login 故障：超时"
+    assert chinese.say("{0} is down: {1}", "search", "no answer within 3 s") == "search 故障：3 秒内没有响应"
+    assert chinese.tell("sleep 1; done") == "sleep 1; done"
+    assert chinese.tell("status of the disk: ok") == "status of the disk: ok"
     # What people wrote stays, and English is as it was.
     assert chinese.tell("the switch in the cellar is wet") == "the switch in the cellar is wet"
     assert words("en").tell("db is down") == "db is down"

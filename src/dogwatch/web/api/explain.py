@@ -213,8 +213,7 @@ def _because(found: Explanation, actions: Sequence[records.Action], *, limited: 
     if one.rule == "target-down":
         lines.append(f"the thresholds of the probe '{one.root}' said so")
     else:
-        version = f", version {one.version}" if one.version else ""
-        lines.append(f"the rule '{one.rule}'{version} said so")
+        lines.append(f"the rule '{one.rule}' said so")
     if one.into:
         lines.append(f"its cause turned out to be incident #{one.into}")
     elif one.explains > 1 and not limited:
@@ -222,8 +221,10 @@ def _because(found: Explanation, actions: Sequence[records.Action], *, limited: 
     done = sum(action.outcome == "done" and not action.start.undo for action in actions)
     if actions:
         going = sum(not action.outcome for action in actions)
-        more = f", {going} under way" if going else ""
-        lines.append(f"{len(actions)} actions were decided, {done} of them were carried out{more}")
+        count = len(actions)
+        lines.append(f"{count} action{'s were' if count > 1 else ' was'} decided, {done} of them carried out")
+        if going:
+            lines.append(f"{going} under way")
     else:
         lines.append("nothing was done by itself")
     return lines

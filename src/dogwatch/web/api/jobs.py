@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from typing import Annotated
 
 from litestar import Response, get, post
@@ -24,6 +25,8 @@ from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.permissions import may
 from dogwatch.words import SOURCE, Words, words
 
+# What the step `map` would do: what each item does, for how many.
+_MAPPED = re.compile(r"(.*), for (\d+ items|each item of a list), (\d+) at the same time", re.DOTALL)
 IdempotencyKey = Annotated[
     str | None,
     HeaderParameter(name="Idempotency-Key", max_length=200, description="A second start with it starts nothing new"),
@@ -100,21 +103,30 @@ async def show_job(ctx: Ctx, name: NameParam) -> models.JobOut:
 
 def plan_out(plan: JobPlan, spoken: Words | None = None) -> models.PlanOut:
     """Return a plan as it is shown; what it says of its steps in the reader's language."""
-    tell = (spoken or words(SOURCE)).tell
     return models.PlanOut(
         job=plan.job,
         parameters=dict(plan.parameters),
-        steps=list(_planned(plan, "", 0, tell)),
+        steps=list(_planned(plan, "", 0, spoken or words(SOURCE))),
         concurrency=plan.concurrency,
         locks=list(plan.locks),
         problems=list(plan.problems),
     )
 
 
-def _planned(plan: JobPlan, before: str, level: int, tell: Callable[[str], str]) -> Iterator[models.PlannedStepOut]:
+def _summary(kind: str, summary: str, spoken: Words) -> str:
+    """Return what a step does. A command is no sentence, and only its verb is ours."""
+    if kind == "map" and (match := _MAPPED.fullmatch(summary)):
+        inner = _summary("exec", match[1], spoken)
+        return spoken.say("{0}, for {1}, {2} at the same time", inner, spoken.tell(match[2]), match[3])
+    verb, _, command = summary.partition(" ")
+    return spoken.say("run {0}", command) if kind in ("exec", "map") and verb == "run" else spoken.tell(summary)
+
+
+def _planned(plan: JobPlan, before: str, level: int, spoken: Words) -> Iterator[models.PlannedStepOut]:
+    tell = spoken.tell
     for step in plan.steps:
         change = step.change or Change(summary="")
-        items = [f"{at}: {tell(one.summary)}" for at, one in enumerate(step.items)]
+        items = [f"{at}: {_summary(step.kind, one.summary, spoken)}" for at, one in enumerate(step.items)]
         more = [tell(f"and {step.more} more")] if step.more else []
         yield models.PlannedStepOut(
             name=before + step.name,
@@ -124,7 +136,7 @@ def _planned(plan: JobPlan, before: str, level: int, tell: Callable[[str], str])
             runs=step.runs,
             why=tell(step.why),
             always=step.always,
-            summary=tell(change.summary),
+            summary=_summary(step.kind, change.summary, spoken),
             details=[*map(tell, change.details), *items, *more],
             undo=change.undo,
             destructive=change.destructive,
@@ -132,7 +144,7 @@ def _planned(plan: JobPlan, before: str, level: int, tell: Callable[[str], str])
             problem=tell(step.problem),
         )
         if step.calls is not None:
-            yield from _planned(step.calls, f"{before}{step.name} › ", level + step.level, tell)
+            yield from _planned(step.calls, f"{before}{step.name} › ", level + step.level, spoken)
 
 
 @post(

@@ -126,6 +126,7 @@ function order(button) {
   ask({
     title,
     asks,
+    harsh: "harsh" in known.dataset,
     effects: [...known.content.cloneNode(true).children],
     go: async (text) => {
       const body = JSON.parse(known.dataset.body);

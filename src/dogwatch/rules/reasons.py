@@ -1,4 +1,4 @@
-"""What a failed attempt's reason says to people: one word of probe.REASONS to a few of theirs."""
+"""What a failed attempt's reason says to people: one word of probes.probe.REASONS to a few of theirs. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dogwatch.words import Phrase
 
 REASONS: Mapping[str, Phrase] = {
-    "timeout": Phrase("no answer in time"),
+    "timeout": Phrase("timeout"),
     "resolve": Phrase("name not found"),
     "refused": Phrase("connection refused"),
     "unreachable": Phrase("not reachable"),
