@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from dogwatch.app import Readiness, Services
-from dogwatch.config.status import STEPS, ReloadRecord, ReloadStep
+from dogwatch.config.status import STEPS, Difference, ReloadPlan, ReloadRecord, ReloadStep
 from dogwatch.core.bus import Bus
 from dogwatch.core.clock import Clock, ManualClock
 from dogwatch.core.component import nearest
@@ -531,6 +531,21 @@ class FakeReload:
 
     def history(self) -> Sequence[ReloadRecord]:
         return self._records
+
+    async def plan(self) -> ReloadPlan:
+        found = [
+            Difference(section="probes", name="<b>new</b>", what="added"),
+            Difference(section="rules", name="slow", what="changed", keys=("when", "for")),
+            Difference(section="schedules", name="nightly", what="removed"),
+        ]
+        return ReloadPlan(
+            outcome="fails" if self.problems else "applies",
+            differences=found,
+            total=len(found),
+            counts={one.section: {"added": 0, "changed": 0, "removed": 0, one.what: 1} for one in found},
+            problems=self.problems,
+            files=("dogwatch.yaml",),
+        )
 
     async def reload(self, trigger: str) -> ReloadRecord:
         record = self._record(self._records[0].number + 1, trigger)

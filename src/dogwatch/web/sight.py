@@ -17,7 +17,7 @@ from dogwatch.access.identity import Identity
 from dogwatch.access.permissions import Filter, Permission, everything
 from dogwatch.access.service import Access
 from dogwatch.app import Services
-from dogwatch.config.status import ReloadControl, ReloadRecord
+from dogwatch.config.status import ReloadControl, ReloadPlan, ReloadRecord
 from dogwatch.core.component import nearest
 from dogwatch.core.metrics import Family
 from dogwatch.core.values import Event, Transition
@@ -176,6 +176,9 @@ class SeenReload:
 
     def history(self) -> Sequence[ReloadRecord]:
         return self._inner.history() if self._sees else ()
+
+    async def plan(self) -> ReloadPlan:
+        return await self._inner.plan()
 
     async def reload(self, trigger: str) -> ReloadRecord:
         return await self._access.carry_out(
