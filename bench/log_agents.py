@@ -1,6 +1,8 @@
-"""The agents that the benchmark of logs drives: ours, rsyslog and syslog-ng, each with its configuration for each job.
+"""The agents that the benchmark of logs drives: ours, rsyslog, syslog-ng and OpenTelemetry's collector, each with its
+configuration for each job that it can do.
 
-Debian's packages of the two peers exclude each other, so they are unpacked beside the results, not installed.
+Debian's packages of the first two peers exclude each other, so they are unpacked beside the results, not installed. The
+third is built from Go modules (`scripts/install-soak-peers`).
 """
 
 from __future__ import annotations
@@ -12,30 +14,50 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from bench.log_collector import EXPORTERS
+from bench.log_collector import PROGRAM as COLLECTOR
+from bench.log_collector import configuration as collector_configuration
+
 HERE = Path(__file__).parent
 ROOT = HERE / "bin" / "logs"
 # The agents, the modules that the jobs need, and libraries that a small system lacks.
 PACKAGES = (
     "rsyslog", "libestr0", "libfastjson4", "liblognorm5", "syslog-ng-core", "syslog-ng-mod-http", "libivykis0",
-    "libnet1", "libjson-c5", "libwrap0", "libpcre3",
+    "libnet1", "libjson-c5", "libwrap0", "libpcre3", "rsyslog-elasticsearch", "rsyslog-kafka", "librdkafka1",
 )  # fmt: skip
 EMAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+"
 # What each job does, with {out}: a file, {port}: of the sink that counts.
 JOBS = ("pass to file", "pass to network, compressed", "json, filter, add, redact to file", "nginx to json file")
+# The same lines and changes as in the third job, to servers that take records, by the kind of server.
+RECORD_JOBS = {
+    kind: f"json, filter, add, redact to {kind}" for kind in ("elasticsearch", "loki", "otlp", "kafka", "nats")
+}
+_NAMES = ("rsyslogd", "syslog-ng", "collector")
 
 
 def peers() -> tuple[dict[str, str], str]:
     """Return the programs of the peers that can be run, and why others cannot ("" if none is missing)."""
-    found = {name: path for name in ("rsyslogd", "syslog-ng") if (path := _program(name))}
-    if len(found) < 2 and shutil.which("apt-get") and shutil.which("dpkg-deb"):
+    found = {name: path for name in _NAMES if (path := _program(name))}
+    unpacked = _MODULES / "omelasticsearch.so"
+    if not ({*_NAMES[:2]} <= set(found) and unpacked.exists()) and shutil.which("apt-get") and shutil.which("dpkg-deb"):
         _unpack()
-        found = {name: path for name in ("rsyslogd", "syslog-ng") if (path := _program(name))}
-    missing = {"rsyslogd", "syslog-ng"} - set(found)
+        found = {name: path for name in _NAMES if (path := _program(name))}
+    missing = set(_NAMES) - set(found)
     return found, f"not to be had here: {', '.join(sorted(missing))}" if missing else ""
+
+
+def does(agent: str, job: str) -> bool:
+    """Return whether an agent can do a job."""
+    known: Mapping[str, object] = {"rsyslogd": _RSYSLOG_JOBS, "syslog-ng": _SYSLOG_NG_JOBS, "collector": EXPORTERS}.get(
+        agent, _OURS_JOBS
+    )
+    return job in known
 
 
 def _program(name: str) -> str:
     path = ROOT / "usr/sbin" / name
+    if name == "collector":
+        return str(COLLECTOR) if COLLECTOR.exists() else ""
     if path.exists() and subprocess.run(
         [path, "-v"], env=environment(), capture_output=True, check=False
     ).returncode in (0, 1):
@@ -66,9 +88,11 @@ def command(agent: str, job: str, folder: Path, values: Mapping[str, object], pr
             (_RSYSLOG % {**values, "folder": folder})
             + (_RSYSLOG_JOBS[job] % {**values, "email": EMAIL.replace("\\", "\\\\")})
         )
-        modules = ROOT / "usr/lib/x86_64-linux-gnu/rsyslog"
-        arguments = ["-n", "-f", str(folder / "c.conf"), "-i", str(folder / "pid"), "-M", str(modules)]
+        arguments = ["-n", "-f", str(folder / "c.conf"), "-i", str(folder / "pid"), "-M", str(_MODULES)]
         return [programs[agent], *arguments]
+    if agent == "collector":
+        (folder / "c.yaml").write_text(collector_configuration(job, values))
+        return [programs[agent], "--config", str(folder / "c.yaml")]
     (folder / "c.conf").write_text(
         (_SYSLOG_NG % {**values, "folder": folder})
         + (_SYSLOG_NG_JOBS[job] % {**values, "email": EMAIL.replace("\\", "\\\\")})
@@ -77,17 +101,26 @@ def command(agent: str, job: str, folder: Path, values: Mapping[str, object], pr
     return [programs[agent], *arguments, "--no-caps", "-p", str(folder / "pid")]
 
 
+_MODULES = ROOT / "usr/lib/x86_64-linux-gnu/rsyslog"
 _OURS = "logs:\n"
 _SOURCE = "  sources: [{{name: a, file: {{paths: ['{source}'], start: beginning}}}}]\n"
 _TO_FILE = "  sinks: [{{name: o, file: {{path: '{out}', rotate: 0B, format: %s}}}}]\n"
+_CHANGES = (
+    "  routes: [{{do: [json, {{where: 'level != \"debug\"'}}, {{set: {{fields: {{env: prod}}}}}}, "
+    "{{redact: [email]}}]}}]\n"
+)
+_HTTP_SINK = "  sinks: [{{name: o, %s: {{url: 'http://127.0.0.1:{port}'}}}}]\n"
 _OURS_JOBS = {
     "pass to file": _SOURCE + _TO_FILE % "lines",
     "pass to network, compressed": _SOURCE
     + "  sinks: [{{name: o, http: {{url: 'http://127.0.0.1:{port}/in', compression: gzip, format: lines}}}}]\n",
-    "json, filter, add, redact to file": _SOURCE
-    + "  routes: [{{do: [json, {{where: 'level != \"debug\"'}}, {{set: {{fields: {{env: prod}}}}}}, "
-    "{{redact: [email]}}]}}]\n" + _TO_FILE % "json",
+    "json, filter, add, redact to file": _SOURCE + _CHANGES + _TO_FILE % "json",
     "nginx to json file": _SOURCE + "  routes: [{{do: [nginx]}}]\n" + _TO_FILE % "json",
+    **{RECORD_JOBS[kind]: _SOURCE + _CHANGES + _HTTP_SINK % kind for kind in ("elasticsearch", "loki", "otlp")},
+    RECORD_JOBS["kafka"]: _SOURCE
+    + _CHANGES
+    + "  sinks: [{{name: o, kafka: {{brokers: ['{broker}'], topic: {topic}}}}}]\n",
+    RECORD_JOBS["nats"]: _SOURCE + _CHANGES + "  sinks: [{{name: o, nats: {{servers: ['{nats}'], subject: logs}}}}]\n",
 }
 _RSYSLOG = """global(workDirectory="%(folder)s" maxMessageSize="64k")
 module(load="imfile" mode="inotify")
@@ -95,6 +128,7 @@ module(load="mmjsonparse")
 input(type="imfile" File="%(source)s" Tag="t:" ruleset="all" persistStateInterval="1000")
 template(name="raw" type="list") { property(name="msg") constant(value="\\n") }
 template(name="json" type="list") { property(name="$!all-json-plain") constant(value="\\n") }
+template(name="document" type="list") { property(name="$!all-json-plain") }
 """
 _RSYSLOG_FILE = 'action(type="omfile" file="%(out)s" template="{}" ioBufferSize="256k" flushOnTXEnd="on")'
 _NGINX_GROUPS = (
@@ -104,6 +138,12 @@ _NGINX_GROUPS = (
 _NGINX_ERE = (
     r"^([^ ]+) [^ ]+ ([^ ]+) \\[([^]]+)\\] \"([A-Z]+) ([^ ]+) ([^\"]+)\" ([0-9]+) ([0-9]+) \"([^\"]*)\" \"([^\"]*)\""
 )
+_RSYSLOG_CHANGES = """ruleset(name="all") {
+  action(type="mmjsonparse" cookie="")
+  if $!level == "debug" then stop
+  set $!env = "prod";
+  if re_match($!user, "%(email)s") then set $!user = "***";
+  """
 _RSYSLOG_JOBS = {
     "pass to file": 'ruleset(name="all") {{ {} }}\n'.format(_RSYSLOG_FILE.format("raw")),
     # Without omhttp, which Debian does not build: TCP with its own compression, which is less work than HTTP.
@@ -112,14 +152,20 @@ _RSYSLOG_JOBS = {
          ZipLevel="1" compression.mode="stream:always")
 }
 """,
-    "json, filter, add, redact to file": """ruleset(name="all") {
-  action(type="mmjsonparse" cookie="")
-  if $!level == "debug" then stop
-  set $!env = "prod";
-  if re_match($!user, "%(email)s") then set $!user = "***";
-  """
-    + _RSYSLOG_FILE.format("json")
-    + "\n}\n",
+    "json, filter, add, redact to file": _RSYSLOG_CHANGES + _RSYSLOG_FILE.format("json") + "\n}\n",
+    RECORD_JOBS["elasticsearch"]: 'module(load="omelasticsearch")\n'
+    + _RSYSLOG_CHANGES
+    + """action(type="omelasticsearch" server="127.0.0.1" serverport="%(port)s" template="document" searchIndex="logs"
+    searchType="" bulkmode="on" maxbytes="1m" queue.type="linkedlist" queue.size="20000" queue.dequeuebatchsize="2000")
+}
+""",
+    RECORD_JOBS["kafka"]: 'module(load="omkafka")\n'
+    + _RSYSLOG_CHANGES
+    + """action(type="omkafka" broker="%(broker)s" topic="%(topic)s" template="document"
+    confParam=["compression.codec=zstd", "enable.idempotence=true", "queue.buffering.max.messages=1000000"]
+    queue.type="linkedlist" queue.size="20000" queue.dequeuebatchsize="2000")
+}
+""",
     "nginx to json file": 'ruleset(name="all") {\n'
     + "".join(f'  set $!{name} = re_extract($msg, "{_NGINX_ERE}", 0, {at}, "");\n' for name, at in _NGINX_GROUPS)
     + "  "
@@ -138,6 +184,11 @@ _PCRE = (
     r"(?: \"(?<http_referer>[^\"]*)\" \"(?<http_user_agent>[^\"]*)\")?"
 )
 _SYSLOG_NG_NGINX = f'parser p {{ regexp-parser(prefix(".n.") patterns("{_PCRE}")); }};\n'
+_SYSLOG_NG_CHANGES = """parser p { json-parser(prefix(".j.")); };
+filter f { not ("${.j.level}" eq "debug"); };
+rewrite r { set("prod" value(".j.env")); subst("%(email)s" "***" value(".j.user") type("pcre") flags("global")); };
+"""
+_SYSLOG_NG_CHANGED = "log { source(s); parser(p); filter(f); rewrite(r); destination(d); flags(flow-control); };\n"
 _SYSLOG_NG_JOBS = {
     "pass to file": _SYSLOG_NG_FILE.format("${MESSAGE}") + "log { source(s); destination(d); flags(flow-control); };\n",
     # This version's HTTP cannot compress: it sends plain text, which costs it less.
@@ -145,12 +196,15 @@ _SYSLOG_NG_JOBS = {
   batch-lines(10000) batch-bytes(1048576) delimiter("\\n") body("${MESSAGE}") workers(1)); };
 log { source(s); destination(d); flags(flow-control); };
 """,
-    "json, filter, add, redact to file": """parser p { json-parser(prefix(".j.")); };
-filter f { not ("${.j.level}" eq "debug"); };
-rewrite r { set("prod" value(".j.env")); subst("%(email)s" "***" value(".j.user") type("pcre") flags("global")); };
-"""
+    "json, filter, add, redact to file": _SYSLOG_NG_CHANGES
     + _SYSLOG_NG_FILE.format("$(format-json .j.* --shift-levels 2)")
-    + "log { source(s); parser(p); filter(f); rewrite(r); destination(d); flags(flow-control); };\n",
+    + _SYSLOG_NG_CHANGED,
+    RECORD_JOBS["elasticsearch"]: _SYSLOG_NG_CHANGES
+    + """destination d { http(url("http://127.0.0.1:%(port)s/_bulk") method("POST") batch-lines(10000)
+  batch-bytes(1048576) delimiter("\\n") workers(1) headers("Content-Type: application/x-ndjson")
+  body('{"create":{"_index":"logs"}}\\n$(format-json .j.* --shift-levels 2)') body-suffix("\\n")); };
+"""
+    + _SYSLOG_NG_CHANGED,
     "nginx to json file": _SYSLOG_NG_NGINX
     + _SYSLOG_NG_FILE.format("$(format-json .n.* --shift-levels 2)")
     + "log { source(s); parser(p); destination(d); flags(flow-control); };\n",

@@ -29,11 +29,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Client:
     """One daemon's HTTP API. timeout_s bounds every call.
 
-    token: shown with every call. ca: file of who vouches for its certificate. A daemon on this machine that wants to
-    know who asks is shown a token that its admin socket gives to whoever may open that.
+    token: shown with every call. ca: file of who vouches for its certificate. cert, key: files with our own, for a
+    daemon that asks for one. A daemon on this machine that wants to know who asks is shown a token that its admin
+    socket gives to whoever may open that.
     """
 
-    def __init__(self, server: str, *, timeout_s: float = 30.0, token: str = "", ca: str = "") -> None:
+    def __init__(
+        self, server: str, *, timeout_s: float = 30.0, token: str = "", ca: str = "", cert: str = "", key: str = ""
+    ) -> None:
         try:
             parts = urlsplit(server if "//" in server else f"http://{server}")
             usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and parts.path.isascii()
@@ -45,7 +48,7 @@ class Client:
         self._parts = parts
         self.timeout_s = timeout_s
         self._token = token
-        self._ca = ca
+        self._ca, self._cert, self._key = ca, cert, key
 
     def get(self, path: str, **query: object) -> Any:
         """Return the decoded answer of a read. A value that is a sequence is given several times, None is left out."""
@@ -111,10 +114,18 @@ class Client:
             return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=self.timeout_s)
         import ssl
 
+        what = self._ca
         try:
             context = ssl.create_default_context(cafile=self._ca or None)
+            if self._cert:
+                what = self._key or self._cert
+                context.load_cert_chain(self._cert, self._key or None)
+        except ssl.SSLError as error:
+            raise UsageError(
+                f"cannot use {what}: {error.reason or error}", hint="are key and certificate a pair?"
+            ) from None
         except OSError as error:
-            raise UsageError(f"cannot use {self._ca}: {(error.strerror or str(error)).lower()}") from None
+            raise UsageError(f"cannot use {what}: {(error.strerror or str(error)).lower()}") from None
         return http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=self.timeout_s, context=context)
 
     def _ask_for_token(self) -> bool:
@@ -236,7 +247,8 @@ def target_path(name: str) -> str:
 def client_of(server: str | None, context: str | None) -> Client:
     """Return the client of a server, a context, the context in use, or this machine's daemon.
 
-    The token is DOGWATCH_TOKEN, else the context's; a context's token goes to its own server only.
+    The token is DOGWATCH_TOKEN, else the context's; a context's token goes to its own server only. The certificate is
+    that of DOGWATCH_CERT and DOGWATCH_KEY, else the context's.
 
     Raises: NotFound for a context that there is not.
     """
@@ -248,9 +260,12 @@ def client_of(server: str | None, context: str | None) -> Client:
         known = contexts.get(context or contexts.current)
     else:
         known = None
+    cert, key = os.environ.get("DOGWATCH_CERT", ""), os.environ.get("DOGWATCH_KEY", "")
     if known is None:
-        return Client(server or DEFAULT_SERVER, token=token)
-    return Client(known.server, token=token or known.token, ca=known.ca)
+        return Client(server or DEFAULT_SERVER, token=token, cert=cert, key=key)
+    if not cert:
+        cert, key = known.cert, known.key
+    return Client(known.server, token=token or known.token, ca=known.ca, cert=cert, key=key)
 
 
 def server_option(function: F) -> F:

@@ -12,11 +12,15 @@ from dogwatch.errors import DogwatchError, NotFound
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """One daemon. token: "" for none. ca: file of who vouches for its certificate, "" for the machine's own."""
+    """One daemon. token: "" for none. ca: file of who vouches for its certificate, "" for the machine's own. cert, key:
+    files with one's own certificate, "" for none.
+    """
 
     server: str
     token: str = ""
     ca: str = ""
+    cert: str = ""
+    key: str = ""
 
 
 class Contexts(msgspec.Struct, frozen=True, kw_only=True):

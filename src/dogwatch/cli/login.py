@@ -14,6 +14,18 @@ from dogwatch.cli.contexts import Context, Contexts, load_contexts, save_context
 from dogwatch.cli.output import print_json, print_table
 from dogwatch.errors import UsageError
 
+_CERT = click.option(
+    "--cert", envvar="DOGWATCH_CERT", default="", metavar="FILE", help="Your certificate, for a daemon that wants one."
+)
+_KEY = click.option(
+    "--key", envvar="DOGWATCH_KEY", default="", metavar="FILE", help="Its key, where the certificate's file has none."
+)
+
+
+def _whole(path: str) -> str:
+    """Return a path that means the same in every folder."""
+    return os.path.abspath(path) if path else ""  # noqa: PTH100 links are followed when it is used
+
 
 def ask_password(prompt: str, *, twice: bool) -> str:
     """Return a password: asked for at a terminal, else the first line of the input."""
@@ -33,12 +45,14 @@ def ask_password(prompt: str, *, twice: bool) -> str:
     "--server", envvar="DOGWATCH_SERVER", default=DEFAULT_SERVER, show_default=True, metavar="URL", help="The daemon."
 )
 @click.option("--ca", default="", metavar="FILE", help="Who vouches for its certificate, if the machine does not know.")
+@_CERT
+@_KEY
 @click.option("--user", "name", default="", metavar="NAME", help="Your name there; asked for otherwise.")
 @click.option(
     "--context", "context_name", default="", metavar="NAME", help="Name of the context; the server's host else."
 )
 @json_option
-def login(server: str, ca: str, name: str, context_name: str, as_json: bool) -> None:
+def login(server: str, ca: str, cert: str, key: str, name: str, context_name: str, as_json: bool) -> None:
     """Log in to a daemon, and keep its token in a context.
 
     \b
@@ -48,21 +62,21 @@ def login(server: str, ca: str, name: str, context_name: str, as_json: bool) -> 
     import socket
     from urllib.parse import urlsplit
 
-    client = Client(server, ca=ca)
+    client = Client(server, ca=ca, cert=cert, key=key)
     if not name and not sys.stdin.isatty():
         raise UsageError("who logs in?", hint="say --user NAME")
     name = name or str(click.prompt("Name"))
     password = ask_password("Password", twice=False)
     shown = f"{os.environ.get('USER', 'somebody')} on {socket.gethostname()}"
     found = client.post("/api/v1/login", {"name": name, "password": password, "token_name": shown[:100]})
-    key = context_name or urlsplit(client.server).hostname or "default"
-    contexts = load_contexts(os.environ)
-    kept = with_context(contexts, key, Context(server=client.server, token=found["secret"], ca=ca))
+    context_name = context_name or urlsplit(client.server).hostname or "default"
+    made = Context(server=client.server, token=found["secret"], ca=_whole(ca), cert=_whole(cert), key=_whole(key))
+    kept = with_context(load_contexts(os.environ), context_name, made)
     path = save_contexts(os.environ, kept)
     if as_json:
-        print_json({"context": key, "user": found["user"], "file": str(path)})
+        print_json({"context": context_name, "user": found["user"], "file": str(path)})
     else:
-        click.echo(f"logged in as {found['user']}; context {key} is in use ({path})")
+        click.echo(f"logged in as {found['user']}; context {context_name} is in use ({path})")
 
 
 @click.group()
@@ -124,7 +138,9 @@ def context_use(name: str) -> None:
 @click.option("--server", required=True, metavar="URL", help="The daemon.")
 @click.option("--token-file", type=click.File(), help="File with a token; '-' for the input.")
 @click.option("--ca", default="", metavar="FILE", help="Who vouches for its certificate.")
-def context_add(name: str, server: str, token_file: Any, ca: str) -> None:
+@_CERT
+@_KEY
+def context_add(name: str, server: str, token_file: Any, ca: str, cert: str, key: str) -> None:
     """Add a context, or replace the one of that name, and use it.
 
     \b
@@ -136,8 +152,8 @@ def context_add(name: str, server: str, token_file: Any, ca: str) -> None:
         token_text = token_file.read(1000).strip() if token_file else ""
     except (OSError, ValueError) as error:
         raise UsageError(f"the token cannot be read: {error}") from None
-    contexts = with_context(load_contexts(os.environ), name, Context(server=address, token=token_text, ca=ca))
-    save_contexts(os.environ, contexts)
+    made = Context(server=address, token=token_text, ca=_whole(ca), cert=_whole(cert), key=_whole(key))
+    save_contexts(os.environ, with_context(load_contexts(os.environ), name, made))
     click.echo(f"context {name} is in use")
 
 

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import click
 
 from dogwatch.cli.client import Client, json_option, server_option
+from dogwatch.cli.logging import log_options
 from dogwatch.cli.names import complete_workers
 from dogwatch.cli.output import ago, one_line, print_json, print_table, status_text
 
@@ -103,16 +104,7 @@ def _told(client: Client, worker_id: str, verb: str) -> Any:
 @click.option("--slots", type=click.IntRange(1, 1000), help="Runs at the same time. Default: engine.slots.")
 @click.option("--data", metavar="FOLDER", help="Where the lock of running programs lives.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Replace a setting: --set engine.ttl=10s.")
-@click.option(
-    "--log-level",
-    default="info",
-    show_default=True,
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    help="How much is logged.",
-)
-@click.option(
-    "--log-format", default="text", show_default=True, type=click.Choice(["text", "json"]), help="How it is logged."
-)
+@log_options
 def run(
     paths: tuple[str, ...],
     labels: tuple[str, ...],

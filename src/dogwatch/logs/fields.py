@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import repeat
+from operator import floordiv, sub
 
 import msgspec
 
 Record = Mapping[str, object]
 OWN = frozenset({"id", "source", "file"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 # Syslog's numbers; OTLP's are in `severity_number`.
 LEVELS: Mapping[str, int] = {
     **dict.fromkeys(("emerg", "emergency", "panic"), 0),
@@ -37,10 +40,32 @@ def time_ns(record: Record, now_ns: int) -> int:
     return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
 
 
+def times_ns(texts: Sequence[object], now_ns: int) -> list[int]:
+    """Return the same of many `timestamp`s."""
+    try:
+        since = map(sub, map(datetime.fromisoformat, texts), repeat(_EPOCH))  # type: ignore[arg-type]
+        return [at * 1000 for at in map(floordiv, since, repeat(_MICROSECOND))]
+    except (ValueError, TypeError):
+        # Of some kind that is judged by itself: none at all, no time, or one without a zone.
+        return [time_ns({"timestamp": text}, now_ns) for text in texts]
+
+
 def rfc3339(at_ns: int) -> str:
     """Return a time in UTC, to the millisecond."""
     moment = _EPOCH + timedelta(microseconds=at_ns // 1000)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.isoformat(timespec="milliseconds")[:23] + "Z"
+
+
+def rfc3339s(times: Iterable[int]) -> list[str]:
+    """Return the same of many times."""
+    seconds: dict[int, str] = {}
+    found = []
+    for at_ns in times:
+        second, rest = divmod(at_ns // 1_000_000, 1000)
+        if second not in seconds:
+            seconds[second] = rfc3339(second * 1_000_000_000)[:20]
+        found.append(f"{seconds[second]}{rest:03d}Z")
+    return found
 
 
 def level(record: Record) -> tuple[str, int] | None:

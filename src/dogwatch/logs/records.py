@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Sequence
 
 import msgspec
 
 from dogwatch.logs.block import Block
 from dogwatch.logs.multiline import INNER
+from dogwatch.logs.wire import Pieces, made_pieces, plain_pieces
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -48,11 +49,17 @@ def _whole(block: Block) -> list[bytes]:
     return [line.replace(INNER, b"\n") for line in block.lines()] if block.joined else block.lines()
 
 
-def each(block: Block, *, json: bool) -> Iterator[tuple[dict[str, object], bytes]]:
-    """Yield each record and its bytes, for sinks that send them one by one: JSON, or the line as it was read."""
-    plain = _whole(block) if block.made is None and not json else None
-    for at, record in enumerate(records(block)):
-        yield record, _ENCODER.encode(record) if plain is None else plain[at]
+def as_sent(block: Block, some: Pieces, *, json: bool) -> list[bytes]:
+    """Return each record's bytes, for sinks that send them one by one: JSON, or the line as it was read."""
+    return _whole(block) if block.made is None and not json else some.documents()
+
+
+def with_ids(blocks: Sequence[Block], ids: Container[bytes]) -> list[dict[str, object]]:
+    """Return the records with these ids. ids: as `pieces` has them."""
+    found = []
+    for block in blocks:
+        found += [one for one, name in zip(records(block), pieces(block).ids, strict=True) if name in ids]
+    return found
 
 
 def json_lines(block: Block) -> bytes:
@@ -66,7 +73,20 @@ def json_lines(block: Block) -> bytes:
         from dogwatch.logs.frames import to_json_lines
 
         return to_json_lines(block)
-    return _ENCODER.encode_lines(records(block))
+    return plain_pieces(block).lines()
+
+
+def pieces(block: Block) -> Pieces:
+    """Return the block's records as JSON in pieces."""
+    if block.made is None:
+        return plain_pieces(block)
+    found = made_pieces(block, json_lines(block))
+    if found is None:
+        # A library of columns may write the same text otherwise.
+        order = dict.fromkeys(("id", "source", "file"))
+        found = made_pieces(block, _ENCODER.encode_lines([{**order, **one} for one in records(block)]))
+        assert found is not None
+    return found
 
 
 def plain_lines(block: Block) -> bytes:

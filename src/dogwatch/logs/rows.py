@@ -28,6 +28,7 @@ MAX_NAMES = 500
 MAX_DEPTH = 128
 ABSENT = msgspec.UNSET
 _ODD_NAME = re.compile(r'["\\\x00-\x1f\ud800-\udfff]')
+_ONE = 1
 _FIRST, _LAST = itemgetter(0), itemgetter(-1)
 _OPENING, _CLOSING = {ord("{")}, {ord("}")}
 _BRACKET = re.compile(rb"[\[\]{}]")
@@ -128,7 +129,7 @@ class Rows:
     @property
     def crcs(self) -> list[int]:
         if self._crcs is None:
-            self._crcs = list(map(_crc32(), self.lines))
+            self._crcs = crc32s(self.lines)
         return self._crcs
 
     def keep(self, flags: Sequence[object]) -> Rows:
@@ -154,6 +155,12 @@ class Rows:
         """Return the values of a name, ABSENT where a record has none; None where no record can have it."""
         attribute = self.shape.attributes.get(name)
         return None if attribute is None else list(map(attrgetter(attribute), self.items))
+
+    def values_of(self, at: int, names: Iterable[str]) -> dict[str, Any]:
+        """Return what one record has of some names."""
+        one, known = self.items[at], self.shape.attributes
+        found = {name: getattr(one, known[name]) for name in names if name in known}
+        return {name: value for name, value in found.items() if value is not ABSENT}
 
     def put(self, name: str, values: Iterable[object]) -> None:
         _assign(self.items, self.shape.attributes[name], values)
@@ -221,6 +228,10 @@ def hexes(crcs: Sequence[int]) -> str:
     return checks.tobytes().hex(" ", 4)
 
 
+def crc32s(lines: Sequence[bytes]) -> list[int]:
+    return list(map(_crc32(), lines))
+
+
 def _crc32() -> Callable[[bytes], int]:
     try:
         from isal import isal_zlib
@@ -245,10 +256,11 @@ class Encoded:
         return self.count
 
     def mappings(self) -> list[dict[str, Any]]:
-        return [_mapping(line) for line in self.data.splitlines()]
+        return [mapping(line) for line in self.data.splitlines()]
 
 
-def _mapping(line: bytes) -> Any:
+def mapping(line: bytes) -> Any:
+    """Return a line of JSON that is an object."""
     try:
         return _GENERIC.decode(line)
     except msgspec.MsgspecError:
@@ -272,7 +284,9 @@ class Unread:
             list(block.starts)
             if block.starts is not None
             # One more for each newline.
-            else list(accumulate([size + 1 for size in sizes], initial=block.begin))[:-1]
+            else list(accumulate(map(_ONE.__add__, sizes[:-1]), initial=block.begin))
+            if sizes
+            else []
         )
 
     @property

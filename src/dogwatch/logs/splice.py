@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import repeat
-from typing import Annotated, Any, Protocol, runtime_checkable
+from itertools import compress, repeat
+from typing import Annotated, Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import msgspec
 
@@ -24,10 +24,17 @@ _ODD_NAME = re.compile(rb'\\.[^"\\]*"\s*:', re.DOTALL)
 _MOST_PASSED = 256
 # No value is of this type: a line that has such a field is refused by the decoder.
 _Never = Annotated[int, msgspec.Meta(ge=1, le=0)]
+_NONE = Shape(())
 
 
-# What stands in JSON before each of some values, with these values; at last what stands behind them.
-Columns = tuple[Sequence[tuple[str, list[str]]], str]
+class Columns(NamedTuple):
+    """What lines hold, cut out of them. named: what stands in JSON before each of some values, with these values. end:
+    what stands behind them. values: the same by name, as records have them.
+    """
+
+    named: Sequence[tuple[str, list[str]]]
+    end: str
+    values: Mapping[str, list[Any]]
 
 
 class Touch(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +43,7 @@ class Touch(msgspec.Struct, frozen=True, kw_only=True):
     shuns: names that it would change; records that have one are not for it. adds: what it gives each record that has
     not got it. blots: what it changes in all texts. first: whether it is the one that reads lines.
     columns: how it makes JSON of lines that are none. makes: the names that records then have; no step after it may
-    touch these.
+    change these.
     """
 
     reads: frozenset[str] = frozenset()
@@ -77,6 +84,31 @@ class _Glimpse(Shape):
         self.decoder = msgspec.json.Decoder(self.type)
 
 
+class _Cut(Rows):
+    """Records of which there are columns alone. items: their places in these."""
+
+    def __init__(
+        self, values: Mapping[str, list[Any]], items: Sequence[int], offsets: list[int], lines: list[bytes]
+    ) -> None:
+        super().__init__(_NONE, list(items), offsets, lines)
+        self._values = values
+
+    def column(self, name: str) -> list[Any] | None:
+        values = self._values.get(name)
+        return None if values is None else self.chosen(values)
+
+    def chosen(self, values: list[Any]) -> list[Any]:
+        """Return what these records have of a column of all."""
+        return values if len(values) == len(self.items) else list(map(values.__getitem__, self.items))
+
+    def values_of(self, at: int, names: Iterable[str]) -> dict[str, Any]:
+        return {name: self._values[name][self.items[at]] for name in names if name in self._values}
+
+    def keep(self, flags: Sequence[object]) -> Rows:
+        items, offsets = list(compress(self.items, flags)), list(compress(self.offsets, flags))
+        return _Cut(self._values, items, offsets, list(compress(self.lines, flags)))
+
+
 class Splice:
     """The plan of one route; one thread at a time."""
 
@@ -107,7 +139,7 @@ class Splice:
             blotted = any(one.blots for _step, one in found)
             if not all(map(storable, names)) or names & added or (touch.reads and blotted):
                 return None
-            if found and found[0][1].columns and (touch.judges or names & found[0][1].makes):
+            if found and found[0][1].columns and (names - touch.reads) & found[0][1].makes:
                 return None
             found.append((step, touch))
         return cls(found) if found else None
@@ -138,14 +170,18 @@ class Splice:
             items = None if columns is None else unread.lines
         if items is None:
             return None
-        rows = Rows(self._shape, items, unread.offsets, unread.lines)
+        rows: Rows = (
+            Rows(self._shape, items, unread.offsets, unread.lines)
+            if columns is None
+            else _Cut(columns.values, range(len(items)), unread.offsets, unread.lines)
+        )
         if any(value is not ABSENT for name in self._absent for value in rows.column(name) or ()):
             return None
         head, tail = self._frame(block)
         counted = [dict(step.counts) for step in self._judges]
         for step in self._judges:
             rows = step.apply_rows(rows, self._book)
-        lines = _joined(rows, head, tail) if columns is None else _woven(rows, head, tail, columns)
+        lines = _joined(rows, head, tail) if columns is None else _woven(cast("_Cut", rows), head, tail, columns)
         for blot in self._blots:
             lines = (
                 None if lines is None or (blot.needle and blot.needle.encode() in head + tail) else blot.in_json(lines)
@@ -202,9 +238,11 @@ def _joined(rows: Rows, head: bytes, tail: bytes) -> bytes | None:
     return b"".join(parts)
 
 
-def _woven(rows: Rows, head: bytes, tail: bytes, columns: Columns) -> bytes:
+def _woven(rows: _Cut, head: bytes, tail: bytes, columns: Columns) -> bytes:
     """Return the lines that columns make, in the same way."""
-    count, (named, end) = len(rows), columns
+    count, named, end = len(rows), columns.named, columns.end
+    if not count:
+        return b""
     between = [part for before, _values in named for part in (before, "")]
     between[0] = tail.decode() + between[0]
     begin, width = head.decode(), 4 + len(between)
@@ -213,7 +251,7 @@ def _woven(rows: Rows, head: bytes, tail: bytes, columns: Columns) -> bytes:
     parts[1::width] = msgspec.json.encode(rows.offsets)[1:-1].decode().split(",")
     parts[3::width] = hexes(rows.crcs).split(" ")
     for at, (_before, values) in enumerate(named):
-        parts[5 + 2 * at :: width] = values
+        parts[5 + 2 * at :: width] = rows.chosen(values)
     parts.append(f"{end}\n")
     return "".join(parts).encode()
 

@@ -15,7 +15,7 @@ from dogwatch.access import users as people
 from dogwatch.access.permissions import visible
 from dogwatch.access.trail import AuditFilter, find
 from dogwatch.errors import UsageError
-from dogwatch.web.api.access import user_out
+from dogwatch.web.api.access import anyones_tokens, user_out
 from dogwatch.web.context import Ctx
 from dogwatch.web.contributions import Pages, Place
 from dogwatch.web.permissions import KNOWN, may
@@ -43,7 +43,7 @@ async def users_page(ctx: Ctx) -> Response[bytes]:
 @get("/tokens", opt=KNOWN, include_in_schema=False)
 async def tokens_page(ctx: Ctx) -> Response[bytes]:
     own = f"user:{ctx.identity.user}" if ctx.identity.user else str(ctx.actor)
-    owner = None if ctx.may("token") else own
+    owner = None if anyones_tokens(ctx, "read") else own
     found = await ctx.access.database.read(lambda tx: tokens.all_tokens(tx, owner))
     return html_page(
         ctx, "tokens.html", {"tokens": found, "roles": ctx.access.options.role_names()}, here="/settings/-"

@@ -15,7 +15,7 @@ from dogwatch.rules.incident import RANK, Incident, Silence
 from dogwatch.rules.part import Incidents
 from dogwatch.rules.spec import DOWN_RULE
 from dogwatch.web.api.explain import explained_incident
-from dogwatch.web.api.incidents import incident_detail
+from dogwatch.web.api.incidents import as_seen, incident_detail
 from dogwatch.web.context import Ctx, WebContext
 from dogwatch.web.contributions import Pages, Place
 from dogwatch.web.permissions import may
@@ -106,7 +106,7 @@ async def _list_values(ctx: WebContext, asked: Asked) -> dict[str, Any]:
     found, older = await seen_incidents(incidents, asked, ctx.rights.filter("incident"))
     return {
         "asked": asked,
-        "incidents": found,
+        "incidents": [as_seen(ctx, one) for one in found],
         "states": STATES,
         "severities": tuple(RANK),
         "older": asked.query(before=older) if older is not None else "",

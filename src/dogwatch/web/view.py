@@ -20,6 +20,7 @@ from dogwatch.rules.reasons import reason_of
 from dogwatch.rules.spec import DOWN_RULE
 from dogwatch.store.protocol import Availability
 from dogwatch.web import bars, hostview, listing
+from dogwatch.web.api.incidents import as_seen
 from dogwatch.web.assets import Assets
 from dogwatch.web.badges import percent
 from dogwatch.web.context import AVAILABILITY_PERIODS, WebContext
@@ -236,7 +237,7 @@ def open_incidents(ctx: WebContext) -> list[Incident]:
     if ctx.services.incidents is None or not ctx.may("incident"):
         return []
     sees = ctx.rights.filter("incident")
-    found = [one for one in ctx.services.incidents.state.incidents.values() if sees(one.labels)]
+    found = [as_seen(ctx, one) for one in ctx.services.incidents.state.incidents.values() if sees(one.labels)]
     return sorted(found, key=lambda one: (bool(one.acked_by), -RANK[one.severity], -one.number))
 
 
@@ -244,9 +245,9 @@ def _told_by(ctx: WebContext, incidents: Sequence[Incident]) -> frozenset[str]:
     """Return the targets that open incidents tell of, as cause or symptom: nobody needs to read of them twice."""
     if not incidents or ctx.services.incidents is None:
         return frozenset()
-    numbers = {one.number for one in incidents}
-    alerts = ctx.services.incidents.state.alerts.values()
-    return frozenset(name for one in alerts if one.incident in numbers for name in one.alert.targets)
+    numbers, sees = {one.number for one in incidents}, ctx.rights.filter("incident")
+    found = [one.alert for one in ctx.services.incidents.state.alerts.values() if one.incident in numbers]
+    return frozenset(name for alert in found if sees(alert.labels) for name in alert.targets)
 
 
 def finding_text(finding: Mapping[str, object]) -> FindingText:

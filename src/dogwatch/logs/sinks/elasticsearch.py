@@ -12,10 +12,12 @@ import msgspec
 from dogwatch.errors import TransientError
 from dogwatch.logs.block import Block
 from dogwatch.logs.checkpoint import SinkState
-from dogwatch.logs.fields import rfc3339, time_ns
-from dogwatch.logs.records import records
+from dogwatch.logs.fields import rfc3339, rfc3339s, times_ns
+from dogwatch.logs.records import pieces
+from dogwatch.logs.rows import ABSENT, mapping
 from dogwatch.logs.sink import Tools, Worker
 from dogwatch.logs.sinks.delivery import Delivery, HttpOptions, TooLarge
+from dogwatch.logs.wire import joined
 
 _CREATED_BEFORE = 409
 # What an operator mends: rights, a block on a full disk, an index that is not made by itself.
@@ -49,6 +51,9 @@ class ElasticsearchSink(HttpOptions, frozen=True, kw_only=True):
         if not self.index or self.index != self.index.lower() or set(self.index) & set(' "*\\<|,>/?#:'):
             yield ("index",), "is not an index's name", ""
 
+    def takes_json(self) -> bool:
+        return True
+
     async def open(self, tools: Tools, state: SinkState | None) -> Worker:  # noqa: ARG002
         return _Elasticsearch(self, tools)
 
@@ -62,26 +67,28 @@ class _Answer(msgspec.Struct):
 
 class _Elasticsearch:
     def __init__(self, options: ElasticsearchSink, tools: Tools) -> None:
-        self._index = options.index
         self._tools = tools
         path = "/_bulk" + (f"?pipeline={options.pipeline}" if options.pipeline else "")
         self._delivery = Delivery(options, tools, "application/x-ndjson", path)
-        self._encoder = msgspec.json.Encoder()
+        self._create_in = b'{"create":{"_index":%b,"_id":"' % msgspec.json.encode(options.index)
 
     async def write(self, blocks: Sequence[Block]) -> None:
         now_ns = time.time_ns()
-        found = await self._tools.thread(lambda: [_timed(one, now_ns) for block in blocks for one in records(block)])
-        await self._create(found)
+        body = await self._tools.thread(lambda: b"".join([self._actions(block, now_ns) for block in blocks]))
+        await self._create(body)
 
-    async def _create(self, found: list[dict[str, object]]) -> None:
-        """Create all. What is refused for now is sent again by itself some times, then the whole batch is."""
-        left = found
+    async def _create(self, body: bytes) -> None:
+        """Create all. What is refused for now is sent again by itself some times, then the whole batch is.
+
+        body: two lines for each record, what to do and the document.
+        """
+        left = body
         attempt = 0
         while left:
             attempt += 1
-            body = await self._tools.thread(lambda batch=left: self._delivery.pack(self._body(batch)))  # type: ignore[misc]
+            packed = await self._tools.thread(lambda batch=left: self._delivery.pack(batch))  # type: ignore[misc]
             try:
-                answer = await self._delivery.post(body)
+                answer = await self._delivery.post(packed)
             except TooLarge as error:
                 await self._halve(left, error)
                 return
@@ -93,52 +100,65 @@ class _Elasticsearch:
                 continue
             left, reason = await self._judge(left, answer.body)
             if left:
-                if attempt == _ROUNDS or len(left) == len(found):
+                if attempt == _ROUNDS or len(left) == len(body):
                     # It is shown as failing; what was taken is known by its id when it comes again.
-                    raise TransientError(f"{len(left)} of {len(found)} records refused: {reason}")
+                    raise TransientError(f"{_count(left)} of {_count(body)} records refused: {reason}")
                 await self._tools.pause(attempt, None)
 
-    async def _halve(self, found: list[dict[str, object]], error: TooLarge) -> None:
-        if len(found) == 1:
-            await self._tools.dead(found, str(error))
+    async def _halve(self, body: bytes, error: TooLarge) -> None:
+        items = _items(body)
+        if len(items) == 1:
+            await self._tools.dead([_document(one) for one in items], str(error))
             return
-        middle = len(found) // 2
-        await self._create(found[:middle])
-        await self._create(found[middle:])
+        middle = len(items) // 2
+        await self._create(b"".join(items[:middle]))
+        await self._create(b"".join(items[middle:]))
 
-    def _body(self, batch: Sequence[Mapping[str, object]]) -> bytes:
-        lines: list[object] = []
-        for one in batch:
-            lines.append({"create": {"_index": self._index, "_id": one["id"]}})
-            lines.append(one)
-        return self._encoder.encode_lines(lines)
+    def _actions(self, block: Block, now_ns: int) -> bytes:
+        """Return the lines of a block's records."""
+        found = pieces(block)
+        times: Sequence[bytes] = ()
+        if found.may_have((b"timestamp", _TIME.encode())):
+            stamps, there = found.columns(("timestamp", _TIME))
+            texts = rfc3339s(times_ns(stamps, now_ns))
+            times = [
+                b',"%b":"%b"' % (_TIME.encode(), text.encode()) if one is ABSENT else b""
+                for text, one in zip(texts, there, strict=True)
+            ]
+        stamp = b"" if times else b',"%b":"%b"' % (_TIME.encode(), rfc3339(now_ns).encode())
+        before = b'"}}\n{"id":"'
+        if not times:
+            return joined((self._create_in, before, found.frame + stamp, b"\n"), found.ids, found.ids, found.rests)
+        between = (self._create_in, before, found.frame, b"", b"\n")
+        return joined(between, found.ids, found.ids, times, found.rests)
 
-    async def _judge(self, batch: list[dict[str, object]], body: bytes) -> tuple[list[dict[str, object]], str]:
-        """Return the records to be sent again, and why. Those that never will be taken become dead letters."""
+    async def _judge(self, body: bytes, said: bytes) -> tuple[bytes, str]:
+        """Return what is to be sent again, and why. What never will be taken becomes dead letters."""
         try:
-            answer = msgspec.json.decode(body, type=_Answer)
+            answer = msgspec.json.decode(said, type=_Answer)
         except msgspec.MsgspecError:
             raise TransientError("answered something else than a bulk answer") from None
         if not answer.errors:
-            return [], ""
-        if len(answer.items) != len(batch):
-            raise TransientError(f"answered {len(answer.items)} items for {len(batch)}")
+            return b"", ""
+        sent = _items(body)
+        if len(answer.items) != len(sent):
+            raise TransientError(f"answered {len(answer.items)} items for {len(sent)}")
         again, why = [], ""
         dead: dict[str, list[Mapping[str, object]]] = {}
-        for record, item in zip(batch, answer.items, strict=True):
+        for one, item in zip(sent, answer.items, strict=True):
             result: Mapping[str, Any] = next(iter(item.values()), {})
             status = int(result.get("status", 0))
             if 200 <= status < 300 or status == _CREATED_BEFORE:
                 continue
             reason = _reason(status, result)
             if status in _LATER or status >= 500 or _NO_PIPELINE.search(reason):
-                again.append(record)
+                again.append(one)
                 why = reason
             else:
-                dead.setdefault(reason, []).append(record)
-        for text, records_ in dead.items():
-            await self._tools.dead(records_, text)
-        return again, why
+                dead.setdefault(reason, []).append(_document(one))
+        for text, records in dead.items():
+            await self._tools.dead(records, text)
+        return b"".join(again), why
 
     def state(self) -> SinkState | None:
         return None
@@ -150,8 +170,19 @@ class _Elasticsearch:
         """The client belongs to the tools."""
 
 
-def _timed(record: dict[str, object], now_ns: int) -> dict[str, object]:
-    return record if _TIME in record else {**record, _TIME: rfc3339(time_ns(record, now_ns))}
+def _items(body: bytes) -> list[bytes]:
+    """Return the two lines of each record."""
+    lines = body.split(b"\n")
+    return [b"%b\n%b\n" % pair for pair in zip(lines[0:-1:2], lines[1::2], strict=True)]
+
+
+def _count(body: bytes) -> int:
+    return body.count(b"\n") // 2
+
+
+def _document(item: bytes) -> Mapping[str, object]:
+    found: Mapping[str, object] = mapping(item.split(b"\n")[1])
+    return found
 
 
 def _reason(status: int, result: Mapping[str, Any]) -> str:

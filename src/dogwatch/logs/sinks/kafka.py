@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
@@ -13,14 +16,18 @@ from dogwatch.core.units import Seconds, Secret
 from dogwatch.errors import TransientError
 from dogwatch.logs.block import Block
 from dogwatch.logs.checkpoint import SinkState
-from dogwatch.logs.fields import Record
-from dogwatch.logs.records import each
+from dogwatch.logs.records import as_sent, pieces, with_ids
+from dogwatch.logs.rows import ABSENT, OWN
 from dogwatch.logs.sink import Sink, Tools, Worker
 from dogwatch.logs.tls import ClientTls
 
 if TYPE_CHECKING:
     from confluent_kafka import Producer
 
+# Its id, its value and its key.
+Message = tuple[bytes, bytes, str]
+# The error's name, what it says, and the id.
+Failure = tuple[str, str, bytes]
 _log = logging.getLogger(__name__)
 _SLICE_S = 0.1
 # What a broker will never take, however often it is sent.
@@ -69,6 +76,9 @@ class KafkaSink(Sink, frozen=True, kw_only=True):
         if not self.topic or not all(char.isalnum() or char in "._-" for char in self.topic) or len(self.topic) > 249:
             yield ("topic",), "is not a topic's name", "logs"
 
+    def takes_json(self) -> bool:
+        return True
+
     async def open(self, tools: Tools, state: SinkState | None) -> Worker:  # noqa: ARG002
         worker = _Kafka(self, tools)
         await tools.thread(worker.connect)
@@ -84,8 +94,13 @@ def settings(options: KafkaSink) -> dict[str, Any]:
         "compression.type": options.compression,
         "linger.ms": 5,
         "message.timeout.ms": round(options.timeout * 1000),
+        # What a connection suffers from comes to `_troubled`; its lines would fill our log, several a second.
+        "log_level": 2,
+        "reconnect.backoff.ms": 250,
         "queue.buffering.max.messages": 1_000_000,
         "security.protocol": ("SASL_" if options.sasl else "") + ("SSL" if options.tls else "PLAINTEXT"),
+        # A call for each message that was taken would cost as much as sending it.
+        "delivery.report.only.error": True,
         # Their lines go to our log, not to standard error.
         "logger": logging.getLogger("dogwatch.logs.kafka"),
     }
@@ -104,7 +119,7 @@ class _Kafka:
         self._options = options
         self._tools = tools
         self._producer: Producer | None = None
-        self._failed: list[tuple[Record, str, str]] = []
+        self._failed: list[Failure] = []
         self._closing = False
         # What the connection suffers from: of a message one only hears that its time was over.
         self._trouble = ""
@@ -114,7 +129,9 @@ class _Kafka:
 
         self._trouble = ""
         try:
-            self._producer = Producer({**settings(self._options), "error_cb": self._troubled})
+            self._producer = Producer(
+                {**settings(self._options), "error_cb": self._troubled, "on_delivery": self._told}
+            )
         except (KafkaException, ValueError) as error:
             raise TransientError(f"cannot begin: {error}") from None
 
@@ -124,80 +141,91 @@ class _Kafka:
             self._trouble = " ".join(error.str().split())
 
     async def write(self, blocks: Sequence[Block]) -> None:
-        failed = await self._tools.thread(lambda: self._produce(blocks))
-        never: dict[str, list[Record]] = {}
-        for record, name, text in failed:
+        work = asyncio.ensure_future(self._tools.thread(lambda: self._produce(blocks)))
+        try:
+            failed = await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # The thread waits for answers that may never come; told so, it ends at once.
+            self._closing = True
+            await asyncio.wait([work])
+            raise
+        never: dict[str, set[bytes]] = {}
+        for name, text, one in failed:
             if name in _NEVER:
-                never.setdefault(text, []).append(record)
-        for reason, found in never.items():
-            await self._tools.dead(found, reason)
-        for _record, name, text in failed:
+                never.setdefault(text, set()).add(one)
+        for reason, ids in never.items():
+            await self._tools.dead(await self._tools.thread(lambda ids=ids: with_ids(blocks, ids)), reason)  # type: ignore[misc]
+        for name, text, _id in failed:
             if name not in _NEVER:
                 raise TransientError(self._why(text))
 
     def _why(self, text: str) -> str:
         return f"{text}: {self._trouble}" if self._trouble else text
 
-    def _produce(self, blocks: Sequence[Block]) -> list[tuple[Record, str, str]]:
+    def _produce(self, blocks: Sequence[Block]) -> list[Failure]:
         """Send all, wait for the answers, and return what was not taken. Where it is tried again, what was taken comes
         again, too, under its id.
         """
         deadline_s = time.monotonic() + self._options.timeout + 5
-        found = [one for block in blocks for one in each(block, json=self._options.format == "json")]
+        found = [one for block in blocks for one in self._messages(block)]
         failed = self._send(found, deadline_s)
-        refused = {str(record["id"]) for record, name, _text in failed if name == _LARGE}
+        refused = {one for name, _text, one in failed if name == _LARGE}
         if len(refused) > 1 or (refused and len(found) > 1):
             # A broker refuses what was packed together as a whole: by themselves all but the large ones are taken.
-            failed = [one for one in failed if one[1] != _LARGE]
-            for one in found:
-                if str(one[0]["id"]) in refused:
-                    failed += self._send([one], deadline_s)
+            failed = [one for one in failed if one[0] != _LARGE]
+            for message in found:
+                if message[0] in refused:
+                    failed += self._send([message], deadline_s)
         return failed
 
-    def _send(self, found: Sequence[tuple[Record, bytes]], deadline_s: float) -> list[tuple[Record, str, str]]:
+    def _messages(self, block: Block) -> Iterable[Message]:
+        some = pieces(block)
+        keys: Iterable[str] = repeat(f"{block.source}:{block.path}")
+        if (name := self._options.key) in OWN:
+            own = {"source": block.source, "file": block.path}
+            keys = repeat(own[name]) if name in own else [one.decode() for one in some.ids]
+        elif name:
+            keys = ["" if one is ABSENT or one is None else str(one) for one in some.columns((name,))[0]]
+        return zip(some.ids, as_sent(block, some, json=self._options.format == "json"), keys, strict=False)
+
+    def _send(self, found: Sequence[Message], deadline_s: float) -> list[Failure]:
         if self._producer is None:
             self.connect()
         producer = self._producer
         assert producer is not None
         self._failed = []
-        for record, value in found:
-            self._one(producer, record, value, deadline_s)
+        self._enqueue(producer, found, deadline_s)
         while len(producer) and time.monotonic() < deadline_s and not self._closing:
             producer.flush(_SLICE_S)
         left = len(producer)
-        if left or any(name not in _NEVER for _record, name, _text in self._failed):
+        if left or any(name not in _NEVER for name, _text, _id in self._failed):
             # Nothing of this batch may arrive after it was sent again, or lines would be out of order.
             self._end()
         if left:
             raise TransientError(self._why(f"{left} records were not answered within {self._options.timeout:g} s"))
         return self._failed
 
-    def _one(self, producer: Producer, record: Record, value: bytes, deadline_s: float) -> None:
+    def _enqueue(self, producer: Producer, found: Sequence[Message], deadline_s: float) -> None:
         from confluent_kafka import KafkaException
 
-        key = str(record.get(self._options.key, "")) if self._options.key else f"{record['source']}:{record['file']}"
+        produce, topic = producer.produce, self._options.topic
+        for one, value, key in found:
+            while True:
+                try:
+                    produce(topic, value, key, headers=[("id", one)], on_delivery=partial(self._told, one))
+                except BufferError:
+                    if time.monotonic() > deadline_s or self._closing:
+                        raise TransientError("its queue stays full") from None
+                    producer.poll(_SLICE_S)
+                    continue
+                except KafkaException as error:
+                    self._failed.append((error.args[0].name(), error.args[0].str(), one))
+                break
 
-        def told(error: Any, _message: Any) -> None:
-            if error is not None:
-                self._failed.append((record, error.name(), error.str()))
-
-        while True:
-            try:
-                producer.produce(
-                    self._options.topic,
-                    value,
-                    key,
-                    on_delivery=told,
-                    headers=[("id", str(record["id"]).encode())],
-                )
-            except BufferError:
-                if time.monotonic() > deadline_s or self._closing:
-                    raise TransientError("its queue stays full") from None
-                producer.poll(_SLICE_S)
-                continue
-            except KafkaException as error:
-                self._failed.append((record, error.args[0].name(), error.args[0].str()))
-            return
+    def _told(self, one: bytes, error: Any, _message: Any) -> None:
+        """Take note of a message that was not taken; of others one is not told."""
+        if error is not None:
+            self._failed.append((error.name(), error.str(), one))
 
     def _end(self) -> None:
         if self._producer is not None:

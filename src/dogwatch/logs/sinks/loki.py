@@ -12,13 +12,14 @@ import msgspec
 
 from dogwatch.logs.block import Block
 from dogwatch.logs.checkpoint import SinkState
-from dogwatch.logs.fields import time_ns
-from dogwatch.logs.records import records
+from dogwatch.logs.fields import times_ns
+from dogwatch.logs.records import pieces, records
+from dogwatch.logs.rows import ABSENT
 from dogwatch.logs.sink import Tools, Worker
 from dogwatch.logs.sinks.delivery import Delivery, HttpOptions, Refused, TooLarge
+from dogwatch.logs.wire import joined
 
 _PATH = "/loki/api/v1/push"
-_OWN = ("id", "source", "file")
 _STREAMS = 10_000
 # What Loki says of times that it does not take, and since when it takes them.
 _TIMES = re.compile(r"timestamp too (?:old|new)|too far behind")
@@ -30,12 +31,37 @@ _TIMES_CHANGED = 3
 Labels = tuple[tuple[str, str], ...]
 
 
-class _Line(NamedTuple):
-    """A record, and the time that it is sent with."""
+class _Lines(NamedTuple):
+    """Lines in columns. labels: of their streams. times: that they are sent with, in nanoseconds. texts: as JSON.
+    ids: as JSON without quotes. places: in the batch.
+    """
 
-    labels: Labels
-    at_ns: int
-    record: dict[str, object]
+    labels: list[Labels]
+    times: list[int]
+    texts: list[bytes]
+    ids: list[bytes]
+    places: list[int]
+
+    def part(self, begin: int, end: int) -> _Lines:
+        return self.at(range(begin, end))
+
+    def at(self, rows: Sequence[int]) -> _Lines:
+        return _Lines(
+            [self.labels[row] for row in rows],
+            [self.times[row] for row in rows],
+            [self.texts[row] for row in rows],
+            [self.ids[row] for row in rows],
+            [self.places[row] for row in rows],
+        )
+
+    def streams(self) -> dict[Labels, _Lines]:
+        """Return the lines of each stream."""
+        if self.labels.count(self.labels[0]) == len(self.labels):
+            return {self.labels[0]: self}
+        rows: dict[Labels, list[int]] = {}
+        for row, labels in enumerate(self.labels):
+            rows.setdefault(labels, []).append(row)
+        return {labels: self.at(some) for labels, some in rows.items()}
 
 
 class LokiSink(HttpOptions, frozen=True, kw_only=True):
@@ -67,6 +93,9 @@ class LokiSink(HttpOptions, frozen=True, kw_only=True):
             if not name.isidentifier() or not name.isascii():
                 yield (("labels", name) if name in self.labels else ("by",)), f"'{name}' is not a label's name", ""
 
+    def takes_json(self) -> bool:
+        return True
+
     async def open(self, tools: Tools, state: SinkState | None) -> Worker:  # noqa: ARG002
         return _Loki(self, tools, time.time_ns)
 
@@ -84,9 +113,9 @@ class _Loki:
 
     async def write(self, blocks: Sequence[Block]) -> None:
         lines = await self._tools.thread(lambda: self._lines(blocks, self._now_ns()))
-        await self._deliver(lines, [_SEARCHES])
+        await self._deliver(lines, [_SEARCHES], blocks)
 
-    async def _deliver(self, lines: list[_Line], searches: list[int]) -> None:
+    async def _deliver(self, lines: _Lines, searches: list[int], blocks: Sequence[Block]) -> None:
         """Push lines. Of what is refused in part Loki has taken the rest, and does not say which it is: half by half
         is looked for it. What is sent again has the same time, so that Loki drops it. searches: how many are left.
         """
@@ -99,19 +128,20 @@ class _Loki:
             except Refused as error:
                 reason, large = str(error), isinstance(error, TooLarge)
                 changed = None if large else self._in_time(lines, error.said)
-            if changed is None or changed == lines:
+            if changed is None or changed.times == lines.times:
                 break
             lines = changed
         if not large:
             searches[0] -= 1
-        if len(lines) <= 1 or searches[0] < 0:
-            await self._tools.dead([one.record for one in lines], reason)
+        count = len(lines.ids)
+        if count <= 1 or searches[0] < 0:
+            found = await self._tools.thread(lambda: [one for block in blocks for one in records(block)])
+            await self._tools.dead([found[at] for at in lines.places], reason)
             return
-        middle = len(lines) // 2
-        await self._deliver(lines[:middle], searches)
-        await self._deliver(lines[middle:], searches)
+        await self._deliver(lines.part(0, count // 2), searches, blocks)
+        await self._deliver(lines.part(count // 2, count), searches, blocks)
 
-    def _in_time(self, lines: Sequence[_Line], said: str) -> list[_Line] | None:
+    def _in_time(self, lines: _Lines, said: str) -> _Lines | None:
         """Give lines whose time Loki does not take that of now; None if it is not their times."""
         if self._options.late != "now" or not _TIMES.search(said):
             return None
@@ -119,45 +149,55 @@ class _Loki:
         # Its limit moves on while we send.
         oldest_ns = int(max(oldest) * _NS) + 60 * _NS if oldest else 0
         now_ns = self._now_ns()
-        return [
-            one if oldest_ns <= one.at_ns <= now_ns else one._replace(at_ns=now_ns + at) for at, one in enumerate(lines)
-        ]
+        times = [at_ns if oldest_ns <= at_ns <= now_ns else now_ns + at for at, at_ns in enumerate(lines.times)]
+        return lines._replace(times=times)
 
-    async def _push(self, lines: Sequence[_Line]) -> None:
+    async def _push(self, lines: _Lines) -> None:
         body = await self._tools.thread(lambda: self._delivery.pack(self._body(lines)))
         await self._delivery.post(body, self._headers)
 
-    def _lines(self, blocks: Sequence[Block], now_ns: int) -> list[_Line]:
-        found = []
+    def _lines(self, blocks: Sequence[Block], now_ns: int) -> _Lines:
+        found = _Lines([], [], [], [], [])
         for block in blocks:
-            for one in records(block):
-                own = {"source": block.source, "file": block.path, **self._options.labels}
-                own |= {name: str(one[name]) for name in self._options.by if name in one}
-                labels = tuple(own.items())
-                found.append(_Line(labels, self._time_ns(labels, time_ns(one, now_ns)), one))
+            some = pieces(block)
+            count = len(some.ids)
+            by = self._options.by
+            names = ("timestamp", *by)
+            columns = some.columns(names) if some.may_have([one.encode() for one in names]) else ()
+            own = {"source": block.source, "file": block.path, **self._options.labels}
+            labels = [tuple(own.items())] * count
+            if columns and by:
+                labels = [_labels(own, by, row) for row in zip(*columns[1:], strict=True)]
+            found.labels.extend(labels)
+            times = times_ns(columns[0], now_ns) if columns else [now_ns] * count
+            found.times.extend(self._times(labels, times))
+            found.texts.extend(some.messages())
+            found.ids.extend(some.ids)
+        found.places.extend(range(len(found.ids)))
         return found
 
-    def _time_ns(self, labels: Labels, at_ns: int) -> int:
-        before_ns, sent_ns = self._last.get(labels, (0, 0))
-        sent_ns = sent_ns + 1 if before_ns == at_ns else at_ns
-        if len(self._last) >= _STREAMS and labels not in self._last:
-            self._last.clear()
-        self._last[labels] = (at_ns, sent_ns)
-        return sent_ns
+    def _times(self, labels: Sequence[Labels], times: Sequence[int]) -> list[int]:
+        """Return the times that lines are sent with: of those that have the same in one stream, each is later."""
+        found, known = [], self._last
+        for stream, at_ns in zip(labels, times, strict=True):
+            before_ns, sent_ns = known.get(stream, (0, 0))
+            sent_ns = sent_ns + 1 if before_ns == at_ns else at_ns
+            if len(known) >= _STREAMS and stream not in known:
+                known.clear()
+            known[stream] = (at_ns, sent_ns)
+            found.append(sent_ns)
+        return found
 
-    def _body(self, lines: Sequence[_Line]) -> bytes:
-        streams: dict[Labels, list[tuple[object, ...]]] = {}
-        for one in lines:
-            streams.setdefault(one.labels, []).append(self._entry(one))
-        return msgspec.json.encode(
-            {"streams": [{"stream": dict(labels), "values": values} for labels, values in streams.items()]}
-        )
-
-    def _entry(self, one: _Line) -> tuple[object, ...]:
-        rest = {name: value for name, value in one.record.items() if name not in _OWN}
-        line = rest["message"] if rest.keys() == {"message"} else msgspec.json.encode(rest).decode()
-        entry: tuple[object, ...] = (str(one.at_ns), line)
-        return (*entry, {"id": one.record["id"]}) if self._options.ids else entry
+    def _body(self, lines: _Lines) -> bytes:
+        parts = []
+        for labels, some in lines.streams().items():
+            times = msgspec.json.encode(some.times)[1:-1].split(b",")
+            if self._options.ids:
+                values = joined((b'["', b'",', b',{"id":"', b'"}],'), times, some.texts, some.ids)
+            else:
+                values = joined((b'["', b'",', b"],"), times, some.texts)
+            parts.append(b'{"stream":%b,"values":[%b]}' % (msgspec.json.encode(dict(labels)), values[:-1]))
+        return b'{"streams":[%b]}' % b",".join(parts)
 
     def state(self) -> SinkState | None:
         return None
@@ -167,3 +207,8 @@ class _Loki:
 
     async def close(self) -> None:
         """The client belongs to the tools."""
+
+
+def _labels(own: Mapping[str, str], names: Sequence[str], values: Sequence[object]) -> Labels:
+    there = {name: str(one) for name, one in zip(names, values, strict=True) if one is not ABSENT and one is not None}
+    return tuple({**own, **there}.items())

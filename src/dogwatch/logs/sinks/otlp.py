@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from dogwatch.logs.block import Block
 from dogwatch.logs.checkpoint import SinkState
-from dogwatch.logs.fields import OWN, Record, level, severity_number, time_ns
-from dogwatch.logs.records import records
+from dogwatch.logs.records import pieces
 from dogwatch.logs.sink import Tools, Worker
 from dogwatch.logs.sinks.delivery import Delivery, HttpOptions, in_parts
-
-if TYPE_CHECKING:
-    from opentelemetry.proto.common.v1.common_pb2 import AnyValue
-    from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
-
-_APART = OWN | {"message", "timestamp", "level", "severity", "trace_id", "span_id"}
+from dogwatch.logs.sinks.otlp_bytes import Writer, key_value, sized
 
 
 class OtlpSink(HttpOptions, frozen=True, kw_only=True):
     """Sends to an OpenTelemetry collector, or what speaks as one. A record's id is its `log.record.uid`.
 
-    `timestamp`, `level`, `trace_id` and `span_id` go where the protocol has them; other columns become attributes.
+    `timestamp`, `level`, `trace_id` and `span_id` go where the protocol has them; other columns become attributes, and
+    so does what cannot be read as what these are.
 
     url: of the receiver, without the path. resource: attributes of the resource; `service.name` is the source unless it
     is given. headers, timeout, compression, ca_file, verify: of the connection; compression is gzip by default.
@@ -39,6 +34,9 @@ class OtlpSink(HttpOptions, frozen=True, kw_only=True):
         if self.compression == "zstd":
             yield ("compression",), "OTLP takes gzip or none", ""
 
+    def takes_json(self) -> bool:
+        return True
+
     async def open(self, tools: Tools, state: SinkState | None) -> Worker:  # noqa: ARG002
         return _Otlp(self, tools)
 
@@ -47,6 +45,7 @@ class _Otlp:
     def __init__(self, options: OtlpSink, tools: Tools) -> None:
         self._options = options
         self._tools = tools
+        self._writer = Writer()
         path = "" if options.url.rstrip("/").endswith("/v1/logs") else "/v1/logs"
         self._delivery = Delivery(options, tools, "application/x-protobuf", path)
 
@@ -59,22 +58,17 @@ class _Otlp:
         await self._judge(answer.body, answer.headers.get("content-type", ""))
 
     def _body(self, blocks: Sequence[Block]) -> bytes:
-        from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-
-        request = ExportLogsServiceRequest()
-        scopes = {}
         now_ns = time.time_ns()
+        found: dict[str, list[bytes]] = {}
         for block in blocks:
-            if block.source not in scopes:
-                resource = request.resource_logs.add()
-                for name, value in {"service.name": block.source, **self._options.resource}.items():
-                    resource.resource.attributes.add(key=name).value.string_value = value
-                scopes[block.source] = resource.scope_logs.add()
-                scopes[block.source].scope.name = "dogwatch"
-            target = scopes[block.source].log_records
-            for record in records(block):
-                _fill(target.add(), record, now_ns)
-        return bytes(request.SerializeToString())
+            found.setdefault(block.source, []).append(self._writer.records(pieces(block), block.path, now_ns))
+        return b"".join([self._resource_logs(source, b"".join(some)) for source, some in found.items()])
+
+    def _resource_logs(self, source: str, log_records: bytes) -> bytes:
+        named = {"service.name": source, **self._options.resource}
+        resource = b"".join(sized(b"\x0a", key_value(name, value)) for name, value in named.items())
+        scope = sized(b"\x0a", sized(b"\x0a", b"dogwatch"))
+        return sized(b"\x0a", sized(b"\x0a", resource) + sized(b"\x12", scope + log_records))
 
     async def _judge(self, body: bytes, content_type: str) -> None:
         """Keep word of records that were refused: the protocol says how many, not which, and not to send them again."""
@@ -100,53 +94,3 @@ class _Otlp:
 
     async def close(self) -> None:
         """The client belongs to the tools."""
-
-
-def _fill(target: LogRecord, record: Record, now_ns: int) -> None:
-    target.observed_time_unix_nano = now_ns
-    target.time_unix_nano = time_ns(record, now_ns)
-    if (known := level(record)) is not None:
-        target.severity_text = known[0]
-        target.severity_number = severity_number(*known)  # type: ignore[assignment]
-    if "message" in record:
-        _value(target.body, record["message"])
-    target.trace_id = _hex(record.get("trace_id"), 16)
-    target.span_id = _hex(record.get("span_id"), 8)
-    own = {"log.record.uid": record["id"], "log.file.path": record["file"]}
-    rest = {name: value for name, value in record.items() if name not in _APART}
-    for name in ("trace_id", "span_id"):
-        if name in record and not getattr(target, name):
-            rest[name] = record[name]
-    for name, value in {**own, **rest}.items():
-        _value(target.attributes.add(key=name).value, value)
-
-
-def _hex(value: object, size: int) -> bytes:
-    """Return an id's bytes, or none where it is not one."""
-    try:
-        found = bytes.fromhex(value) if isinstance(value, str) else b""
-    except ValueError:
-        return b""
-    return found if len(found) == size and any(found) else b""
-
-
-def _value(target: AnyValue, value: object) -> None:
-    match value:
-        case bool():
-            target.bool_value = value
-        case int() if -(2**63) <= value < 2**63:
-            target.int_value = value
-        case float():
-            target.double_value = value
-        case list() | tuple():
-            target.array_value.SetInParent()
-            for one in value:
-                _value(target.array_value.values.add(), one)
-        case Mapping():
-            target.kvlist_value.SetInParent()
-            for name, one in value.items():
-                _value(target.kvlist_value.values.add(key=str(name)).value, one)
-        case None:
-            pass
-        case _:
-            target.string_value = str(value)

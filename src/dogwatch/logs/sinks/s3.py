@@ -11,18 +11,17 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import ClassVar, Literal
 
-import msgspec
-
 from dogwatch.core.units import Secret
 from dogwatch.errors import TransientError
 from dogwatch.logs.block import Block
 from dogwatch.logs.checkpoint import SinkState
-from dogwatch.logs.fields import time_ns
-from dogwatch.logs.records import records
+from dogwatch.logs.fields import times_ns
+from dogwatch.logs.records import pieces
 from dogwatch.logs.sink import Tools, Worker
 from dogwatch.logs.sinks.delivery import Delivery, HttpOptions
 from dogwatch.logs.sinks.file import packer
 from dogwatch.logs.sinks.signature import Credentials, path_of, signed
+from dogwatch.logs.wire import Pieces
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _SUFFIX = {"zstd": ".zst", "gzip": ".gz", "none": ""}
@@ -63,6 +62,9 @@ class S3Sink(HttpOptions, frozen=True, kw_only=True):
         if bool(self.access_key) != bool(self.secret_key):
             yield ("secret_key" if self.access_key else "access_key",), "is missing", "give both or none"
 
+    def takes_json(self) -> bool:
+        return True
+
     async def open(self, tools: Tools, state: SinkState | None) -> Worker:  # noqa: ARG002
         return _S3(self, tools, time.time_ns)
 
@@ -74,7 +76,6 @@ class _S3:
         self._now_ns = now_ns
         self._delivery = Delivery(options, tools, "application/x-ndjson")
         self._pack = packer(options.compression, 3)
-        self._encoder = msgspec.json.Encoder(enc_hook=str)
         self._host = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())
         scheme, _, host = options.url.rstrip("/").partition("://")
         place = f"{host}/{options.bucket}" if options.path_style else f"{options.bucket}.{host}"
@@ -90,17 +91,34 @@ class _S3:
 
     def _objects(self, blocks: Sequence[Block]) -> list[tuple[str, bytes]]:
         now_ns = self._now_ns()
-        groups: dict[str, list[dict[str, object]]] = {}
+        groups: dict[str, tuple[list[bytes], list[bytes]]] = {}
         for block in blocks:
-            for record in records(block):
-                at = datetime.fromtimestamp(time_ns(record, now_ns) // _NS, UTC)
-                groups.setdefault(at.strftime(self._options.by), []).append(record)
+            some = pieces(block)
+            whole = some.documents()
+            for folder, at in self._folders(some, now_ns).items():
+                ids, documents = groups.setdefault(folder, ([], []))
+                ids += map(some.ids.__getitem__, at)
+                documents += map(whole.__getitem__, at)
         found = []
-        for folder, group in groups.items():
-            ids = hashlib.sha256("\n".join(str(one["id"]) for one in group).encode()).hexdigest()[:24]
-            name = f"{self._options.prefix}{folder}{self._host}-{ids}.ndjson{_SUFFIX[self._options.compression]}"
-            found.append((name, self._pack(self._encoder.encode_lines(group))))
+        for folder, (ids, documents) in groups.items():
+            name = hashlib.sha256(b"\n".join(ids)).hexdigest()[:24]
+            name = f"{self._options.prefix}{folder}{self._host}-{name}.ndjson{_SUFFIX[self._options.compression]}"
+            found.append((name, self._pack(b"\n".join(documents) + b"\n")))
         return found
+
+    def _folders(self, some: Pieces, now_ns: int) -> dict[str, Sequence[int]]:
+        """Return which records go to each folder, by their places."""
+        if not some.may_have((b"timestamp",)):
+            return {self._folder(now_ns // _NS): range(len(some.ids))}
+        seconds = [at_ns // _NS for at_ns in times_ns(some.columns(("timestamp",))[0], now_ns)]
+        folders = {second: self._folder(second) for second in set(seconds)}
+        found: dict[str, list[int]] = {}
+        for at, second in enumerate(seconds):
+            found.setdefault(folders[second], []).append(at)
+        return dict(found)
+
+    def _folder(self, second: int) -> str:
+        return datetime.fromtimestamp(second, UTC).strftime(self._options.by)
 
     def _credentials(self) -> Credentials:
         options = self._options

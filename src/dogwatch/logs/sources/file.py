@@ -26,7 +26,8 @@ from dogwatch.logs.tail.lines import Text
 from dogwatch.logs.tail.notices import Notices
 from dogwatch.logs.tail.stream import Piece
 
-_BUSY_S = 0.16
+# From one look at files that grow to the next.
+_BUSY_S = 0.12
 _TOGETHER_BYTES = 64 * 1024
 # Where the system tells of changes, so many times as rarely without being told.
 _SELDOM = 10
@@ -189,9 +190,9 @@ class _Running:
         self._count()
         if not pieces:
             await self._rest()
-        elif sum(len(piece.data) for piece in pieces) < 256 * 1024:
-            # Little came: soon there will be more, and one larger block is cheaper than many small ones.
-            await asyncio.sleep(_BUSY_S)
+        elif not follower.behind:
+            # Soon there will be more, and one larger block is cheaper than many small ones.
+            await asyncio.sleep(max(_BUSY_S / 4, now_s + _BUSY_S - clock.monotonic_s()))
 
     def _must_search(self, now_s: float) -> bool:
         return self._notices is None or self._notices.take_changed() or now_s >= self._search_at_s

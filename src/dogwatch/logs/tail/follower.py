@@ -67,6 +67,8 @@ class Follower:
         # None while it is not known; it is asked of every file that there is.
         self._taken: set[tuple[int, int]] | None = None
         self._order: deque[str] = deque()
+        # Whether the last sweep left so much that the next one should come at once.
+        self.behind = False
         # A stream's name must be on disk before a record carries it: only so is it found again in a copy.
         self.must_save = False
         self._finished: list[str] = []
@@ -338,6 +340,7 @@ class Follower:
         """Return what can be read now for the lanes that have room, each file a block at most, in turns."""
         pieces: list[Piece] = []
         left = self._follow.turn_bytes
+        self.behind = False
         for _ in range(len(self._order)):
             if left <= 0 or not self._order:
                 break
@@ -347,6 +350,8 @@ class Follower:
             for piece in self._read(stream, ready, now_s):
                 pieces.append(piece)
                 left -= len(piece.data)
+                waits = stream.seen_bytes - piece.after.offset >= self._follow.block_bytes
+                self.behind = self.behind or waits or left <= 0
                 self.counts["cut_bytes"] += piece.cut_bytes
         return pieces
 

@@ -129,7 +129,8 @@ class Stream:
         begin = reach.offset
         if reach.scanned:
             return self._long(ready, text, block_bytes, line_bytes)
-        data = self.file.pread(block_bytes, begin)
+        # No more than there was at the look: room for a whole block would cost more than reading a little does.
+        data = self.file.pread(block_bytes if self.packed else min(block_bytes, self.seen_bytes - begin), begin)
         length = text.last(data)
         full = len(data) >= block_bytes
         # Looked at after the read: what was there then had not been rewritten before it.

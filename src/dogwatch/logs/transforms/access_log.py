@@ -209,7 +209,7 @@ def json_columns(data: bytes, count: int) -> Columns | None:
         after = "" if name in ACCESS_NUMBERS else '"'
         named.append((f'{before}{name}":{after}', column))
         before = f'{after},"'
-    return named, f"{after}}}"
+    return Columns(named, f"{after}}}", dict(zip(_NAMES, found, strict=False)))
 
 
 def _lengths(sizes: list[str]) -> list[Any]:

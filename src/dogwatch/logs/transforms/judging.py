@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
 from typing import Any, Final
 
 from dogwatch.expressions.cel_syntax import Binary, Call, Chain, ListOf, Literal, Name, Node, Unary
@@ -64,6 +65,9 @@ def _compared(op: str, values: list[Any], wanted: object) -> Verdicts | None:
     kind = wanted.__class__
     if kind not in (str, int, float, bool) or (kind is bool and op not in ("==", "!=")):
         return None
+    if set(map(type, values)) == {kind}:
+        # All at once, without bytecode for each.
+        return list(map(_COMPARE[op], values, repeat(wanted)))
     if op == "==":
         return [v == wanted if v.__class__ is kind else _other(v) for v in values]
     if op == "!=":

@@ -23,7 +23,7 @@ from dogwatch.expressions.cel_syntax import (
     parse,
 )
 from dogwatch.expressions.conditions import Condition, ConditionFailure, compile_condition
-from dogwatch.logs.rows import ABSENT, Book, Rows
+from dogwatch.logs.rows import Book, Rows
 from dogwatch.logs.splice import Touch
 from dogwatch.logs.transform import Step, Transform
 from dogwatch.logs.transforms.judging import UNSURE, judge
@@ -114,12 +114,9 @@ class _Where:
             judged = [UNSURE] * len(rows)
             self.counts["row_by_row"] += len(rows)
         if UNSURE in judged:
-            names = {name: key for name, key in rows.shape.attributes.items() if name in self._condition.names}
             for at, verdict in enumerate(judged):
                 if verdict is UNSURE:
-                    one = rows.items[at]
-                    values = {name: getattr(one, key) for name, key in names.items()}
-                    judged[at] = self._one({name: None if v is ABSENT else v for name, v in values.items()})
+                    judged[at] = self._one(rows.values_of(at, self._condition.names))
         unjudged = judged.count(None)
         if not unjudged and all(judged):
             return rows

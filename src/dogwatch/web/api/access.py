@@ -14,14 +14,14 @@ from litestar.response import Stream
 from dogwatch.access import tokens, users
 from dogwatch.access.chain import Head, Verdict
 from dogwatch.access.heads import newest_heads
-from dogwatch.access.permissions import NOUNS, VERBS, Rule, visible
+from dogwatch.access.permissions import NOUNS, VERBS, Permission, Rule, allows, visible
 from dogwatch.access.tokens import Token
 from dogwatch.access.trail import AuditFilter, Entry, find, lines
 from dogwatch.access.users import User
 from dogwatch.errors import NotFound, UsageError
 from dogwatch.web.api.models import Handled, Limit, refusals
 from dogwatch.web.api.paging import Listed, Page
-from dogwatch.web.context import Ctx, segment
+from dogwatch.web.context import Ctx, WebContext, segment
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.permissions import KNOWN, KNOWN_SECRET, may
 from dogwatch.web.tags import steady
@@ -214,13 +214,18 @@ class NewTokenOut(msgspec.Struct, frozen=True, kw_only=True):
     token: Token
 
 
+def anyones_tokens(ctx: WebContext, verb: str) -> bool:
+    """Return whether one may do that to tokens of others. They have no labels: whoever is limited to some may not."""
+    return allows(ctx.rights, Permission("token", verb))
+
+
 def _owner(ctx: Ctx) -> str:
     return f"user:{ctx.identity.user}" if ctx.identity.user else str(ctx.actor)
 
 
 @get("/api/v1/tokens", opt=KNOWN, summary="One's own tokens; all of them with token:read", responses=refusals(401, 403))
 async def list_tokens(ctx: Ctx, paging: Page) -> Listed[Token]:
-    owner = None if "token:read" in ctx.rights.table() else _owner(ctx)
+    owner = None if anyones_tokens(ctx, "read") else _owner(ctx)
     found = await ctx.access.database.read(lambda tx: tokens.all_tokens(tx, owner))
     return paging.page(found, lambda one: one.id)
 
@@ -240,7 +245,7 @@ async def add_token(ctx: Ctx, data: JSONBody[NewTokenIn]) -> NewTokenOut:
     responses=refusals(401, 403, 404),
 )
 async def show_token(ctx: Ctx, token_id: Name) -> Response[Token]:
-    known, owner = segment(token_id), None if "token:read" in ctx.rights.table() else _owner(ctx)
+    known, owner = segment(token_id), None if anyones_tokens(ctx, "read") else _owner(ctx)
     found = [one for one in await ctx.access.database.read(lambda tx: tokens.all_tokens(tx, owner)) if one.id == known]
     if not found:
         raise NotFound(f"there is no token '{known}'")
@@ -256,7 +261,7 @@ async def show_token(ctx: Ctx, token_id: Name) -> Response[Token]:
     responses=refusals(401, 403, 404),
 )
 async def revoke_token(ctx: Ctx, token_id: Name) -> Token:
-    anyones = "token:delete" in ctx.rights.table()
+    anyones = anyones_tokens(ctx, "delete")
     return await ctx.access.revoke_token(ctx.identity, segment(token_id), anyones=anyones)
 
 

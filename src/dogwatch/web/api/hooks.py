@@ -40,10 +40,17 @@ async def seen_endpoints(ctx: WebContext) -> list[EndpointView]:
 
 async def find_delivery(ctx: WebContext, delivery_id: str) -> tuple[DeliveryDetail, EndpointView | None]:
     """Return a delivery and its endpoint, if that is still there. What may not be seen does not exist."""
-    found = await hooks_of(ctx).delivery(delivery_id)
+    absent = NotFound(f"'{delivery_id[:80]}': no delivery has this id", hint="'dogwatch hook deliveries' lists them")
+    try:
+        found = await hooks_of(ctx).delivery(delivery_id)
+    except NotFound:
+        # That several begin so is told to those who may see them all.
+        if ctx.rights.filter("webhook") is everything:
+            raise
+        raise absent from None
     endpoint = {view.name: view for view in await hooks_of(ctx).endpoints()}.get(found.delivery.endpoint)
     if not ctx.rights.filter("webhook")(endpoint.labels if endpoint else {}):
-        raise NotFound(f"'{delivery_id}': no delivery has this id")
+        raise absent
     return found, endpoint
 
 

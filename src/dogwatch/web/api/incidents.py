@@ -143,9 +143,19 @@ async def _found(ctx: WebContext, number: int, verb: str = "read") -> tuple[Inci
     incidents = incidents_of(ctx)
     incident = await incidents.show(number)
     if not ctx.rights.filter("incident")(incident.labels):
-        raise NotFound(f"no incident #{number}")
+        # As for one that there is not: who asks must not be told which it is.
+        raise NotFound(f"no incident #{number}", hint="see dogwatch incident list --all")
     ctx.require("incident", verb, incident.labels)
     return incidents, incident
+
+
+def as_seen(ctx: WebContext, one: Incident) -> Incident:
+    """Return an incident that does not count what the one who asks may not see."""
+    if not ctx.rights.restricted("incident"):
+        return one
+    sees = ctx.rights.filter("incident")
+    held = sum(sees(tracked.alert.labels) for tracked in explained(incidents_of(ctx).state, one.number))
+    return msgspec.structs.replace(one, explains=held)
 
 
 def incident_out(one: Incident) -> IncidentOut:
@@ -216,7 +226,9 @@ async def list_incidents(
         raise UsageError(f"'{cursor}' is no cursor of this list", hint="begin without one")
     page = await incidents_of(ctx).find(state=which, limit=limit, before=int(cursor[:18]) if cursor else None)
     sees = ctx.rights.filter("incident")
-    return IncidentPage(items=[incident_out(one) for one in page.items if sees(one.labels)], next_cursor=page.cursor)
+    return IncidentPage(
+        items=[incident_out(as_seen(ctx, one)) for one in page.items if sees(one.labels)], next_cursor=page.cursor
+    )
 
 
 @get("/api/v1/incidents/{number:int}", opt=may("incident"), summary="One incident", responses=refusals(404, 503))
@@ -246,7 +258,7 @@ async def incident_detail(ctx: WebContext, number: int) -> IncidentDetail:
         for alert in held
     ]
     return IncidentDetail(
-        incident=incident_out(incident), explains=alerts, timeline=[_note_out(note) for note in notes]
+        incident=incident_out(as_seen(ctx, incident)), explains=alerts, timeline=[_note_out(note) for note in notes]
     )
 
 
@@ -255,7 +267,7 @@ async def _order(ctx: WebContext, number: int, verb: str, data: TextIn | None) -
     text = data.text if data is not None else ""
     if verb == "comment" and not text.strip():
         raise UsageError("the comment is empty")
-    return incident_out(await incidents.order(number, verb, ctx.actor, text=text))
+    return incident_out(as_seen(ctx, await incidents.order(number, verb, ctx.actor, text=text)))
 
 
 _ORDER = refusals(403, 404, 409, 413, 503)

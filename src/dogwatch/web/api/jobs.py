@@ -178,6 +178,8 @@ async def start_job(
 ) -> Response[models.RunOut]:
     job = find_job(ctx, segment(name))
     ctx.require("job", "run", job.labels)
+    # The run carries its own, too: nobody puts one under the eyes of others, or out of those of its own team.
+    ctx.require("job", "run", {**job.labels, **data.labels})
     started = await ctx.services.runs.start(
         StartRun(
             job=job.name,

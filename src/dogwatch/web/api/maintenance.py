@@ -172,7 +172,7 @@ def _seen(ctx: WebContext, window_id: str) -> Planned:
     """Raises: NotFound, for one that may not be seen, too."""
     found = _part(ctx).show(window_id)
     if not ctx.rights.filter("incident")(found.spec.match):
-        raise NotFound(f"no maintenance window '{window_id}'")
+        raise NotFound(f"no maintenance window '{window_id}'", hint="see dogwatch maintenance list")
     return found
 
 
