@@ -245,9 +245,9 @@ def _told_by(ctx: WebContext, incidents: Sequence[Incident]) -> frozenset[str]:
     """Return the targets that open incidents tell of, as cause or symptom: nobody needs to read of them twice."""
     if not incidents or ctx.services.incidents is None:
         return frozenset()
-    numbers = {one.number for one in incidents}
-    alerts = ctx.services.incidents.state.alerts.values()
-    return frozenset(name for one in alerts if one.incident in numbers for name in one.alert.targets)
+    numbers, sees = {one.number for one in incidents}, ctx.rights.filter("incident")
+    found = [one.alert for one in ctx.services.incidents.state.alerts.values() if one.incident in numbers]
+    return frozenset(name for alert in found if sees(alert.labels) for name in alert.targets)
 
 
 def finding_text(finding: Mapping[str, object]) -> FindingText:
