@@ -38,7 +38,7 @@ def test_many_files(tmp_path: Path, limits: str) -> None:
         (tmp_path / "in" / f"{number}.log").write_text(f"line {number}\n")
     daemon = LimitedDaemon(tmp_path, CONFIG.format(folder=tmp_path))
     daemon.limits = limits
-    soft, hard = (int(one) for one in limits.split(":"))
+    hard = int(limits.partition(":")[2])
     try:
         daemon.start()
         said = Path(f"/proc/{daemon.pid}/limits").read_text()
@@ -51,14 +51,14 @@ def test_many_files(tmp_path: Path, limits: str) -> None:
 
         if hard > FILES:
             wait_until(lambda: lines() == FILES, within_s=60, what="a line of each file")
-            assert descriptors(daemon) > FILES
+            assert descriptors(daemon.pid) > FILES
             return
         wait_until(lambda: "more files than may be open at once" in daemon.output(), within_s=60, what="a word")
-        wait_until(lambda: lines() > soft // 2, within_s=60, what="lines of those that are open")
+        wait_until(lambda: lines() > 20, within_s=60, what="lines of those that are open")
         # The rest of it has what it needs: pages, the API, the checkpoint, the store.
         for _ in range(5):
             assert daemon.request("GET", "/")[0] == 200
-        assert descriptors(daemon) < hard
+        assert len(list(Path(f"/proc/{daemon.pid}/fd").iterdir())) < hard
         assert metrics(daemon)['dogwatch_logs_source_events_total{source="many",event="too_many"}'] > 0
         assert not re.search(r"Errno 24|too many open files|Traceback", daemon.output(), re.IGNORECASE)
         assert daemon.stop() == 0
