@@ -11,7 +11,6 @@ from litestar.params import QueryParameter
 
 from dogwatch.engine.graph_check import needs_of
 from dogwatch.engine.spec import JobSpec
-from dogwatch.engine.tracing import trace_of
 from dogwatch.engine.values import Run, RunFilter, RunState
 from dogwatch.errors import UsageError
 from dogwatch.web import listing, run_view
@@ -150,7 +149,6 @@ async def _run_values(ctx: WebContext, run: Run) -> dict[str, Any]:
     children = await ctx.services.runs.find(RunFilter(parent=run.run_id, limit=_RUNS_OF_JOB))
     return {
         "run": run,
-        "trace": trace_of(run.run_id),
         "graph": run_view.graph(steps),
         "bars": run_view.timeline(run, steps[:_STEPS_SHOWN], ctx.services.clock.now_s()),
         "steps_more": max(0, len(steps) - _STEPS_SHOWN),
