@@ -23,7 +23,6 @@ from dogwatch.logs.tail.short import Short
 from dogwatch.logs.tail.stream import Piece, Reach, Rewritten, Stream, end_of, last_line
 
 _log = logging.getLogger(__name__)
-_COPY_BYTES = 64 * 1024
 _HOMELESS_S = 10.0
 
 
@@ -75,9 +74,8 @@ class Follower:
         # A stream's name must be on disk before a record carries it: only so is it found again in a copy.
         self.must_save = False
         self._finished: list[str] = []
-        # Parked because nothing was left to read.
+        # Parked because nothing was left to read; homeless because their files were truncated under our eyes.
         self._read_whole: set[str] = set()
-        # Homeless because their files were truncated under our eyes.
         self._cut: set[str] = set()
         for one in self._parked.values():
             finder.remember(one.path)
@@ -96,7 +94,7 @@ class Follower:
         names = {one.place: one for one in reversed(found)}
         self._mark_gone(names, now_s)
         if self._parked:
-            self._resume(found, now_s)
+            self._resume(names, now_s)
         if self._homeless:
             self._house(found, now_s)
         for identity, path, file in self._short.gone(names):
@@ -141,11 +139,10 @@ class Follower:
             self._taken = {*(stream.place for stream in self.streams.values()), *parked}
         return one.place in self._taken
 
-    def _resume(self, found: Sequence[Found], now_s: float) -> None:
+    def _resume(self, names: Mapping[tuple[int, int], Found], now_s: float) -> None:
         """Open the files of parked streams again where they are."""
-        by_place = {one.place: one for one in found}
         for saved in list(self._parked.values()):
-            one = by_place.get(saved.place)
+            one = names.get(saved.place)
             if one is not None and self._reopen(saved, one, now_s):
                 continue
             if one is None or not self._is_idle(saved, one):
@@ -343,8 +340,7 @@ class Follower:
                 if self._is_taken(one):
                     return True
                 continue
-            head = file.pread(_COPY_BYTES, 0)
-            if stream.file.pread(len(head), 0) == head:
+            if stream.begins_as(file):
                 return True
         return False
 

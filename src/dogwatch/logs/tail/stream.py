@@ -23,6 +23,7 @@ from dogwatch.logs.tail.identity import (
 from dogwatch.logs.tail.lines import Text
 
 _SCAN_BYTES = 1024 * 1024
+_COPY_BYTES = 64 * 1024
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +81,11 @@ class Stream:
     @property
     def unlinked(self) -> bool:
         return isinstance(self.file, Plain) and os.fstat(self.file.fd).st_nlink == 0
+
+    def begins_as(self, file: Readable) -> bool:
+        """Return whether another file is the beginning of this one, as far as is looked."""
+        head = file.pread(_COPY_BYTES, 0)
+        return self.file.pread(len(head), 0) == head
 
     def opened_again(self) -> Plain:
         """Return its file once more, whatever its name is now."""
