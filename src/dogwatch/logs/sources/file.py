@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from dogwatch.core.units import Seconds
 from dogwatch.errors import UsageError
-from dogwatch.logs.block import Block, Position
+from dogwatch.logs.block import UNCOUNTED, Block, Position
 from dogwatch.logs.multiline import Multiline
 from dogwatch.logs.source import Intake, Source
 from dogwatch.logs.tail.finding import Finder
@@ -240,7 +240,7 @@ class _Running:
             begin=piece.begin,
             end=piece.after.offset,
             data=piece.data,
-            count=piece.data.count(b"\n"),
+            count=piece.data.count(b"\n") if self._intake.wants_counts else UNCOUNTED,
             starts=piece.starts,
             joined=piece.joined,
         )
