@@ -18,7 +18,7 @@ from dogwatch.logs.steps import Steps
 from dogwatch.logs.transform import Step
 from dogwatch.logs.transforms.metric import MetricStep
 
-_PART_BYTES = 128 * 1024
+_PART_BYTES = 256 * 1024
 
 
 class Path:
