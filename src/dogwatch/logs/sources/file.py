@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from dogwatch.core.units import Seconds
 from dogwatch.errors import UsageError
-from dogwatch.logs.block import Block, Position
+from dogwatch.logs.block import UNCOUNTED, Block, Position
 from dogwatch.logs.multiline import Multiline
 from dogwatch.logs.source import Intake, Source
 from dogwatch.logs.tail.finding import Finder
@@ -27,7 +27,7 @@ from dogwatch.logs.tail.notices import Notices
 from dogwatch.logs.tail.stream import Piece
 
 # From one look at files that grow to the next.
-_BUSY_S = 0.12
+_BUSY_S = 0.14
 _TOGETHER_BYTES = 64 * 1024
 # Where the system tells of changes, so many times as rarely without being told.
 _SELDOM = 10
@@ -242,7 +242,7 @@ class _Running:
             begin=piece.begin,
             end=piece.after.offset,
             data=piece.data,
-            count=piece.data.count(b"\n"),
+            count=piece.data.count(b"\n") if self._intake.wants_counts else UNCOUNTED,
             starts=piece.starts,
             joined=piece.joined,
         )
