@@ -42,6 +42,7 @@ SITE = """
 hosts: "@web,@data"
 max_fail: 1
 operations:
+  - directory: {path: "{{ root }}/out/{{ host }}"}
   - file: {path: "{{ root }}/out/{{ host }}/shop.conf", content: "listen = 8080\\nworkers = 4\\n", mode: "640"}
   - command: {run: "true", always: true}
 """

@@ -41,7 +41,7 @@ _GAUGES = {
 _PARTS = {
     "configuration": Phrase("Configuration"),
     "store": Phrase("History"),
-    "database": Phrase("State"),
+    "database": Phrase("Database answers"),
     "engine": Phrase("Runs"),
 }
 Text = Annotated[str, QueryParameter(max_length=500)]

@@ -14,6 +14,8 @@ const NAMES = {
   dogwatch_host_processes: t("processes"), node_memory_MemAvailable_bytes: t("available"),
 };
 
+const RESOURCES = { cpu: t("CPU"), io: t("disks"), memory: t("memory"), irq: t("interrupts") };
+
 // Marks of an axis of sizes: 1, 2, 4 … 512 of each unit.
 const BINARY = Array.from({ length: 50 }, (_one, power) => 2 ** power);
 
@@ -37,7 +39,10 @@ function parts(series) {
 function named(one) {
   const [name, labels] = parts(one.series);
   const known = NAMES[name];
-  if (labels.resource) return { label: labels.kind === "stalled" ? t("{0}, everything", labels.resource) : labels.resource, mode: "", name };
+  if (labels.resource) {
+    const what = RESOURCES[labels.resource] ?? labels.resource;
+    return { label: labels.kind === "stalled" ? t("{0}, everything", what) : what, mode: "", name };
+  }
   const label = [...Object.values(labels), known].filter(Boolean).join(" ");
   return { label: label || WHOLE[name] || name, mode: labels.mode || "", name };
 }
