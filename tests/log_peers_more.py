@@ -88,7 +88,35 @@ class Gateway(Peer):
     def command(self) -> Sequence[str]:
         who = ("--access", self.access, "--secret", self.secret)
         place = ("posix", "--sidecar", str(self.folder / "about"), str(self.folder / "data"))
-        return (self._binary, *who, "--port", f"127.0.0.1:{self.port}", "--quiet", *place)
+        names = ("--virtual-domain", f"localhost:{self.port}")
+        return (self._binary, *who, "--port", f"127.0.0.1:{self.port}", *names, "--quiet", *place)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+class Minio(Peer):
+    """MinIO: one process over one folder."""
+
+    access, secret = "tests-access", "tests-secret"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._binary = _built("minio-20260212")
+
+    def command(self) -> Sequence[str]:
+        return (self._binary, "server", "--quiet", "--address", f"127.0.0.1:{self.port}", str(self.folder / "data"))
+
+    def environment(self) -> dict[str, str]:
+        who = {"MINIO_ROOT_USER": self.access, "MINIO_ROOT_PASSWORD": self.secret}
+        return {**os.environ, **who, "MINIO_DOMAIN": "localhost", "MINIO_BROWSER": "off", "HOME": str(self.folder)}
+
+    def ready(self) -> bool:
+        try:
+            return fetch(f"{self.url}/minio/health/ready") == b""
+        except OSError:
+            return False
 
     @property
     def url(self) -> str:

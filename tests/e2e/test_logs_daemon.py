@@ -13,6 +13,10 @@ from urllib.parse import quote
 from playwright.async_api import Browser, Page, expect
 from tests.consoles import needs_chromium
 from tests.e2e.running import Daemon, free_port, running, wait_until
+from tests.log_peers import running as peer_running
+from tests.log_peers_more import Collector
+
+from dogwatch.engine.tracing import trace_of
 
 pytestmark = needs_chromium
 # A program that logs as programs do: JSON lines with the trace that it was given, and no word of who runs it.
@@ -118,6 +122,25 @@ async def test_a_line_leads_to_its_trace_run_host_and_back(browser: Browser, tmp
         assert messages == ["shipping v7", "the shop refused v7"]
 
 
+def test_a_run_is_a_trace_to_a_real_collector(tmp_path: Path) -> None:
+    """Run, steps and what their programs logged carry one trace id, at OpenTelemetry's own collector."""
+    with peer_running(Collector) as collector:
+        assert isinstance(collector, Collector)
+        sinks = f"    - name: there\n      otlp: {{url: '{collector.url}', resource: {{service.name: shop}}}}\n"
+        config = configured(tmp_path, free_port(), mode="plan").replace(
+            "      store: {}\n", "      store: {}\n" + sinks
+        )
+        with running(tmp_path, config + f"traces: {{url: '{collector.url}', every: 200ms}}\n") as daemon:
+            assert daemon.run("job", "run", "ship", "--wait").returncode == 0
+            wait_until(lambda: len(collector.spans()) == 2, what="spans of the run and its step")
+            wait_until(lambda: len(collector.records("shop")) == 2, what="the lines of its program")
+            run_id = daemon.get("/api/v1/runs?job=ship")["items"][0]["run_id"]
+        run, step = sorted(collector.spans(), key=lambda one: one.get("parentSpanId", ""))
+        assert step["parentSpanId"] == run["spanId"]
+        wanted = {run["traceId"], step["traceId"], *(one["traceId"] for one in collector.records("shop"))}
+        assert wanted == {trace_of(run_id)}
+
+
 async def test_what_a_remedy_says_leads_to_its_incident(browser: Browser, tmp_path: Path) -> None:
     """Its run was started by a rule for an incident; the line itself knows the trace alone."""
     with running(tmp_path, configured(tmp_path, free_port())) as daemon:
@@ -144,3 +167,20 @@ async def test_a_run_that_goes_on_shows_its_lines_as_they_come(browser: Browser,
             (tmp_path / "go").touch()
             await expect(page.locator("#run-head .st")).to_have_text("succeeded", timeout=30_000)
             await expect(page.locator("#run-logs details.log")).to_have_count(2, timeout=30_000)
+
+
+async def test_what_does_not_work_is_said_on_the_page(browser: Browser, tmp_path: Path) -> None:
+    sinks = "    - name: archive\n      file: {path: /proc/nowhere/out}\n"
+    config = configured(tmp_path, free_port(), mode="plan").replace("      store: {}\n", "      store: {}\n" + sinks)
+    (tmp_path / "app.log").write_text("one\n")
+    with running(tmp_path, config) as daemon:
+        (said,) = wait_until(lambda: daemon.get("/api/v1/logs/troubles"), what="the sink's failure")
+        assert (said["kind"], said["name"]) == ("sink", "archive")
+        async with opened(browser, daemon, "/logs") as page:
+            await expect(page.locator(".banner")).to_contain_text("archive: no such file or directory")
+            await page.fill("#l-where", "level == = 3")
+            await page.click("button:has-text('Search')")
+            await expect(page.locator("#l-mistake mark")).to_have_text("=")
+            await page.fill("#l-where", 'servce == "deploy"')
+            await page.click("button:has-text('Search')")
+            await expect(page.locator("#l-none")).to_contain_text("no record has a field 'servce'")

@@ -97,18 +97,21 @@ async def _values(ctx: WebContext, asked_for: Asked) -> dict[str, Any]:
         "again": asked_for.query(),
         "periods": list(PERIODS_S),
         "sources": [],
+        "troubles": [],
         "lines": [],
         "bars": [],
         "facets": [],
         "answer": None,
         "matched": 0,
         "mistake": "",
+        "mistake_parts": (),
         "absent": False,
     }
     logs = ctx.services.logs
     if logs is None:
         return {**values, "absent": True}
     try:
+        values["troubles"] = await logs.troubles()
         values["sources"] = sorted(await logs.sources())
         await _fill(ctx, logs, asked_for, values)
     except NotFound:
@@ -117,6 +120,9 @@ async def _values(ctx: WebContext, asked_for: Asked) -> dict[str, Any]:
         position = getattr(error, "position", -1)
         at = Phrase("at character {0}", position + 1) if position >= 0 else ""
         values["mistake"], values["mistake_at"] = str(error), at
+        if 0 <= position <= len(asked_for.where):
+            text = asked_for.where
+            values["mistake_parts"] = (text[:position], text[position : position + 1] or " ", text[position + 1 :])
         values["mistake_hint"] = error.hint
     return values
 
@@ -138,18 +144,23 @@ async def _fill(ctx: WebContext, logs: Logs, asked_for: Asked, values: dict[str,
     counts = await run(limit=0, bucket_us=width_us)
     values["matched"] = counts.matched
     values["most"] = max(counts.buckets.values(), default=0)
-    values["bars"] = _bars(counts.buckets, width_us, asked_for)
+    values["bars"] = _bars(counts.buckets, width_us, asked_for, int(begin_s * 1e6), int((until_s or now_s) * 1e6))
+    values["axis"] = (begin_s or first_s, until_s or now_s)
     for name in _FACETS:
         found = await run(limit=0, group=(name,))
-        rows = [(value[0], count) for value, count in found.groups if value[0] is not None][:_FACET_VALUES]
+        rows = [(value[0], count) for value, count in found.groups if count and value[0] is not None][:_FACET_VALUES]
         if len(rows) > 1 or (rows and name != "source"):
             values["facets"].append((name, [(shown(value), n, asked_for.narrowed(name, value)) for value, n in rows]))
 
 
-def _bars(buckets: Mapping[int, int], width_us: int, asked_for: Asked) -> Sequence[Bar]:
+def _bars(buckets: Mapping[int, int], width_us: int, asked_for: Asked, begin_us: int, until_us: int) -> Sequence[Bar]:
+    """Return the columns of the time that was asked for; begin_us: 0 for the first record's."""
     if not buckets:
         return []
     begin, last, most = min(buckets), max(buckets), max(buckets.values())
+    if begin_us:
+        # Silence at either end is something to see, too.
+        begin, last = min(begin, begin_us // width_us * width_us), max(last, (until_us - 1) // width_us * width_us)
     columns = max(1, (last - begin) // width_us + 1)
     return [
         Bar(
