@@ -1,138 +1,31 @@
-"""Draws the pictures of docs/images from a real daemon that watches loopback servers. By hand: `make screenshots`.
+"""Photographs the console over the scene of scene.py, a real daemon that watches loopback servers. By hand:
 
-The daemon runs for a minute and a half in a temporary folder; nothing of the machine but its figures is shown.
+`make screenshots` draws the pictures of docs/images; `scripts/screenshots.py FOLDER` every page that links lead to, in
+both themes and languages, as a desktop and as a phone have it, for somebody to look at. Nothing of the machine is shown
+but its figures.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-import os
-import signal
-import socket
+import re
 import sys
 import tempfile
-import time
+from collections import Counter
 from pathlib import Path
 
-import msgspec
-from playwright.async_api import Browser, async_playwright
+import scene
+from playwright.async_api import Browser, Page, async_playwright
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 CHROMIUM = "/usr/bin/chromium"
 RUN_S = 90.0
-STARTED_S = time.monotonic()
-# name, group, path: the path says how the server below answers.
-TARGETS = (
-    ("shop", "web", "ok"),
-    ("shop/checkout", "web", "fails"),
-    ("search", "web", "slow"),
-    ("login", "web", "wave"),
-    ("images", "web", "ok"),
-    ("orders", "backend", "wave"),
-    ("payments", "backend", "once"),
-    ("stock", "backend", "ok"),
-)
-
-
-async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer by the path: well, in waves, slowly, with an error now, or with one a while ago."""
-    try:
-        line = await reader.readline()
-        while (await reader.readline()).strip():
-            pass
-        way = line.split()[1].decode().strip("/") if len(line.split()) > 1 else ""
-        now_s = time.monotonic() - STARTED_S
-        status = b"200 OK"
-        pause_s = 0.012 + 0.004 * math.sin(now_s)
-        if way == "wave":
-            pause_s = 0.05 + 0.03 * math.sin(now_s / 9)
-        elif way == "slow":
-            pause_s = 0.42 + 0.05 * math.sin(now_s / 5)
-        if (way == "fails" and now_s > RUN_S - 14) or (way == "once" and 45 < now_s < 50):
-            status = b"503 Service Unavailable"
-        await asyncio.sleep(pause_s)
-        writer.write(b"HTTP/1.1 %s\r\nContent-Length: 3\r\n\r\nok\n" % status)
-        await writer.drain()
-    except ConnectionError:
-        pass
-    finally:
-        writer.close()
-
-
-def configuration(port: int) -> bytes:
-    """Return what the pictures' daemon watches, as YAML that is JSON."""
-    quick = {"every": "1s", "timeout": "900ms"}
-    probes: list[dict[str, object]] = [
-        {
-            "name": name,
-            "group": group,
-            "http": {
-                "url": f"http://127.0.0.1:{port}/{way}",
-                **({"degraded_if": "duration_s > 0.3"} if way == "slow" else {}),
-            },
-            "labels": {"team": "shop"},
-            **quick,
-        }
-        for name, group, way in TARGETS
-    ]
-    probes += [
-        {"name": "database", "group": "backend", "tcp": f"127.0.0.1:{port}", **quick},
-        {"name": "edge", "group": "network", "tcp": f"127.0.0.1:{port}", **quick},
-        {"name": "nightly backup", "group": "jobs", "heartbeat": {"period": "1d", "grace": "1h"}},
-        {"name": "certificates renewed", "group": "jobs", "exec": {"args": ["/bin/true"]}, **quick},
-    ]
-    host = {"name": "watch-1", "every": "2s"}
-    return msgspec.json.encode({"probes": probes, "host": host, "jobs": [DEPLOY]})
-
-
-def ticks(text: str, seconds: float) -> dict[str, dict[str, str]]:
-    """Return a step's action that writes for so long."""
-    return {"exec": {"run": f"for i in $(seq {seconds * 5:.0f}); do echo {text} $i; sleep 0.2; done"}}
-
-
-DEPLOY = {
-    "name": "deploy",
-    "doc": "Builds the shop, asks, and rolls it out.",
-    "labels": {"team": "shop"},
-    "parameters": {"version": {"pattern": "v[0-9.]+"}, "env": {"choices": ["staging", "production"]}},
-    "steps": [
-        {"name": "build", **ticks("compile {{ params.version }}", 1)},
-        {"name": "unit-tests", "needs": ["build"], **ticks("test passed", 2)},
-        {"name": "scan", "needs": ["build"], **ticks("package clean", 1)},
-        {"name": "sign-off", "needs": ["unit-tests", "scan"], "approve": {"message": "Roll out?"}},
-        {"name": "roll-out", **ticks("host updated", 60)},
-        {"name": "smoke-test", **ticks("answers", 1)},
-        {"name": "clean-up", "always": True, **ticks("removed", 1)},
-    ],
-}
-
-
-def dogwatch(listen: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "dogwatch", *arguments, "--server", f"http://{listen}"]
-
-
-async def command(listen: str, *arguments: str) -> str:
-    """Return what a command of ours prints."""
-    process = await asyncio.create_subprocess_exec(*dogwatch(listen, *arguments), stdout=asyncio.subprocess.PIPE)
-    out, _ = await process.communicate()
-    return out.decode().strip()
-
-
-async def a_run(listen: str) -> str:
-    """Start a run that is in the middle of its work, and return its id."""
-    run_id = await command(listen, "job", "run", "deploy", "-p", "version=v1.4", "-p", "env=production")
-    await asyncio.sleep(4)
-    await command(listen, "run", "approve", run_id, "--comment", "checked")
-    await asyncio.sleep(3)
-    return run_id
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
+# Of pages that differ in a name alone, so many are enough.
+ALIKE = 4
+LINKS = "[...document.querySelectorAll('main a[href], nav a[href]')].map((one) => one.getAttribute('href'))"
+# Where no link of a page leads.
+BEGIN = ("/", "/status", "/compare", "/fleet/plans", "/reports/daily", "/tokens", "/nowhere")
+NO_PAGES = ("/api/", "/status/", "/metrics", "/badge", "/login")
 
 
 async def draw(browser: Browser, url: str, name: str, *, width: int, height: int, scheme: str = "light") -> None:
@@ -153,43 +46,78 @@ async def draw(browser: Browser, url: str, name: str, *, width: int, height: int
     print(f"{name}: {(IMAGES / name).stat().st_size / 1000:.0f} kB")
 
 
-async def main() -> None:
-    IMAGES.mkdir(parents=True, exist_ok=True)
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
+async def pictures(browser: Browser, found: scene.Scene) -> None:
+    """Draw what the documentation shows."""
+    url = f"{found.url}/"
+    await draw(browser, url, "overview.png", width=1280, height=1000)
+    await draw(browser, url, "overview-dark.png", width=1280, height=1000, scheme="dark")
+    await draw(browser, url + "targets/login", "target.png", width=1280, height=1000)
+    await draw(browser, url, "phone.png", width=390, height=844)
+    await draw(browser, f"{url}runs/{found.waiting}", "run.png", width=1280, height=1250)
+    await draw(browser, f"{url}runs/{found.waiting}", "run-dark.png", width=1280, height=1250, scheme="dark")
+    await draw(browser, f"{url}jobs/deploy", "job.png", width=1280, height=760)
+
+
+def _kind(path: str) -> str:
+    """Return what is alike of addresses: names in them and values of their queries count for nothing."""
+    place, _, query = path.partition("?")
+    known = re.sub(
+        r"^/(targets|hosts|incidents|runs|jobs|schedules|deliveries|outbox|fleet/(?:runs|plans))/.+", r"/\1/", place
+    )
+    return f"{known}?{'&'.join(sorted(one.partition('=')[0] for one in query.split('&')))}"
+
+
+async def addresses(page: Page, url: str) -> list[str]:
+    """Return the addresses of all pages that links lead to."""
+    found: list[str] = []
+    alike: Counter[str] = Counter()
+    ahead = list(BEGIN)
+    while ahead:
+        path = ahead.pop(0).partition("#")[0]
+        kind = _kind(path)
+        if path in found or not path.startswith("/") or path.startswith(NO_PAGES) or alike[kind] >= ALIKE:
+            continue
+        alike[kind] += 1
+        found.append(path)
+        await page.goto(url + path)
+        ahead += await page.evaluate(LINKS)
+    return found
+
+
+async def every(browser: Browser, found: scene.Scene, folder: Path) -> None:
+    """Photograph every page."""
+    first = await browser.new_page()
+    paths = await addresses(first, found.url)
+    await first.close()
+    for language in ("en", "zh"):
+        for scheme in ("light", "dark"):
+            context = await browser.new_context(locale=language, color_scheme=scheme, timezone_id="Asia/Shanghai")  # type: ignore[arg-type]
+            page = await context.new_page()
+            for number, path in enumerate(paths):
+                await page.goto(found.url + path)
+                await page.wait_for_timeout(400)
+                place = re.sub(r"\W+", "_", path).strip("_")[:50] or "overview"
+                name = f"{number:02}-{place}-{language}-{scheme}"
+                for width in (1280, 375):
+                    await page.set_viewport_size({"width": width, "height": 900})
+                    await page.wait_for_timeout(100)
+                    await page.screenshot(path=folder / f"{name}-{width}.png", full_page=True)
+            await context.close()
+    print(f"{len(paths)} pages are in {folder}")
+
+
+async def main(wanted: Path | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "dogwatch.yaml").write_bytes(configuration(port))
-        listen = f"127.0.0.1:{free_port()}"
-        daemon = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "dogwatch", "up", "--config", "dogwatch.yaml"),
-            *("--data", "data", "--listen", listen, "--log-level", "warning"),
-            cwd=folder,
-            env=dict(os.environ),
-        )
-        try:
-            await asyncio.sleep(3)
-            reader, writer = await asyncio.open_connection(*listen.split(":"))
-            writer.write(b"POST /ping/nightly%20backup HTTP/1.1\r\nHost: " + listen.encode() + b"\r\n\r\n")
-            await reader.readline()
-            writer.close()
-            await asyncio.sleep(RUN_S - 3)
-            async with async_playwright() as playwright:
-                browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-                url = f"http://{listen}/"
-                await draw(browser, url, "overview.png", width=1280, height=1000)
-                await draw(browser, url, "overview-dark.png", width=1280, height=1000, scheme="dark")
-                await draw(browser, url + "targets/login", "target.png", width=1280, height=1000)
-                await draw(browser, url, "phone.png", width=390, height=844)
-                run_id = await a_run(listen)
-                await draw(browser, f"{url}runs/{run_id}", "run.png", width=1280, height=1250)
-                await draw(browser, f"{url}runs/{run_id}", "run-dark.png", width=1280, height=1250, scheme="dark")
-                await draw(browser, f"{url}jobs/deploy", "job.png", width=1280, height=760)
-                await browser.close()
-        finally:
-            daemon.send_signal(signal.SIGTERM)
-            await daemon.wait()
-            server.close()
+        async with (
+            scene.opened(Path(folder), watch_s=30.0 if wanted else RUN_S) as found,
+            async_playwright() as playwright,
+        ):
+            browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            await (every(browser, found, wanted) if wanted else pictures(browser, found))
+            await browser.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    chosen = Path(sys.argv[1]).absolute() if sys.argv[1:] else None
+    (chosen or IMAGES).mkdir(parents=True, exist_ok=True)
+    asyncio.run(main(chosen))

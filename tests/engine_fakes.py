@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -81,7 +81,10 @@ class PlainLanguage:
             raise PermanentError(f"no such key: {key}")
         return (view.result or {})[key]
 
-    def masks(self, claimed: Claimed) -> Masks:
+    def hides(self, action: Action, claimed: Claimed) -> bool:
+        return False
+
+    def masks(self, claimed: Claimed, items: Iterable[Json] = ()) -> Masks:
         return PlainMasks(list(claimed.secrets.values()))
 
 

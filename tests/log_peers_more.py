@@ -116,9 +116,9 @@ class Loki(Peer):
             f"common:\n  instance_addr: 127.0.0.1\n  path_prefix: {folder}\n  replication_factor: 1\n"
             "  ring: {kvstore: {store: inmemory}}\n"
             f"  storage: {{filesystem: {{chunks_directory: {folder}/chunks, rules_directory: {folder}/rules}}}}\n"
-            "ingester: {lifecycler: {min_ready_duration: 0s}}\n"
-            # Else lines of more than three hours ago are not found before their chunk is full.
-            "querier: {query_ingesters_within: 0s}\n"
+            # Without end, and in this place: as one process, Loki sets two and a half hours here, which go before
+            # `query_ingesters_within`, and lines that are older are not found until their chunk is written out.
+            "ingester: {lifecycler: {min_ready_duration: 0s}, query_store_max_look_back_period: -1ns}\n"
             "schema_config: {configs: [{from: 2020-10-24, store: tsdb, object_store: filesystem, schema: v13, "
             "index: {prefix: index_, period: 24h}}]}\n"
             "frontend: {max_outstanding_per_tenant: 4096}\n"

@@ -18,6 +18,8 @@ A failed check is a result, not an exception. Lower libraries' errors are transl
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -44,7 +46,7 @@ class Problem:
     """One mistake in a configuration.
 
     path: `probes[3].hots`, or "" for the whole file. file and line: where it was written ("" and 0 where it came
-    from nowhere, line counts from 1). hint: "did you mean 'host'?", or "".
+    from nowhere, line counts from 1). hint: "did you mean 'host'?", or "". restart: right, but only from a restart on.
     """
 
     message: str
@@ -52,6 +54,7 @@ class Problem:
     file: str = ""
     line: int = 0
     hint: str = ""
+    restart: bool = False
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}: " if self.line else f"{self.file}: " if self.file else ""
@@ -115,3 +118,15 @@ class TransientError(DogwatchError):
 
 class PermanentError(DogwatchError):
     code = "permanent"
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why something failed in the system's words, `permission denied: /srv/logs`, without numbers and places."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error) or ("no answer" if isinstance(error, TimeoutError) else type(error).__name__)
+    if type(error).__module__ == "ssl":
+        return re.sub(r"\[[^\]]*\] |\s*\(_ssl\.c:\d+\)", "", error.strerror or str(error))
+    # Those of name look-ups are not the system's.
+    words = os.strerror(error.errno) if error.errno > 0 else (error.strerror or str(error))
+    # asyncio tells what it could not connect to, or all the addresses that it tried.
+    return f"{words.lower()}: {error.filename}" if error.filename else words.lower()

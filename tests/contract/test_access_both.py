@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pytest
+from joserfc.jwk import ECKey
 from tests.access import CHEAP, LOCAL, PASSWORD
 from tests.contract.conftest import Open
 
@@ -18,7 +19,7 @@ from dogwatch.access.options import AccessOptions, Lockout, OidcOptions, Session
 from dogwatch.access.service import Access
 from dogwatch.access.tables import access_tables
 from dogwatch.access.users import User
-from dogwatch.core.clock import SystemClock
+from dogwatch.core.clock import ManualClock, SystemClock
 from dogwatch.errors import Conflict, DogwatchError, NotAllowed, NotFound, TransientError
 from dogwatch.store.database import Database
 
@@ -163,3 +164,75 @@ async def test_users_of_a_provider(access: Access) -> None:
     with pytest.raises(Conflict, match="OpenID provider"):
         await access.set_password(LOCAL, "ann", "another good one")
     assert len(await access.database.read(users.all_users)) == 2
+
+
+async def test_nobody_is_locked_out_where_they_have_logged_in_before(access: Access) -> None:
+    """Guesses from elsewhere, however many and from wherever: the administrator goes on, at the known address and with
+    the known browser at any; and a place that is known gives nobody more guesses there.
+    """
+    await access.add_user(LOCAL, "root", PASSWORD, ["admin"])
+    await access.authenticate("root", PASSWORD, address="192.0.2.1")
+    await access.know("root", "browser of root")
+    for number in range(60):
+        with pytest.raises((NotAllowed, TransientError)):
+            await access.authenticate("root", "guess", address=f"198.51.100.{number}")
+    with pytest.raises(TransientError):
+        await access.authenticate("root", PASSWORD, address="198.51.100.200")
+    with pytest.raises(TransientError):
+        await access.authenticate("root", PASSWORD, address="198.51.100.200", device="of another")
+    assert (await access.authenticate("root", PASSWORD, address="192.0.2.1")).name == "root"
+    assert (
+        await access.authenticate("root", PASSWORD, address="198.51.100.9", device="browser of root")
+    ).name == "root"
+    # What is known of root says nothing about ann.
+    await access.add_user(LOCAL, "ann", PASSWORD, ["viewer"])
+    tries = [await _kind(access, "ann", device="browser of root") for _ in range(4)]
+    assert tries == ["NotAllowed", "NotAllowed", "TransientError", "TransientError"]
+    here = [await _kind(access, "root", device="browser of root") for _ in range(4)]
+    assert here == ["NotAllowed", "NotAllowed", "TransientError", "TransientError"]
+
+
+async def _kind(access: Access, name: str, *, device: str) -> str:
+    try:
+        await access.authenticate(name, "guess", address="203.0.113.5", device=device)
+    except DogwatchError as error:
+        return type(error).__name__
+    return "in"
+
+
+@pytest.mark.parametrize(
+    "password", ["pässwört-数据-🐕‍🦺-é", "nul\0in the middle of it", "x" * 600 + "y1zab", " spaces at both ends "]
+)
+async def test_passwords_of_every_kind(access: Access, password: str) -> None:
+    await access.add_user(LOCAL, "root", password, ["admin"])
+    assert (await access.authenticate("root", password, address="")).name == "root"
+    for other in (password + " ", password.strip() + "!", password.split("\0")[0] + "-", ""):
+        with pytest.raises(NotAllowed):
+            await access.authenticate("root", other, address="")
+        await access.database.write(lambda tx: tx.run("DELETE FROM lockouts"))
+
+
+async def test_a_password_of_ten_kilobytes_is_refused_quickly(access: Access) -> None:
+    with pytest.raises(DogwatchError, match="longer than 1000"):
+        await access.add_user(LOCAL, "root", "ab1-" * 2500, ["admin"])
+    await access.add_user(LOCAL, "root", PASSWORD, ["admin"])
+    with pytest.raises(NotAllowed):
+        await access.authenticate("root", "x" * 10_240, address="")
+
+
+async def test_a_key_that_the_provider_has_withdrawn_is_asked_for_again(access: Access) -> None:
+    asked: list[str] = []
+    clock, key = ManualClock(), ECKey.generate_key("P-256", {"kid": "one", "use": "sig"}).as_dict(private=False)
+    provider = Provider(OidcOptions(issuer="https://id.example", client_id="x"), access.database, clock)
+    provider._metadata = {"jwks_uri": "https://id.example/keys"}
+    provider._metadata_until_s = float("inf")
+
+    async def fetched(address: str, token: str = "") -> dict[str, object]:
+        asked.append(address)
+        return {"keys": [key]}
+
+    provider._fetched = fetched  # type: ignore[method-assign]
+    for wait_s in (0, 600, 600, 3000, 10):
+        clock.advance(wait_s)
+        await provider._key_set()
+    assert len(asked) == 2

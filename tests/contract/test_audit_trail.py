@@ -122,6 +122,27 @@ TAMPERING: dict[str, tuple[list[str], int, str]] = {
         7,
         "event 7 was changed",
     ),
+    "a body of another, with its column": (
+        [
+            "UPDATE audit_events SET body = (SELECT body FROM audit_events WHERE number = 8) WHERE number = 7",
+            "UPDATE audit_events SET name = (SELECT name FROM audit_events WHERE number = 8) WHERE number = 7",
+        ],
+        7,
+        "event 7 was changed",
+    ),
+    "a digest taken away": (["UPDATE audit_events SET digest = '' WHERE number = 24"], 24, "event 24 was changed"),
+    "the first replaced": (["UPDATE audit_events SET body = '{}' WHERE number = 1"], 1, "event 1 was changed"),
+    "the tail put back": (["UPDATE audit_tail SET number = 24"], 25, "not the newest one"),
+    "a head of another event": (
+        ["UPDATE audit_heads SET digest = (SELECT digest FROM audit_events WHERE number = 19) WHERE number = 20"],
+        20,
+        "not signed by a trusted key",
+    ),
+    "a signature cut": (
+        ["UPDATE audit_heads SET signature = SUBSTR(signature, 1, 100)"],
+        20,
+        "not signed by a trusted key",
+    ),
     "one inserted between": (
         [f"UPDATE audit_events SET number = {n + 1} WHERE number = {n}" for n in range(25, 6, -1)]
         + [_COPY.format(7) + "WHERE number = 3"],

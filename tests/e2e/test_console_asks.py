@@ -91,7 +91,7 @@ async def test_every_button_that_changes_something_shows_its_plan_first(browser:
     # Nothing of it was left out because a page did not show it.
     assert {
         "Pause…", "Acknowledge…", "Resolve…", "Silence…", "Plan it…", "End…", "Agree to exactly this…", "Reject…",
-        "Finish the rest…", "Roll back…", "Cancel…", "Drain…", "Run now…", "Replay…", "Send again…", "Reload…",
+        "Finish the rest…", "Roll back…", "Cancel the run…", "Drain…", "Run now…", "Replay…", "Send again…", "Reload…",
         "Disable…", "Enable…", "Revoke…",
     } <= asked  # fmt: skip
     await context.close()

@@ -128,7 +128,7 @@ async def test_the_program_is_shown_and_reloaded(browser: Browser, server: Runni
     async with opened(browser, server, "/settings") as page:
         main = page.locator("main")
         await expect(main).to_contain_text("0.1.0")
-        await expect(main).to_contain_text("runs busy")
+        await expect(main).to_contain_text("Runs under way")
         await expect(page.locator("table").first).to_contain_text("serve")  # the task of this very server
         await page.click("button:has-text('Reload…')")
         await expect(page.locator("dialog")).to_contain_text("with a mistake in it, all stays as it is")

@@ -36,7 +36,7 @@ async def test_plans_and_dialogs_are_accessible_and_within_the_screen(
             await expect(page.locator(".plan")).to_be_visible()
         if path == "/runs/01992222":
             await expect(page.locator(".out").first).to_be_visible()
-            await page.click("button:has-text('Cancel…')")
+            await page.click("button:has-text('Cancel the run…')")
             await expect(page.locator("dialog")).to_be_visible()
         assert (path, await violations_in_both_themes(page)) == (path, [])
         assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
@@ -45,6 +45,10 @@ async def test_plans_and_dialogs_are_accessible_and_within_the_screen(
 
 async def test_a_job_is_planned_then_started(browser: Browser, server: Running, runs: FakeRuns) -> None:
     async with opened(browser, server, "/jobs/deploy", expected="400") as page:
+        await page.click("text=Show what it would do")
+        assert await page.eval_on_selector('input[name="version"]', "(one) => one.validity.valueMissing")
+        # What the browser does not know is said by the server.
+        await page.eval_on_selector("form.start", "(one) => { one.noValidate = true; }")
         await page.click("text=Show what it would do")
         await expect(page.locator(".mistake")).to_have_text("parameter 'version' must be given")
         await page.fill('input[name="version"]', "v1.3")
@@ -134,7 +138,7 @@ async def test_output_is_searched_and_followed(browser: Browser, server: Running
 
 async def test_orders_say_first_what_they_do(browser: Browser, server: Running, runs: FakeRuns) -> None:
     async with opened(browser, server, "/runs/01992222") as page:
-        await page.click("button:has-text('Cancel…')")
+        await page.click("button:has-text('Cancel the run…')")
         await expect(page.locator("dialog")).to_contain_text("Ends what runs: test, lint.")
         await page.click("text=Leave it")
         await expect(page.locator("dialog")).to_have_count(0)
@@ -142,7 +146,7 @@ async def test_orders_say_first_what_they_do(browser: Browser, server: Running, 
         await page.click("button:has-text('Pause…')")
         await page.click("dialog button.primary")
         await expect(page.locator("#run-head .st")).to_have_text("paused")
-        await page.click("button:has-text('Cancel…')")
+        await page.click("button:has-text('Cancel the run…')")
         await page.fill("dialog input", "wrong version")
         await page.click("dialog button.primary")
         await expect(page.locator("#run-head .st")).to_have_text("cancelled")

@@ -124,7 +124,7 @@ def used(daemon: Daemon, api: Api) -> dict[str, str]:
     api.call("POST", "/api/v1/users", {**made, "roles": 5})
     wait_until(lambda: api.get(f"/api/v1/runs/{run}")["state"] == "failed", what="the run's end")
     wait_until(lambda: api.get("/api/v1/incidents")["items"], what="an incident")
-    wait_until(lambda: api.get("/api/v1/targets/inside/failures"), what="a failure")
+    wait_until(lambda: api.get("/api/v1/targets/inside/failures")["items"], what="a failure")
     message = wait_until(lambda: api.get("/api/v1/outbox")["items"], what="a message")[0]["message_id"]
     delivery = api.get("/api/v1/deliveries")["items"][0]["delivery_id"]
     replayed = api.ask("POST", f"/api/v1/deliveries/{delivery}/replay")["run_id"]

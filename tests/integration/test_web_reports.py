@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import csv
 import io
 from pathlib import Path
@@ -25,6 +26,10 @@ async def test_availability_as_json_csv_page_and_command(tmp_path: Path, capsys:
         answer = await client.get("/api/v1/reports/availability.csv")
         assert answer.headers["content-type"].startswith("text/csv")
         kinds = {line["kind"] for line in csv.DictReader(io.StringIO(answer.text))}
+        # From a page it comes with what tells spreadsheets that it is UTF-8.
+        assert answer.content[:3] != codecs.BOM_UTF8
+        named = await client.get("/api/v1/reports/availability.csv?language=zh")
+        assert named.content.startswith(codecs.BOM_UTF8 + "类别,".encode())
         assert kinds == {"all", "group", "target"}
         assert "shop/checkout" in (await client.get("/reports/availability")).text
         for wrong in ({"since": "soon"}, {"since": "900d"}, {"month": "2026-13"}, {"month": "2999-01"}):

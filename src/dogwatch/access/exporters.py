@@ -12,8 +12,9 @@ import os
 import socket
 from abc import abstractmethod
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -21,6 +22,9 @@ import msgspec
 from dogwatch.core.component import Component, Registry
 from dogwatch.core.units import Secret
 from dogwatch.errors import PermanentError, TransientError
+
+if TYPE_CHECKING:
+    from urllib.request import OpenerDirector
 
 _SYSLOG_BYTES = 8192
 
@@ -51,7 +55,9 @@ class FileExporter(Exporter, frozen=True, kw_only=True):
         try:
             descriptor = os.open(Path(self.path), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
             try:
-                os.write(descriptor, b"".join(line + b"\n" for line in lines))
+                left = memoryview(b"".join(line + b"\n" for line in lines))
+                while left:  # a full disk takes less than it is given, and refuses the rest
+                    left = left[os.write(descriptor, left) :]
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -77,6 +83,7 @@ class WebhookExporter(Exporter, frozen=True, kw_only=True):
 
     def send(self, lines: list[bytes], *, timeout_s: float) -> None:
         body = b"".join(line + b"\n" for line in lines)
+        import urllib.error
         import urllib.request
 
         request = urllib.request.Request(self.url, data=body, method="POST")  # noqa: S310 checked: http or https
@@ -84,7 +91,7 @@ class WebhookExporter(Exporter, frozen=True, kw_only=True):
             request.add_header(name, value)
         request.add_header("content-type", "application/x-ndjson")
         try:
-            with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310 checked: http or https
+            with _straight().open(request, timeout=timeout_s) as answer:
                 answer.read(1024)
         except urllib.error.HTTPError as error:
             error.close()
@@ -133,6 +140,20 @@ class SyslogExporter(Exporter, frozen=True, kw_only=True):
                         channel.send(message)
         except OSError as error:
             raise TransientError(f"cannot send to {self.address}: {error}") from error
+
+
+@cache
+def _straight() -> OpenerDirector:
+    """Return what follows no redirection: where one leads to nobody has configured, and a POST becomes a GET on the
+    way, which any page answers with 200.
+    """
+    from urllib.request import HTTPRedirectHandler, build_opener
+
+    class Nowhere(HTTPRedirectHandler):
+        def redirect_request(self, *_: object, **__: object) -> None:
+            return None
+
+    return build_opener(Nowhere)
 
 
 def _proper_address(address: str) -> bool:

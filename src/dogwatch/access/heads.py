@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from dogwatch.errors import PermanentError
 from dogwatch.store.database import Row, Tx
 
 HEADS_FILE = "audit-heads.jsonl"
+# As rsyslog and syslog-ng write our messages: `… dogwatch[4711]: {…}`, `… dogwatch 4711 audit - {…}`.
+_TOLD = re.compile(r"\bdogwatch(?:\[\d+\]:?| \d+ audit -)\s*\{")
 _AT_ONCE = 2000
 
 
@@ -128,13 +131,16 @@ def keep_head(tx: Tx, head: Head) -> None:
 
 
 def read_heads(text: str, origin: str) -> list[Head]:
-    """Return the heads of exported JSON Lines; other lines (events) are passed over.
+    """Return the heads of exported JSON Lines, or of a file in which a syslog server wrote them among others; other
+    lines (events) are passed over.
 
-    Raises: PermanentError for a line that is no JSON.
+    Raises: PermanentError for a line of ours that is no JSON.
     """
-    found = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
+    found, strange = [], 0
+    for number, written in enumerate(text.splitlines(), 1):
+        line = _ours(written)
+        if not line:
+            strange = strange or (number if written.strip() else 0)
             continue
         try:
             parsed = msgspec.json.decode(line)
@@ -143,7 +149,21 @@ def read_heads(text: str, origin: str) -> list[Head]:
                 found.append(msgspec.structs.replace(head, origin=origin))
         except msgspec.MsgspecError as error:
             raise PermanentError(f"{origin}:{number} is not a head: {error}") from error
+    if strange and not found:
+        raise PermanentError(f"{origin}:{strange} is not a head, and no other line is one")
     return found
+
+
+def _ours(line: str) -> str:
+    """Return what is JSON of a line, "" for a line of others. A syslog server writes names and numbers before ours, and
+    may have cut an event; never a head, which is short.
+    """
+    told = line.strip()
+    if told.startswith("{"):
+        return told
+    found = _TOLD.search(told)
+    json = told[found.end() - 1 :] if found else ""
+    return json if '"signature"' in json else ""
 
 
 def file_heads(path: Path) -> list[Head]:

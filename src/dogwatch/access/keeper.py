@@ -17,6 +17,7 @@ from dogwatch.access.keys import Signer
 from dogwatch.access.options import AuditOptions, Export
 from dogwatch.access.trail import cut, event_line, events_after, verify
 from dogwatch.core.clock import Clock
+from dogwatch.core.deadline import woken
 from dogwatch.core.metrics import Family, series
 from dogwatch.errors import DogwatchError, TransientError
 from dogwatch.store.database import Database, Tx
@@ -55,13 +56,9 @@ class AuditKeeper:
         try:
             while True:
                 wait_s = await self.step()
-                try:
-                    async with asyncio.timeout(wait_s):
-                        await self._woken.wait()
+                if await woken(self._woken, wait_s):
                     # Many events wake it once.
                     await asyncio.sleep(_GATHER_S)
-                except TimeoutError:
-                    pass
                 self._woken.clear()
         finally:
             stop_listening()

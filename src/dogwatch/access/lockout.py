@@ -1,16 +1,29 @@
-"""What failed logins cost: a wait that doubles, for the account and for the address."""
+"""What failed logins cost: a wait that doubles. It is for whoever tries, not for the account: who has logged in from a
+place before is not locked out there by what others do elsewhere.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from dogwatch.access.options import Lockout
 from dogwatch.access.tokens import digest_of
 from dogwatch.store.database import Tx
 
-# One address may stand for many people.
-_ADDRESS_FREE = 4
+# How many times the failures that are free: one address may stand for many people, and from everywhere together come
+# those of many addresses.
+_ADDRESS_FREE, _EVERYWHERE_FREE = 4, 20
 _KEPT = 10_000
+_PLACES_KEPT, _PLACES_S = 100_000, 90 * 86400.0
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a login comes from. device: a secret that the browser was given when somebody last logged in, or ""."""
+
+    address: str = ""
+    device: str = ""
 
 
 def wait_after(failures: int, free: int, options: Lockout) -> float:
@@ -19,15 +32,31 @@ def wait_after(failures: int, free: int, options: Lockout) -> float:
     return 0.0 if over < 0 else min(options.first * 2.0 ** min(over, 60), options.most)
 
 
-def keys(name: str, address: str) -> Sequence[tuple[str, int]]:
-    """Return what is counted, with how many times the free failures it has."""
-    found = [(f"user:{digest_of(name)[:32]}", 1)]
-    if address:
-        found.append((f"address:{digest_of(address)[:32]}", _ADDRESS_FREE))
+def _mark(*parts: str) -> str:
+    return digest_of("\0".join(parts))[:32]
+
+
+def keys(name: str, place: Place) -> Sequence[tuple[str, int]]:
+    """Return what is counted for a place where this user has not logged in, with how many times the free failures it
+    has.
+    """
+    found = [(f"here:{_mark(name, place.address)}", 1), (f"user:{_mark(name)}", _EVERYWHERE_FREE)]
+    if place.address:
+        found.append((f"address:{_mark(place.address)}", _ADDRESS_FREE))
     return found
 
 
-def attempt(name: str, address: str, options: Lockout) -> Callable[[Tx], float]:
+def _known_key(tx: Tx, name: str, place: Place) -> str:
+    """Return what is counted alone, where this user has logged in before; "" elsewhere."""
+    for kind, text in (("device", place.device), ("here", place.address)):
+        mark = _mark(kind, name, text)
+        if text and tx.one("SELECT 1 FROM places WHERE what = :mark", mark=mark):
+            # By its address a place is counted as a strange one is: somebody else may be there, too.
+            return f"{kind}:{_mark(name, text)}"
+    return ""
+
+
+def attempt(name: str, place: Place, options: Lockout) -> Callable[[Tx], float]:
     """Return work that lets one password be tried, and counts it as failed until it has succeeded: of many that are
     sent at once, no more than are free get through. It returns 0, or for how long nothing is tried.
     """
@@ -35,7 +64,8 @@ def attempt(name: str, address: str, options: Lockout) -> Callable[[Tx], float]:
     def work(tx: Tx) -> float:
         tx.lock("lockout")
         counted = []
-        for key, times in keys(name, address):
+        known = _known_key(tx, name, place)
+        for key, times in [(known, 1)] if known else keys(name, place):
             row = tx.one("SELECT failures, until_s, last_s FROM lockouts WHERE what = :key", key=key)
             if row and float(row[1] or 0) > tx.now_s:
                 return float(row[1] or 0) - tx.now_s
@@ -66,11 +96,30 @@ def _count(tx: Tx, key: str, failures: int, wait_s: float) -> None:
     )
 
 
-def succeeded(tx: Tx, name: str, address: str) -> None:
-    """Forget the account's failures. Of the address's only this attempt: one good password among many bad ones proves
-    nothing.
+def succeeded(tx: Tx, name: str, place: Place) -> None:
+    """Forget what this user failed at here, and remember the place. Of what is counted for others, too, only this
+    attempt is taken back: one good password among many bad ones proves nothing.
     """
-    account, *others = [key for key, _times in keys(name, address)]
-    tx.run("DELETE FROM lockouts WHERE what = :key", key=account)
-    for key in others:
+    known = _known_key(tx, name, place)
+    own, *shared = [known] if known else [key for key, _times in keys(name, place)]
+    tx.run("DELETE FROM lockouts WHERE what = :key", key=own)
+    for key in shared:
         tx.run("UPDATE lockouts SET failures = failures - 1, until_s = 0 WHERE what = :key AND failures > 0", key=key)
+    remember(tx, name, place)
+
+
+def remember(tx: Tx, name: str, place: Place) -> None:
+    """Keep where a user has logged in."""
+    for kind, text in (("device", place.device), ("here", place.address)):
+        if text:
+            tx.run(
+                "INSERT INTO places (what, last_s) VALUES (:mark, :now) "
+                "ON CONFLICT (what) DO UPDATE SET last_s = excluded.last_s",
+                mark=_mark(kind, name, text),
+                now=tx.now_s,
+            )
+    tx.run("DELETE FROM places WHERE last_s < :old", old=tx.now_s - _PLACES_S)
+    tx.run(
+        "DELETE FROM places WHERE what IN (SELECT what FROM places ORDER BY last_s DESC LIMIT 1000 OFFSET :kept)",
+        kept=_PLACES_KEPT,
+    )

@@ -35,6 +35,7 @@ _METADATA_S = 3600.0
 _KEYS_EVERY_S = 30.0
 _LEEWAY_S = 60
 _ANSWER_BYTES = 1024 * 1024
+_CLOCKS = "the clocks of the provider and of this machine must agree to within a minute"
 
 
 class Provider:
@@ -178,7 +179,9 @@ class Provider:
         from joserfc.jwk import KeySet
 
         now_s = self._clock.monotonic_s()
-        if self._keys is None or (renew and now_s - self._keys_at_s >= _KEYS_EVERY_S):
+        age_s = now_s - self._keys_at_s
+        # Asked for again now and then: a key that the provider has withdrawn must not hold for ever.
+        if self._keys is None or age_s >= _METADATA_S or (renew and age_s >= _KEYS_EVERY_S):
             found = await self._fetched(str((await self._described())["jwks_uri"]))
             keys = found.get("keys")
             # Keys that this program cannot use (newer kinds, encryption) must not cost those that it can.
@@ -215,7 +218,7 @@ class Provider:
 
     async def _verified(self, id_token: str, nonce: str) -> dict[str, Any]:
         """Return the claims of an ID token that is the provider's, for us, for this login, and of now."""
-        from joserfc.errors import JoseError
+        from joserfc.errors import ClaimError, JoseError
 
         try:
             claims = self._decoded(id_token, await self._key_set())
@@ -224,7 +227,10 @@ class Provider:
             try:
                 claims = self._decoded(id_token, await self._key_set(renew=True))
             except (JoseError, ValueError, KeyError) as error:
-                raise NotAllowed(f"the provider's ID token does not hold: {error}") from error
+                late = isinstance(error, ClaimError) and error.claim in ("exp", "iat", "nbf")
+                raise NotAllowed(
+                    f"the provider's ID token does not hold: {error}", hint=_CLOCKS if late else ""
+                ) from error
         audience = claims.get("aud")
         many = isinstance(audience, list) and len(audience) > 1
         if claims.get("azp", self.options.client_id) != self.options.client_id or (many and "azp" not in claims):

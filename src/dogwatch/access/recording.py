@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
 from typing import TypeVar
 
 from dogwatch.access.actor import Actor, Subject
@@ -20,6 +21,8 @@ from dogwatch.store.database import Database, Tx
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+# What was recorded as refused while one request is answered: the guard of the server records what nobody else has.
+NOTED: ContextVar[list[str] | None] = ContextVar("refusals noted", default=None)
 
 
 class Recorder:
@@ -38,6 +41,9 @@ class Recorder:
         counted: nobody may fill the trail from outside.
         """
         self.refused += 1
+        noted = NOTED.get()
+        if noted is not None:
+            noted.append(verb)
         if actor.kind == "anonymous" and self._strangers.take(self.clock.monotonic_s()) > 0:
             self.unrecorded += 1
             return

@@ -266,19 +266,25 @@ class Access(Recorder):
 
     # -- logging in ----------------------------------------------------------------------------------------------------
 
-    async def login(self, name: str, password: str, *, address: str, agent: str, old: str = "") -> tuple[str, Session]:
+    async def login(
+        self, name: str, password: str, *, address: str, agent: str, old: str = "", device: str = ""
+    ) -> tuple[str, Session]:
         """Return a new session's secret, and the session.
 
-        old: the digest of the session that the browser had, which ends.
+        old: the digest of the session that the browser had, which ends. device: as of authenticate.
         Raises: NotAllowed; TransientError (retry_after_s) while nothing is tried.
         """
-        user = await self.authenticate(name, password, address=address)
+        user = await self.authenticate(name, password, address=address, device=device)
         return await self.begin(user, address=address, agent=agent, old=old)
 
-    async def authenticate(self, name: str, password: str, *, address: str) -> User:
-        """Return the user whose name and password these are. Takes as long for one who does not exist."""
+    async def authenticate(self, name: str, password: str, *, address: str, device: str = "") -> User:
+        """Return the user whose name and password these are. Takes as long for one who does not exist.
+
+        device: the secret that the browser was given at its last login.
+        """
         name = name.strip().lower()[:200]
-        wait_s = await self.database.write(lockout.attempt(name, address, self.options.lockout))
+        place = lockout.Place(address, device)
+        wait_s = await self.database.write(lockout.attempt(name, place, self.options.lockout))
         if wait_s > 0:
             raise TransientError(
                 "too many failed logins; nothing is tried now", hint=f"wait {wait_s:.0f} s", retry_after_s=wait_s
@@ -299,12 +305,16 @@ class Access(Recorder):
         renewed = await self.passwords.hash(password) if self.passwords.outdated(known) else ""
 
         def work(tx: Tx) -> None:
-            lockout.succeeded(tx, name, address)
+            lockout.succeeded(tx, name, place)
             if renewed:
                 users.renew_hash(name, known, renewed)(tx)
 
         await self.database.write(work)
         return user
+
+    async def know(self, name: str, device: str) -> None:
+        """Remember that this user has logged in with a browser that was given this secret."""
+        await self.database.write(lambda tx: lockout.remember(tx, name, lockout.Place(device=device)))
 
     async def begin(self, user: User, *, address: str, agent: str, old: str = "") -> tuple[str, Session]:
         """Return a session's secret and the session, for somebody who has proved to be this user."""

@@ -29,11 +29,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Client:
     """One daemon's HTTP API. timeout_s bounds every call.
 
-    token: shown with every call. ca: file of who vouches for its certificate. A daemon on this machine that wants to
-    know who asks is shown a token that its admin socket gives to whoever may open that.
+    token: shown with every call. ca: file of who vouches for its certificate. cert, key: files with our own, for a
+    daemon that asks for one. A daemon on this machine that wants to know who asks is shown a token that its admin
+    socket gives to whoever may open that.
     """
 
-    def __init__(self, server: str, *, timeout_s: float = 30.0, token: str = "", ca: str = "") -> None:
+    def __init__(
+        self, server: str, *, timeout_s: float = 30.0, token: str = "", ca: str = "", cert: str = "", key: str = ""
+    ) -> None:
         try:
             parts = urlsplit(server if "//" in server else f"http://{server}")
             usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and parts.path.isascii()
@@ -45,23 +48,27 @@ class Client:
         self._parts = parts
         self.timeout_s = timeout_s
         self._token = token
-        self._ca = ca
+        self._ca, self._cert, self._key = ca, cert, key
 
     def get(self, path: str, **query: object) -> Any:
         """Return the decoded answer of a read. A value that is a sequence is given several times, None is left out."""
         pairs = urlencode({key: value for key, value in query.items() if value is not None}, doseq=True)
         return self._call("GET", f"{path}?{pairs}" if pairs else path)
 
-    def all(self, path: str, **query: object) -> list[Any]:
-        """Return every item of a listing that comes in pages."""
-        items: list[Any] = []
-        cursor = None
+    def each(self, path: str, *, most: int = 0, page: int = 500, **query: object) -> Iterator[Any]:
+        """Yield the items of a list, asking for as many pages as are used. most: so many of them, 0 for all."""
+        cursor, given = None, 0
         while True:
-            page = self.get(path, limit=500, cursor=cursor, **query)
-            items += page["items"]
-            cursor = page.get("next_cursor")
-            if not cursor:
-                return items
+            found = self.get(path, limit=min(page, most - given) if most else page, cursor=cursor, **query)
+            yield from found["items"]
+            given += len(found["items"])
+            cursor = found["next_cursor"]
+            if not cursor or (most and given >= most):
+                return
+
+    def all(self, path: str, **query: Any) -> list[Any]:
+        """Return every item of a list."""
+        return list(self.each(path, **query))
 
     def post(self, path: str, body: Mapping[str, object] | None = None, *, key: str = "") -> Any:
         """Return the decoded answer of a change. key: with the same one, the same change is made only once."""
@@ -111,10 +118,18 @@ class Client:
             return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=self.timeout_s)
         import ssl
 
+        what = self._ca
         try:
             context = ssl.create_default_context(cafile=self._ca or None)
+            if self._cert:
+                what = self._key or self._cert
+                context.load_cert_chain(self._cert, self._key or None)
+        except ssl.SSLError as error:
+            raise UsageError(
+                f"cannot use {what}: {error.reason or error}", hint="are key and certificate a pair?"
+            ) from None
         except OSError as error:
-            raise UsageError(f"cannot use {self._ca}: {(error.strerror or str(error)).lower()}") from None
+            raise UsageError(f"cannot use {what}: {(error.strerror or str(error)).lower()}") from None
         return http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=self.timeout_s, context=context)
 
     def _ask_for_token(self) -> bool:
@@ -143,10 +158,16 @@ class Client:
         return self._decode(response.status, response.reason, content)
 
     def _unreachable(self, error: Exception) -> Unreachable:
-        return Unreachable(
-            f"cannot reach the daemon at {self.server}: {_why(error)}",
-            hint="start it with 'dogwatch up', or name another with --server",
-        )
+        hint = "start it with 'dogwatch up', or name another with --server"
+        # The ssl module is loaded only where it is used.
+        if type(error).__name__ == "SSLCertVerificationError":
+            why = getattr(error, "verify_message", "") or _why(error)
+            vouching = f" by {self._ca}" if self._ca else ""
+            text = f"the certificate of {self.server} is not vouched for{vouching}: {why}"
+            return Unreachable(text, hint="say who vouches for it: --ca FILE of 'dogwatch context add' and 'login'")
+        if isinstance(error, http.client.BadStatusLine | http.client.RemoteDisconnected):
+            hint = "does it speak TLS? Write the address with https://" if self._parts.scheme == "http" else hint
+        return Unreachable(f"cannot reach the daemon at {self.server}: {_why(error)}", hint=hint)
 
     def _asked(
         self,
@@ -236,7 +257,8 @@ def target_path(name: str) -> str:
 def client_of(server: str | None, context: str | None) -> Client:
     """Return the client of a server, a context, the context in use, or this machine's daemon.
 
-    The token is DOGWATCH_TOKEN, else the context's; a context's token goes to its own server only.
+    The token is DOGWATCH_TOKEN, else the context's; a context's token goes to its own server only. The certificate is
+    that of DOGWATCH_CERT and DOGWATCH_KEY, else the context's.
 
     Raises: NotFound for a context that there is not.
     """
@@ -248,9 +270,28 @@ def client_of(server: str | None, context: str | None) -> Client:
         known = contexts.get(context or contexts.current)
     else:
         known = None
+    cert, key = os.environ.get("DOGWATCH_CERT", ""), os.environ.get("DOGWATCH_KEY", "")
     if known is None:
-        return Client(server or DEFAULT_SERVER, token=token)
-    return Client(known.server, token=token or known.token, ca=known.ca)
+        return Client(server or DEFAULT_SERVER, token=token, cert=cert, key=key)
+    if not cert:
+        cert, key = known.cert, known.key
+    return Client(known.server, token=token or known.token, ca=known.ca, cert=cert, key=key)
+
+
+def chosen(server: str | None, context: str | None) -> tuple[str | None, str | None]:
+    """Return the server or the context that is meant: what flags say wins over what the environment says.
+
+    Raises: UsageError where both are said at once.
+    """
+    from click.core import ParameterSource
+
+    asked = click.get_current_context()
+    flags = [asked.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in ("server", "context")]
+    if all(flags):
+        raise UsageError("--server and --context are both given", hint="a context has its server: say one of them")
+    if flags[1]:
+        return None, context
+    return server, None if server else context
 
 
 def server_option(function: F) -> F:
@@ -265,7 +306,7 @@ def server_option(function: F) -> F:
     @click.option("--context", envvar="DOGWATCH_CONTEXT", metavar="NAME", help="The context to use, once.")
     @functools.wraps(function)
     def wrapped(*args: Any, server: str | None, context: str | None, **kwargs: Any) -> Any:
-        return function(*args, client=client_of(server, context), **kwargs)
+        return function(*args, client=client_of(*chosen(server, context)), **kwargs)
 
     return wrapped  # type: ignore[return-value]
 

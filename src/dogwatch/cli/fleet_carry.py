@@ -6,7 +6,6 @@ import asyncio
 import gc
 import getpass
 import os
-import signal
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from dogwatch.cli.heeding import heeding
 from dogwatch.cli.output import one_line, print_json
 from dogwatch.errors import Conflict, NotFound, UsageError
 
@@ -201,21 +201,13 @@ async def _carried(book: OwnBook, key: Key, setup: Setup, order: Order, attempt:
 def _heeding(running: FleetRun) -> Iterator[list[int]]:
     """End the run on Ctrl-C and SIGTERM; yield the list that their numbers are put in."""
     seen: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    loop = asyncio.get_running_loop()
 
     def stop(number: int) -> None:
         seen.append(number)
         running.cancel("interrupted")
 
-    for number in before:
-        loop.add_signal_handler(number, stop, int(number))
-    try:
+    with heeding(stop):
         yield seen
-    finally:
-        for number, handler in before.items():
-            loop.remove_signal_handler(number)
-            signal.signal(number, handler)
 
 
 def work_of(deed: Deed, order: Order) -> Work | None:

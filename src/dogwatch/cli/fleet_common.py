@@ -31,6 +31,21 @@ inventory_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+# How hosts are logged into.
+LOGIN = (
+    click.option("-u", "--user", help="Log in as this user."),
+    click.option("--key", type=click.Path(), help="Log in with this private key."),
+    click.option("--sudo", is_flag=True, help="Work as root (or --sudo-user) by sudo."),
+    click.option("--sudo-user", metavar="USER", help="Work as this user by sudo."),
+    click.option("--sudo-password-file", type=click.Path(exists=True, dir_okay=False), help="What sudo may ask for."),
+    click.option(
+        "--accept-new-host-keys", is_flag=True, help="Take and keep keys of hosts that have none in known_hosts."
+    ),
+    click.option(
+        "--ssh-config", type=click.Path(exists=True), help="In place of ~/.ssh/config and /etc/ssh/ssh_config."
+    ),
+    click.option("--known-hosts", type=click.Path(), help="In place of the known_hosts files of the configuration."),
+)
 _REACHING = (
     click.option("-t", "--targets", multiple=True, metavar="EXPR", help="Which hosts; several are joined."),
     click.option("--limit", default="", metavar="EXPR", help="Of these, only what this expression chooses, too."),
@@ -42,18 +57,7 @@ _REACHING = (
     click.option("--deadline", type=Duration(), help="Of the whole run; what still runs then is ended."),
     click.option("--batch", default="", metavar="SIZES", help="Batches: '10%,25%,100%' or '1,5,20'."),
     click.option("--max-fail", metavar="N|N%", help="Start no more hosts once more than this have failed."),
-    click.option("-u", "--user", help="Log in as this user."),
-    click.option("--key", type=click.Path(), help="Log in with this private key."),
-    click.option("--sudo", is_flag=True, help="Run as root (or --sudo-user) by sudo."),
-    click.option("--sudo-user", metavar="USER", help="Run as this user by sudo."),
-    click.option("--sudo-password-file", type=click.Path(exists=True, dir_okay=False), help="What sudo may ask for."),
-    click.option(
-        "--accept-new-host-keys", is_flag=True, help="Take and keep keys of hosts that have none in known_hosts."
-    ),
-    click.option(
-        "--ssh-config", type=click.Path(exists=True), help="In place of ~/.ssh/config and /etc/ssh/ssh_config."
-    ),
-    click.option("--known-hosts", type=click.Path(), help="In place of the known_hosts files of the configuration."),
+    *LOGIN,
     click.option(
         "--check", "only_check", is_flag=True, help="Only tell which hosts, in which batches; connect to none."
     ),

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
-import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from dogwatch.cli.durations import Duration
-from dogwatch.cli.fleet_common import config_option, elsewhere, inventory_option, json_option
+from dogwatch.cli.fleet_common import LOGIN, config_option, elsewhere, inventory_option, json_option
+from dogwatch.cli.heeding import heeding
 from dogwatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,18 +31,7 @@ _OPTIONS = (
     click.option(
         "--connect-timeout", default="10s", show_default=True, type=Duration(), help="Until the login is done."
     ),
-    click.option("-u", "--user", help="Log in as this user."),
-    click.option("--key", type=click.Path(), help="Log in with this private key."),
-    click.option("--sudo", is_flag=True, help="Read and change as root (or --sudo-user) by sudo."),
-    click.option("--sudo-user", metavar="USER", help="Read and change as this user by sudo."),
-    click.option("--sudo-password-file", type=click.Path(exists=True, dir_okay=False), help="What sudo may ask for."),
-    click.option(
-        "--accept-new-host-keys", is_flag=True, help="Take and keep keys of hosts that have none in known_hosts."
-    ),
-    click.option(
-        "--ssh-config", type=click.Path(exists=True), help="In place of ~/.ssh/config and /etc/ssh/ssh_config."
-    ),
-    click.option("--known-hosts", type=click.Path(), help="In place of the known_hosts files of the configuration."),
+    *LOGIN,
     config_option,
     inventory_option,
     json_option,
@@ -154,7 +142,7 @@ def with_dialer(options: Mapping[str, Any], work: Callable[[Dialer, Interrupted]
     async def everything() -> tuple[T, int]:
         dialer = SshDialer(ssh)
         interrupted = Interrupted()
-        with _heeding(interrupted):
+        with heeding(interrupted.stop):
             try:
                 return await work(dialer, interrupted), interrupted.number
             finally:
@@ -162,17 +150,3 @@ def with_dialer(options: Mapping[str, Any], work: Callable[[Dialer, Interrupted]
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(everything())
-
-
-@contextmanager
-def _heeding(interrupted: Interrupted) -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    loop = asyncio.get_running_loop()
-    for number in before:
-        loop.add_signal_handler(number, interrupted.stop, int(number))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            loop.remove_signal_handler(number)
-            signal.signal(number, handler)

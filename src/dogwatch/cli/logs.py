@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 import click
 import msgspec
 
 from dogwatch.cli.config import Excerpts, find_paths
+from dogwatch.cli.logging import log_options
 from dogwatch.cli.logs_query import query
-from dogwatch.cli.output import print_json
+from dogwatch.cli.output import counted, print_json, width
 from dogwatch.config.load import Loader
 from dogwatch.core.component import nearest
 from dogwatch.daemon.paths import default_data_dir
 from dogwatch.errors import ConfigError, NotFound, UsageError
 from dogwatch.logs.section import LOGS, LogsSpec
+
+if TYPE_CHECKING:
+    from dogwatch.logs.agent import Agent
+
+_log = logging.getLogger(__name__)
 
 _config = click.option(
     "-c",
@@ -28,6 +37,7 @@ _config = click.option(
     metavar="PATH",
     help="File or folder; may be repeated. Default: as for `config check`.",
 )
+_ENCODER = msgspec.json.Encoder(enc_hook=str)
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -64,7 +74,7 @@ def load_logs(paths: Sequence[str]) -> tuple[LogsSpec, Path]:
     return spec, Path(spec.folder or Path(default_data_dir(dict(os.environ))) / "logs")
 
 
-@logs.command()
+@logs.command(short_help="Check the `logs:` section, say what goes where.")
 @_config
 @_json
 def check(paths: tuple[str, ...], as_json: bool) -> int:
@@ -93,59 +103,81 @@ def check(paths: tuple[str, ...], as_json: bool) -> int:
     if as_json:
         print_json({"ok": True, "routes": routes})
         return 0
+    if not spec.sources:
+        click.echo("ok, but it collects no logs: there are no sources below `logs:`")
+        return 0
     for route in routes:
-        click.echo(" → ".join(", ".join(route[key]) for key in ("from", "do", "to") if route[key]))
-    click.echo(f"ok: {len(spec.sources)} sources, {len(spec.sinks)} sinks")
+        parts = [", ".join(route[key]) for key in ("from", "do", "to") if route[key]]
+        click.echo(
+            textwrap.fill(" → ".join(parts), width() or 10_000, subsequent_indent="    ", break_on_hyphens=False)
+        )
+    click.echo(f"ok: {counted(len(spec.sources), 'source')}, {counted(len(spec.sinks), 'sink')}")
     return 0
 
 
-@logs.command()
+@logs.command(short_help="Show what each transform does to each line.")
 @click.argument("file")
-@click.option("--with", "sample", required=True, type=click.Path(exists=True, dir_okay=False), help="Lines to try.")
+@click.option(
+    "--with",
+    "sample",
+    required=True,
+    type=click.File("rb"),
+    help="Lines to try; - for standard input.",
+)
 @_config
-def test(file: str, sample: str, paths: tuple[str, ...]) -> int:
+@_json
+def test(file: str, sample: IO[bytes], paths: tuple[str, ...], as_json: bool) -> int:
     """Show what each transform does to each line of a sample, as if FILE held them.
 
-    FILE is a path that a `file` source follows, or the name of a source.
+    FILE is a path that a `file` source follows, or the name of a source. With
+    --json one line for each line of the sample and each route.
 
     \b
-    Example:
+    Examples:
       dogwatch logs test /var/log/shop.log --with sample.log
+      tail -5 /var/log/shop.log | dogwatch logs test shop --with -
     """
-    from dogwatch.logs.trial import source_of, trial
+    from dogwatch.logs.trial import shown, source_of, trial
 
     spec: LogsSpec = _loader(paths).load().get(LOGS)
     source = source_of(spec, file)
     if source is None:
         known = [one.name for one in spec.sources]
         raise NotFound(f"no source follows '{file}'", hint=nearest(file, known) if known else "there are no sources")
-    for shown in trial(spec, source, Path(sample).read_bytes()):
-        click.echo(shown)
+    found = trial(spec, source, sample.read())
+    for text in map(_ENCODER.encode, found) if as_json else shown(found):
+        click.echo(text)
     return 0
 
 
-@logs.command()
+@logs.command(short_help="Run the log agent alone.")
 @_config
 @click.option("--folder", metavar="PATH", help="Where its checkpoint and buffers are. Default: `logs.folder`.")
-def run(paths: tuple[str, ...], folder: str | None) -> int:
-    """Run the log agent alone, until TERM or until its sources have ended.
+@log_options
+def run(paths: tuple[str, ...], folder: str | None, log_level: str, log_format: str) -> int:
+    """Run the log agent alone, until Ctrl-C, TERM, or the end of its sources.
+
+    What it logs goes to standard error. It ends with 1 where a source failed, or
+    where sources that cannot be read again ended before all of it was delivered.
 
     \b
-    Example:
+    Examples:
       dogwatch logs run -c dogwatch.yaml
+      journalctl -o cat | dogwatch logs run -c stdin.yaml --folder /tmp/state
     """
     spec, default = load_logs(paths)
     if not spec.sources:
         raise UsageError("the configuration has no log sources", hint="'logs:' with sources and sinks adds some")
     where = Path(folder) if folder else default
     import gc
-    import resource
 
     import uvloop
 
-    # Each file that is followed is open: the usual 1,024 are soon used up, and the system allows more to those who ask.
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    from dogwatch.daemon.descriptors import raise_limit
+    from dogwatch.daemon.logs import start_logging
+
+    start_logging(log_level, log_format)
+    raise_limit()
     # What is loaded by now lives as long as the process; blocks are not worth looking through again and again.
     gc.collect()
     gc.freeze()
@@ -162,12 +194,31 @@ async def _run(spec: LogsSpec, folder: Path) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await agent.start()
+    what = f"{counted(len(spec.sources), 'source')}, {counted(len(spec.sinks), 'sink')}"
+    _log.info("%s, state in %s; Ctrl-C ends it", what, folder)
     ended = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(agent.finished())]
     try:
         await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        by_itself = not stop.is_set()
         for one in ended:
             one.cancel()
         await agent.stop()
-    sources, _sinks = agent.status()
-    return 1 if any(one.failing for one in sources) else 0
+    return _judged(agent, by_itself=by_itself)
+
+
+def _judged(agent: Agent, *, by_itself: bool) -> int:
+    """Say what was done, and return the exit code. by_itself: whether all sources ended, so that nobody reads again."""
+    sources, sinks = agent.status()
+    lines = sum(one.counts.get("lines", 0) for one in sources)
+    for one in sinks:
+        more = [f"{counted(number, word)}" for number, word in ((one.dead, "dead letter"),) if number]
+        more += [f"{one.dropped:,} dropped"] if one.dropped else []
+        more += [f"not delivered: {one.failing}"] if one.waiting_bytes and one.failing else []
+        _log.info(
+            "%s read; to %s: %s", counted(lines, "line"), one.name, ", ".join([f"{one.written:,} written", *more])
+        )
+    lost = by_itself and any(one.waiting_bytes for one in sinks)
+    if lost:
+        _log.error("the sources have ended, and not all of what they said was delivered")
+    return 1 if lost or any(one.failing for one in sources) else 0

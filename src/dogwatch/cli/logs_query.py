@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dogwatch.cli.output import one_line, print_json, print_table, width
+from dogwatch.cli.heeding import interrupted
+from dogwatch.cli.output import counted, one_line, print_json, print_table, width
 from dogwatch.core.units import format_duration, parse_duration, parse_size
 from dogwatch.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
-    from dogwatch.logs.store.query import Answer, Query
+    from dogwatch.logs.store.query import Answer, LogStore, Query
 
 _WIDTHS_S = (1, 5, 10, 30, 60, 300, 900, 1800, 3600, 10_800, 21_600, 86_400)
 _OWN = frozenset(("id", "source", "file", "time_us", "message", "level"))
@@ -53,7 +54,7 @@ class When(click.ParamType[int]):
 @click.option("--source", "sources", multiple=True, metavar="NAME", help="Only of this source; may be repeated.")
 @click.option("--trace", metavar="ID", help="Of this trace, over all sources.")
 @click.option("--run", "run_id", metavar="ID", help="Of the trace of this run of a job.")
-@click.option("--limit", type=click.IntRange(0, 10_000), default=100, show_default=True, help="The newest so many.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="The newest so many.")
 @click.option("--group", multiple=True, metavar="FIELD", help="Count by this field; may be repeated.")
 @click.option("--histogram", "buckets", is_flag=False, flag_value="auto", metavar="[WIDTH]", help="Count by time.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
@@ -102,7 +103,10 @@ def query(
         limits = Limits(memory_bytes=parse_size(memory), threads=threads, time_s=parse_duration(time_limit))
     except ValueError as error:
         raise UsageError(str(error)) from None
+    store = LogStore(where, limits, expected=not folder)
     since_us = 0 if every or trace or run_id else since
+    if until is not None and until <= since_us:
+        raise UsageError("--until is not after --since", hint="--since is an hour ago unless you give it")
     asked = Query(
         condition=_with_trace(condition, trace, run_id),
         text=text,
@@ -115,8 +119,8 @@ def query(
     )
     try:
         if follow:
-            return _follow(LogStore(where, limits), where, asked, as_json=as_json)
-        answer = LogStore(where, limits).run(asked)
+            return _follow(store, where, asked, as_json=as_json)
+        answer = store.run(asked)
     except QueryError as error:
         raise _pointed(error, asked.condition) from None
     if group or buckets:
@@ -222,35 +226,37 @@ def _show_counts(answer: Answer, asked: Query, *, as_json: bool) -> None:
 def _say(answer: Answer, *, as_json: bool) -> None:
     if as_json:
         return
-    said = f"{answer.matched or len(answer.records):,} records in {format_duration(round(answer.took_s, 3))}"
+    said = f"{counted(answer.matched or len(answer.records), 'record')} in {format_duration(round(answer.took_s, 3))}"
     if answer.segments:
         said += f"; {answer.skipped} of {answer.segments} segments skipped"
     if answer.by_row:
         said += f"; {answer.by_row:,} judged one by one"
     if answer.unreadable:
-        said += f"; {answer.unreadable} damaged segments are missing"
+        said += f"; {answer.unreadable} damaged parts are missing"
     click.echo(said, err=True)
+    for sentence in answer.unknown:
+        click.echo(sentence, err=True)
 
 
-def _follow(
-    store: Any, folder: Path, asked: Query, *, as_json: bool, sleep: Callable[[float], None] = time.sleep
-) -> int:
+def _follow(store: LogStore, folder: Path, asked: Query, *, as_json: bool) -> int:
     from dogwatch.logs.store.follow import Follow
     from dogwatch.logs.store.query import Meant
 
     meant = Meant(asked)
     follow = Follow(folder)
     try:
-        # What came between the two beginnings is found by both.
-        known = set()
-        for record in store.run(asked).records:
-            known.add(record["id"])
-            _show(record, as_json=as_json)
-        while True:
-            for record in follow.read():
-                if meant.holds(record) and record["id"] not in known:
-                    _show(record, as_json=as_json)
-            known.clear()
-            sleep(_POLL_S)
+        with interrupted() as stop:
+            # What came between the two beginnings is found by both.
+            known = set()
+            for record in store.run(asked).records:
+                known.add(record["id"])
+                _show(record, as_json=as_json)
+            while not stop.is_set():
+                for record in follow.read():
+                    if meant.holds(record) and record["id"] not in known:
+                        _show(record, as_json=as_json)
+                known.clear()
+                stop.wait(_POLL_S)
     finally:
         follow.close()
+    raise KeyboardInterrupt

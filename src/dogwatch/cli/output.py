@@ -55,6 +55,11 @@ def width() -> int | None:
     return None
 
 
+def counted(number: int, noun: str) -> str:
+    """Return `1 record`, `2 records`, `10,000 records`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def one_line(text: str) -> str:
     """Return text that a target sent, without what a terminal would obey."""
     return "".join(char if char.isprintable() else " " for char in text)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dogwatch.cli.config import commands, find_paths, parse_settings
+from dogwatch.cli.logging import log_options
 from dogwatch.daemon.paths import STORE_FILE, admin_socket, default_data_dir
 from dogwatch.errors import DogwatchError, UsageError
 
@@ -40,16 +41,7 @@ init = _commands["init"]
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Replace a setting: --set store.batch=2s.")
 @click.option("--quickstart", is_flag=True, help="Write a starter configuration to ./dogwatch-data first, if none.")
 @click.option("--grace", default=10.0, show_default=True, help="Seconds that running work may take to finish.")
-@click.option(
-    "--log-level",
-    default="info",
-    show_default=True,
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    help="How much is logged.",
-)
-@click.option(
-    "--log-format", default="text", show_default=True, type=click.Choice(["text", "json"]), help="How it is logged."
-)
+@log_options
 @click.option("--check", is_flag=True, help="Only tell whether it could start.")
 def up(
     paths: tuple[str, ...],
@@ -72,6 +64,7 @@ def up(
       dogwatch up -c /etc/dogwatch --data /var/lib/dogwatch --listen :8410
     """
     from dogwatch.daemon import compiled
+    from dogwatch.daemon.descriptors import raise_limit
     from dogwatch.daemon.logs import start_logging
 
     compiled.activate()  # before anything that is compiled is imported; the log says how it went
@@ -85,6 +78,7 @@ def up(
         return _check(loaded)
     _make_folder(folder)
     start_logging(log_level, log_format)
+    raise_limit()
     return _run(loader, loaded, folder, grace)
 
 

@@ -8,6 +8,8 @@ from urllib.parse import quote
 import click
 
 from dogwatch.cli.client import Client, json_option, server_option
+from dogwatch.cli.listing import Wanted, list_options
+from dogwatch.cli.logging import log_options
 from dogwatch.cli.names import complete_workers
 from dogwatch.cli.output import ago, one_line, print_json, print_table, status_text
 
@@ -24,21 +26,22 @@ def worker() -> None:
 
 
 @worker.command("list")
+@list_options("/api/v1/workers")
 @server_option
 @json_option
-def list_(client: Client, as_json: bool) -> None:
+def list_(client: Client, wanted: Wanted, as_json: bool) -> None:
     """List the processes that execute runs.
 
     \b
     Example:
-      dogwatch worker list
+      dogwatch worker list --search draining
     """
-    items = client.all("/api/v1/workers")
+    items = wanted.items(client)
     if as_json:
         print_json(items)
         return
     if not items:
-        click.echo("No worker is registered.")
+        click.echo("No worker matches." if wanted else "No worker is registered.")
         return
     print_table(
         ["STATE", "WORKER", "HOST", "BUSY", "HEARTBEAT", "LABELS"],
@@ -103,16 +106,7 @@ def _told(client: Client, worker_id: str, verb: str) -> Any:
 @click.option("--slots", type=click.IntRange(1, 1000), help="Runs at the same time. Default: engine.slots.")
 @click.option("--data", metavar="FOLDER", help="Where the lock of running programs lives.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Replace a setting: --set engine.ttl=10s.")
-@click.option(
-    "--log-level",
-    default="info",
-    show_default=True,
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    help="How much is logged.",
-)
-@click.option(
-    "--log-format", default="text", show_default=True, type=click.Choice(["text", "json"]), help="How it is logged."
-)
+@log_options
 def run(
     paths: tuple[str, ...],
     labels: tuple[str, ...],

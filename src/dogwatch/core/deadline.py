@@ -192,3 +192,23 @@ def watch_result(task: asyncio.Task[Any], told: Callable[[BaseException], None] 
     """Take note of a finished task's error, so that asyncio does not report it as never retrieved."""
     if not task.cancelled() and (error := task.exception()) is not None and told is not None:
         told(error)
+
+
+async def woken(event: asyncio.Event, limit_s: float | None) -> bool:
+    """Wait until the event is set, at most limit_s (None: for ever); return whether it is. The caller clears it."""
+    try:
+        async with asyncio.timeout(limit_s):
+            return await event.wait()
+    except TimeoutError:
+        return False
+
+
+async def finished(future: asyncio.Future[T]) -> T:
+    """Return what a future brings that cannot be cancelled, such as a thread's: whoever is cancelled meanwhile is so
+    once it has ended, so that what cleans up never meets it at work.
+    """
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -56,6 +56,14 @@ def opened(parent: StepRow, fan: Fan, known: Mapping[str, StepRow], now_s: float
             before = StepRow(name=name, kind=fan.do.kind, of=parent.name, index=index, item=item)
         rows.append(before)
     return rows
+
+
+def hidden(rows: Sequence[StepRow], secret: Callable[[Json], bool]) -> list[StepRow]:
+    """Return the steps of a map, those marked whose items are secret."""
+    return [
+        msgspec.structs.replace(row, hidden=True) if row.of and not row.hidden and secret(row.item) else row
+        for row in rows
+    ]
 
 
 def gathered(parent: StepRow, rows: Sequence[StepRow], now_s: float) -> StepRow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -51,7 +51,9 @@ class Language(Protocol):
 
     def value(self, expression: str, view: View) -> Json: ...
 
-    def masks(self, claimed: Claimed) -> Masks: ...
+    def hides(self, action: Action, claimed: Claimed) -> bool: ...
+
+    def masks(self, claimed: Claimed, items: Iterable[Json] = ()) -> Masks: ...
 
 
 class Tools(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,7 +147,7 @@ class Execution:
     async def run(self) -> None:
         """Raises: nothing but CancelledError; what runs was cancelled and has ended then."""
         try:
-            self._writer.masks = self._tools.language.masks(self._claimed)
+            self._mask_items(self._claimed.steps)
             self._recover()
             await self._go_on()
         except (Fenced, LeaseLost):
@@ -230,7 +232,7 @@ class Execution:
             if fan is None:
                 ready[name] = action
                 return True
-            rows = control.opened(row, fan, self._rows, self._now_s)
+            rows = self._hidden(spec, control.opened(row, fan, self._rows, self._now_s))
         except DogwatchError as error:
             self._put(
                 msgspec.structs.replace(
@@ -242,6 +244,18 @@ class Execution:
             if other is not self._rows.get(other.name):
                 self._put(other)
         return False
+
+    def _hidden(self, spec: StepSpec, rows: Sequence[StepRow]) -> Sequence[StepRow]:
+        """Return the steps of a map with those marked whose items are secrets, which from now on are masked."""
+        every = self._tools.language.hides(spec.action, self._claimed)
+        found = control.hidden(rows, lambda item: every or self._writer.clean(item) != item)
+        if every:
+            self._mask_items([*self._rows.values(), *found])
+        return found
+
+    def _mask_items(self, rows: Iterable[StepRow]) -> None:
+        items = [row.item for row in rows if row.hidden]
+        self._writer.masks = self._tools.language.masks(self._claimed, items)
 
     def _may_release(self, decision: Decision) -> bool:
         if not decision.parked or self._stopping or decision.state is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from dogwatch.config.section import Fault, Path
+from dogwatch.core.circles import circles
 from dogwatch.core.component import nearest
 from dogwatch.engine.spec import JobSpec
 
@@ -67,28 +68,3 @@ def need_faults(job: JobSpec, path: Path) -> Iterator[Fault]:
     for cycle in circles(needs_of(job)):
         here = (*path, "steps", names[cycle[0]], "needs")
         yield Fault(here, f"the steps need each other in a circle: {' → '.join(cycle)}")
-
-
-def circles(edges: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
-    """Yield each circle once, its first name repeated at the end; a name that points at itself is left out.
-
-    Depth first without recursion, so that a chain of thousands is fine.
-    """
-    done: set[str] = set()
-    for start in edges:
-        trail: list[str] = []
-        stack: list[tuple[str, Iterator[str]]] = []
-        if start not in done:
-            stack, trail = [(start, iter(edges[start]))], [start]
-        while stack:
-            name, rest = stack[-1]
-            following = next(rest, None)
-            if following is None:
-                stack.pop()
-                trail.pop()
-                done.add(name)
-            elif following in trail and following != name:
-                yield [*trail[trail.index(following) :], following]
-            elif following in edges and following not in done and following != name:
-                stack.append((following, iter(edges[following])))
-                trail.append(following)

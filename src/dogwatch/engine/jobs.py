@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dogwatch.config.section import Fault, Path, Section
+from dogwatch.core.circles import circles
 from dogwatch.core.component import Registry, nearest
 from dogwatch.core.units import format_duration
 from dogwatch.engine import variables
 from dogwatch.engine.action import Action
-from dogwatch.engine.graph_check import before_each, circles, need_faults, needs_of
+from dogwatch.engine.graph_check import before_each, need_faults, needs_of
 from dogwatch.engine.kinds.approve import ApproveAction
 from dogwatch.engine.kinds.job import JobAction
 from dogwatch.engine.kinds.map import MapAction

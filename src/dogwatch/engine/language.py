@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -10,7 +10,8 @@ import msgspec
 from dogwatch.engine.action import Action
 from dogwatch.engine.ledger import Claimed, StepRow
 from dogwatch.engine.masks import Masker
-from dogwatch.engine.parameters import hidden_values
+from dogwatch.engine.parameters import hidden_values, leaves
+from dogwatch.engine.read_check import reads_secret
 from dogwatch.engine.scope import Scope, StepView, condition, formula, with_environment
 from dogwatch.engine.templates import fields, render
 from dogwatch.engine.values import Json
@@ -63,9 +64,15 @@ class CelLanguage:
         except ConditionFailure as error:
             raise PermanentError(str(error)) from None
 
-    def masks(self, claimed: Claimed) -> Masker:
-        """Return what hides every secret of the run."""
-        return Masker([*claimed.secrets.values(), *hidden_values(claimed.definition, claimed.run.parameters)])
+    def hides(self, action: Action, claimed: Claimed) -> bool:
+        """Return whether the items of a map, as it is written, are secrets."""
+        over = getattr(action, "over", None)
+        return isinstance(over, str) and bool(reads_secret(over, claimed.definition))
+
+    def masks(self, claimed: Claimed, items: Iterable[Json] = ()) -> Masker:
+        """Return what hides every secret of the run. items: of maps, that are secrets, too."""
+        hidden = hidden_values(claimed.definition, claimed.run.parameters)
+        return Masker([*claimed.secrets.values(), *hidden, *(text for item in items for text in leaves(item))])
 
 
 def values_of(view: View) -> dict[str, Any]:

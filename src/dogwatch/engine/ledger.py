@@ -28,10 +28,10 @@ class Fenced(Conflict):
 class StepRow(msgspec.Struct, frozen=True, kw_only=True):
     """A step as it is on disk, written whole by each change.
 
-    item and index: of a map's child, whose parent is `of`. memory: what a Wait remembered. cut: an attempt was
-    running when its worker was lost, and is made again under the same number; cuts: how often. signal: (payload,) of
-    what wakes it, not yet taken. taken: (payload,) of what woke it, None for its time, while that attempt goes on;
-    woken: it does.
+    item and index: of a map's child, whose parent is `of`. hidden: the item holds a secret; on disk it is sealed.
+    memory: what a Wait remembered. cut: an attempt was running when its worker was lost, and is made again under the
+    same number; cuts: how often. signal: (payload,) of what wakes it, not yet taken. taken: (payload,) of what woke it,
+    None for its time, while that attempt goes on; woken: it does.
     """
 
     name: str
@@ -47,6 +47,7 @@ class StepRow(msgspec.Struct, frozen=True, kw_only=True):
     of: str = ""
     index: int = 0
     item: Json = None
+    hidden: bool = False
     cut: bool = False
     cuts: int = 0
     signal: tuple[Json] | None = None

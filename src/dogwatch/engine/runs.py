@@ -12,6 +12,7 @@ import msgspec
 from dogwatch.access.actor import Actor
 from dogwatch.core.clock import Clock
 from dogwatch.core.component import Registry, nearest
+from dogwatch.core.deadline import woken
 from dogwatch.core.metrics import Family
 from dogwatch.engine.action import Action
 from dogwatch.engine.book import advance as advancing
@@ -224,14 +225,14 @@ class RunBook:
                 try:
                     chunks, after, ended = await self._database.read(work)
                 except TransientError:
-                    await self._heard(told)
+                    await woken(told, _LOOK_S)
                     continue
                 for chunk in chunks:
                     yield chunk
                 if not chunks:
                     if ended:
                         return
-                    await self._heard(told)
+                    await woken(told, _LOOK_S)
 
     async def wait(self, run_id: str) -> Run:
         run = await self.show(run_id)
@@ -242,7 +243,7 @@ class RunBook:
                     run = await self.show(run.run_id)
                 if run.state.ended:
                     return run
-                await self._heard(told)
+                await woken(told, _LOOK_S)
 
     @contextlib.asynccontextmanager
     async def _told(self, *names: str) -> AsyncIterator[asyncio.Event]:
@@ -253,11 +254,6 @@ class RunBook:
         finally:
             for stop in stops:
                 stop()
-
-    async def _heard(self, told: asyncio.Event) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LOOK_S):
-                await told.wait()
 
     # -- Runs: orders ------------------------------------------------------------------------------------------------
 
@@ -348,6 +344,7 @@ class RunBook:
         current = self._means.jobs().get(claimed.run.job)
         try:
             run = intents.opened(claimed.run, taken.sealed, self._means.sealer)
+            steps = [intents.item_opened(step, self._means.sealer) for step in claimed.steps]
         except PermanentError as error:
             reason = f"its secret parameters cannot be read: {error}"
             failed = Advance(run_id=claimed.run.run_id, fence=claimed.fence, state=RunState.FAILED, reason=reason)
@@ -357,6 +354,7 @@ class RunBook:
         return msgspec.structs.replace(
             claimed,
             run=run,
+            steps=steps,
             definition=self._refilled(claimed.definition, current),
             secrets=claim.secrets_of(claimed.definition, current),
         )
@@ -371,6 +369,9 @@ class RunBook:
         return found[2]
 
     async def advance(self, change: Advance) -> Order:
+        if any(step.hidden for step in change.steps):
+            sealed = [intents.item_sealed(step, self._means.sealer) for step in change.steps]
+            change = msgspec.structs.replace(change, steps=sealed)
         order = await self._write(
             lambda tx: advancing.advance(tx, self._setting, change), free=not advancing.may_cancel(change)
         )

@@ -264,7 +264,7 @@ def _text_constant(target: Run, find: Callable[[str], object], name: str) -> Run
 
 
 def _chain(op: str, items: tuple[Run, ...]) -> Run:
-    whole = _all(items) if op == "&&" else _any(items)
+    whole = _junction(op, items)
     if len(items) != 2:
         return whole
     first, second = items
@@ -287,10 +287,12 @@ def _chain(op: str, items: tuple[Run, ...]) -> Run:
     return two
 
 
-def _all(items: tuple[Run, ...]) -> Run:
-    """a && b: false as soon as one is false, whatever error another has."""
+def _junction(op: str, items: tuple[Run, ...]) -> Run:
+    """a && b is false as soon as one is false, a || b true as soon as one is true, whatever error another has."""
+    decides: bool = op == "||"
+    other = not decides
 
-    def every(values: Values) -> bool:
+    def joined(values: Values) -> bool:
         error: CelError | None = None
         for item in items:
             try:
@@ -298,37 +300,15 @@ def _all(items: tuple[Run, ...]) -> Run:
             except CelError as caught:
                 error = error or caught
                 continue
-            if value is False:
-                return False
-            if value is not True:
-                error = error or CelError(f"'&&' cannot take {kind_of(value)}")
+            if value is decides:
+                return not other
+            if value is not other:
+                error = error or CelError(f"'{op}' cannot take {kind_of(value)}")
         if error is not None:
             raise error
-        return True
+        return other
 
-    return every
-
-
-def _any(items: tuple[Run, ...]) -> Run:
-    """a || b: true as soon as one is true, whatever error another has."""
-
-    def some(values: Values) -> bool:
-        error: CelError | None = None
-        for item in items:
-            try:
-                value = item(values)
-            except CelError as caught:
-                error = error or caught
-                continue
-            if value is True:
-                return True
-            if value is not False:
-                error = error or CelError(f"'||' cannot take {kind_of(value)}")
-        if error is not None:
-            raise error
-        return False
-
-    return some
+    return joined
 
 
 def _choice(test: Run, yes: Run, no: Run) -> Run:

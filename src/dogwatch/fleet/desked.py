@@ -111,7 +111,7 @@ class PlanAction(Action, frozen=True, kw_only=True):
             playbook=row.playbook,
             targets=row.targets,
             actor=row.actor,
-            orders=row.orders,
+            orders=desk.orders(row),
             bundle=await desk.bundle(row.plan_id),
         )
         with making_for(part, new, inventory) as making:

@@ -13,7 +13,7 @@ from dogwatch.core.metrics import Family, series
 from dogwatch.core.units import Seconds
 from dogwatch.errors import PermanentError, TransientError
 from dogwatch.hosts.machine import Machine
-from dogwatch.hosts.view import ContainerView, FilesystemView, ProcessView
+from dogwatch.hosts.view import Glance
 
 
 class Absent(PermanentError):
@@ -42,31 +42,6 @@ class Metric(msgspec.Struct, frozen=True):
     kind: str
     help: str
     labels: tuple[str, ...] = ()
-
-
-class Glance(msgspec.Struct, kw_only=True):
-    """What samplers know of the host, gathered for one HostView. The fields are HostView's."""
-
-    kernel: str = ""
-    os: str = ""
-    cores: int = 0
-    uptime_s: float | None = None
-    cpu_ratio: float | None = None
-    load1: float | None = None
-    load5: float | None = None
-    load15: float | None = None
-    memory_used_ratio: float | None = None
-    memory_total_bytes: int | None = None
-    swap_used_ratio: float | None = None
-    network_receive_bytes_per_s: float | None = None
-    network_transmit_bytes_per_s: float | None = None
-    disk_read_bytes_per_s: float | None = None
-    disk_written_bytes_per_s: float | None = None
-    filesystems: Sequence[FilesystemView] = ()
-    processes: Sequence[ProcessView] = ()
-    process_count: int | None = None
-    containers: Sequence[ContainerView] = ()
-    pressure: Mapping[str, float] = {}
 
 
 class Sampler:

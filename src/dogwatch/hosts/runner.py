@@ -7,11 +7,12 @@ import math
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
 from dogwatch.core.clock import Clock
+from dogwatch.core.deadline import woken
 from dogwatch.core.metrics import Counter, Family, series
 from dogwatch.core.units import format_duration
 from dogwatch.errors import DogwatchError
-from dogwatch.hosts.collector import Absent, Collector, Glance, Moment, Sampler
-from dogwatch.hosts.view import CollectorView
+from dogwatch.hosts.collector import Absent, Collector, Moment, Sampler
+from dogwatch.hosts.view import CollectorView, Glance
 
 # A run that starts later than this share of its interval is counted as late.
 _LATE_RATIO = 0.1
@@ -113,11 +114,7 @@ class Runner:
         while True:
             self._wake.clear()
             wait_s = self.run_due()
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+            await woken(self._wake, wait_s)
 
     def run_due(self) -> float:
         """Run what is due now, without waiting for what takes time. Return seconds until something is due."""

@@ -59,14 +59,13 @@ class ContainerView(msgspec.Struct, frozen=True, kw_only=True):
     network_transmit_bytes_per_s: float | None = None
 
 
-class HostView(msgspec.Struct, frozen=True, kw_only=True):
-    """A host at a glance. Ratios are 0 to 1 of the whole machine; None where it is not known (yet).
+class Glance(msgspec.Struct, kw_only=True):
+    """What samplers know of a host. Ratios are 0 to 1 of the whole machine; None where it is not known (yet).
 
     pressure: share of time in which something waited, by resource: cpu, io, memory; io_full and memory_full where
     everything did.
     """
 
-    name: str
     kernel: str = ""
     os: str = ""
     cores: int = 0
@@ -86,8 +85,14 @@ class HostView(msgspec.Struct, frozen=True, kw_only=True):
     processes: Sequence[ProcessView] = ()
     process_count: int | None = None
     containers: Sequence[ContainerView] = ()
-    collectors: Sequence[CollectorView] = ()
     pressure: Mapping[str, float] = {}
+
+
+class HostView(Glance, kw_only=True):
+    """A host at a glance."""
+
+    name: str
+    collectors: Sequence[CollectorView] = ()
 
 
 class HostsView(Protocol):

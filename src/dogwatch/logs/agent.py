@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import resource
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import msgspec
 from dogwatch.core.channel import WhenFull
 from dogwatch.core.clock import Clock, SystemClock
 from dogwatch.core.metrics import Family, series
-from dogwatch.errors import Conflict, DogwatchError
+from dogwatch.errors import Conflict, DogwatchError, reason_of
 from dogwatch.logs.block import Position
 from dogwatch.logs.checkpoint import GENERATIONS, Checkpoint, CheckpointFile
 from dogwatch.logs.disk import DiskBuffer
@@ -25,12 +26,14 @@ from dogwatch.logs.outlet import Limits, Outlet
 from dogwatch.logs.route import Routing
 from dogwatch.logs.section import Batch, LogsSpec, SinkSpec
 from dogwatch.logs.source import Source
+from dogwatch.logs.sources.file import FileSource
 from dogwatch.logs.tools import SinkTools
 from dogwatch.logs.transform import EVENTS, EVENTS_HELP
 
 _log = logging.getLogger(__name__)
 _LINES = 1000
 _LEAST_S = 0.5
+_FEW_FILES = 4096
 
 
 class SinkStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +107,7 @@ class Agent:
             self._release_folder()
             raise
         self._started = True
+        self._say_limit()
         loop = asyncio.get_running_loop()
         self._writers = [loop.create_task(one.run(), name=f"log sink {one.name}") for one in self._outlets.values()]
         for source in self._spec.sources:
@@ -117,9 +121,25 @@ class Agent:
             now_s = self._clock.now_s()
             self._checkpoint = Checkpoint(horizons={one.name: now_s for one in self._spec.sources})
 
+    def _say_limit(self) -> None:
+        """Say where few files may be open: whoever follows hundreds should hear it before they are there."""
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if 0 <= soft < _FEW_FILES and any(isinstance(one.source, FileSource) for one in self._spec.sources):
+            _log.warning(
+                "only %d files may be open at once, those that are followed among them; "
+                "raise the limit for more (LimitNOFILE=, ulimit -Hn)",
+                soft,
+            )
+
     def _take_folder(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock_fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock_fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise DogwatchError(
+                f"cannot use the log agent's folder {self._folder}: {reason_of(error).partition(':')[0]}",
+                hint="logs.folder, or --folder of `logs run`, names another",
+            ) from None
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -199,7 +219,7 @@ class Agent:
                 self._save_failed = ""
             except OSError as error:
                 if not self._save_failed:
-                    _log.error("cannot write the checkpoint: %s", error)
+                    _log.error("cannot write the checkpoint: %s", reason_of(error))
                 self._save_failed = str(error)
         return not self._save_failed
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from dogwatch.core.clock import Clock
+from dogwatch.core.deadline import finished
 from dogwatch.logs.block import Block, Position
 from dogwatch.logs.checkpoint import Checkpoint
 from dogwatch.logs.outlet import Outlet
@@ -139,13 +140,7 @@ class SourceIntake:
         self.known_generations = generations
 
     async def thread(self, call: Callable[[], T]) -> T:
-        future = asyncio.get_running_loop().run_in_executor(self._threads, call)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            # The thread goes on; whoever cleans up must not meet it.
-            await asyncio.wait([future])
-            raise
+        return await finished(asyncio.get_running_loop().run_in_executor(self._threads, call))
 
     def count(self, name: str, amount: int = 1) -> None:
         self.counts[name] += amount

@@ -12,7 +12,7 @@ from itertools import islice
 import msgspec
 
 from dogwatch.core.channel import WhenFull
-from dogwatch.errors import PermanentError, TransientError
+from dogwatch.errors import PermanentError, TransientError, reason_of
 from dogwatch.logs.block import Block
 from dogwatch.logs.checkpoint import SinkState
 from dogwatch.logs.disk import Damaged, DiskBuffer
@@ -171,7 +171,7 @@ class Outlet:
             raise
         except OSError as error:
             disk.rewind(self.disk_state)
-            self._fail(f"cannot buffer on disk: {error}")
+            self._fail(f"cannot buffer on disk: {reason_of(error)}")
             self._disk_again_s = asyncio.get_running_loop().time() + _DISK_AGAIN_S
             return False
         if not self._on_disk:
@@ -265,7 +265,7 @@ class Outlet:
             self._unread = False
         except OSError as error:
             # Too many open files, or a disk that is away for a while: it is looked at again.
-            self._fail(f"its disk buffer cannot be read now: {error}")
+            self._fail(f"its disk buffer cannot be read now: {reason_of(error)}")
             self._unread = True
             return False
         except Damaged as error:
@@ -307,7 +307,7 @@ class Outlet:
                 await self._bury(blocks, str(error))
                 break
             except (TransientError, OSError) as error:
-                self._fail(str(error))
+                self._fail(reason_of(error))
                 self.counts["retries"] += 1
                 wanted_s = error.retry_after_s if isinstance(error, TransientError) else None
                 await self._tools.pause(attempt, wanted_s)

@@ -9,21 +9,27 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import IO
 
 from dogwatch.errors import TransientError
 
 _GRACE_S = 2.0
+_STDERR = {True: asyncio.subprocess.STDOUT, False: asyncio.subprocess.DEVNULL}
 _READ_BYTES = 1024 * 1024
 
 
 @asynccontextmanager
 async def program(
-    command: Sequence[str], *, environment: Mapping[str, str] | None = None, folder: str = "", stderr: bool = False
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    folder: str = "",
+    stderr: bool | IO[bytes] = False,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a program whose standard output is read. It and what it started end with the context; where the agent is
     killed, it is killed, too, if setpriv is there to ask for that.
 
-    stderr: goes the same way as standard output, else nowhere.
+    stderr: goes the same way as standard output, to a file, or nowhere.
     Raises: TransientError where it cannot be started.
     """
     setpriv = shutil.which("setpriv")
@@ -33,7 +39,7 @@ async def program(
             *words,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT if stderr else asyncio.subprocess.DEVNULL,
+            stderr=stderr if not isinstance(stderr, bool) else _STDERR[stderr],
             env={**os.environ, **(environment or {})},
             cwd=folder or None,
             start_new_session=True,

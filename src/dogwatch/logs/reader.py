@@ -52,7 +52,7 @@ class LogReader:
         if folder is None:
             raise NotFound("no log store is configured", hint="a sink `store: {}` in `logs.sinks` makes one")
         if self._store is None or self._store[0] != folder:
-            self._store = (folder, LogStore(folder, self._limits), Index(folder))
+            self._store = (folder, LogStore(folder, self._limits, expected=True), Index(folder))
         return self._store
 
     async def sources(self) -> Mapping[str, Mapping[str, str]]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
-from dogwatch.errors import TransientError
+from dogwatch.errors import TransientError, reason_of
 
 Faults = Iterable[tuple[tuple[str | int, ...], str, str]]
 
@@ -29,11 +29,25 @@ class ClientTls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             if self.cert_file:
                 context.load_cert_chain(self.cert_file, self.key_file or None)
         except (OSError, ssl.SSLError) as error:
-            raise TransientError(f"certificates cannot be used: {error}") from None
+            raise TransientError(f"certificates cannot be used: {reason_of(error)}") from None
         if not self.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context
+
+
+def _telling(refused: Callable[[str], None]) -> type[ssl.SSLObject]:
+    class Telling(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise
+            except ssl.SSLError as error:
+                refused(reason_of(error))
+                raise
+
+    return Telling
 
 
 class ServerTls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,13 +59,18 @@ class ServerTls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     key_file: str = ""
     client_ca_file: str = ""
 
-    def context(self) -> ssl.SSLContext:
+    def context(self, refused: Callable[[str], None] = lambda _reason: None) -> ssl.SSLContext:
+        """refused: told why a client was not let in; the loop keeps that to itself.
+
+        Raises: TransientError where a file cannot be read; it is tried again.
+        """
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.sslobject_class = _telling(refused)
         try:
             context.load_cert_chain(self.cert_file, self.key_file or None)
             if self.client_ca_file:
                 context.load_verify_locations(self.client_ca_file)
                 context.verify_mode = ssl.CERT_REQUIRED
         except (OSError, ssl.SSLError) as error:
-            raise TransientError(f"certificates cannot be used: {error}") from None
+            raise TransientError(f"certificates cannot be used: {reason_of(error)}") from None
         return context

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from dogwatch.core.deadline import finished
 from dogwatch.core.retry import backoff
 from dogwatch.engine.http_types import HttpRequest, HttpResponse
-from dogwatch.errors import TransientError
+from dogwatch.errors import TransientError, reason_of
 from dogwatch.logs.checkpoint import SinkState
 
 if TYPE_CHECKING:
@@ -52,13 +53,7 @@ class SinkTools:
         self._client: HttpClient | None = None
 
     async def thread(self, call: Callable[[], T]) -> T:
-        future = asyncio.get_running_loop().run_in_executor(self._threads, call)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            # The thread goes on; whoever cleans up must not meet it.
-            await asyncio.wait([future])
-            raise
+        return await finished(asyncio.get_running_loop().run_in_executor(self._threads, call))
 
     async def request(self, request: HttpRequest) -> HttpResponse:
         if self._client is None:
@@ -77,7 +72,7 @@ class SinkTools:
         try:
             await self.thread(lambda: self._bury(records, reason))
         except OSError as error:
-            raise TransientError(f"dead letters cannot be kept: {error}") from None
+            raise TransientError(f"dead letters cannot be kept: {reason_of(error)}") from None
         self.dead_count += len(records)
 
     def _bury(self, records: Sequence[Mapping[str, object]], reason: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -30,13 +30,29 @@ def source_of(spec: LogsSpec, name: str) -> str | None:
     return None
 
 
-def trial(spec: LogsSpec, source: str, data: bytes) -> Iterator[str]:
-    """Yield lines for people: each record, and what it is after each step of each route from the source."""
+class Became(msgspec.Struct, frozen=True):
+    """A record after a step. record: None where the step dropped it. notes: what the step had to say of it."""
+
+    step: str
+    record: dict[str, object] | None
+    notes: list[str] = []
+
+
+class Tried(msgspec.Struct, frozen=True):
+    """A record on one route. route: counted from 1. to: names of sinks. line: as the source makes it."""
+
+    route: int
+    to: tuple[str, ...]
+    line: str
+    steps: list[Became]
+
+
+def trial(spec: LogsSpec, source: str, data: bytes) -> Iterator[Tried]:
+    """Yield each record, and what it is after each step of each route from the source."""
     lines = _records(next(one.source for one in spec.sources if one.name == source), data)
     for number, route in enumerate(spec.effective_routes()):
         if source not in route.from_:
             continue
-        yield f"route {number + 1}, to {', '.join(route.to)}"
         steps = [(transform.kind, transform.open()) for transform in route.do]
         at = 0
         for line in lines:
@@ -52,8 +68,29 @@ def trial(spec: LogsSpec, source: str, data: bytes) -> Iterator[str]:
                 joined=INNER in line,
             )
             at = block.end
-            yield "  " + line.decode("utf-8", "replace").replace(INNER.decode(), "\n  ")
-            yield from _steps(block, steps)
+            text = line.decode("utf-8", "replace").replace(INNER.decode(), "\n")
+            yield Tried(number + 1, route.to, text, list(_steps(block, steps)))
+
+
+def shown(found: Iterable[Tried]) -> Iterator[str]:
+    """Yield lines for people."""
+    route = 0
+    for one in found:
+        if one.route != route:
+            route = one.route
+            yield f"route {route}, to {', '.join(one.to)}"
+        yield from (f"  {_printable(line)}" for line in one.line.split("\n"))
+        for step in one.steps:
+            if step.record is None:
+                yield f"    {step.step}: dropped"
+                continue
+            note = f"  ({'; '.join(step.notes)})" if step.notes else ""
+            yield f"    {step.step}: {msgspec.json.encode(step.record, enc_hook=str).decode()}{note}"
+
+
+def _printable(text: str) -> str:
+    """Return a line without what a terminal would obey."""
+    return "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in text)
 
 
 def _records(source: Source, data: bytes) -> list[bytes]:
@@ -66,19 +103,18 @@ def _records(source: Source, data: bytes) -> list[bytes]:
     return found[:-1]
 
 
-def _steps(block: Block, steps: Sequence[tuple[str, Step]]) -> Iterator[str]:
+def _steps(block: Block, steps: Sequence[tuple[str, Step]]) -> Iterator[Became]:
     for kind, step in steps:
         before = dict(step.counts)
         block = through(block, [step])
         if not block.rows:
-            yield f"    {kind}: dropped"
+            yield Became(kind, None)
             return
-        shown = {name: value for name, value in records(block)[0].items() if name not in OWN}
+        record = {name: value for name, value in records(block)[0].items() if name not in OWN}
         notes = [text for name, text in _NOTES.items() if step.counts.get(name, 0) > before.get(name, 0)]
         if problem := getattr(step, "problem", ""):
             notes.append(problem)
-        note = f"  ({'; '.join(notes)})" if notes else ""
-        yield f"    {kind}: {msgspec.json.encode(shown, enc_hook=str).decode()}{note}"
+        yield Became(kind, record, notes)
 
 
 # What steps count, in words.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dogwatch.access import audit
 from dogwatch.access.actor import Actor, Subject
-from dogwatch.config.part import Configuration, Prepared
+from dogwatch.config.part import Configuration, Exchange, Prepared
 from dogwatch.config.section import Section
 from dogwatch.core.clock import Clock
 from dogwatch.core.component import nearest
@@ -142,7 +142,7 @@ class Notify:
             if problems:
                 raise ConfigError(problems)
         routes = {name: Route(name, spec) for name, spec in destinations.items()}
-        return _Prepared(self, routes)
+        return Exchange(partial(self.put_in_force, routes))
 
     def put_in_force(self, routes: Mapping[str, Route]) -> None:
         self.sender.use(routes)
@@ -188,10 +188,10 @@ class Notify:
         return found
 
     async def find(
-        self, *, destination: str = "", state: str = "", limit: int = 50, cursor: str = ""
+        self, *, destination: str = "", state: str = "", limit: int = 50, cursor: str = "", count: bool = False
     ) -> Page[OutboxRow]:
         return await self._database.read(
-            lambda tx: outbox.find(tx, destination=destination, state=state, limit=limit, cursor=cursor)
+            lambda tx: outbox.find(tx, destination=destination, state=state, limit=limit, cursor=cursor, count=count)
         )
 
     async def show(self, message_id: str) -> OutboxRow:
@@ -359,17 +359,3 @@ def _job_problems(jobs: list[JobSpec], names: list[str]) -> Iterator[Problem]:
                         path = f"jobs[{at}].steps[{number}].{'.'.join(map(str, below))}.to[{index}]"
                         hint = nearest(name, names) if names else "the section 'notify' is empty"
                         yield Problem(f"no destination is called '{name}'", path=path, hint=hint)
-
-
-class _Prepared:
-    def __init__(self, owner: Notify, routes: Mapping[str, Route]) -> None:
-        self._owner, self._routes = owner, routes
-
-    async def start(self) -> None: ...
-
-    def swap(self) -> None:
-        self._owner.put_in_force(self._routes)
-
-    async def finish(self) -> None: ...
-
-    async def discard(self) -> None: ...

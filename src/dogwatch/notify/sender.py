@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from dogwatch.core.clock import Clock
-from dogwatch.core.deadline import cancel_and_wait
+from dogwatch.core.deadline import cancel_and_wait, woken
 from dogwatch.core.metrics import Counter
 from dogwatch.core.retry import backoff
 from dogwatch.core.units import format_duration
@@ -191,17 +191,10 @@ class Sender:
                     failures += 1
                     wait_s = backoff(failures, base_s=1.0, cap_s=30.0, random=self._random)
                     log.warning("the outbox cannot be read: %s", error)
-                await self._sleep(wait_s)
+                await woken(self._wake, wait_s)
         finally:
             forget()
             await self._stop()
-
-    async def _sleep(self, wait_s: float) -> None:
-        try:
-            async with asyncio.timeout(wait_s):
-                await self._wake.wait()
-        except TimeoutError:
-            return
 
     async def _round(self) -> float:
         """Claim what there is room for; return how long until there may be more, unless something wakes us."""

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from dogwatch.config.section import Fault, Section
+from dogwatch.core.circles import circles
 from dogwatch.core.component import Registry, nearest
 from dogwatch.core.units import Bytes, Seconds, format_duration
 from dogwatch.engine.action import Action
@@ -176,32 +177,10 @@ def _check_faults(at: int, check: Probe) -> Iterator[Fault]:
 
 
 def _cycles(specs: Sequence[ProbeSpec], names: Mapping[str, int]) -> Iterator[Fault]:
-    """Report every dependency cycle once, at the first of its members."""
-    done: set[str] = set()
-    for spec in specs:
-        trail: list[str] = []
-        yield from _walk(specs, names, spec.name, trail, done)
-
-
-def _walk(
-    specs: Sequence[ProbeSpec], names: Mapping[str, int], start: str, trail: list[str], done: set[str]
-) -> Iterator[Fault]:
-    """Walk dependencies depth first without recursion, so that a chain of 5,000 targets is fine."""
-    stack: list[tuple[str, Iterator[str]]] = [] if start in done else [(start, iter(specs[names[start]].depends_on))]
-    trail.extend(name for name, _rest in stack)
-    while stack:
-        name, rest = stack[-1]
-        following = next(rest, None)
-        if following is None:
-            stack.pop()
-            trail.pop()
-            done.add(name)
-        elif following in trail and following != name:
-            cycle = [*trail[trail.index(following) :], following]
-            yield Fault((names[name], "depends_on"), f"the dependencies go in a circle: {' → '.join(cycle)}")
-        elif following in names and following not in done and following != name:
-            stack.append((following, iter(specs[names[following]].depends_on)))
-            trail.append(following)
+    """Report every circle of dependencies once."""
+    for circle in circles({name: specs[at].depends_on for name, at in names.items()}):
+        here = (names[circle[-2]], "depends_on")
+        yield Fault(here, f"the dependencies go in a circle: {' → '.join(circle)}")
 
 
 # What `dogwatch init` writes: real probes of this machine and of Dogwatch itself, which need nothing else.

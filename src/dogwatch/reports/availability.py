@@ -11,6 +11,8 @@ import msgspec
 from dogwatch.store.protocol import Availability
 from dogwatch.words import SOURCE, Phrase, words
 
+# What begins a formula.
+_FORMULAS = frozenset("=+-@|%\uff1d\uff0b\uff0d\uff20")
 _COLUMNS = (
     Phrase("kind"),
     Phrase("name"),
@@ -125,5 +127,7 @@ def _cells(kind: str, lines: Iterable[Line]) -> Iterable[Sequence[object]]:
 
 
 def _plain(text: str) -> str:
-    """Return text that a spreadsheet does not take for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    """Return text that a spreadsheet does not take for a formula, also after the space that some leave out, and in the
+    wide forms that some read as the narrow ones.
+    """
+    return f"'{text}" if text.lstrip()[:1] in _FORMULAS or text[:1].isspace() else text

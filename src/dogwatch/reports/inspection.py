@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 from urllib.parse import quote
 
@@ -12,7 +12,6 @@ import msgspec
 
 from dogwatch.config.status import ReloadRecord
 from dogwatch.core.clock import Clock
-from dogwatch.core.units import format_duration
 from dogwatch.engine.port import Runs
 from dogwatch.engine.values import Run, RunFilter, RunState
 from dogwatch.notify.message import Severity
@@ -20,8 +19,9 @@ from dogwatch.notify.view import DestinationView, Outbox
 from dogwatch.rules.incident import Incident
 from dogwatch.rules.part import Incidents
 from dogwatch.rules.planned.part import Planned
+from dogwatch.rules.reasons import reason_of
 from dogwatch.store.protocol import Availability, Store
-from dogwatch.words import SOURCE, Phrase, Words, words
+from dogwatch.words import SOURCE, Phrase, Words, lasting, words
 
 _CERTIFICATE_DAYS = 21.0
 _FULL_RATIO = 0.9
@@ -137,7 +137,7 @@ async def inspect(sources: Sources, *, since_s: float) -> Inspection:
     destinations = await sources.outbox.destinations() if sources.outbox is not None else ()
     person = [
         *_of_incidents(incidents),
-        *_of_targets(targets, until_s),
+        *_of_targets(targets, until_s, {one.root for one in incidents if one.ended_s is None}),
         *_of_hosts(hosts),
         *_of_runs(runs),
         *_of_messages(destinations),
@@ -204,18 +204,19 @@ def _of_incidents(incidents: Sequence[Incident]) -> Iterator[Said]:
             yield Said("nobody has taken incident #{0}: {1}", (str(one.number), one.summary), path, one.severity)
 
 
-def _of_targets(targets: Sequence[Target], now_s: float) -> Iterator[Said]:
+def _of_targets(targets: Sequence[Target], now_s: float, told: Collection[str]) -> Iterator[Said]:
+    """told: targets that an open incident is about."""
     for one in targets:
         path = f"/targets/{_segment(one.name)}"
         days = one.values.get("tls_days_left")
         if isinstance(days, int | float) and days < _CERTIFICATE_DAYS:
             severity: Severity = "error" if days < 7 else "warning"
             yield Said("the certificate of {0} ends in {1} days", (one.name, f"{days:.0f}"), path, severity)
-        if one.status == "down":
-            why = one.last_message or one.last_reason
+        if one.status == "down" and one.name not in told:
+            why = one.last_message or reason_of(one.last_reason)
             yield Said("{0} is down: {1}", (one.name, why), path, "error")
         if one.status == "paused" and now_s - one.since_s > _PAUSED_LONG_S:
-            yield Said("{0} has been paused for {1}", (one.name, format_duration(now_s - one.since_s)), path, "info")
+            yield Said("{0} has been paused for {1}", (one.name, lasting(now_s - one.since_s)), path, "info")
 
 
 def _of_hosts(hosts: Sequence[Host]) -> Iterator[Said]:
@@ -229,7 +230,7 @@ def _of_hosts(hosts: Sequence[Host]) -> Iterator[Said]:
                 yield Said("{0}: {1} is {2} % full", (host.name, disk.mountpoint, full), path, "warning")
         for one in host.collectors:
             if not one.ok:
-                yield Said("{0}: {1} is not measured: {2}", (host.name, one.name, one.message), path, "warning")
+                yield Said("{0}: {1} is not measured: {2}", (host.name, Phrase(one.name), one.message), path, "warning")
 
 
 def _of_runs(runs: Sequence[Run]) -> Iterator[Said]:
@@ -269,16 +270,20 @@ def _changes(incidents: Sequence[Incident], runs: Sequence[Run], sources: Source
     closed = [one for one in incidents if one.ended_s is not None]
     yield Said("incidents: {0} opened, {1} ended", (str(len(opened)), str(len(closed))), "/incidents?state=all")
     for one in closed[:_SHOWN]:
-        lasted = format_duration(max(0.0, (one.ended_s or 0.0) - one.began_s))
+        lasted = lasting(max(0.0, (one.ended_s or 0.0) - one.began_s))
         yield Said("#{0} {1}, for {2}", (str(one.number), one.summary, lasted), f"/incidents/{one.number}")
     states = Counter(run.state for run in runs if run.created_s >= since_s)
     if sources.runs is not None:
         done, failed = states[RunState.SUCCEEDED], states[RunState.FAILED]
         yield Said("runs: {0} succeeded, {1} failed", (str(done), str(failed)), "/runs")
-    applied = [one for one in sources.reloads() if one.time_s >= since_s and one.outcome == "applied"]
+    applied = [
+        one
+        for one in sources.reloads()
+        if one.time_s >= since_s and one.outcome == "applied" and one.trigger != "start"
+    ]
     for reload in applied[:_SHOWN]:
         what = ", ".join(reload.changed[:10])
-        yield Said("the configuration was changed ({0}): {1}", (reload.trigger, what), "/settings")
+        yield Said("the configuration was changed ({0}): {1}", (Phrase(reload.trigger), what), "/settings")
     for window in sources.windows():
         if window.state != "over":
             yield Said("maintenance: {0}", (window.spec.name,), "/maintenance")
@@ -289,7 +294,7 @@ async def _audited(sources: Sources, since_s: float) -> list[Said]:
         return []
     counts = Counter(await sources.changes(since_s))
     return [
-        Said("{0} × {1} {2}", (str(number), verb, noun), f"/audit?q=verb:{verb}+noun:{noun}")
+        Said("{0} × {1} {2}", (str(number), Phrase(verb), Phrase(noun)), f"/audit?q=verb:{verb}+noun:{noun}")
         for (verb, noun), number in counts.most_common(_SHOWN)
     ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 from collections import Counter
@@ -17,7 +16,7 @@ import msgspec
 from dogwatch.access.actor import Actor
 from dogwatch.config.part import Configuration, Exchange, Prepared
 from dogwatch.core.bus import Subscription
-from dogwatch.core.deadline import cancel_and_wait
+from dogwatch.core.deadline import cancel_and_wait, woken
 from dogwatch.core.metrics import Family
 from dogwatch.core.values import Event
 from dogwatch.engine.schedules.plan import shared_zones
@@ -154,9 +153,7 @@ class Incidents:
 
     async def _rest(self) -> None:
         """Wait for the next turn: what changes a status is not kept waiting."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TURN_S):
-                await self._wake.wait()
+        await woken(self._wake, TURN_S)
         self._wake.clear()
         # What comes together is decided together.
         await asyncio.sleep(GATHER_S)
@@ -376,8 +373,12 @@ class Incidents:
 
     # -- IncidentsView --------------------------------------------------------------------------------------------
 
-    async def find(self, *, state: str = "", limit: int = 50, before: int | None = None) -> Page[Incident]:
-        return await self._around.database.read(lambda tx: records.find(tx, state=state, limit=limit, before=before))
+    async def find(
+        self, *, state: str = "", limit: int = 50, before: int | None = None, count: bool = False
+    ) -> Page[Incident]:
+        return await self._around.database.read(
+            lambda tx: records.find(tx, state=state, limit=limit, before=before, count=count)
+        )
 
     async def show(self, number: int) -> Incident:
         return await self._around.database.read(lambda tx: records.show(tx, number))

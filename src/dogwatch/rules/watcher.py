@@ -16,6 +16,7 @@ from dogwatch.notify.message import Severity
 from dogwatch.rules.board import Board
 from dogwatch.rules.decider import Edge, Held, Truth, step
 from dogwatch.rules.gauge import Answer, Gauge, Seen
+from dogwatch.rules.reasons import reason_of
 from dogwatch.rules.spec import DOWN_RULE, Rule
 
 TICK_S = 5.0
@@ -332,7 +333,7 @@ def down_alert(
         severity=severity,
         labels=dict(labels),
         reason=reason,
-        summary=f"{target} is down" + (f": {reason}" if reason else ""),
+        summary=f"{target} is down" + (f": {reason_of(reason)}" if reason else ""),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -11,10 +12,9 @@ from litestar.params import QueryParameter
 
 from dogwatch.access import tokens
 from dogwatch.access import users as people
-from dogwatch.access.permissions import visible
-from dogwatch.access.trail import AuditFilter, find
+from dogwatch.access.trail import AuditFilter
 from dogwatch.errors import UsageError
-from dogwatch.web.api.access import user_out
+from dogwatch.web.api.access import anyones_tokens, events_of, user_out
 from dogwatch.web.context import Ctx
 from dogwatch.web.contributions import Pages, Place
 from dogwatch.web.permissions import KNOWN, may
@@ -22,6 +22,8 @@ from dogwatch.web.rendering import html_page
 
 _SHOWN = 100
 _KEYS = ("actor", "verb", "noun", "name", "outcome")
+# A value with spaces stands in quotes.
+_PART = re.compile(r'\w+:"[^"]*"|\S+')
 Text = Annotated[str, QueryParameter(max_length=500)]
 
 
@@ -40,20 +42,23 @@ async def users_page(ctx: Ctx) -> Response[bytes]:
 @get("/tokens", opt=KNOWN, include_in_schema=False)
 async def tokens_page(ctx: Ctx) -> Response[bytes]:
     own = f"user:{ctx.identity.user}" if ctx.identity.user else str(ctx.actor)
-    owner = None if ctx.may("token") else own
+    owner = None if anyones_tokens(ctx, "read") else own
     found = await ctx.access.database.read(lambda tx: tokens.all_tokens(tx, owner))
-    return html_page(ctx, "tokens.html", {"tokens": found, "roles": ctx.access.options.role_names()})
+    return html_page(
+        ctx, "tokens.html", {"tokens": found, "roles": ctx.access.options.role_names()}, here="/settings/-"
+    )
 
 
 def parse_search(text: str) -> AuditFilter:
-    """Return the filter of a search box: `actor:user:ann verb:pause outcome:refused words`.
+    """Return the filter of a search box: `actor:user:ann verb:"roll back" outcome:refused words`.
 
     Raises: UsageError for a key without a value.
     """
     found: dict[str, str] = {}
     words = []
-    for part in text.split():
+    for part in _PART.findall(text):
         key, colon, value = part.partition(":")
+        value = value.strip('"')
         if colon and key in _KEYS:
             if not value:
                 raise UsageError(f"'{part}' has no value")
@@ -73,10 +78,17 @@ async def audit_page(
     except UsageError as error:
         wanted, mistake = AuditFilter(), str(error)
     wanted = msgspec.structs.replace(wanted, before=before)
-    found = await ctx.access.database.read(find(wanted, _SHOWN + 1, visible(ctx.rights, "audit")))
+    found, total = await events_of(ctx, wanted, _SHOWN + 1)
     shown = found[:_SHOWN]
-    older = urlencode({"q": q, "before": shown[-1].number}) if len(found) > _SHOWN else ""
-    return html_page(ctx, "audit.html", {"entries": shown, "q": q, "older": older, "mistake": mistake}, here="/audit")
+    values = {
+        "entries": shown,
+        "total": total,
+        "q": q,
+        "older": urlencode({"q": q, "before": shown[-1].number}) if len(found) > _SHOWN else "",
+        "newest": urlencode({"q": q}) if before is not None else None,
+        "mistake": mistake,
+    }
+    return html_page(ctx, "audit.html", values, here="/audit")
 
 
 ACCESS = Pages(

@@ -11,6 +11,7 @@ from importlib.resources.abc import Traversable
 
 import msgspec
 
+from dogwatch.rules.reasons import REASONS
 from dogwatch.web.bundle import bundle, said
 from dogwatch.words import LANGUAGES, words
 
@@ -98,6 +99,7 @@ def joined(files: Mapping[str, bytes]) -> dict[str, bytes]:
     for language in LANGUAGES:
         catalogue = words(language).catalogue
         known = {text: catalogue[text] for text in texts if text in catalogue}
+        known |= {f"reason:{word}": str(words(language).said(text)) for word, text in REASONS.items()}
         spoken = b"globalThis.DOGWATCH_WORDS = %s;\n" % msgspec.json.encode(known)
         found[f"console.{language}.js"] = b"\n".join((library, spoken + own))
     return found

@@ -9,13 +9,16 @@ from typing import Any
 import msgspec
 from litestar import Response
 
+from dogwatch.access.identity import Identity
 from dogwatch.core.bus import Subscription
 from dogwatch.core.values import Event, Status, Transition
+from dogwatch.errors import DogwatchError
 from dogwatch.rules.incident import Note
 from dogwatch.store.protocol import ResultRow
 from dogwatch.web.context import WebContext
 from dogwatch.web.encoding import encode_json
 from dogwatch.web.guard import Application, Receive, Scope, Send
+from dogwatch.web.permissions import AGAIN
 from dogwatch.web.problems import WebRefusal
 
 TOPICS = ("result", "transition", "sample", "reload", "finding", "target", "run", "incident")
@@ -111,8 +114,8 @@ class EventStream:
                     left(receive),
                     streams.closing.wait(),
                 )
-            if streams.closing.is_set():
-                await send({"type": "http.response.body", "body": b"event: bye\ndata: {}\n\n", "more_body": False})
+            last = b"event: bye\ndata: {}\n\n" if streams.closing.is_set() else b""
+            await send({"type": "http.response.body", "body": last, "more_body": False})
         finally:
             streams.open -= 1
             self._ctx.meter.open -= 1
@@ -169,8 +172,7 @@ class EventStream:
                 await self._write(send, b"".join(out))
 
     async def _beat(self, send: Send) -> None:
-        while True:
-            await asyncio.sleep(HEARTBEAT_S)
+        while await beaten(self._ctx):
             body = b": beat\nevent: beat\ndata: %s\n\n" % msgspec.json.encode(
                 {"time_s": self._ctx.services.clock.now_s()}
             )
@@ -194,6 +196,23 @@ def _without_crowd(events: list[Event]) -> tuple[list[Event], int]:
     if crowd <= TOLD_AT_ONCE:
         return events, 0
     return [event for event in events if event.topic != "transition"], crowd
+
+
+async def beaten(ctx: WebContext) -> bool:
+    """Wait for the next beat, and return whether the stream may go on: whoever has been logged out since, or may see
+    something else now, asks anew.
+    """
+    await asyncio.sleep(HEARTBEAT_S)
+    again: Any = ctx.asked.scope.get(AGAIN) if ctx.asked is not None else None
+    # This machine's own tokens are for a few minutes, and for commands that may take longer.
+    if again is None or ctx.identity.how == "local":
+        return True
+    try:
+        now: Identity = await again()
+    except DogwatchError:
+        return True  # who that is cannot be told while the database is gone
+    before = ctx.identity
+    return (now.actor, now.how) == (before.actor, before.how) and now.rights.table() == before.rights.table()
 
 
 async def left(receive: Receive) -> None:

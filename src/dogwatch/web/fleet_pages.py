@@ -14,7 +14,15 @@ from dogwatch.errors import DogwatchError
 from dogwatch.fleet.book.values import OPEN_STATES, FleetRunRow, Kept
 from dogwatch.fleet.inventory.ranges import fold
 from dogwatch.fleet.results import HostResult, gather
-from dogwatch.web.api.fleet import book_of, fleet_of, found_run, hosts_out, matching_hosts, seen_hosts, seen_runs
+from dogwatch.web.api.fleet import (
+    book_of,
+    found_run,
+    hosts_out,
+    matching_hosts,
+    seen_hosts,
+    seen_inventory,
+    seen_runs,
+)
 from dogwatch.web.context import Ctx, Segment, WebContext
 from dogwatch.web.contributions import Pages, Place
 from dogwatch.web.permissions import may
@@ -105,8 +113,8 @@ async def _values(ctx: WebContext, q: str, targets: str, cursor: str) -> dict[st
     at = int(cursor) if cursor.isascii() and cursor.isdigit() else 0
     mistake, hosts, total, inventory = "", [], 0, None
     try:
-        inventory = await fleet_of(ctx).inventory()
-        names = matching_hosts(ctx, inventory, targets, q)
+        inventory = await seen_inventory(ctx)
+        names = matching_hosts(inventory, targets, q)
         total = len(names)
         hosts = await hosts_out(ctx, inventory, names[at : at + _HOSTS_SHOWN])
     except DogwatchError as error:

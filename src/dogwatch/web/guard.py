@@ -11,18 +11,21 @@ import logging
 import math
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from dogwatch.access.actor import Subject
 from dogwatch.access.identity import Identity, anonymous
+from dogwatch.access.permissions import Permission, allows
+from dogwatch.access.recording import NOTED
 from dogwatch.access.service import Access
 from dogwatch.errors import DogwatchError
 from dogwatch.web import problems
 from dogwatch.web.encoding import encode_json
 from dogwatch.web.meter import Meter, route
 from dogwatch.web.options import WebOptions, is_loopback
-from dogwatch.web.permissions import IDENTITY, REFUSALS
+from dogwatch.web.permissions import AGAIN, IDENTITY, REFUSALS, STREAMS
 from dogwatch.web.rates import Rates
 from dogwatch.web.recognise import Recogniser
 from dogwatch.web.tags import fits, tag
@@ -52,7 +55,10 @@ _QUERY_LIMIT = 16 * 1024
 _OWN_LIMIT = 64 * 1024 * 1024
 # What is still read of a body that is refused, and how long a caller has to notice.
 _DROPPED, _LINGER_S = 256 * 1024, 1.0
-_TOO_LARGE = 413
+_TOO_LARGE, _NOT_FOUND = 413, 404
+# Answers that say no to a change. Whoever calls a webhook or sends a heartbeat is refused by that, and it counts them.
+_REFUSED = frozenset({401, 403, _NOT_FOUND})
+_UNHEARD = ("/ping/", "/hooks/")
 _PACK_FROM = 1024
 _PACK_SLICE = 128 * 1024
 _PACKED_TYPES = (b"text/", b"application/json", b"application/problem+json", b"application/openmetrics", b"image/svg")
@@ -90,8 +96,14 @@ class Guard:
         headers = dict(scope["headers"])
         answer = _Answer(send, receive, scope, headers, self._meter, self._headers)
         method, started_s = scope["method"], asyncio.get_running_loop().time()
+        changing = self._access is not None and method not in _SAFE and not scope["path"].startswith(_UNHEARD)
+        noted: list[str] = []
+        if changing:
+            NOTED.set(noted)
         try:
             await self._answer(scope, receive, headers, answer)
+            if changing and answer.status in _REFUSED and not noted:
+                await self._note_refused(scope, answer.status)
         finally:
             took_s = asyncio.get_running_loop().time() - started_s
             self._meter.answered(answer.route, method, answer.status, took_s)
@@ -109,6 +121,8 @@ class Guard:
             # Who asks cannot be told while the database is gone.
             await answer.problem(problems.from_error(error))
             return
+        if scope["path"].endswith(STREAMS):
+            scope[AGAIN] = partial(self._identity, scope, headers)
         now_s = asyncio.get_running_loop().time()
         wait_s = self._rates.wait_s(scope[IDENTITY], scope["path"], now_s, forwarded=_forwarded(headers))
         if wait_s > 0:
@@ -131,6 +145,24 @@ class Guard:
                 await access.note_refusal(scope[IDENTITY].actor, verb, subject, f"needs {noun}:{verb}")
             except DogwatchError as error:
                 log.error("a refusal is not in the audit trail: %s", error)
+
+    async def _note_refused(self, scope: Scope, status: int) -> None:
+        """Record a change that was refused, for whatever reason, where nobody who knew more has."""
+        access, identity = self._access, scope.get(IDENTITY)
+        client = scope.get("client")
+        who: Identity = identity or anonymous(str(client[0]) if client else "")
+        wanted = getattr(scope.get("route_handler"), "opt", {}).get("permission")
+        noun, verb = ("program", scope["method"].lower())
+        if isinstance(wanted, Permission):
+            noun, verb = wanted.noun, wanted.verb
+        if status == _NOT_FOUND and (not isinstance(wanted, Permission) or allows(who.rights, wanted)):
+            return  # who may see all was not refused: there is none
+        why = "is not there, or may not be seen" if status == _NOT_FOUND else f"answered {status}"
+        try:
+            assert access is not None
+            await access.note_refusal(who.actor, verb, Subject(noun=noun, name=scope["path"][:500]), why)
+        except DogwatchError as error:
+            log.error("a refusal is not in the audit trail: %s", error)
 
     async def _identity(self, scope: Scope, headers: dict[bytes, bytes]) -> Identity:
         """Return who asks. Who calls a webhook proves itself to that: its Authorization is none of ours."""

@@ -62,6 +62,27 @@ CHARTS = (
     ChartSpec(title=Phrase("Processes"), metrics=("dogwatch_host_processes",), unit="number"),
 )
 
+# What collects, by the names that the configuration has.
+COLLECTORS = {
+    "cpu": Phrase("CPU"),
+    "load": Phrase("Load"),
+    "memory": Phrase("Memory"),
+    "disk_io": Phrase("Disks"),
+    "filesystem": Phrase("Filesystems"),
+    "network": Phrase("Network"),
+    "links": Phrase("Network links"),
+    "sockets": Phrase("Sockets"),
+    "pressure": Phrase("Stalls"),
+    "descriptors": Phrase("Descriptors"),
+    "processes": Phrase("Processes"),
+    "uptime": Phrase("Uptime"),
+    "system": Phrase("System"),
+    "kernel": Phrase("Kernel"),
+    "containers": Phrase("Containers"),
+}
+# What a host can be stalled on.
+RESOURCES = {"cpu": Phrase("CPU"), "io": Phrase("disks"), "memory": Phrase("memory"), "irq": Phrase("interrupts")}
+
 # What hosts are compared by: measures that a host has one of. (title, metric, unit)
 COMPARED = (
     (Phrase("CPU"), _CPU, "ratio"),
@@ -159,4 +180,4 @@ async def _sparks(ctx: WebContext, name: str) -> tuple[Spark | None, Spark | Non
     found = await ctx.host_series(name, (_CPU, _MEMORY), since_s=until_s - _SPARK_S, points=_SPARK_POINTS)
     cpu = summed([one for one in found if one.series.startswith(_CPU) and "iowait" not in one.series])
     memory = summed([one for one in found if one.series.startswith(_MEMORY)])
-    return spark(cpu, until_s, "CPU"), spark(memory, until_s, "Memory")
+    return spark(cpu, until_s, Phrase("CPU")), spark(memory, until_s, Phrase("Memory"))

@@ -19,6 +19,7 @@ from dogwatch.web.permissions import FORM, FORM_KNOWN, PUBLIC, same
 from dogwatch.web.problems import from_error
 from dogwatch.web.rendering import html_page
 from dogwatch.web.sessions import (
+    device_set,
     login_secret,
     login_set,
     own_path,
@@ -73,17 +74,21 @@ async def login_form(ctx: Ctx, request: Asked) -> Response[bytes]:
     require_form(request, fields.get("form_token", ""))
     target = own_path(fields.get("next", "/"))
     try:
-        secret, _session = await ctx.access.login(
+        secret, session = await ctx.access.login(
             fields.get("name", ""),
             fields.get("password", ""),
             address=_address(request),
             agent=request.headers.get("user-agent", ""),
             old=ctx.identity.key if ctx.identity.how == "session" else "",
+            device=login_secret(request),
         )
+        device, cookie = device_set(request)
+        await ctx.access.know(session.user, device)
     except DogwatchError as error:
         return _login_page(ctx, request, error=error, next=target, name=fields.get("name", "")[:100])
     answer = _go(target)
     answer.set_cookie(session_set(request, secret, ctx.access.options.sessions.longest))
+    answer.set_cookie(cookie)
     return answer
 
 
@@ -91,6 +96,8 @@ async def login_form(ctx: Ctx, request: Asked) -> Response[bytes]:
 async def logout(ctx: Ctx, request: Asked) -> Response[bytes]:
     if ctx.identity.how == "session":
         if not same((await _fields(request)).get("csrf", ""), ctx.identity.csrf):
+            subject = Subject(noun="user", name=ctx.identity.user)
+            await ctx.access.note_refusal(ctx.actor, "logout", subject, "the form is not one of this session")
             return _go("/")
         await ctx.access.logout(ctx.identity)
     answer = _go("/login")

@@ -29,6 +29,8 @@ _JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 _ATTRIBUTE = re.compile(r'([\w:-]+)="((?:\{\{.*?\}\}|\{%.*?%\}|[^"])*)"', re.DOTALL)
 _LETTER = re.compile(r"[A-Za-z]{2}")
 _PLACE = re.compile(r"\{(\d+)\}|</?(\d+)>")
+# Of a text; an entity, as "&#10;", stays one.
+_AMPERSAND = re.compile(r"&(?!#?\w+;)")
 _CODE = re.compile(r"[\w./:*&;-]*")
 _MARK = "shown_"
 # Endings that only English has.
@@ -192,7 +194,7 @@ class _Message:
         return bool(_LETTER.search(_PLACE.sub("", self.key)))
 
     def fill(self, text: str) -> str:
-        escaped = text.replace("&", "&amp;")
+        escaped = _AMPERSAND.sub("&amp;", text)
         return self.before + _PLACE.sub(lambda place: self.raws.get(place[0], ""), escaped) + self.after
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from dogwatch.core.units import format_duration, format_size
+from dogwatch.core.units import format_size
 from dogwatch.probes.view import TargetView
 from dogwatch.web.api.models import Plain, plain
-from dogwatch.words import Phrase
+from dogwatch.words import Phrase, lasting
 
 # Told elsewhere on the page, or meant for programs.
 _HIDDEN = frozenset(
@@ -164,7 +164,7 @@ def shown(name: str, value: Plain) -> str:
     if name == "http_version":
         return f"{value:.1f}" if value < 2 else f"{value:g}"
     if name.endswith("_s"):
-        return format_duration(value) if abs(value) >= 1 else f"{value * 1000:.3g} ms"
+        return lasting(value) if abs(value) >= 1 else f"{value * 1000:.3g} ms"
     return grouped(value)
 
 

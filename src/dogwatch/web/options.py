@@ -20,13 +20,15 @@ class TlsOptions(msgspec.Struct, frozen=True, kw_only=True):
     """HTTPS by Dogwatch itself. Changed files are taken over by themselves.
 
     certificate: PEM file with the certificate and those between it and the root. key: PEM file with its key; "" where
-    the certificate's file holds it. client_ca: PEM file with those who vouch for clients (agents, workers); "" for
-    none. client: whether a client must show a certificate of those.
+    the certificate's file holds it. client_ca: PEM file with those who vouch for clients (agents, other daemons,
+    command lines); "" for none. client_crl: PEM file with their revocation lists, which must have one of each that is
+    in force; "" for none. client: whether a client must show a certificate of those.
     """
 
     certificate: str
     key: str = ""
     client_ca: str = ""
+    client_crl: str = ""
     client: Literal["optional", "required"] = "required"
 
 
@@ -123,6 +125,8 @@ def _check(options: WebOptions) -> Iterable[Fault]:
             yield Fault(("external_url",), f"'{options.external_url}' is not an address such as https://watch.example")
         elif parts.query or parts.fragment or parts.path.rstrip("/"):
             yield Fault(("external_url",), "has a path, but Dogwatch is served at the root of a name")
+    if options.tls is not None and options.tls.client_crl and not options.tls.client_ca:
+        yield Fault(("tls", "client_crl"), "means nothing without 'client_ca'")
     if not options.rate.per > 0:
         yield Fault(("rate", "per"), "must be more than nothing")
     if options.streams > options.connections:

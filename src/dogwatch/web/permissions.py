@@ -20,6 +20,9 @@ from dogwatch.web.problems import WebRefusal
 _KEY = "permission"
 # Where the guard leaves who asks.
 IDENTITY = "dogwatch.identity"
+# Where the guard leaves what finds that out again: streams last long.
+AGAIN = "dogwatch.again"
+STREAMS = ("/events", "/follow", "/tail")
 # Where handlers leave what they refused: (noun, verb, labels).
 REFUSALS = "dogwatch.refusals"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})

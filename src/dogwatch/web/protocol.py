@@ -10,8 +10,9 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from dogwatch.web.meter import Meter
+from dogwatch.web.permissions import STREAMS
 from dogwatch.web.recognise import CERTIFICATE
-from dogwatch.web.tls import certificate_names
+from dogwatch.web.tls import NOTHING_SHOWN, Tls, shown_by
 
 # What parsing one request may cost of the loop. A body of one-byte chunks costs a hundred times what others do.
 _PARSING_MOST_S = 0.25
@@ -33,6 +34,7 @@ class HttpProtocol(HttpToolsProtocol):
     head_timeout_s = 20.0
     head_limit = 65536
     meter: Meter
+    tls: Tls | None = None
     # Set on the server's own subclass, and so for all its connections at once.
     draining = False
     # Received, and not yet parsed.
@@ -44,14 +46,15 @@ class HttpProtocol(HttpToolsProtocol):
     _in_body = False
     _asked = False
     _head_timer: asyncio.TimerHandle | None = None
+    _shown = NOTHING_SHOWN
 
     # -- the connection ------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        names = certificate_names(transport.get_extra_info("peercert"))
-        if names:
-            self.app_state = {**self.app_state, CERTIFICATE: names}
+        self._shown = shown_by(transport.get_extra_info("ssl_object"), time.time())
+        if self._shown.names:
+            self.app_state = {**self.app_state, CERTIFICATE: self._shown.names}
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -60,6 +63,14 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         # Uvicorn would keep the lost connection until the timer rings.
         self._unset_keepalive_if_required()
+
+    def end_if_shown(self) -> None:
+        """End the connection, if it stands for a client's certificate and nothing is under way that ends by itself: the
+        next one is verified anew.
+        """
+        idle = not self._answering() and not self._in_body and not self._head_bytes
+        if self._shown.names and (idle or self.scope["path"].endswith(STREAMS)):
+            self.transport.close()
 
     # -- parsing -------------------------------------------------------------------------------------------------------
 
@@ -143,7 +154,13 @@ class HttpProtocol(HttpToolsProtocol):
             raise ValueError("not HTTP/1")
         self._in_body = True
         self._head_bytes, self._tail = 0, b""
+        late = self._shown.names and not self._shown.holds(self.tls.changed_s if self.tls else 0.0, time.time())
+        if late:
+            # It may have been revoked since: whoever comes again is verified again.
+            self.app_state = {key: value for key, value in self.app_state.items() if key != CERTIFICATE}
         super().on_headers_complete()
+        if late:
+            self.cycle.keep_alive = False
         if self.scope["http_version"] == "1.0":
             self.cycle.__class__ = _Unframed
 

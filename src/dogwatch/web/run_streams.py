@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
+from dogwatch.core.deadline import woken
 from dogwatch.engine.values import Run
 from dogwatch.errors import DogwatchError
 from dogwatch.web import problems
 from dogwatch.web.api import run_models as models
 from dogwatch.web.context import WebContext
 from dogwatch.web.encoding import encode_json
-from dogwatch.web.events import HEARTBEAT_S, RETRY_MS, first_of, left
+from dogwatch.web.events import RETRY_MS, beaten, first_of, left
 from dogwatch.web.guard import Receive, Scope, Send
 from dogwatch.web.problems import WebRefusal
 
@@ -67,8 +67,7 @@ class RunStream:
                 await _write(send, frame("problem", problems.from_error(error)))
 
     async def _beat(self, send: Send) -> None:
-        while True:
-            await asyncio.sleep(HEARTBEAT_S)
+        while await beaten(self._ctx):
             await _write(send, frame("beat", {"time_s": self._ctx.services.clock.now_s()}))
 
 
@@ -102,9 +101,7 @@ async def state_frames(ctx: WebContext, run_id: str, look: asyncio.Event) -> Asy
             yield frame("run", models.run_out(run))
         if run.state.ended:
             return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(POLL_S):
-                await look.wait()
+        if await woken(look, POLL_S):
             await asyncio.sleep(GATHER_S)
 
 

@@ -79,6 +79,11 @@ def icon_of(state: str) -> str:
     return ICONS.get(state, state)
 
 
+def shown_state(run: Run) -> str:
+    """Return a run's state in a word. One that only waits, for a person or a time, says so: it works at nothing."""
+    return "waiting" if run.waiting_for and run.state == RunState.RUNNING else str(run.state)
+
+
 def is_item(step: StepRun) -> bool:
     """Return whether a step is one item of a map: `deploy[2]`."""
     return step.name.endswith("]") and "[" in step.name
@@ -232,7 +237,7 @@ def orders(run: Run, steps: Sequence[StepRun]) -> list[Order]:
             key="cancel",
             verb="cancel",
             needs="cancel",
-            title=Phrase("Cancel"),
+            title=Phrase("Cancel the run"),
             effects=effects,
             asks=Phrase("Why (kept in the run and the audit trail)"),
             harsh=True,

@@ -136,7 +136,7 @@ def _plan(ctx: WebContext, schedules: Schedules, name: str) -> tuple[PlanOut | N
     trigger = Trigger(kind="schedule", name=name, data={"manual": True})
     wanted = StartRun(job=spec.job, parameters=spec.parameters, actor=ctx.actor, trigger=trigger)
     try:
-        return plan_out(ctx.services.plan(wanted)), ""
+        return plan_out(ctx.services.plan(wanted), ctx.words), ""
     except DogwatchError as error:
         return None, str(error)
 

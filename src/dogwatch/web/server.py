@@ -75,7 +75,12 @@ async def serve(
         timeout_graceful_shutdown=max(1, round(grace_s)),
     )
     config.load()
-    tls = Tls(options.tls) if options.tls is not None else None
+
+    def verify_anew() -> None:
+        for connection in list(server.server_state.connections):
+            connection.end_if_shown()  # type: ignore[union-attr]
+
+    tls = protocol.tls = Tls(options.tls, verify_anew) if options.tls is not None else None
     if tls is not None:
         config.ssl = tls.context
         # Uvicorn asks for the class's own flag.

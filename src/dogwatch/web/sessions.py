@@ -15,6 +15,8 @@ from dogwatch.web.recognise import COOKIE, SECURE_COOKIE
 Asked = Request[Any, Any, Any]
 _LOGIN = "dogwatch_login"
 _SECURE_LOGIN = "__Host-dogwatch_login"
+# As long as the place is remembered (access/lockout.py).
+_DEVICE_S = 90 * 86400
 
 
 def is_secure(request: Asked) -> bool:
@@ -47,12 +49,28 @@ def login_secret(request: Asked) -> str:
 def login_set(request: Asked) -> tuple[str, Cookie]:
     """Return the browser's secret, a new one where it has none, and its cookie."""
     secret = login_secret(request) or new_secret()
-    name = _SECURE_LOGIN if is_secure(request) else _LOGIN
+    return secret, _login_cookie(request, secret)
+
+
+def device_set(request: Asked) -> tuple[str, Cookie]:
+    """Return a new secret for a browser that has logged in, and its cookie. Another than before: what somebody else may
+    have put there is worth nothing afterwards.
+    """
+    secret = new_secret()
+    return secret, _login_cookie(request, secret)
+
+
+def _login_cookie(request: Asked, secret: str) -> Cookie:
     # Lax, not strict: an OpenID provider sends the browser back from another site.
-    cookie = Cookie(
-        key=name, value=secret, max_age=3600, path="/", secure=is_secure(request), httponly=True, samesite="lax"
+    return Cookie(
+        key=_SECURE_LOGIN if is_secure(request) else _LOGIN,
+        value=secret,
+        max_age=_DEVICE_S,
+        path="/",
+        secure=is_secure(request),
+        httponly=True,
+        samesite="lax",
     )
-    return secret, cookie
 
 
 def require_form(request: Asked, given: str) -> None:

@@ -17,15 +17,33 @@ from dogwatch.config.show import Row, masked
 from dogwatch.diagnose import fds, tasks
 from dogwatch.engine.schedules.section import secret_parameters
 from dogwatch.web import view
+from dogwatch.web.api.program import reload_plan
 from dogwatch.web.context import Ctx, WebContext
 from dogwatch.web.contributions import Pages, Place
 from dogwatch.web.permissions import may
 from dogwatch.web.rendering import html_page
+from dogwatch.words import Phrase
 
 _KINDS_SHOWN = 20
+_CHANGES_SHOWN = 60
 _RELOADS_SHOWN = 20
 _ROWS_SHOWN = 200
 _CHARS_SHOWN = 400
+# What the parts of the program count of themselves, by the names that they register.
+_GAUGES = {
+    "bus_dropped": Phrase("Events dropped"),
+    "live_subscribers": Phrase("Live pages and streams"),
+    "probes_running": Phrase("Probes under way"),
+    "probes_waiting": Phrase("Probes that wait"),
+    "runs_busy": Phrase("Runs under way"),
+}
+# Parts that say how they are.
+_PARTS = {
+    "configuration": Phrase("Configuration"),
+    "store": Phrase("History"),
+    "database": Phrase("State"),
+    "engine": Phrase("Runs"),
+}
 Text = Annotated[str, QueryParameter(max_length=500)]
 Start = Annotated[int, QueryParameter(ge=0, le=10**7)]
 Every = Annotated[bool, QueryParameter()]
@@ -41,9 +59,10 @@ def _open_kinds() -> list[tuple[str, int]]:
 def _state_values(ctx: WebContext) -> dict[str, Any]:
     services = ctx.services
     open_kinds = _open_kinds()
+    sample = services.sample() if services.sample is not None else None
     running = tasks.count_kinds(asyncio.all_tasks())
     return {
-        "ready": services.readiness(),
+        "ready": [(_PARTS.get(one.name, one.name), one) for one in services.readiness()],
         "database": services.database,
         "reloads": services.reload.history()[:_RELOADS_SHOWN],
         "findings": [view.finding_text(one) for one in services.findings()],
@@ -53,7 +72,10 @@ def _state_values(ctx: WebContext) -> dict[str, Any]:
         "running": running.most_common(_KINDS_SHOWN),
         "running_total": sum(running.values()),
         "running_more": max(0, len(running) - _KINDS_SHOWN),
-        "sample": services.sample() if services.sample is not None else None,
+        "sample": sample,
+        "gauges": [(_GAUGES.get(name, name.replace("_", " ")), value) for name, value in sample.gauges.items()]
+        if sample is not None
+        else [],
     }
 
 
@@ -65,6 +87,12 @@ async def settings_page(ctx: Ctx) -> Response[bytes]:
 @get("/fragments/settings", opt=may("program"), include_in_schema=False)
 async def settings_fragment(ctx: Ctx) -> Response[bytes]:
     return html_page(ctx, "settings_now.html", _state_values(ctx))
+
+
+@get("/fragments/reload-plan", opt=may("program", whole=True), include_in_schema=False)
+async def reload_plan_fragment(ctx: Ctx) -> Response[bytes]:
+    plan = await reload_plan(ctx)
+    return html_page(ctx, "reload_plan.html", {"plan": plan, "shown": plan.differences[:_CHANGES_SHOWN]})
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +165,6 @@ async def configuration_page(ctx: Ctx, q: Text = "", every: Every = False, start
 
 
 SETTINGS = Pages(
-    handlers=(settings_page, settings_fragment, configuration_page),
+    handlers=(settings_page, settings_fragment, reload_plan_fragment, configuration_page),
     places=(Place("Settings", "/settings", "program"),),
 )

@@ -36,7 +36,7 @@ _VERDICTS = {
     "unknown": Phrase("Nothing is known yet"),
 }
 _WORDS = {
-    "up": Phrase("well"),
+    "up": Phrase("working"),
     "degraded": Phrase("degraded"),
     "down": Phrase("down"),
     "maintenance": Phrase("maintenance"),

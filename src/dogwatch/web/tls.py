@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from dogwatch.errors import DogwatchError
 from dogwatch.web.options import TlsOptions
@@ -25,6 +29,11 @@ def tls_context(options: TlsOptions) -> ssl.SSLContext:
     load(context, options)
     if options.client_ca:
         context.verify_mode = ssl.CERT_REQUIRED if options.client == "required" else ssl.CERT_OPTIONAL
+        # A session that is resumed is not verified again (protocol.py looks, where one is all the same).
+        context.num_tickets = 0
+        context.options |= ssl.OP_NO_TICKET
+        if options.client_crl:
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     return context
 
 
@@ -36,6 +45,9 @@ def load(context: ssl.SSLContext, options: TlsOptions) -> None:
         if options.client_ca:
             what = options.client_ca
             context.load_verify_locations(options.client_ca)
+            if options.client_crl:
+                what = options.client_crl
+                context.load_verify_locations(options.client_crl)
     except ssl.SSLError as error:
         raise DogwatchError(
             f"cannot use {what} for TLS: {error.reason or error}", hint="are key and certificate a pair?"
@@ -57,29 +69,65 @@ def certificate_names(certificate: Any) -> tuple[str, ...]:
     return tuple(name for name in (*subject, *others) if len(name) <= _LONGEST_NAME and name.isprintable())
 
 
+class Shown(msgspec.Struct, frozen=True):
+    """A client's certificate. verified_s: when the handshake was that verified it. until_s: it holds so long."""
+
+    names: tuple[str, ...]
+    verified_s: float
+    until_s: float
+
+    def holds(self, since_s: float, now_s: float) -> bool:
+        """Return whether it is to be believed. since_s: what was verified before is not known to hold any more."""
+        return bool(self.names) and since_s <= self.verified_s and now_s < self.until_s
+
+
+NOTHING_SHOWN = Shown((), 0.0, 0.0)
+
+
+def shown_by(channel: ssl.SSLObject | None, now_s: float) -> Shown:
+    """Return what a client has shown in its handshake."""
+    certificate = channel.getpeercert() if channel is not None else None
+    names = certificate_names(certificate)
+    if channel is None or not certificate or not names:
+        return NOTHING_SHOWN
+    session = channel.session
+    verified_s = float(session.time) if channel.session_reused and session is not None else now_s
+    return Shown(names, verified_s, float(ssl.cert_time_to_seconds(str(certificate["notAfter"]))))
+
+
+def _stats(*names: str) -> Sequence[object]:
+    found: list[object] = []
+    for name in names:
+        try:
+            status = Path(name).stat() if name else None
+        except OSError:
+            status = None
+        found.append((status.st_mtime_ns, status.st_ino, status.st_size) if status else None)
+    return found
+
+
 def _refuse() -> str:
     # Otherwise OpenSSL asks at the terminal, and waits.
     raise ValueError("the key is encrypted")
 
 
 class Tls:
-    """The context of a running server."""
+    """The context of a running server. on_trust: called when clients are verified against other files from now on."""
 
-    def __init__(self, options: TlsOptions) -> None:
+    def __init__(self, options: TlsOptions, on_trust: Callable[[], None]) -> None:
         self._options = options
+        self._on_trust = on_trust
         self.context = tls_context(options)
         self._seen = self._state()
+        # What clients showed before was verified against other files.
+        self.changed_s = 0.0
 
-    def _state(self) -> tuple[object, ...]:
-        """Return what changes with the files. A certificate manager swaps links, so it is asked through them."""
-        found: list[object] = []
-        for name in (self._options.certificate, self._options.key, self._options.client_ca):
-            try:
-                status = Path(name).stat() if name else None
-            except OSError:
-                status = None
-            found.append((status.st_mtime_ns, status.st_ino, status.st_size) if status else None)
-        return tuple(found)
+    def _state(self) -> tuple[Sequence[object], Sequence[object]]:
+        """Return what changes with the files: ours, and those that clients are verified against. A certificate manager
+        swaps links, so it is asked through them.
+        """
+        options = self._options
+        return _stats(options.certificate, options.key), _stats(options.client_ca, options.client_crl)
 
     async def keep_fresh(self) -> None:
         """Look at the files every few seconds, until cancelled."""
@@ -98,6 +146,9 @@ class Tls:
         except DogwatchError as error:
             log.warning("the new certificate is not used (yet): %s", error)
             return False
+        if state[1] != self._seen[1]:
+            self.changed_s = time.time()
+            self._on_trust()
         self._seen = state
         log.info("certificate %s is in use", self._options.certificate)
         return True

@@ -11,18 +11,21 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from dogwatch.config.status import ReloadRecord
-from dogwatch.core.units import format_duration, format_size
+from dogwatch.core.units import format_size
 from dogwatch.core.values import Status
 from dogwatch.hosts.view import CollectorView
 from dogwatch.probes.view import TargetView
 from dogwatch.rules.incident import RANK, Incident
+from dogwatch.rules.reasons import reason_of
+from dogwatch.rules.spec import DOWN_RULE
 from dogwatch.store.protocol import Availability
-from dogwatch.web import bars, listing
+from dogwatch.web import bars, hostview, listing
+from dogwatch.web.api.incidents import as_seen
 from dogwatch.web.assets import Assets
 from dogwatch.web.badges import percent
 from dogwatch.web.context import AVAILABILITY_PERIODS, WebContext
-from dogwatch.web.run_view import icon_of
-from dogwatch.words import LANGUAGES, SOURCE, Phrase, Words, words
+from dogwatch.web.run_view import icon_of, shown_state
+from dogwatch.words import LANGUAGES, SOURCE, Phrase, Words, lasting, spelled, words
 
 if TYPE_CHECKING:
     import jinja2
@@ -89,7 +92,9 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Now(msgspec.Struct, frozen=True, kw_only=True):
-    """What is the matter now. unknown: targets of which it is soon known. reload: the newest reload, if it failed."""
+    """What is the matter now. unknown: targets of which it is soon known. wrong: targets that no incident tells of.
+    reload: the newest reload, if it failed. messages: of incidents, by number: what the target at fault said last.
+    """
 
     counts: Mapping[str, int]
     total: int
@@ -102,6 +107,7 @@ class Now(msgspec.Struct, frozen=True, kw_only=True):
     collectors: Sequence[tuple[str, CollectorView]]
     incidents: Sequence[Incident] = ()
     incidents_more: int = 0
+    messages: Mapping[int, str] = {}
 
     @property
     def verdict(self) -> tuple[str, str, str]:
@@ -200,11 +206,18 @@ async def board(ctx: WebContext, wanted: listing.Filter, q: str, start: int) -> 
 def now(ctx: WebContext) -> Now:
     services = ctx.services
     summary = ctx.summary()
-    wrong = summary.wrong
     history = services.reload.history()
     failed = history[0] if history and history[0].outcome == "failed" else None
     opened = open_incidents(ctx)
+    told = _told_by(ctx, opened)
+    wrong = [one for one in summary.wrong if one.name not in told] if told else summary.wrong
+    views = {one.name: one for one in summary.wrong} if opened else {}
     return Now(
+        messages={
+            one.number: views[one.root].last_message
+            for one in opened[:_WRONG_SHOWN]
+            if one.rule == DOWN_RULE and one.root in views
+        },
         incidents=opened[:_WRONG_SHOWN],
         incidents_more=max(0, len(opened) - _WRONG_SHOWN),
         counts=summary.counts,
@@ -224,8 +237,17 @@ def open_incidents(ctx: WebContext) -> list[Incident]:
     if ctx.services.incidents is None or not ctx.may("incident"):
         return []
     sees = ctx.rights.filter("incident")
-    found = [one for one in ctx.services.incidents.state.incidents.values() if sees(one.labels)]
+    found = [as_seen(ctx, one) for one in ctx.services.incidents.state.incidents.values() if sees(one.labels)]
     return sorted(found, key=lambda one: (bool(one.acked_by), -RANK[one.severity], -one.number))
+
+
+def _told_by(ctx: WebContext, incidents: Sequence[Incident]) -> frozenset[str]:
+    """Return the targets that open incidents tell of, as cause or symptom: nobody needs to read of them twice."""
+    if not incidents or ctx.services.incidents is None:
+        return frozenset()
+    numbers, sees = {one.number for one in incidents}, ctx.rights.filter("incident")
+    found = [one.alert for one in ctx.services.incidents.state.alerts.values() if one.incident in numbers]
+    return frozenset(name for alert in found if sees(alert.labels) for name in alert.targets)
 
 
 def finding_text(finding: Mapping[str, object]) -> FindingText:
@@ -315,7 +337,9 @@ def _templates(assets: Assets, spoken: Words) -> jinja2.Environment:
         language=spoken.language,
     )
     environment.filters.update(
-        duration=lambda seconds: "–" if seconds is None else format_duration(seconds),
+        duration=lambda seconds: "–" if seconds is None else spoken.said(lasting(seconds)),
+        period=lambda text: spoken.said(spelled(text) or text),
+        reason=lambda word: spoken.said(reason_of(word)),
         latency=_latency,
         size=lambda size_bytes: "–" if size_bytes is None else format_size(size_bytes),
         fullness=lambda ratio: "full" if (ratio or 0) >= 0.95 else "high" if (ratio or 0) >= 0.85 else "fine",
@@ -323,6 +347,9 @@ def _templates(assets: Assets, spoken: Words) -> jinja2.Environment:
         percent=lambda one: "–" if one is None or one.ratio is None else percent(one.ratio),
         ratio=lambda one: spoken.say("no data") if one is None else percent(one),
         segment=segment_of,
+        changes=changes,
+        collector=lambda name: spoken.said(hostview.COLLECTORS.get(name, name)),
+        resource=lambda name: hostview.RESOURCES.get(name, name),
         watched=watched,
         query=lambda text: urlencode({"q": text}, errors="replace"),
         utc=_utc,
@@ -330,15 +357,27 @@ def _templates(assets: Assets, spoken: Words) -> jinja2.Environment:
         said=spoken.said,
         number=count,
         key=key,
+        shown_state=shown_state,
         state_icon=lambda state: icon_of(str(state)),
     )
     return environment
 
 
+def changes(after: Mapping[str, object] | None, before: Mapping[str, object] | None = None) -> list[tuple[str, str]]:
+    """Return what an event of the audit trail says of before or after, a line each, as JSON writes it; what is empty is
+    left out where it was not there before.
+    """
+    return [
+        (name, value if isinstance(value, str) else msgspec.json.encode(value).decode())
+        for name, value in (after or {}).items()
+        if value not in ("", None, [], {}) or name in (before or {})
+    ]
+
+
 def watched(one: Availability) -> str:
     """Return how much of a period is known, where that is less than nearly all of it; or ""."""
     known_s = one.up_s + one.degraded_s + one.down_s
-    return "" if known_s >= 0.9 * (one.until_s - one.since_s) else Phrase("in {0} watched", format_duration(known_s))
+    return "" if known_s >= 0.9 * (one.until_s - one.since_s) else Phrase("watched for {0}", lasting(known_s))
 
 
 def _latency(seconds: float | None) -> str:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from dogwatch.access.actor import Actor
-from dogwatch.config.part import Configuration, Prepared
+from dogwatch.config.part import Configuration, Exchange, Prepared
 from dogwatch.config.section import Section
 from dogwatch.core.clock import Clock
 from dogwatch.core.component import nearest
@@ -114,7 +114,8 @@ class Hooks:
             problems = list(job_problems(endpoints, jobs))
             if problems:
                 raise ConfigError(problems)
-        return _Prepared(self, {one.name: Route(one, secret.get(one.job, ())) for one in endpoints})
+        routes = {one.name: Route(one, secret.get(one.job, ())) for one in endpoints}
+        return Exchange(partial(self.put_in_force, routes))
 
     def put_in_force(self, routes: Mapping[str, Route]) -> None:
         for name, route in routes.items():
@@ -328,10 +329,10 @@ class Hooks:
         limit: int = 50,
         cursor: str = "",
         among: Sequence[str] | None = None,
+        count: bool = False,
     ) -> Page[Delivery]:
-        return await self._database.read(
-            lambda tx: deliveries.find(tx, endpoint=endpoint, state=state, limit=limit, cursor=cursor, among=among)
-        )
+        find = partial(deliveries.find, endpoint=endpoint, state=state, limit=limit, cursor=cursor, among=among)
+        return await self._database.read(lambda tx: find(tx, count=count))
 
     async def delivery(self, delivery_id: str) -> DeliveryDetail:
         one, content = await self._database.read(lambda tx: deliveries.show(tx, delivery_id))
@@ -483,17 +484,3 @@ def _view(route: Route, last: Mapping[str, float]) -> EndpointView:
         rejections=tuple(route.rejections),
         last_s=last.get(endpoint.name),
     )
-
-
-class _Prepared:
-    def __init__(self, owner: Hooks, routes: Mapping[str, Route]) -> None:
-        self._owner, self._routes = owner, routes
-
-    async def start(self) -> None: ...
-
-    def swap(self) -> None:
-        self._owner.put_in_force(self._routes)
-
-    async def finish(self) -> None: ...
-
-    async def discard(self) -> None: ...

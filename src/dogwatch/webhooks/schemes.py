@@ -179,10 +179,7 @@ class HmacScheme(Scheme, frozen=True, kw_only=True):
         return Verified(proof="" if self.repeats else proof_of(signed), until_s=until_s if in_it else None)
 
     def identity(self, request: RawRequest, payload: Json) -> Identity:  # noqa: ARG002
-        known = request.headers
-        return Identity(
-            delivery_id=known.get(self.id_header.lower(), ""), event=known.get(self.event_header.lower(), "")
-        )
+        return _named(request, self.id_header, self.event_header)
 
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
         yield from super().faults()
@@ -227,10 +224,7 @@ class TokenScheme(Scheme, frozen=True, kw_only=True):
         return Verified()
 
     def identity(self, request: RawRequest, payload: Json) -> Identity:  # noqa: ARG002
-        known = request.headers
-        return Identity(
-            delivery_id=known.get(self.id_header.lower(), ""), event=known.get(self.event_header.lower(), "")
-        )
+        return _named(request, self.id_header, self.event_header)
 
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
         yield from super().faults()
@@ -253,10 +247,7 @@ class NoScheme(Scheme, frozen=True, kw_only=True):
         return Verified()
 
     def identity(self, request: RawRequest, payload: Json) -> Identity:  # noqa: ARG002
-        known = request.headers
-        return Identity(
-            delivery_id=known.get(self.id_header.lower(), ""), event=known.get(self.event_header.lower(), "")
-        )
+        return _named(request, self.id_header, self.event_header)
 
     def faults(self) -> Iterable[tuple[tuple[str | int, ...], str, str]]:
         yield from _header_faults(self, "id_header", "event_header")
@@ -318,6 +309,11 @@ def _base64(text: str) -> bytes:
 def _alternately(parts: list[str]) -> Iterable[tuple[bool, str]]:
     """Yield (whether it is a place, text): re.split puts what it found at every second position."""
     return ((index % 2 == 1, part) for index, part in enumerate(parts))
+
+
+def _named(request: RawRequest, id_header: str, event_header: str) -> Identity:
+    known = request.headers
+    return Identity(delivery_id=known.get(id_header.lower(), ""), event=known.get(event_header.lower(), ""))
 
 
 def _header_faults(scheme: Scheme, *options: str) -> Iterable[tuple[tuple[str | int, ...], str, str]]:

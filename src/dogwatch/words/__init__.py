@@ -16,16 +16,21 @@ from typing import Literal
 
 import msgspec
 
+from dogwatch.core.units import format_duration
+
 SOURCE = "en"
 Language = Literal["en", "zh"]
 LANGUAGES: Mapping[str, str] = {"en": "English", "zh": "中文"}
 # What `lang` says: Chinese here is written in simplified characters.
 TAGS: Mapping[str, str] = {"en": "en", "zh": "zh-Hans"}
 COOKIE = "dogwatch_language"
-_MOST_TOLD, _MOST_KEPT, _DEEPEST = 1000, 5000, 3
+_MOST_TOLD, _MOST_KEPT, _DEEPEST = 1000, 5000, 5
 _PLACE = re.compile(r"\{(\d+)\}")
 # "3 opened, 1 resolved"
 _COUNTED = re.compile(r"\d+ [a-z]+(?:, \d+ [a-z]+)*")
+# As units.py writes durations: "1h30m", "1.5s", "250ms".
+_DURATION = re.compile(r"(?=\d)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:([\d.]+)s)?|([\d.]+)ms")
+_LASTS = ("{0} d", "{0} h", "{0} min", "{0} s", "{0} ms")
 # A line of a report: how far it is set in, how bad it is, and where it leads, are no part of its sentence.
 _LINE = re.compile(r"(\s*)(?:\[(\w+)\] )?(.*?)(  https?://\S+)?", re.DOTALL)
 
@@ -45,9 +50,35 @@ class Phrase(str):
         return phrase
 
 
+def lasting(seconds: float) -> Phrase:
+    """Return how long something lasts, for people: "1 h 30 min", "40 s"."""
+    return spelled(format_duration(seconds)) or Phrase("{0} s", 0)
+
+
+def spelled(text: str) -> Phrase | None:
+    """Return what format_duration wrote, "1h30m", for people; None for any other text."""
+    match = _DURATION.fullmatch(text)
+    parts = (
+        [Phrase(unit, amount) for unit, amount in zip(_LASTS, match.groups(), strict=True) if amount] if match else []
+    )
+    return (
+        Phrase(" ".join(f"{{{at}}}" for at in range(len(parts))), *parts) if len(parts) > 1 else next(iter(parts), None)
+    )
+
+
 def _shape(text: str) -> re.Pattern[str]:
-    """Return what recognises a sentence with values in place of its placeholders, which stand in order."""
-    return re.compile("(.+?)".join(map(re.escape, re.split(r"\{\d+\}", text))), re.DOTALL)
+    """Return what recognises a sentence with values in place of its placeholders, which stand in order.
+
+    A value that it begins with holds no ": ": what stands before one is another sentence, "dump failed: 1 of 5 …".
+    Beside a single word ("status {0}") a value is a word, too: sentences of others begin with words as ours do.
+    """
+    parts = ["(.+?)"] * (2 * len(_PLACE.findall(text)) + 1)
+    parts[::2] = map(re.escape, re.split(r"\{\d+\}", text))
+    if len(parts) == 3 and _PLACE.sub("", text).strip().isalpha():
+        parts[1] = r"(\S+)"
+    elif not parts[0] and len(parts) > 1:
+        parts[1] = "((?:(?!: ).)+?)"
+    return re.compile("".join(parts), re.DOTALL)
 
 
 def _filled(text: str, values: Sequence[object]) -> str:
@@ -61,7 +92,9 @@ class Words:
         self.language = language
         # What says most is tried first: "{0} of {1} hosts failed" before "{0} failed".
         shapes = sorted((told or {}).items(), key=lambda one: -len(_PLACE.sub("", one[0])))
-        self._told = [(_shape(text), other) for text, other in shapes]
+        # Most sentences are none of ours: a part that must be in one is looked for first, which costs next to nothing.
+        self._told = [(max(re.split(r"\{\d+\}", text), key=len), _shape(text), other) for text, other in shapes]
+        self._exact = {text: other for text, other in shapes if "{" not in text}
         self._kept: dict[str, str] = {}
         self.tag = TAGS.get(language, language)
         self.catalogue = catalogue
@@ -69,7 +102,7 @@ class Words:
 
     def find(self, text: str) -> str:
         """Return a text in this language, with its placeholders; as it is where nobody has translated it."""
-        if self.language == SOURCE:
+        if self.language == SOURCE or not _PLACE.sub("", text).strip():
             return text
         found = self.catalogue.get(text)
         if found is None:
@@ -79,7 +112,19 @@ class Words:
 
     def say(self, text: str, *values: object) -> str:
         """Return a text with its values."""
-        return _filled(self.find(text), [self.said(value) for value in values])
+        return _filled(self.find(text), [self.value(value) for value in values])
+
+    def value(self, value: object, depth: int = 1) -> object:
+        """Return a value of a sentence: a phrase and a sentence of ours in this language. A word is somebody's name,
+        even where we have the same (a target "login"), unless it is one of the few that sentences are made of.
+        """
+        if isinstance(value, Phrase):
+            return self.say(value.text, *value.values)
+        if not isinstance(value, str) or not self._told:
+            return value
+        if lasts := spelled(value):
+            return self.say(lasts.text, *lasts.values)
+        return self._exact.get(value, value) if " " not in value else self.tell(value, depth)
 
     def said(self, value: object) -> object:
         """Return a phrase in this language, a word of a fixed vocabulary and a sentence of ours, too; anything else as
@@ -93,18 +138,22 @@ class Words:
         """Return a sentence that this program composed before it knew who reads it (a reason, a summary, a refusal), in
         this language; as it is where it is none of those that are known, as what people and programs wrote.
         """
-        known = self.catalogue.get(text) or self._kept.get(text)
+        known = self._exact.get(text) or self._kept.get(text)
+        if known is None and (not depth or " " in text):
+            known = self.catalogue.get(text)
         if known is not None or not self._told or len(text) > _MOST_TOLD or depth > _DEEPEST:
             return text if known is None else known
         found = text
-        for shape, other in self._told:
-            if match := shape.fullmatch(text):
-                found = _filled(other, [self.tell(value, depth + 1) for value in match.groups()])
+        for part, shape, other in self._told:
+            if part in text and (match := shape.fullmatch(text)):
+                found = _filled(other, [self.value(value, depth + 1) for value in match.groups()])
                 break
         else:
             parts = text.split("; ")
-            if len(parts) > 1:
-                found = "；".join(self.tell(part, depth + 1) for part in parts)
+            said = [str(self.value(part, depth + 1)) for part in parts] if len(parts) > 1 else []
+            # Of a command ("sleep 1; done") no more than a word is known.
+            if any(" " in part and one != part for part, one in zip(parts, said, strict=False)):
+                found = "；".join(said)
             elif _COUNTED.fullmatch(text):
                 counts = (part.partition(" ") for part in text.split(", "))
                 found = "，".join(f"{self.word(what)} {count}" for count, _, what in counts)

@@ -64,7 +64,7 @@ def test_check_finds_every_mistake_at_once(tmp_path: Path) -> None:
 
 def test_check_says_what_goes_where(tmp_path: Path) -> None:
     found = dogwatch("check", "-c", str(configured(tmp_path)))
-    assert (found.returncode, found.stdout) == (0, "app → json, where → out\nok: 1 sources, 1 sinks\n")
+    assert (found.returncode, found.stdout) == (0, "app → json, where → out\nok: 1 source, 1 sink\n")
 
 
 def test_test_shows_each_step(tmp_path: Path) -> None:
@@ -122,6 +122,62 @@ def test_run_reads_standard_input_to_its_end(tmp_path: Path) -> None:
     found = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
     assert found.returncode == 0, found.stderr
     assert found.stdout == text + "\n"
+
+
+def test_test_reads_standard_input_and_prints_json(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dogwatch", "logs", "test", "app", "--with", "-", "--json"]
+    command += ["-c", str(configured(tmp_path))]
+    given = '{"level": "debug"}\nplain \x1b[31mred\n'
+    found = subprocess.run(command, input=given, capture_output=True, text=True, timeout=60, check=False)
+    assert found.returncode == 0, found.stderr
+    one, other = map(json.loads, found.stdout.splitlines())
+    assert [one["route"], one["to"], one["line"]] == [1, ["out"], '{"level": "debug"}']
+    assert [(step["step"], step["record"]) for step in one["steps"]] == [("json", {"level": "debug"}), ("where", None)]
+    assert other["steps"][0]["notes"] == ["it could not be read, and passes as it is"]
+    for_people = subprocess.run(
+        [word for word in command if word != "--json"],
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "\x1b" not in for_people.stdout
+
+
+def test_check_says_where_nothing_is_collected(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("logs: {}\n")
+    found = dogwatch("check", "-c", str(path))
+    assert (found.returncode, "no sources" in found.stdout) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("folder", "sink", "code", "said"),
+    [
+        (
+            "/proc/nowhere/state",
+            "file: {{path: {0}/out}}",
+            1,
+            "cannot use the log agent's folder /proc/nowhere/state: no such",
+        ),
+        ("{0}/a-file", "file: {{path: {0}/out}}", 1, "cannot use the log agent's folder {0}/a-file: file exists"),
+        ("{0}/state", "file: {{path: /proc/nowhere/out}}", 1, "sink o: no such file or directory: /proc/nowhere"),
+        ("{0}/state", "stdout: {{}}", 0, "1 line read; to o: 1 written"),
+    ],
+)
+def test_run_says_what_is_wrong_and_what_was_done(tmp_path: Path, folder: str, sink: str, code: int, said: str) -> None:
+    """What a program or standard input said and nobody took is lost with the agent: that is no success."""
+    (tmp_path / "a-file").touch()
+    path = tmp_path / "c.yaml"
+    sinks = f"[{{name: o, {sink.format(tmp_path)}}}]"
+    path.write_text(f"logs:\n  grace: 200ms\n  sources: [{{name: i, stdin: {{}}}}]\n  sinks: {sinks}\n")
+    command = [sys.executable, "-m", "dogwatch", "logs", "run", "-c", str(path), "--folder", folder.format(tmp_path)]
+    found = subprocess.run(command, input="one\n", capture_output=True, text=True, timeout=60, check=False)
+    assert found.returncode == code, found.stderr
+    assert said.format(tmp_path) in found.stderr
+    assert "Traceback" not in found.stderr
+    assert "Errno" not in found.stderr
 
 
 class Given:

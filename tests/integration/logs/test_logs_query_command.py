@@ -145,6 +145,10 @@ def test_what_people_see_fits_their_screen(store: Path) -> None:
         (["--text", "!!"], 2, "no word"),
         (["--limit", "99999"], 2, "--limit"),
         (["--folder", "/nonexistent/store"], 10, "no log store"),
+        (["--folder", "/proc/self/fdinfo"], 0, "nothing is kept there yet"),
+        (["--since", "2h", "--until", "3h"], 2, "--until is not after --since"),
+        (['stauts == 500 && level == "error"'], 0, "no record has a field 'stauts'; did you mean 'status'?"),
+        (["--group", "nonesuch"], 0, "no record has a field 'nonesuch'"),
         (["--time", "1ms", "message.matches('(a|b|c)*d')", "--all"], 1, "longer than"),
     ],
 )

@@ -176,6 +176,18 @@ async def test_kafka_is_not_there(tmp_path: Path) -> None:
         await deliver(KafkaSink(brokers=("127.0.0.1:1",), topic="t", timeout=1), tmp_path, block(*LINES))
 
 
+async def test_kafka_that_is_not_there_holds_nothing_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A write that is given up ends at once, long before the broker's time is over."""
+    sink = KafkaSink(brokers=("127.0.0.1:1",), topic="t", timeout=300)
+    writing = asyncio.ensure_future(deliver(sink, tmp_path, block(*LINES)))
+    await asyncio.sleep(0.5)  # until the thread waits for answers
+    writing.cancel()
+    async with asyncio.timeout(30):
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+    assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == []
+
+
 @pytest.fixture(scope="module")
 def clickhouse() -> Iterator[Peer]:
     with running(Clickhouse) as peer:

@@ -4,51 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Any
 
 import msgspec
 import pytest
-from tests.engine_fakes import Do, Each, FakeLedger, FakeRun, PlainLanguage, step
+from tests.engine_fakes import Do, Each, step
+from tests.unit.engine.executor_bench import Bench, S, _row, forever, states, until
 
-from dogwatch.core.clock import SystemClock
 from dogwatch.engine import executor as executor_module
 from dogwatch.engine.action import Outcome, Scene, Wait
-from dogwatch.engine.executor import Execution, Tools
-from dogwatch.engine.ledger import Advance, Order
-from dogwatch.engine.scene import Services
+from dogwatch.engine.ledger import Order
 from dogwatch.engine.spec import Retry
-from dogwatch.engine.values import RunState, StepState
+from dogwatch.engine.values import RunState
 from dogwatch.errors import PermanentError, TransientError
-
-S = StepState
-
-
-class Bench:
-    """A ledger, and executions of its runs."""
-
-    def __init__(self) -> None:
-        self.ledger = FakeLedger()
-        self.services = Services()
-        self.held = True
-
-    def execution(self, run: FakeRun) -> Execution:
-        tools = Tools(
-            ledger=self.ledger,
-            language=PlainLanguage(),
-            services=self.services,
-            clock=SystemClock(),
-            held=lambda: self.held,
-        )
-        return Execution(self.ledger.claimed(run), tools)
-
-    async def carry(self, run: FakeRun) -> FakeRun:
-        async with asyncio.timeout(60):
-            await self.execution(run).run()
-        return run
-
-    async def run(self, *steps: Any, **options: Any) -> FakeRun:
-        return await self.carry(self.ledger.add(*steps, **options))
 
 
 @pytest.fixture
@@ -56,23 +23,8 @@ def bench() -> Bench:
     return Bench()
 
 
-def states(run: FakeRun) -> dict[str, str]:
-    return {name: row.state.value for name, row in run.steps.items()}
-
-
-async def until(holds: Callable[[], Any]) -> None:
-    async with asyncio.timeout(60):
-        while not holds():  # noqa: ASYNC110 - what it looks at tells nobody
-            await asyncio.sleep(0.001)
-
-
 async def fail(scene: Scene) -> Outcome:
     raise PermanentError("no such file", hint="look for it")
-
-
-async def forever(scene: Scene) -> Outcome:
-    await asyncio.Event().wait()
-    raise AssertionError
 
 
 async def test_each_step_is_on_disk_as_running_before_its_action_runs(bench: Bench) -> None:
@@ -366,234 +318,3 @@ async def test_a_step_that_was_cut_is_made_again_and_says_so(bench: Bench) -> No
     assert run.steps["b"].state is S.FAILED
     assert run.steps["b"].reason == "its worker was lost while it ran, and it must not be repeated"
     assert run.text("note") == "its worker was lost while it ran\n" * 2
-
-
-def _row(run: FakeRun, name: str) -> Any:
-    from dogwatch.engine.ledger import StepRow
-
-    return StepRow(name=name, kind="do")
-
-
-async def test_while_the_database_is_gone_the_run_waits_and_repeats_nothing(bench: Bench) -> None:
-    times = 0
-
-    async def count(scene: Scene) -> Outcome:
-        nonlocal times
-        times += 1
-        bench.ledger.trouble = 3
-        return Outcome()
-
-    run = await bench.run(step("a", count), step("b"))
-    assert (run.run.state, times) == (RunState.SUCCEEDED, 1)
-
-
-async def test_a_run_that_is_anothers_by_now_is_dropped_with_what_it_runs(bench: Bench) -> None:
-    ended = []
-
-    async def slow(scene: Scene) -> Outcome:
-        try:
-            return await forever(scene)
-        finally:
-            ended.append(scene.step)
-
-    go = asyncio.Event()
-
-    async def quick(scene: Scene) -> Outcome:
-        await go.wait()
-        return Outcome()
-
-    run = bench.ledger.add(step("slow", slow), step("quick", quick, needs=[]))
-    execution = bench.execution(run)
-    task = asyncio.create_task(execution.run())
-    await until(lambda: execution.busy)
-    run.fence += 1
-    before = dict(run.steps)
-    go.set()
-    await task
-    assert ended == ["slow"]
-    assert run.steps == before
-
-
-async def test_an_action_does_not_go_on_once_the_lease_is_lost(bench: Bench) -> None:
-    went_on = []
-    wake = asyncio.Event()
-
-    async def effect(scene: Scene) -> Outcome:
-        await wake.wait()
-        went_on.append("effect")
-        return Outcome()
-
-    run = bench.ledger.add(step("a", effect))
-    execution = bench.execution(run)
-    task = asyncio.create_task(execution.run())
-    await until(lambda: execution.busy)
-    await asyncio.sleep(0.01)
-    bench.held = False
-    wake.set()
-    await task
-    assert went_on == []
-    assert run.steps["a"].state is S.RUNNING, "nothing is written"
-
-
-async def test_a_stop_lets_steps_finish_and_begins_none(bench: Bench) -> None:
-    go = asyncio.Event()
-
-    async def wait(scene: Scene) -> Outcome:
-        await go.wait()
-        return Outcome()
-
-    run = bench.ledger.add(step("a", wait), step("b"))
-    execution = bench.execution(run)
-    task = asyncio.create_task(execution.run())
-    await until(lambda: execution.busy)
-    execution.stop()
-    go.set()
-    await task
-    assert states(run) == {"a": "succeeded"}
-    assert run.run.state is RunState.RUNNING
-
-
-async def test_a_step_that_does_not_finish_in_time_is_cut_and_made_again(bench: Bench) -> None:
-    run = bench.ledger.add(step("a", forever))
-    execution = bench.execution(run)
-    task = asyncio.create_task(execution.run())
-    await until(lambda: execution.busy)
-    execution.cut()
-    await task
-    assert (run.steps["a"].state, run.steps["a"].cut) == (S.RUNNING, True)
-    assert run.text("note") == "its worker was stopped while it ran\n"
-
-
-async def test_output_is_masked_across_writes_kept_in_order_and_bounded(bench: Bench) -> None:
-    async def talk(scene: Scene) -> Outcome:
-        scene.write("a pass")
-        scene.write("word here\n")
-        scene.write(b"\xe2\x82", "stderr")
-        scene.write(b"\xac\n", "stderr")
-        scene.write("the end is a pass")
-        return Outcome()
-
-    run = await bench.run(step("a", talk), secrets={"p": "password"})
-    assert run.text() == "a *** here\nthe end is a pass"
-    assert run.text("stderr") == "€\n"
-    assert [chunk.sequence for chunk in run.output] == sorted({chunk.sequence for chunk in run.output})
-
-    async def flood(scene: Scene) -> Outcome:
-        for _ in range(80):
-            scene.write("x" * 100_000)
-        await asyncio.sleep(0.05)
-        scene.write("after")
-        return Outcome()
-
-    run = await bench.run(step("a", flood))
-    assert len(run.text()) <= 4 * 1024 * 1024 + 5
-    assert "of output were lost" in run.text("note")
-    assert run.text().endswith("after")
-
-
-async def test_output_comes_while_the_step_runs_and_is_on_disk_before_its_end(bench: Bench) -> None:
-    go = asyncio.Event()
-
-    async def talk(scene: Scene) -> Outcome:
-        scene.write("first\n")
-        await go.wait()
-        scene.write("last\n")
-        return Outcome()
-
-    run = bench.ledger.add(step("a", talk))
-    task = asyncio.create_task(bench.execution(run).run())
-    await until(lambda: run.text() == "first\n")
-    go.set()
-    await task
-    assert run.text() == "first\nlast\n"
-    ends = [index for index, call in enumerate(bench.ledger.calls) if call in ("append", "advance")]
-    assert bench.ledger.calls[ends[-2]] == "append"
-
-
-async def test_an_error_of_the_engine_fails_the_run_instead_of_claiming_it_for_ever(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
-    run = bench.ledger.add(step("a"))
-
-    async def broken(change: Advance) -> Order:
-        bench.ledger.advance = whole  # type: ignore[method-assign]
-        raise RuntimeError("a bug")
-
-    whole = bench.ledger.advance
-    bench.ledger.advance = broken  # type: ignore[method-assign]
-    await bench.carry(run)
-    assert (run.run.state, run.run.reason) == (RunState.FAILED, "the engine failed: RuntimeError: a bug")
-    assert "cannot be carried out" in caplog.text
-
-
-async def test_services_are_found_by_type_or_said_to_be_missing(bench: Bench) -> None:
-    bench.services.add(dict, {"a": 1})
-
-    async def use(scene: Scene) -> Outcome:
-        assert scene.get(dict) == {"a": 1}
-        scene.get(list)
-        raise AssertionError
-
-    run = await bench.run(step("a", use))
-    assert run.steps["a"].reason == "this program has no list"
-
-
-async def test_what_was_paused_or_cancelled_before_a_step_was_written_as_begun_is_not_begun(bench: Bench) -> None:
-    began = []
-
-    async def note(scene: Scene) -> Outcome | Wait:
-        began.append((scene.step, scene.signal))
-        return Outcome() if scene.woken or scene.step == "b" else Wait(note="")
-
-    run = bench.ledger.add(step("a", note), step("b", note))
-    await bench.carry(run)
-    run.order = Order(paused=True)
-    bench.ledger.signal(run, "a", "yes")
-    execution = bench.execution(run)
-    # It was paused after the claim, and the run hears of it with the answer to its first change.
-    execution._order = Order()
-    await execution.run()
-    assert began == [("a", None)]
-    assert run.steps["a"].state is S.WAITING
-    run.order = Order()
-    await bench.carry(run)
-    assert began == [("a", None), ("a", "yes"), ("b", None)]
-    assert [row.attempt for row in run.steps.values()] == [1, 1]
-    other = bench.ledger.add(step("b", note), step("clean", always=True))
-    execution = bench.execution(other)
-    other.order = Order(cancel="enough")
-    await execution.run()
-    assert states(other) == {"b": "cancelled", "clean": "succeeded"}
-    assert len(began) == 3
-
-
-async def test_a_run_that_cannot_even_be_read_fails_and_kills_no_worker(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
-    run = bench.ledger.add(step("a"))
-    run.steps["gone"] = msgspec.structs.replace(_row(run, "gone"), state=S.RUNNING, attempt=1)
-    await bench.carry(run)
-    assert run.run.state is RunState.FAILED
-    assert run.run.reason.startswith("the engine failed: KeyError")
-    assert "cannot be carried out" in caplog.text
-
-
-async def test_a_stop_that_comes_while_a_step_is_written_as_begun_keeps_it_from_beginning(bench: Bench) -> None:
-    began = []
-
-    async def note(scene: Scene) -> Outcome:
-        began.append(scene.step)
-        return Outcome()
-
-    run = bench.ledger.add(step("a", note))
-    execution = bench.execution(run)
-    write = bench.ledger.advance
-
-    async def stopped_meanwhile(change: Advance) -> Order:
-        order = await write(change)
-        execution.stop()
-        return order
-
-    bench.ledger.advance = stopped_meanwhile  # type: ignore[method-assign]
-    await execution.run()
-    assert (began, run.steps["a"].state, run.steps["a"].attempt) == ([], S.PENDING, 0)

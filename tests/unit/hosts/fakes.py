@@ -7,9 +7,10 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import ClassVar
 
 from dogwatch.core.metrics import Family
-from dogwatch.hosts.collector import Collector, Glance, Metric, Moment, Sampler, single
+from dogwatch.hosts.collector import Collector, Metric, Moment, Sampler, single
 from dogwatch.hosts.machine import Machine
 from dogwatch.hosts.section import HostSpec
+from dogwatch.hosts.view import Glance
 
 METRIC = Metric("node_scripted", "gauge", "What the script says.")
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from dogwatch.core.metrics import render
 from dogwatch.hosts.calls import BlockingCalls, Refused
-from dogwatch.hosts.collector import CollectorError, Glance, Moment, Sampler, field_name
+from dogwatch.hosts.collector import CollectorError, Moment, Sampler, field_name
 from dogwatch.hosts.collectors.cpu import CpuCollector
 from dogwatch.hosts.collectors.disk_io import DiskIoCollector
 from dogwatch.hosts.collectors.filesystem import FilesystemCollector, parse_mounts
@@ -29,6 +29,7 @@ from dogwatch.hosts.collectors.system import parse_os_release
 from dogwatch.hosts.history import MAX_DEVICES
 from dogwatch.hosts.machine import KernelFile, Machine
 from dogwatch.hosts.rates import Rates
+from dogwatch.hosts.view import Glance
 
 NET = "Inter-|   Receive |  Transmit\n face |bytes |bytes\n"
 

@@ -44,7 +44,7 @@ def test_measured_values_are_readable() -> None:
         ("pings", 1_234_567, "1\u202f234\u202f567"),
         ("loss_ratio", 0.125, "12.5 %"),
         ("rtt_avg_s", 0.000104, "0.104 ms"),
-        ("age_s", 5400.0, "1h30m"),
+        ("age_s", 5400.0, "1 h 30 min"),
         ("http_version", 1.1, "1.1"),
         ("http_version", 2.0, "2"),
         ("status", 200.0, "200"),

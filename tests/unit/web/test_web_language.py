@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import errno
+import os
 import re
 from collections.abc import Iterator
 from importlib import resources
@@ -11,20 +13,59 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from dogwatch.access.permissions import NOUNS, VERBS
 from dogwatch.core.values import Status
 from dogwatch.engine.values import RunState, StepState
 from dogwatch.fleet.book.planned import RESULTS as PLAN_RESULTS
 from dogwatch.fleet.book.planned import STATES as PLAN_STATES
 from dogwatch.fleet.book.values import RunState as FleetRunState
 from dogwatch.fleet.connection import State as HostState
+from dogwatch.notify.message import MessageState
 from dogwatch.rules.incident import RANK
-from dogwatch.web import application, measured
+from dogwatch.rules.reasons import REASONS
+from dogwatch.web import application, hostview, measured, settings_pages
 from dogwatch.web.bundle import said
-from dogwatch.web.incident_pages import STATES
+from dogwatch.web.incident_list import STATES
 from dogwatch.web.marking import SayingEnvironment
 from dogwatch.web.run_view import ICONS
-from dogwatch.words import LANGUAGES, SOURCE, Phrase, Words, choose, words
+from dogwatch.webhooks.delivery import DeliveryState
+from dogwatch.words import _LASTS, LANGUAGES, SOURCE, Phrase, Words, choose, words
 
+# What the audit trail says was done, and how that ended, where no permission has the word.
+AUDITED = {
+    "decide",
+    "rerun",
+    "silence",
+    "unsilence",
+    "cut",
+    "roll back",
+    "reject",
+    "enable",
+    "disable",
+    "drain",
+    "ack",
+    "unack",
+    "resolve",
+    "escalate",
+    "begun",
+    "failed",
+    "destination",
+    "delivery",
+    "message",
+    "fleet-plan",
+}
+# What descriptors are, of words; the others are the kernel's names.
+FD_KINDS = {"file", "directory", "socket", "pipe", "device", "other"}
+HOOK_OUTCOMES = {
+    "not allowed",
+    "too large",
+    "busy",
+    "rate limited",
+    "malformed",
+    "bad signature",
+    "replayed",
+}
+TRIGGERS = {"start", "signal", "api", "file"}
 WEB = Path(str(resources.files("dogwatch.web")))
 WORDS = Path(str(resources.files("dogwatch.words")))
 OTHERS = [language for language in LANGUAGES if language != SOURCE]
@@ -41,6 +82,20 @@ VOCABULARY = {
     *STATES,
     *ICONS,
     *measured._LABELS.values(),
+    *REASONS.values(),
+    *settings_pages._GAUGES.values(),
+    *settings_pages._PARTS.values(),
+    *hostview.COLLECTORS,
+    *AUDITED,
+    *FD_KINDS,
+    *TRIGGERS,
+    "healthy", "starting",
+    *HOOK_OUTCOMES,
+    *NOUNS,
+    *VERBS,
+    *map(str, DeliveryState),
+    *map(str, MessageState),
+    *_LASTS,
     "Network in", "Network out", "Disk read", "Disk write", "yes", "no",
     *(place.title for pages in application.PAGES for place in pages.places),
     # Titles of problems, and what people meet who log in.
@@ -130,7 +185,8 @@ def source_text() -> str:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(node.value)
-    return "\n".join(found)
+    # What systems say of errors, as probes tell it.
+    return "\n".join([*found, *(os.strerror(number).lower() for number in errno.errorcode)])
 
 
 @pytest.mark.parametrize("language", OTHERS)
@@ -149,6 +205,17 @@ def test_a_sentence_of_ours_is_recognised_when_it_is_read() -> None:
     chinese = words("zh")
     assert chinese.tell("db is down: timeout; explains 2 more") == "db 故障：超时；另外解释了 2 个"
     assert chinese.said("there is no target 'shop'") == "没有目标“shop”"
+    assert chinese.tell("payments is down: unexpected status") == "payments 故障：意外的状态码"
+    late = "should have called 5m ago, grace 1h; last heard of 1h5m ago"
+    assert chinese.tell(late) == "应在5 分钟前呼叫，宽限 1 小时；上次呼叫在1 小时 5 分钟前"
+    # One sentence in another, each by itself.
+    nested = "hosts failed: 1 of 5 hosts failed: web-3: connection refused"
+    assert chinese.tell(nested) == "hosts 失败：5 台主机中有 1 台失败：web-3: connection refused"
+    # A name is a name, though we have the same word.
+    assert chinese.tell("login is down: timeout") == "login 故障：超时"
+    assert chinese.say("{0} is down: {1}", "search", "no answer within 3 s") == "search 故障：3 秒内没有响应"
+    assert chinese.tell("sleep 1; done") == "sleep 1; done"
+    assert chinese.tell("status of the disk: ok") == "status of the disk: ok"
     # What people wrote stays, and English is as it was.
     assert chinese.tell("the switch in the cellar is wet") == "the switch in the cellar is wet"
     assert words("en").tell("db is down") == "db is down"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -83,6 +84,26 @@ def opened(run: Run, sealed: bytes | None, sealer: Sealer | None) -> Run:
     if isinstance(data, dict):
         run = msgspec.structs.replace(run, trigger=msgspec.structs.replace(run.trigger, data=data))
     return msgspec.structs.replace(run, parameters={**run.parameters, **values})
+
+
+def item_sealed(step: StepRow, sealer: Sealer | None) -> StepRow:
+    """Return a step as it may lie on disk. Raises: UsageError where there is no key for its item."""
+    if not step.hidden:
+        return step
+    if sealer is None:
+        if step.state.ended:
+            return msgspec.structs.replace(step, item=MASK)
+        raise UsageError(f"{step.name} is about a secret, and there is no key to keep it with", hint="set engine.key")
+    return msgspec.structs.replace(step, item=base64.b64encode(sealer.seal(text(step.item).encode())).decode())
+
+
+def item_opened(step: StepRow, sealer: Sealer | None) -> StepRow:
+    """Return a step as it is worked with. Raises: PermanentError."""
+    if not step.hidden:
+        return step
+    if sealer is None:
+        raise PermanentError("there is no key to open them with", hint="set engine.key")
+    return msgspec.structs.replace(step, item=msgspec.json.decode(sealer.open(base64.b64decode(str(step.item)))))
 
 
 def _check_request(request: StartRun) -> None:

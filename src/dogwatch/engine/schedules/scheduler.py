@@ -7,7 +7,6 @@ second finds the cursor moved and starts nothing. A crash leaves both or neither
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 import logging
 import random
@@ -20,7 +19,7 @@ from dogwatch.access.actor import Actor
 from dogwatch.config.part import Configuration
 from dogwatch.config.section import Section
 from dogwatch.core.clock import Clock
-from dogwatch.core.deadline import cancel_and_wait
+from dogwatch.core.deadline import cancel_and_wait, woken
 from dogwatch.core.metrics import Family
 from dogwatch.engine.port import Runs, Starter
 from dogwatch.engine.schedules import records
@@ -244,9 +243,7 @@ class Scheduler:
     async def _sleep(self, seconds: float) -> None:
         self._resting = True
         # A timer of the loop counts whole milliseconds: it must not end just before the fire.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds + 0.0005):
-                await self._wake.wait()
+        await woken(self._wake, seconds + 0.0005)
         self._wake.clear()
         self._resting = False
 

@@ -21,6 +21,7 @@ from dogwatch.fleet.book.planned import (
     PLAN,
     READY,
     UNTOUCHED,
+    Asked,
     Claim,
     Claimed,
     PlanHost,
@@ -57,6 +58,7 @@ class PlanDesk:
                 new,
                 plan_id=new.plan_id or self._mint.next(tx.now_s),
                 bundle=None if new.bundle is None else self._seal(new.bundle),
+                orders=self._sealed_orders(new.orders),
             )
             if rows.open_plan(tx, asked):
                 told = {"playbook": new.playbook, "targets": new.targets, "kind": new.kind}
@@ -210,6 +212,18 @@ class PlanDesk:
     async def bundle(self, plan_id: str) -> bytes | None:
         found = await self._database.read(lambda tx: rows.blob(tx, plan_id, "bundle"))
         return None if found is None else self._opened(found)
+
+    def orders(self, row: PlanRow) -> Asked:
+        """Return how a plan is made, with the variables that were given. Raises: PermanentError."""
+        if not row.orders.sealed:
+            return row.orders
+        given = msgspec.json.decode(self._open_text(row.orders.sealed), type=dict[str, Any])
+        return msgspec.structs.replace(row.orders, vars=given, sealed="")
+
+    def _sealed_orders(self, orders: Asked) -> Asked:
+        """Return them as they may lie on disk: of a variable nobody may have said that it is secret."""
+        text = self._seal_text(msgspec.json.encode(orders.vars).decode()) if orders.vars else ""
+        return msgspec.structs.replace(orders, vars={}, sealed=text) if text.startswith(_SEALED_TEXT) else orders
 
     def _seal(self, data: bytes) -> bytes:
         sealer = self._sealer()

@@ -27,9 +27,10 @@ _NO_PLAN = (PLANNING, "failed")
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """How a plan is made. forks: hosts at once. vars: stronger than all others."""
+    """How a plan is made. forks: hosts at once. vars: stronger than all others. sealed: these, as they lie on disk."""
 
     vars: Mapping[str, Any] = {}
+    sealed: str = ""
     forks: int = 50
     read_timeout_s: float = 60.0
     connect_timeout_s: float = 10.0

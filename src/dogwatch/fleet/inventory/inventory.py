@@ -10,7 +10,7 @@ Precedence, the weakest first, as Ansible has it:
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import msgspec
@@ -144,6 +144,25 @@ class Inventory:
     def matching(self, pattern: str) -> list[str]:
         """Return the hosts whose names match a glob."""
         return fnmatch.filter(self.hosts, pattern)
+
+    def only(self, hosts: Set[str]) -> Inventory:
+        """Return the inventory as if there were no other hosts, nor groups and variables of those alone."""
+        groups = {
+            name: msgspec.structs.replace(
+                group,
+                hosts=tuple(host for host in group.hosts if host in hosts),
+                members=group.members & hosts,
+                children=tuple(one for one in group.children if self.groups[one].members & hosts),
+            )
+            for name, group in self.groups.items()
+            if group.members & hosts or name in (ALL, UNGROUPED)
+        }
+        layers = {key: found for key, found in self._group_layers.items() if key.partition(" ")[2] in groups}
+        own = {name: found for name, found in self._host_layers.items() if name in hosts}
+        of_hosts = {name: found for name, found in self._host_labels.items() if name in hosts}
+        of_groups = {name: found for name, found in self._group_labels.items() if name in groups}
+        kept = {name: place for name, place in self.hosts.items() if name in hosts}
+        return Inventory(kept, groups, layers, own, (of_hosts, of_groups))
 
     def _priority(self, group: str) -> int:
         for layer in self._group_layers.get(f"inline {group}", ()):

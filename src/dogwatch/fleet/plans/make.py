@@ -158,7 +158,7 @@ class _Planner:
             plan = HostPlan(host=host, problems=tuple(problems), total=len(tasks))
         else:
             plan = decide_host(host, tasks, await ask(connection, login, needs, timeout_s=self._making.timeout_s))
-        self._plans[host] = sealed(plan, scope.secrets, self._salt)
+        self._plans[host] = sealed(plan, scope.secrets, self._salt, scope.masked)
 
     def scope(self, host: str, facts: Mapping[str, Any] | None) -> Scope:
         return scope_of(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,10 +21,12 @@ _SHOWN = ("title", "diff")
 _KEPT = ("do", "need", "kind", "before", "effects")
 
 
-def sealed(plan: HostPlan, secrets: Mapping[str, str], salt: str) -> HostPlan:
-    """Return the plan with names in the place of secrets, and diffs without them."""
+def sealed(plan: HostPlan, secrets: Mapping[str, str], salt: str, masked: Sequence[str] = ()) -> HostPlan:
+    """Return the plan with names in the place of secrets, and diffs without them. masked: values that nothing can be
+    asked for again when it is applied: they stay in what is done, and are not in what is shown.
+    """
     known = {name: value for name, value in secrets.items() if len(value) >= _SHORTEST_CHARS}
-    if not known:
+    if not known and not masked:
         return plan
     forms = sorted(
         ((form, f"\0secret:{name}:{depth}\0") for name, value in known.items() for depth, form in _forms(value)),
@@ -39,7 +41,7 @@ def sealed(plan: HostPlan, secrets: Mapping[str, str], salt: str) -> HostPlan:
                 used.add(mark.split(":")[1])
         return text
 
-    masker = Masker(known.values())
+    masker = Masker([*known.values(), *masked])
     shown = msgspec.structs.replace(
         plan,
         problems=tuple(map(masker.mask, plan.problems)),

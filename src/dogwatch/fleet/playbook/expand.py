@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -41,11 +41,14 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
-    """Variables of a host in a play. origin: name → where its value comes from. secrets: values that are not shown."""
+    """Variables of a host in a play. origin: name → where its value comes from. secrets: values that are not shown, and
+    can be had again by their names. masked: values that are not shown, of other variables whose names say so.
+    """
 
     values: Values
     origin: Mapping[str, str]
     secrets: Mapping[str, str]
+    masked: Sequence[str] = ()
 
 
 def read_secrets(written: Mapping[str, str], folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
@@ -101,7 +104,12 @@ def scope_of(
     given.update(host=host, groups=list(inventory.groups_of(host)), labels=inventory.labels(host))
     if facts is not None:
         given["facts"] = dict(facts)
-    return Scope(values=Values(given, engine), origin=origin, secrets=hidden)
+    masked = [
+        str(value)
+        for name, value in (*play.defaults.items(), *play.vars.items(), *extra.items())
+        if SECRET_WORDS.search(name) and isinstance(value, str | int)
+    ]
+    return Scope(values=Values(given, engine), origin=origin, secrets=hidden, masked=masked)
 
 
 class Expander:

@@ -13,11 +13,11 @@ from msgspec import Meta
 
 from dogwatch.core.metrics import Family
 from dogwatch.core.units import Seconds
-from dogwatch.hosts.collector import Absent, Collector, CollectorError, Glance, Metric, Moment, Sampler, Table
+from dogwatch.hosts.collector import Absent, Collector, CollectorError, Metric, Moment, Sampler, Table
 from dogwatch.hosts.machine import Machine
 from dogwatch.hosts.rates import Rates
 from dogwatch.hosts.unixhttp import EngineError, get
-from dogwatch.hosts.view import ContainerView
+from dogwatch.hosts.view import ContainerView, Glance
 
 T = TypeVar("T")
 

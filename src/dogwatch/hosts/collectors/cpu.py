@@ -7,8 +7,9 @@ from operator import lt
 from typing import ClassVar
 
 from dogwatch.core.metrics import Family, series
-from dogwatch.hosts.collector import Collector, CollectorError, Glance, Metric, Moment, Sampler, single
+from dogwatch.hosts.collector import Collector, CollectorError, Metric, Moment, Sampler, single
 from dogwatch.hosts.machine import Machine
+from dogwatch.hosts.view import Glance
 
 MODES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 _GUEST_MODES = ("user", "nice")

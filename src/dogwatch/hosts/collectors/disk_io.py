@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from dogwatch.core.metrics import Family, series
-from dogwatch.hosts.collector import Collector, CollectorError, Glance, Metric, Moment, Sampler, Table
+from dogwatch.hosts.collector import Collector, CollectorError, Metric, Moment, Sampler, Table
 from dogwatch.hosts.history import MAX_DEVICES
 from dogwatch.hosts.machine import Machine
 from dogwatch.hosts.rates import Rates
+from dogwatch.hosts.view import Glance
 
 _SECTOR_BYTES = 512.0  # of /proc/diskstats, whatever the device's own
 _MS = 0.001

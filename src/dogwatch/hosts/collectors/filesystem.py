@@ -13,10 +13,10 @@ import msgspec
 
 from dogwatch.core.metrics import Family, series
 from dogwatch.hosts.calls import Refused
-from dogwatch.hosts.collector import Collector, Glance, Metric, Moment, Sampler, Table
+from dogwatch.hosts.collector import Collector, Metric, Moment, Sampler, Table
 from dogwatch.hosts.history import MAX_MOUNTS
 from dogwatch.hosts.machine import Machine
-from dogwatch.hosts.view import FilesystemView
+from dogwatch.hosts.view import FilesystemView, Glance
 
 _LABELS = ("device", "fstype", "mountpoint")
 _SIZES = tuple(

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from dogwatch.core.metrics import Family
-from dogwatch.hosts.collector import Collector, CollectorError, Glance, Metric, Moment, Sampler, single
+from dogwatch.hosts.collector import Collector, CollectorError, Metric, Moment, Sampler, single
 from dogwatch.hosts.machine import Machine
+from dogwatch.hosts.view import Glance
 
 _METRICS = (
     Metric("node_load1", "gauge", "1m load average."),

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from dogwatch.core.metrics import Family
-from dogwatch.hosts.collector import Collector, CollectorError, Glance, Metric, Moment, Sampler, field_name
+from dogwatch.hosts.collector import Collector, CollectorError, Metric, Moment, Sampler, field_name
 from dogwatch.hosts.machine import Machine
+from dogwatch.hosts.view import Glance
 
 _MEMORY_HELP = "Memory information field {}."
 _VMSTAT_HELP = "/proc/vmstat information field {}."

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from dogwatch.core.metrics import Family, series
-from dogwatch.hosts.collector import Collector, CollectorError, Glance, Metric, Moment, Sampler, Table
+from dogwatch.hosts.collector import Collector, CollectorError, Metric, Moment, Sampler, Table
 from dogwatch.hosts.history import MAX_DEVICES
 from dogwatch.hosts.machine import Machine
 from dogwatch.hosts.rates import Rates
+from dogwatch.hosts.view import Glance
 
 _FIELDS = (
     *(f"receive_{word}" for word in ("bytes", "packets", "errs", "drop", "fifo", "frame", "compressed", "multicast")),

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from dogwatch.core.metrics import Family, series
-from dogwatch.hosts.collector import Absent, Collector, CollectorError, Glance, Metric, Moment, Sampler, single
+from dogwatch.hosts.collector import Absent, Collector, CollectorError, Metric, Moment, Sampler, single
 from dogwatch.hosts.machine import Machine
 from dogwatch.hosts.rates import Rates
+from dogwatch.hosts.view import Glance
 
 _RESOURCES = ("cpu", "io", "memory")
 _METRICS = {

@@ -13,9 +13,9 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 
 from dogwatch.core.metrics import Family, series
-from dogwatch.hosts.collector import Collector, Glance, Metric, Moment, Sampler, single
+from dogwatch.hosts.collector import Collector, Metric, Moment, Sampler, single
 from dogwatch.hosts.machine import Machine
-from dogwatch.hosts.view import ProcessView
+from dogwatch.hosts.view import Glance, ProcessView
 
 _PIDS = Metric("node_processes_pids", "gauge", "Number of PIDs")
 _THREADS = Metric("node_processes_threads", "gauge", "Allocated threads in system")

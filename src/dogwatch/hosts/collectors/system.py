@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from dogwatch.core.metrics import Family, series
-from dogwatch.hosts.collector import Collector, Glance, Metric, Moment, Sampler
+from dogwatch.hosts.collector import Collector, Metric, Moment, Sampler
 from dogwatch.hosts.machine import Machine
+from dogwatch.hosts.view import Glance
 
 _UNAME = Metric(
     "node_uname_info",

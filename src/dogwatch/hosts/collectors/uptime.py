@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from dogwatch.core.metrics import Family
-from dogwatch.hosts.collector import Collector, Glance, Metric, Moment, Sampler, single
+from dogwatch.hosts.collector import Collector, Metric, Moment, Sampler, single
 from dogwatch.hosts.machine import Machine
+from dogwatch.hosts.view import Glance
 
 _TIME = Metric("node_time_seconds", "gauge", "System time in seconds since epoch (1970).")
 

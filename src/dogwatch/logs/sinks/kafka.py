@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterable, Sequence
@@ -93,6 +94,9 @@ def settings(options: KafkaSink) -> dict[str, Any]:
         "compression.type": options.compression,
         "linger.ms": 5,
         "message.timeout.ms": round(options.timeout * 1000),
+        # What a connection suffers from comes to `_troubled`; its lines would fill our log, several a second.
+        "log_level": 2,
+        "reconnect.backoff.ms": 250,
         "queue.buffering.max.messages": 1_000_000,
         "security.protocol": ("SASL_" if options.sasl else "") + ("SSL" if options.tls else "PLAINTEXT"),
         # A call for each message that was taken would cost as much as sending it.
@@ -137,7 +141,14 @@ class _Kafka:
             self._trouble = " ".join(error.str().split())
 
     async def write(self, blocks: Sequence[Block]) -> None:
-        failed = await self._tools.thread(lambda: self._produce(blocks))
+        work = asyncio.ensure_future(self._tools.thread(lambda: self._produce(blocks)))
+        try:
+            failed = await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # The thread waits for answers that may never come; told so, it ends at once.
+            self._closing = True
+            await asyncio.wait([work])
+            raise
         never: dict[str, set[bytes]] = {}
         for name, text, one in failed:
             if name in _NEVER:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from dogwatch.core.deadline import finished, woken
 from dogwatch.core.units import Bytes, Seconds
 from dogwatch.errors import TransientError
 from dogwatch.logs.block import Block
@@ -194,18 +195,10 @@ class _Store:
                 if str(error) != failing:
                     _log.error("the log store cannot be tidied: %s", error)
                 failing = str(error)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_KEEP_EVERY_S):
-                    await self._due.wait()
+            await woken(self._due, _KEEP_EVERY_S)
 
     async def _work(self, number: int) -> None:
-        work = asyncio.ensure_future(asyncio.to_thread(self._keeper.retain))
-        try:
-            await asyncio.shield(work)
-        except asyncio.CancelledError:
-            # The thread goes on; whoever cleans up must not meet it.
-            await asyncio.wait([work])
-            raise
+        await finished(asyncio.ensure_future(asyncio.to_thread(self._keeper.retain)))
         await tidy(self._folder, number)
 
     def state(self) -> SinkState | None:

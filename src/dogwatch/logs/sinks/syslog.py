@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from msgspec import Meta
 
 from dogwatch.core.units import Seconds
-from dogwatch.errors import TransientError
+from dogwatch.errors import TransientError, reason_of
 from dogwatch.logs.block import Block
 from dogwatch.logs.checkpoint import SinkState
 from dogwatch.logs.fields import Record, level, message, time_ns
@@ -33,6 +33,7 @@ _FACILITIES = (
 )
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
 _INFO = 6
+_REFUSAL_S = 0.2
 # The most that one datagram carries over IPv4.
 _DATAGRAM = 65_507
 
@@ -85,6 +86,7 @@ class _Syslog:
         self._host = _header(options.hostname or socket.gethostname(), 255)
         most = _DATAGRAM if parts.scheme == "udp" else 1024 * 1024
         self._most = min(options.max_size or most, most if parts.scheme == "udp" else options.max_size or most)
+        self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._udp: socket.socket | None = None
 
@@ -100,12 +102,27 @@ class _Syslog:
                     self._udp.connect(address)
                     return
                 context = (self._options.tls or ClientTls()).context() if self._scheme == "tls" else None
-                _reader, self._writer = await asyncio.open_connection(host, port, ssl=context)
+                begun_s = time.monotonic()
+                self._reader, self._writer = await asyncio.open_connection(host, port, ssl=context)
+                if context is not None:
+                    await self._let_in(self._reader, time.monotonic() - begun_s)
         except (OSError, TimeoutError) as error:
-            raise TransientError(f"cannot connect to {host}:{port}: {error or 'no answer'}") from None
+            await self.close()
+            raise TransientError(f"cannot connect to {host}:{port}: {reason_of(error)}") from None
+
+    async def _let_in(self, reader: asyncio.StreamReader, handshake_s: float) -> None:
+        """Wait for a refusal: in TLS 1.3 the server looks at our certificate when for us the handshake is over, and
+        what we send until it has refused us is acknowledged, and lost.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(_REFUSAL_S, 2 * handshake_s)):
+                if not await reader.read(1):
+                    raise ConnectionResetError("the other side let us in, and closed the connection")
 
     async def write(self, blocks: Sequence[Block]) -> None:
         found = await self._tools.thread(lambda: self._messages(blocks))
+        if self._reader is not None and (self._reader.at_eof() or self._reader.exception()):
+            await self.close()  # it went while there was nothing to send
         if self._writer is None and self._udp is None:
             await self.connect()
         try:
@@ -113,7 +130,7 @@ class _Syslog:
                 await (self._datagrams(found) if self._udp is not None else self._stream(found))
         except (OSError, TimeoutError) as error:
             await self.close()
-            raise TransientError(f"not taken: {error or 'no answer'}") from None
+            raise TransientError(f"not taken: {reason_of(error)}") from None
 
     def _messages(self, blocks: Sequence[Block]) -> list[bytes]:
         now_ns = time.time_ns()
@@ -174,7 +191,7 @@ class _Syslog:
             self._udp.close()
             self._udp = None
         if self._writer is not None:
-            writer, self._writer = self._writer, None
+            writer, self._writer, self._reader = self._writer, None, None
             writer.close()
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(1):

@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from dogwatch.core.retry import backoff
 from dogwatch.core.units import Seconds
-from dogwatch.errors import TransientError
+from dogwatch.errors import TransientError, reason_of
 from dogwatch.logs.block import Block, Position
 from dogwatch.logs.gathering import WAIT_S
 from dogwatch.logs.source import Intake, Source
@@ -106,7 +106,9 @@ class _Engine:
                         await asyncio.sleep(self._options.search)
                     except (httpx.HTTPError, OSError, TransientError) as error:
                         attempt += 1
-                        self._intake.trouble(f"the engine at {self._options.socket} does not answer: {error}")
+                        self._intake.trouble(
+                            f"the engine at {self._options.socket} does not answer: {reason_of(error)}"
+                        )
                         await asyncio.sleep(backoff(attempt, base_s=1.0, cap_s=30.0, random=random.random))
             finally:
                 for task in self._tasks.values():

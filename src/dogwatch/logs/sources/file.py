@@ -90,14 +90,15 @@ class FileSource(Source, frozen=True, kw_only=True):
             multiline=self.multiline,
             **({} if self.multiline is None else {"block_bytes": max(1024 * 1024, 2 * self.multiline.max_size)}),
         )
+        finder = Finder(self.paths, self.exclude)
         follower = Follower(
             follow,
-            Finder(self.paths, self.exclude),
+            finder,
             intake.saved(),
             horizon_s=intake.horizon_s(),
             generations=intake.generations(),
         )
-        await _Running(self, follower, intake).run()
+        await _Running(self, follower, finder, intake).run()
 
 
 class _Running:
@@ -107,8 +108,9 @@ class _Running:
     without being told, only seldom: what changes elsewhere (a network, the target of a link) is found so.
     """
 
-    def __init__(self, options: FileSource, follower: Follower, intake: Intake) -> None:
+    def __init__(self, options: FileSource, follower: Follower, finder: Finder, intake: Intake) -> None:
         self._options = options
+        self._finder = finder
         self._follower = follower
         self._intake = intake
         self._known: set[str] = set()
@@ -269,7 +271,7 @@ class _Running:
         if self._notices is None:
             return
         try:
-            self._notices.watch({Path(folder) for folder in self._follower.folders()})
+            self._notices.watch({Path(folder) for folder in self._finder.folders()})
         except OSError:
             # No more watches: looking at sizes every `poll` goes on.
             self._notices.close()

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from dogwatch.core.units import Bytes, Seconds, Secret
-from dogwatch.errors import TransientError
+from dogwatch.errors import TransientError, reason_of
 from dogwatch.logs.block import Block
 from dogwatch.logs.gathering import new_stream
 from dogwatch.logs.multiline import INNER
@@ -68,7 +68,7 @@ class HttpSource(Source, frozen=True, kw_only=True):
             try:
                 await _Server(self, intake).run()
             except (TransientError, OSError) as error:
-                intake.trouble(f"cannot listen: {error}")
+                intake.trouble(f"cannot listen at {self.listen}: {reason_of(error)}")
                 await asyncio.sleep(_AGAIN_S)
 
 
@@ -92,7 +92,11 @@ class _Server:
 
     async def run(self) -> None:
         host, port = address(self._options.listen) or ("", 0)
-        context = self._options.tls.context() if self._options.tls is not None else None
+        context = (
+            self._options.tls.context(lambda _why: self._intake.count("refused"))
+            if self._options.tls is not None
+            else None
+        )
         server = await asyncio.start_server(self._connected, host, port, ssl=context, limit=_READ_BYTES)
         self._intake.trouble("")
         try:

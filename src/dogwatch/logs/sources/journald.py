@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import random
 import re
+import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal
+from typing import IO, Any, ClassVar, Literal
 
 import msgspec
 
@@ -18,6 +21,7 @@ from dogwatch.logs.gathering import BLOCK_BYTES, WAIT_S
 from dogwatch.logs.programs import program
 from dogwatch.logs.source import Intake, Source
 
+_log = logging.getLogger(__name__)
 _CURSOR = re.compile(r"s=([0-9a-f]+);i=([0-9a-f]+)")
 _LEVELS = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
 _MATCH = re.compile(r"[A-Z_][A-Z0-9_]*=.*")
@@ -81,6 +85,8 @@ class _Lane:
         self._intake = intake
         self._lane = lane
         self._cursor = intake.cursors().get(lane, Position()).token
+        # Set where reading goes on: the first entry is the last one that was read, or the journal has deleted it.
+        self._last: tuple[str, int] | None = None
 
     async def run(self) -> None:
         attempt = 0
@@ -110,20 +116,34 @@ class _Lane:
 
     async def _begin_at_end(self) -> None:
         """Take down where the end is now, before anything new comes."""
-        async with program(self._command("--lines=1")) as process:
-            assert process.stdout is not None
-            line = await process.stdout.readline()
-            code = await process.wait()
-        if code:
-            raise TransientError(f"{self._options.command[0]} ended with {code}")
+        with tempfile.TemporaryFile() as complaints:
+            async with program(self._command("--lines=1"), stderr=complaints) as process:
+                assert process.stdout is not None
+                line = await process.stdout.readline()
+                code = await process.wait()
+            if code:
+                raise TransientError(self._ended(code, complaints))
         if line:
             self._cursor = str(_DECODER.decode(line).get("__CURSOR", ""))
             self._intake.begin("", self._lane, Position(0, self._cursor))
             await self._intake.save()
 
     async def _follow(self) -> str:
-        where = [f"--after-cursor={self._cursor}"] if self._cursor else []
-        async with program(self._command("--follow", "--lines=all", *where), stderr=False) as process:
+        # Not --after-cursor: where the journal has deleted that entry, it leaves out the one that follows.
+        where = [f"--cursor={self._cursor}"] if self._cursor else []
+        self._last = _place(self._cursor)
+        with tempfile.TemporaryFile() as complaints:
+            code = await self._followed(self._command("--follow", "--lines=all", *where), complaints)
+            return self._ended(code, complaints)
+
+    def _ended(self, code: int, complaints: IO[bytes]) -> str:
+        """Say how journalctl ended, with what it said last."""
+        complaints.seek(max(0, complaints.seek(0, os.SEEK_END) - 300))
+        said = complaints.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+        return f"{self._options.command[0]} ended with {code}" + (f": {said}" if said else "")
+
+    async def _followed(self, command: list[str], complaints: IO[bytes]) -> int:
+        async with program(command, stderr=complaints) as process:
             reader = process.stdout
             assert reader is not None
             self._intake.trouble("")
@@ -142,8 +162,7 @@ class _Lane:
                 elif len(rest) > _ENTRY_BYTES:
                     rest, too_long = b"", True
                     self._intake.count("too_long")
-            code = await process.wait()
-        return f"{self._options.command[0]} ended with {code}"
+            return await process.wait()
 
     async def _read(self, reader: asyncio.StreamReader) -> bytes:
         """Read what is there; a moment after the first, so that a block is more than one entry."""
@@ -156,7 +175,7 @@ class _Lane:
 
     async def _hand_on(self, lines: list[bytes]) -> None:
         found = await self._intake.thread(lambda: list(filter(None, map(self._entry, lines))))
-        at = 0
+        at = self._known(found[0]) if found and self._last is not None else 0
         while at < len(found):
             # Sequence numbers count within one journal: ids are made of both.
             journal = found[at][0]
@@ -176,6 +195,18 @@ class _Lane:
             await self._intake.put(block, (self._lane,), Position(group[-1][1], self._cursor))
             at = stop
 
+    def _known(self, first: tuple[str, int, bytes, str]) -> int:
+        """Return how many entries are left out where reading goes on: the one that was read last, if it is there."""
+        last, self._last = self._last, None
+        if first[:2] == last:
+            return 1
+        self._intake.count("vanished")
+        _log.warning(
+            "log source %s: the entry that was read last is gone; what the journal deleted with it is lost",
+            self._intake.source,
+        )
+        return 0
+
     def _entry(self, line: bytes) -> tuple[str, int, bytes, str] | None:
         """Return journal, sequence number, the line that goes on, and the cursor."""
         try:
@@ -184,11 +215,17 @@ class _Lane:
             self._intake.count("unread")
             return None
         cursor = str(entry.get("__CURSOR", ""))
-        place = _CURSOR.match(cursor)
+        place = _place(cursor)
         if place is None:
             self._intake.count("unread")
             return None
-        return place[1], int(place[2], 16), _ENCODER.encode(_named(entry, every=self._options.all)), cursor
+        return *place, _ENCODER.encode(_named(entry, every=self._options.all)), cursor
+
+
+def _place(cursor: str) -> tuple[str, int] | None:
+    """Return the journal that a cursor is of, and the number of its entry."""
+    found = _CURSOR.match(cursor)
+    return (found[1], int(found[2], 16)) if found else None
 
 
 def _named(entry: Mapping[str, Any], *, every: bool) -> dict[str, Any]:

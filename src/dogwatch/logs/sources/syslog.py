@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from dogwatch.errors import TransientError
+from dogwatch.errors import TransientError, reason_of
 from dogwatch.logs.gathering import WAIT_S, Gathering, new_stream
 from dogwatch.logs.source import Intake, Source
 from dogwatch.logs.tls import ServerTls
@@ -25,6 +25,7 @@ _AGAIN_S = 5.0
 _COUNT_DIGITS = 9
 _SO_RCVBUFFORCE = 33
 _QUIET_S = 120
+_REASONS = 20
 _COUNTED_BYTES = 1024 * 1024
 
 
@@ -67,7 +68,9 @@ class SyslogSource(Source, frozen=True, kw_only=True):
             try:
                 await _Listening(self, intake).run()
             except (TransientError, OSError) as error:
-                intake.trouble(f"cannot listen: {error}")
+                intake.trouble(
+                    f"cannot listen at {' and '.join(filter(None, (self.udp, self.tcp)))}: {reason_of(error)}"
+                )
                 await asyncio.sleep(_AGAIN_S)
 
 
@@ -90,6 +93,7 @@ class _Listening:
         self._connections: set[asyncio.Task[None]] = set()
         self._datagrams: dict[str, list[bytes]] = {}
         self._bytes = 0
+        self._said: set[str] = set()
         self._gatherings: dict[str, Gathering] = {}
 
     async def run(self) -> None:
@@ -179,10 +183,17 @@ class _Listening:
 
     async def _tcp(self, stack: contextlib.AsyncExitStack) -> None:
         host, port = address(self._options.tcp) or ("", 0)
-        context = self._options.tls.context() if self._options.tls is not None else None
+        context = self._options.tls.context(self._stranger) if self._options.tls is not None else None
         server = await asyncio.start_server(self._connected, host, port, ssl=context, limit=_READ_BYTES)
         stack.push_async_callback(self._disconnect)
         stack.callback(server.close)
+
+    def _stranger(self, why: str) -> None:
+        """Count who is not let in, and say each reason once: a sender's own log is far away."""
+        self._intake.count("refused")
+        if why not in self._said and len(self._said) < _REASONS:
+            self._said.add(why)
+            _log.warning("log source %s: a sender was not let in: %s", self._intake.source, why)
 
     async def _disconnect(self) -> None:
         for task in self._connections:

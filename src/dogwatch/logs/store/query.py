@@ -16,6 +16,7 @@ from dogwatch.expressions.cel_syntax import ConditionError, Node, OutsideError, 
 from dogwatch.expressions.conditions import Condition, ConditionFailure, compile_condition
 from dogwatch.logs.store import sql
 from dogwatch.logs.store.layout import Contents, Index, Segment
+from dogwatch.logs.store.unknown import unknown
 from dogwatch.logs.store.values import time_us, words
 from dogwatch.logs.store.wal import read
 
@@ -74,7 +75,8 @@ class Answer(msgspec.Struct, kw_only=True):
     """records: the oldest first; each with `time_us`. groups: values of the names → count, the most frequent first.
     buckets: begin in microseconds → count. matched: records counted, where something was to be counted. segments,
     skipped: how many there were, and how many of them were not opened. by_row: records that had to be judged one by
-    one, because SQL could not. unreadable: damaged segments, whose records are missing. took_s: how long it took.
+    one, because SQL could not. unreadable: damaged segments, whose records are missing. unknown: where nothing was
+    found, sentences on fields that no record has. took_s: how long it took.
     """
 
     records: list[Record] = []
@@ -85,6 +87,7 @@ class Answer(msgspec.Struct, kw_only=True):
     skipped: int = 0
     by_row: int = 0
     unreadable: int = 0
+    unknown: list[str] = []
     took_s: float = 0.0
 
 
@@ -96,6 +99,7 @@ class Meant:
         self.tree: Node | None = None
         self.condition: Condition | None = None
         self.words = words(query.text)
+        self.used: set[str] = set(query.group)
         if query.text.strip() and not self.words:
             raise QueryError("the text to look for has no word", hint="letters, digits or _")
         if query.condition.strip():
@@ -110,6 +114,7 @@ class Meant:
                 import re
 
                 used = set(re.findall(r"[A-Za-z_]\w*", text)) - {"in", "true", "false", "null", "has", "size"}
+            self.used |= used
             self.condition = compile_condition(text, dict.fromkeys(sorted(used), "dyn"))
         except ConditionError as error:
             raise QueryError(str(error), position=error.position, hint=error.hint) from None
@@ -151,10 +156,14 @@ def _collect(value: object, found: set[str]) -> None:
 
 
 class LogStore:
-    """Reads one store's folder. One query at a time in a thread; several may be under way."""
+    """Reads one store's folder. One query at a time in a thread; several may be under way.
 
-    def __init__(self, folder: Path, limits: Limits | None = None) -> None:
+    expected: whether a configuration names it; then it is empty, and not absent, until something has come.
+    """
+
+    def __init__(self, folder: Path, limits: Limits | None = None, *, expected: bool = False) -> None:
         self._folder = folder
+        self._expected = expected
         self._limits = limits or Limits()
         self._index = Index(folder)
         self._listing = threading.Lock()
@@ -164,7 +173,7 @@ class LogStore:
 
         Raises: QueryError, TooLong, NotFound where there is no store.
         """
-        if not self._folder.is_dir():
+        if not self._expected and not self._folder.is_dir():
             raise NotFound(
                 f"there is no log store in {self._folder}", hint="a sink `store: {}` in the configuration makes one"
             )
@@ -174,7 +183,11 @@ class LogStore:
         begun_s = time.monotonic()
         for attempt in range(5):
             try:
-                answer = _Running(meant, self._limits, begun_s, stopped).run(self._contents())
+                contents = self._contents()
+                answer = _Running(meant, self._limits, begun_s, stopped).run(contents)
+                values = {one for group, _count in answer.groups for one in group}
+                if not answer.records and (not answer.matched or (query.group and values == {None})):
+                    answer.unknown = unknown(meant.used, query.sources, contents)
                 answer.took_s = time.monotonic() - begun_s
                 return answer
             except FileNotFoundError:

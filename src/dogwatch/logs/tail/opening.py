@@ -7,6 +7,7 @@ import os
 import resource
 from collections import Counter
 
+from dogwatch.errors import reason_of
 from dogwatch.logs.tail.finding import Found
 from dogwatch.logs.tail.identity import Plain, Readable
 from dogwatch.logs.tail.packed import Packed
@@ -37,7 +38,7 @@ class Opener:
         except (OSError, ImportError) as error:
             if one.path not in self._denied:
                 self._denied.add(one.path)
-                _log.warning("cannot read %s: %s", one.path, error)
+                _log.warning("cannot read %s: %s", one.path, reason_of(error).partition(":")[0])
             return None
         self._denied.discard(one.path)
         if file.fd > self._last_fd:
@@ -56,7 +57,8 @@ class Opener:
         if not self._said:
             self._said = True
             _log.error(
-                "%s: more files than may be open at once; the others are read as these go away. "
-                "Raise the limit of open files (LimitNOFILE=, ulimit -n)",
+                "%s: more files than may be open at once (%d in this process); the others are read as these go away. "
+                "Raise the limit of open files (LimitNOFILE=, ulimit -Hn)",
                 self._source,
+                self._last_fd + 1,
             )

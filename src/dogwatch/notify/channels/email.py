@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import smtplib
 import socket
 import ssl
@@ -190,6 +191,8 @@ def translated(host: str, error: Exception) -> DogwatchError:
         return Held(f"{host}: {error}")
     if isinstance(error, ssl.SSLCertVerificationError):
         return Held(f"{host}: its certificate is not trusted: {error.verify_message}")
+    if isinstance(error, OSError) and error.errno and error.errno > 0:
+        return Held(f"no answer from {host}: {os.strerror(error.errno).lower()}")
     if isinstance(error, OSError | smtplib.SMTPException):
         return Held(f"no answer from {host}: {error}")
     return PermanentError(f"the letter cannot be made: {type(error).__name__}: {error}")

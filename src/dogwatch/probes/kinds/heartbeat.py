@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Meta
 
-from dogwatch.core.units import Seconds
+from dogwatch.core.units import Seconds, format_duration
 from dogwatch.probes.heartbeats import HeartbeatLedger, HeartbeatRecord, HeartbeatSpec, Verdict, next_fire, slug
 from dogwatch.probes.probe import Attempt, Cancel, Done, Evidence, Probe, ProbeResult
 
@@ -87,7 +87,8 @@ class HeartbeatProbe(Probe, frozen=True, kw_only=True):
 
     def address(self) -> str:
         # Never the id: it is what a caller must know.
-        return f"cron {self.cron}" if self.cron else "heartbeat"
+        grace = f"grace {format_duration(self.grace)}"
+        return f"cron {self.cron}, {grace}" if self.cron else f"every {format_duration(self.period)}, {grace}"
 
     def faults(self) -> list[tuple[tuple[str | int, ...], str, str]]:
         try:

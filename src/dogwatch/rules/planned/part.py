@@ -16,7 +16,7 @@ import msgspec
 from dogwatch.access.actor import Actor
 from dogwatch.config.part import Configuration, Exchange, Prepared
 from dogwatch.core.clock import Clock
-from dogwatch.core.deadline import cancel_and_wait
+from dogwatch.core.deadline import cancel_and_wait, woken
 from dogwatch.engine.book.setting import Freeze
 from dogwatch.engine.schedules.plan import Faulty, Zones, shared_zones
 from dogwatch.engine.schedules.timing import Window
@@ -100,12 +100,8 @@ class MaintenancePart:
                     await self._database.write(lambda tx: book.purge(tx, before_s))  # noqa: B023 - awaited here
             except DogwatchError as error:
                 log.warning("maintenance windows cannot be read: %s", error)
-            try:
-                async with asyncio.timeout(LOOK_S):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
-            self._wake.clear()
+            if await woken(self._wake, LOOK_S):
+                self._wake.clear()
 
     async def refresh(self) -> None:
         """Read what is on disk."""

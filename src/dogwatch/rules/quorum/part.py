@@ -14,7 +14,7 @@ import msgspec
 
 from dogwatch.config.part import Configuration, Exchange, Prepared
 from dogwatch.core.clock import Clock
-from dogwatch.core.deadline import cancel_and_wait
+from dogwatch.core.deadline import cancel_and_wait, woken
 from dogwatch.core.metrics import Family, series
 from dogwatch.engine.http_types import HttpRequest
 from dogwatch.errors import DogwatchError, NotFound
@@ -154,12 +154,8 @@ class LocationsPart:
                 await self.decide()
             except DogwatchError as error:
                 log.warning("what places see cannot be looked at: %s", error)
-            try:
-                async with asyncio.timeout(LOOK_S):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
-            self._wake.clear()
+            if await woken(self._wake, LOOK_S):
+                self._wake.clear()
 
     # -- Reporting ------------------------------------------------------------------------------------------------
 
@@ -190,11 +186,16 @@ class LocationsPart:
             HttpRequest(
                 url=f"{center.url.rstrip('/')}/api/v1/locations/{quote(self.options.name, safe='')}/report",
                 method="POST",
-                headers=[("Content-Type", "application/json"), ("Authorization", f"Bearer {center.token}")],
+                headers=[
+                    ("Content-Type", "application/json"),
+                    *([("Authorization", f"Bearer {center.token}")] if center.token else []),
+                ],
                 body=msgspec.json.encode({"views": self.views()}),
                 timeout_s=min(10.0, self.options.every),
                 body_limit=4096,
                 ca_file=center.ca_file,
+                cert_file=center.cert_file,
+                key_file=center.key_file,
             )
         )
         if answer.status not in (200, 204):

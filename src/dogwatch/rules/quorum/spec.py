@@ -19,12 +19,16 @@ MAX_LOCATIONS = 100
 class Center(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where this place reports to.
 
-    url: of the other Dogwatch. token: of a user there who may do `location:create`. ca_file: further trust.
+    url: of the other Dogwatch. token: of a user there who may do `location:create`; "" where the certificate stands for
+    one (`access.certificates` there). ca_file: further trust. cert_file, key_file: our own certificate and its key; ""
+    where the certificate's file holds it.
     """
 
     url: str
-    token: Secret
+    token: Secret = ""
     ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
 
 
 class Quorum(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,8 +72,10 @@ def check(options: Locations) -> Iterator[Fault]:
         parts = urlsplit(center.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             yield Fault(("report_to", at, "url"), "is not an http or https address")
-        if not center.token:
-            yield Fault(("report_to", at, "token"), "is empty")
+        if not center.token and not center.cert_file:
+            yield Fault(("report_to", at, "token"), "is empty, and there is no certificate")
+        if center.key_file and not center.cert_file:
+            yield Fault(("report_to", at, "key_file"), "means nothing without 'cert_file'")
     seen: set[str] = set()
     for at, one in enumerate(options.quorum):
         if one.target in seen:

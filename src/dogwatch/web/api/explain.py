@@ -15,7 +15,16 @@ from dogwatch.errors import NotFound
 from dogwatch.rules.part import Incidents
 from dogwatch.rules.remedy import records
 from dogwatch.rules.remedy.explain import Explanation
-from dogwatch.web.api.incidents import AlertOut, IncidentOut, NoteOut, NumberParam, _found, _note_out, incident_out
+from dogwatch.web.api.incidents import (
+    AlertOut,
+    IncidentOut,
+    NoteOut,
+    NumberParam,
+    _found,
+    _note_out,
+    as_seen,
+    incident_out,
+)
 from dogwatch.web.api.models import refusals
 from dogwatch.web.context import Ctx, WebContext
 from dogwatch.web.permissions import may
@@ -125,7 +134,7 @@ async def explain(
         return await explained_incident(ctx, int(text), None)
     run = await ctx.services.runs.show(subject)
     if not ctx.rights.filter("run")(run.labels):
-        raise NotFound(f"no run '{subject}'")
+        raise NotFound(f"there is no run '{subject}'")
     number = await _number_of(ctx, run)
     if number:
         return await explained_incident(ctx, number, run)
@@ -154,9 +163,9 @@ async def explained_incident(ctx: WebContext, number: int, run: Run | None = Non
     shown = {found.incident.root} | {alert.group for alert in alerts}
     actions = [one for one in found.actions if sees(one.start.labels) or one.start.group == found.incident.root]
     return ExplanationOut(
-        incident=incident_out(found.incident),
+        incident=incident_out(as_seen(ctx, found.incident)),
         run=_run_out(run) if run is not None else None,
-        because=_because(found, limited=limited),
+        because=_because(found, actions, limited=limited),
         alerts=[
             AlertOut(
                 rule=one.rule,
@@ -197,24 +206,25 @@ async def explained_incident(ctx: WebContext, number: int, run: Run | None = Non
     )
 
 
-def _because(found: Explanation, *, limited: bool) -> list[str]:
-    """Return the story in sentences."""
+def _because(found: Explanation, actions: Sequence[records.Action], *, limited: bool) -> list[str]:
+    """Return the story in sentences. actions: those that are seen."""
     one = found.incident
     lines = [f"{one.summary}" + (f" ({one.reason})" if one.reason and one.reason not in one.summary else "")]
     if one.rule == "target-down":
         lines.append(f"the thresholds of the probe '{one.root}' said so")
     else:
-        version = f", version {one.version}" if one.version else ""
-        lines.append(f"the rule '{one.rule}'{version} said so")
+        lines.append(f"the rule '{one.rule}' said so")
     if one.into:
         lines.append(f"its cause turned out to be incident #{one.into}")
     elif one.explains > 1 and not limited:
         lines.append(f"{one.root} is the cause: it explains {one.explains - 1} more")
-    done = sum(action.outcome == "done" and not action.start.undo for action in found.actions)
-    if found.actions:
-        going = sum(not action.outcome for action in found.actions)
-        more = f", {going} under way" if going else ""
-        lines.append(f"{len(found.actions)} actions were decided, {done} of them were carried out{more}")
+    done = sum(action.outcome == "done" and not action.start.undo for action in actions)
+    if actions:
+        going = sum(not action.outcome for action in actions)
+        count = len(actions)
+        lines.append(f"{count} action{'s were' if count > 1 else ' was'} decided, {done} of them carried out")
+        if going:
+            lines.append(f"{going} under way")
     else:
         lines.append("nothing was done by itself")
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
@@ -14,7 +15,7 @@ from msgspec import Meta
 
 from dogwatch.access.permissions import everything
 from dogwatch.core.units import parse_duration, parse_size
-from dogwatch.errors import NotFound, UsageError
+from dogwatch.errors import Conflict, NotFound, UsageError
 from dogwatch.fleet.action import SshAction
 from dogwatch.fleet.adhoc import JOB, STEP, adhoc_job
 from dogwatch.fleet.book.book import FleetBook
@@ -27,7 +28,7 @@ from dogwatch.fleet.part import FleetPart
 from dogwatch.fleet.targets import choose
 from dogwatch.web.api import run_models
 from dogwatch.web.api.models import Limit, refusals
-from dogwatch.web.api.paging import opened, page_of, sealed
+from dogwatch.web.api.paging import counted, numbered, opened, page_of, sealed
 from dogwatch.web.context import Ctx, WebContext, segment
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.permissions import may
@@ -103,8 +104,10 @@ class FleetResultOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FleetResultPage(msgspec.Struct, frozen=True, kw_only=True):
+    """In order. next_cursor: "" on the last page."""
+
     items: list[FleetResultOut]
-    next_after: int | None
+    next_cursor: str = ""
 
 
 class FleetRunIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -163,21 +166,50 @@ def seen_hosts(ctx: WebContext, kept: Sequence[Kept]) -> list[Kept]:
     return list(kept) if sees is everything else [one for one in kept if sees(one.labels)]
 
 
+async def seen_inventory(ctx: WebContext) -> Inventory:
+    """Return the inventory with the hosts that the one who asks may see: the others have no names, either."""
+    inventory = await fleet_of(ctx).inventory()
+    sees = ctx.rights.filter("fleet")
+    if sees is everything:
+        return inventory
+    return inventory.only({name for name in inventory.hosts if sees(inventory.labels(name))})
+
+
 async def seen_runs(ctx: WebContext, rows: Sequence[FleetRunRow]) -> list[FleetRunRow]:
-    """Return the runs with a host that the one who asks may see."""
+    """Return the runs with a host that the one who asks may see, as if they were over those only."""
     if ctx.rights.filter("fleet") is everything:
         return list(rows)
     sees, labels = ctx.rights.filter("fleet"), await book_of(ctx).labels([row.key for row in rows])
-    return [row for row in rows if any(map(sees, labels.get(row.key, ())))]
+    found = []
+    for row in rows:
+        seen = [sees(one) for one in labels.get(row.key, ())]
+        if any(seen):
+            found.append(row if all(seen) else await _own_part(ctx, row))
+    return found
+
+
+async def _own_part(ctx: WebContext, row: FleetRunRow) -> FleetRunRow:
+    """Return a run that was over hosts of others, too, without them. Its reason counts and names them."""
+    kept = seen_hosts(ctx, await book_of(ctx).hosts(row.key))
+    names, counts = [one.host for one in kept], Counter(one.state for one in kept)
+    return msgspec.structs.replace(row, targets=fold(names), hosts=len(kept), counts=counts, reason="")
 
 
 async def found_run(ctx: WebContext, given: str) -> FleetRunRow:
     """Raises: NotFound, also for a run of which nothing may be seen."""
-    book = book_of(ctx)
-    row = await book.show(await book.resolve(segment(given)))
-    if not await seen_runs(ctx, [row]):
-        raise NotFound(f"there is no fleet run '{given[:60]}'")
-    return row
+    book, text = book_of(ctx), segment(given)
+    absent = NotFound(f"there is no fleet run '{text[:60]}'", hint="`dogwatch fleet runs` lists them")
+    try:
+        row = await book.show(await book.resolve(text))
+    except Conflict:
+        # That several begin so is told to those who may see them all.
+        if ctx.rights.restricted("fleet"):
+            raise absent from None
+        raise
+    seen = await seen_runs(ctx, [row])
+    if not seen:
+        raise absent
+    return seen[0]
 
 
 def run_out(row: FleetRunRow) -> FleetRunOut:
@@ -222,16 +254,13 @@ def result_out(one: Kept) -> FleetResultOut:
     )
 
 
-def matching_hosts(ctx: WebContext, inventory: Inventory, targets: str, q: str) -> list[str]:
+def matching_hosts(inventory: Inventory, targets: str, q: str) -> list[str]:
     """Return the hosts of an expression whose name, group or label holds the text. Raises: UsageError."""
-    sees = ctx.rights.filter("fleet")
     names = choose(targets, inventory) if targets else list(inventory.hosts)
     word = q.strip().lower()
     found = []
     for name in names:
         labels = inventory.labels(name)
-        if sees is not everything and not sees(labels):
-            continue
         text = " ".join((name, *inventory.groups_of(name), *(f"{key}={value}" for key, value in labels.items())))
         if word in text.lower():
             found.append(name)
@@ -259,13 +288,15 @@ async def hosts_out(ctx: WebContext, inventory: Inventory, names: Sequence[str])
 @get("/api/v1/fleet/hosts", opt=may("fleet"), summary="Hosts of the inventory", responses=refusals(404, 409, 503))
 async def list_hosts(
     ctx: Ctx,
-    targets: Annotated[str, QueryParameter(max_length=2000, description="A target expression")] = "",
-    q: Annotated[str, QueryParameter(max_length=500, description="In name, groups or labels")] = "",
+    targets: Annotated[
+        str, QueryParameter(max_length=2000, description="Chosen by this expression, as in web*,!web07")
+    ] = "",
+    q: Annotated[str, QueryParameter(max_length=500, description="Text in the name, groups or labels")] = "",
     cursor: run_models.Cursor = "",
     limit: Limit = 100,
 ) -> FleetHostPage:
-    inventory = await fleet_of(ctx).inventory()
-    names = matching_hosts(ctx, inventory, targets, q)
+    inventory = await seen_inventory(ctx)
+    names = matching_hosts(inventory, targets, q)
     chosen, following = page_of(names, lambda name: name, cursor=cursor, limit=limit)
     return FleetHostPage(items=await hosts_out(ctx, inventory, chosen), total=len(names), next_cursor=following)
 
@@ -273,7 +304,7 @@ async def list_hosts(
 @get("/api/v1/fleet/runs", opt=may("fleet"), summary="Fleet runs, newest first", responses=refusals(404, 503))
 async def list_fleet_runs(
     ctx: Ctx,
-    of: Annotated[str, QueryParameter(max_length=200, description="Steps of this run only")] = "",
+    of: Annotated[str, QueryParameter(max_length=200, description="Steps of this run")] = "",
     cursor: run_models.Cursor = "",
     limit: Limit = 50,
 ) -> FleetRunPage:
@@ -301,13 +332,14 @@ async def show_fleet_run(ctx: Ctx, run_id: RunIdParam) -> FleetRunOut:
 async def fleet_run_hosts(
     ctx: Ctx,
     run_id: RunIdParam,
-    after: Annotated[int, QueryParameter(ge=-1, le=2**31, description="Hosts behind this place")] = -1,
+    cursor: run_models.Cursor = "",
     limit: Limit = 200,
 ) -> FleetResultPage:
     row = await found_run(ctx, run_id)
-    kept = await book_of(ctx).hosts(row.key, after=after, limit=limit)
-    following = kept[-1].place if len(kept) == limit else None
-    return FleetResultPage(items=[result_out(one) for one in seen_hosts(ctx, kept)], next_after=following)
+    after = counted("fleet-hosts", cursor)
+    kept = await book_of(ctx).hosts(row.key, after=-1 if after is None else after, limit=limit)
+    following = numbered("fleet-hosts", kept[-1].place if len(kept) == limit else None)
+    return FleetResultPage(items=[result_out(one) for one in seen_hosts(ctx, kept)], next_cursor=following)
 
 
 @post(
@@ -318,8 +350,7 @@ async def fleet_run_hosts(
     responses=refusals(403, 404, 409, 413, 503),
 )
 async def start_fleet_run(ctx: Ctx, data: JSONBody[FleetRunIn]) -> Response[run_models.RunOut]:
-    fleet = fleet_of(ctx)
-    inventory = await fleet.inventory()
+    inventory = await seen_inventory(ctx)
     hosts = choose(data.targets, inventory)
     if data.limit:
         kept = set(choose(data.limit, inventory))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from msgspec.structs import replace
 
 from dogwatch.access.permissions import everything
 from dogwatch.core.units import parse_duration
-from dogwatch.errors import DogwatchError, NotFound, UsageError
+from dogwatch.errors import Conflict, DogwatchError, NotFound, UsageError
 from dogwatch.fleet.adhoc import apply_job, plan_job
 from dogwatch.fleet.book.desk import PlanDesk
 from dogwatch.fleet.book.plan_rows import NewPlan
@@ -25,7 +26,7 @@ from dogwatch.fleet.desked import ApplyAction, hosts_for
 from dogwatch.fleet.inventory.ranges import fold
 from dogwatch.fleet.targets import choose
 from dogwatch.web.api import run_models
-from dogwatch.web.api.fleet import fleet_of, require_hosts, shared_labels
+from dogwatch.web.api.fleet import fleet_of, require_hosts, seen_inventory, shared_labels
 from dogwatch.web.api.fleet_plan_models import (
     FleetApplyIn,
     FleetDecisionIn,
@@ -42,7 +43,7 @@ from dogwatch.web.api.fleet_plan_models import (
     PlaybookOut,
 )
 from dogwatch.web.api.models import Limit, refusals
-from dogwatch.web.api.paging import Listed, Page, opened, sealed
+from dogwatch.web.api.paging import Listed, Page, counted, numbered, opened, sealed
 from dogwatch.web.context import Ctx, WebContext, segment
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.permissions import may
@@ -66,12 +67,25 @@ def seen_plan_hosts(ctx: WebContext, hosts: Sequence[PlanHost]) -> list[PlanHost
 
 
 async def seen_plans(ctx: WebContext, rows: Sequence[PlanRow]) -> list[PlanRow]:
-    """Return the plans of which the one who asks may see a host, or that they asked for."""
+    """Return the plans of which the one who asks may see a host, or that they asked for, with those hosts only."""
     sees = ctx.rights.filter("fleet")
     if sees is everything:
         return list(rows)
     labels = await desk_of(ctx).labels([row.plan_id for row in rows])
-    return [row for row in rows if str(row.actor) == str(ctx.actor) or any(map(sees, labels[row.plan_id]))]
+    found = []
+    for row in rows:
+        seen = [sees(one) for one in labels[row.plan_id]]
+        if any(seen) or str(row.actor) == str(ctx.actor):
+            found.append(row if all(seen) else await _own_part(ctx, row))
+    return found
+
+
+async def _own_part(ctx: WebContext, row: PlanRow) -> PlanRow:
+    """Return a plan for hosts of others, too, without them. Its reason counts and names them."""
+    kept = seen_plan_hosts(ctx, await desk_of(ctx).hosts(row.plan_id))
+    hosts, results = Counter(one.state for one in kept), Counter(one.result for one in kept if one.result)
+    targets = fold(one.host for one in kept)
+    return replace(row, targets=targets, hosts=hosts, results=results, reason="")
 
 
 async def current(ctx: WebContext, row: PlanRow) -> PlanRow:
@@ -88,11 +102,19 @@ async def current(ctx: WebContext, row: PlanRow) -> PlanRow:
 
 async def found_plan(ctx: WebContext, given: str) -> PlanRow:
     """Raises: NotFound, also for a plan of which nothing may be seen."""
-    desk = desk_of(ctx)
-    row = await desk.show(await desk.resolve(segment(given)))
-    if not await seen_plans(ctx, [row]):
-        raise NotFound(f"there is no plan '{given[:60]}'")
-    return await current(ctx, row)
+    desk, text = desk_of(ctx), segment(given)
+    absent = NotFound(f"there is no plan '{text[:60]}'", hint="`dogwatch fleet plans` lists them")
+    try:
+        row = await desk.show(await desk.resolve(text))
+    except Conflict:
+        # That several begin so is told to those who may see them all.
+        if ctx.rights.restricted("fleet"):
+            raise absent from None
+        raise
+    seen = await seen_plans(ctx, [row])
+    if not seen:
+        raise absent
+    return await current(ctx, seen[0])
 
 
 def waits(row: PlanRow) -> bool:
@@ -159,8 +181,10 @@ async def list_playbooks(ctx: Ctx, paging: Page) -> Listed[PlaybookOut]:
 @get("/api/v1/fleet/plans", opt=may("fleet"), summary="Plans, newest first", responses=refusals(404, 503))
 async def list_plans(
     ctx: Ctx,
-    kind: Annotated[str, QueryParameter(pattern="^(plan|drift)?$", description="plan, or drift")] = "",
-    playbook: Annotated[str, QueryParameter(max_length=200, description="Of this playbook only")] = "",
+    kind: Annotated[
+        str, QueryParameter(pattern="^(plan|drift)?$", description="Only plans, or only looks for drift: plan or drift")
+    ] = "",
+    playbook: Annotated[str, QueryParameter(max_length=200, description="Of this playbook")] = "",
     cursor: run_models.Cursor = "",
     limit: Limit = 50,
 ) -> FleetPlanPage:
@@ -189,15 +213,16 @@ async def show_plan(ctx: Ctx, plan_id: PlanId) -> FleetPlanOut:
 async def plan_hosts(
     ctx: Ctx,
     plan_id: PlanId,
-    after: Annotated[int, QueryParameter(ge=-1, le=2**31, description="Hosts behind this place")] = -1,
+    cursor: run_models.Cursor = "",
     limit: Limit = 100,
 ) -> FleetPlanHostPage:
     row = await found_plan(ctx, plan_id)
-    kept = await desk_of(ctx).hosts(row.plan_id, after=after, limit=limit)
-    following = kept[-1].place if len(kept) == limit else None
+    after = counted("fleet-plan-hosts", cursor)
+    kept = await desk_of(ctx).hosts(row.plan_id, after=-1 if after is None else after, limit=limit)
+    following = numbered("fleet-plan-hosts", kept[-1].place if len(kept) == limit else None)
     seen = seen_plan_hosts(ctx, kept)
     texts = await desk_of(ctx).texts(row.plan_id, [one.shown for one in seen])
-    return FleetPlanHostPage(items=[host_out(one, texts) for one in seen], next_after=following)
+    return FleetPlanHostPage(items=[host_out(one, texts) for one in seen], next_cursor=following)
 
 
 @post(
@@ -209,7 +234,7 @@ async def plan_hosts(
 )
 async def make_plan(ctx: Ctx, data: JSONBody[FleetPlanIn]) -> Response[FleetPlanStarted]:
     fleet = fleet_of(ctx)
-    inventory = await fleet.inventory()
+    inventory = await seen_inventory(ctx)
     new = _new(ctx, data)
     hosts = await asyncio.to_thread(hosts_for, fleet, new, inventory)
     if not hosts:
@@ -308,7 +333,7 @@ async def apply_plan(ctx: Ctx, plan_id: PlanId, data: JSONBody[FleetApplyIn]) ->
     )
     hosts = await desk_of(ctx).hosts(row.plan_id)
     if data.targets:
-        chosen = set(choose(data.targets, await fleet_of(ctx).inventory()))
+        chosen = set(choose(data.targets, await seen_inventory(ctx)))
         hosts = [one for one in hosts if one.host in chosen]
     if not hosts:
         raise NotFound("no host of the plan is chosen")

@@ -15,8 +15,9 @@ from dogwatch.rules.incident import Incident, Note, Silence
 from dogwatch.rules.part import Incidents
 from dogwatch.rules.spec import Rule
 from dogwatch.web.api.models import Limit, refusals
-from dogwatch.web.api.paging import Listed, Page
+from dogwatch.web.api.paging import Cursor, Listed, Page, counted, numbered
 from dogwatch.web.context import Ctx, WebContext
+from dogwatch.web.incident_list import Asked, seen_incidents
 from dogwatch.web.permissions import may
 
 _TEXT = 2000
@@ -51,9 +52,12 @@ class IncidentOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IncidentPage(msgspec.Struct, frozen=True, kw_only=True):
-    """next_cursor: "" on the last. A page can hold fewer than were asked for."""
+    """total: matches on all pages, at most 1,000,000; null for whoever may see only some, and of words and severities.
+    next_cursor: "" on the last. A page can hold fewer than were asked for.
+    """
 
     items: list[IncidentOut]
+    total: int | None = None
     next_cursor: str = ""
 
 
@@ -143,9 +147,19 @@ async def _found(ctx: WebContext, number: int, verb: str = "read") -> tuple[Inci
     incidents = incidents_of(ctx)
     incident = await incidents.show(number)
     if not ctx.rights.filter("incident")(incident.labels):
-        raise NotFound(f"no incident #{number}")
+        # As for one that there is not: who asks must not be told which it is.
+        raise NotFound(f"no incident #{number}", hint="see dogwatch incident list --all")
     ctx.require("incident", verb, incident.labels)
     return incidents, incident
+
+
+def as_seen(ctx: WebContext, one: Incident) -> Incident:
+    """Return an incident that does not count what the one who asks may not see."""
+    if not ctx.rights.restricted("incident"):
+        return one
+    sees = ctx.rights.filter("incident")
+    held = sum(sees(tracked.alert.labels) for tracked in explained(incidents_of(ctx).state, one.number))
+    return msgspec.structs.replace(one, explains=held)
 
 
 def incident_out(one: Incident) -> IncidentOut:
@@ -205,18 +219,24 @@ def _rule_out(rule: Rule, firing: int) -> RuleOut:
 @get("/api/v1/incidents", opt=may("incident"), summary="Incidents, the newest first", responses=refusals(404, 503))
 async def list_incidents(
     ctx: Ctx,
+    q: Annotated[str, QueryParameter(max_length=500, description="Words, and labels as `team=shop`")] = "",
     which: Annotated[
-        Literal["", "open", "acknowledged", "resolved", "merged"],
-        QueryParameter(name="state", description="Only these"),
+        Literal["", "active", "open", "acknowledged", "resolved", "merged"],
+        QueryParameter(name="state", description="In this state; active: not over"),
     ] = "",
-    cursor: Annotated[str, QueryParameter(max_length=20)] = "",
+    severity: Annotated[
+        Literal["", "info", "warning", "error", "critical"], QueryParameter(description="At least this severe")
+    ] = "",
+    cursor: Cursor = "",
     limit: Limit = 100,
 ) -> IncidentPage:
-    if cursor and not (cursor.isascii() and cursor.isdecimal()):
-        raise UsageError(f"'{cursor}' is no cursor of this list", hint="begin without one")
-    page = await incidents_of(ctx).find(state=which, limit=limit, before=int(cursor[:18]) if cursor else None)
-    sees = ctx.rights.filter("incident")
-    return IncidentPage(items=[incident_out(one) for one in page.items if sees(one.labels)], next_cursor=page.cursor)
+    asked = Asked(state=which or "all", severity=severity, q=q, before=counted("incidents", cursor))
+    found = await seen_incidents(ctx, incidents_of(ctx), asked, limit)
+    return IncidentPage(
+        items=[incident_out(as_seen(ctx, one)) for one in found.items],
+        total=found.total,
+        next_cursor=numbered("incidents", found.older),
+    )
 
 
 @get("/api/v1/incidents/{number:int}", opt=may("incident"), summary="One incident", responses=refusals(404, 503))
@@ -246,7 +266,7 @@ async def incident_detail(ctx: WebContext, number: int) -> IncidentDetail:
         for alert in held
     ]
     return IncidentDetail(
-        incident=incident_out(incident), explains=alerts, timeline=[_note_out(note) for note in notes]
+        incident=incident_out(as_seen(ctx, incident)), explains=alerts, timeline=[_note_out(note) for note in notes]
     )
 
 
@@ -255,7 +275,7 @@ async def _order(ctx: WebContext, number: int, verb: str, data: TextIn | None) -
     text = data.text if data is not None else ""
     if verb == "comment" and not text.strip():
         raise UsageError("the comment is empty")
-    return incident_out(await incidents.order(number, verb, ctx.actor, text=text))
+    return incident_out(as_seen(ctx, await incidents.order(number, verb, ctx.actor, text=text)))
 
 
 _ORDER = refusals(403, 404, 409, 413, 503)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Annotated
 
@@ -22,7 +23,10 @@ from dogwatch.web.api.models import Limit, NameParam, refusals
 from dogwatch.web.context import Ctx, WebContext, segment
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.permissions import may
+from dogwatch.words import SOURCE, Words, words
 
+# What the step `map` would do: what each item does, for how many.
+_MAPPED = re.compile(r"(.*), for (\d+ items|each item of a list), (\d+) at the same time", re.DOTALL)
 IdempotencyKey = Annotated[
     str | None,
     HeaderParameter(name="Idempotency-Key", max_length=200, description="A second start with it starts nothing new"),
@@ -75,7 +79,7 @@ def next_fires(ctx: WebContext, names: Collection[str]) -> dict[str, float]:
 @get("/api/v1/jobs", opt=may("job"), summary="Jobs, by name", responses=refusals(503))
 async def list_jobs(
     ctx: Ctx,
-    q: Annotated[str, QueryParameter(max_length=500, description="Words")] = "",
+    q: Annotated[str, QueryParameter(max_length=500, description="Words that it must hold")] = "",
     label: models.LabelQuery = None,
     cursor: models.Cursor = "",
     limit: Limit = 100,
@@ -97,39 +101,50 @@ async def show_job(ctx: Ctx, name: NameParam) -> models.JobOut:
     return models.job_out(job, (await last_runs(ctx, [job]))[0], next_fires(ctx, {job.name}).get(job.name))
 
 
-def plan_out(plan: JobPlan) -> models.PlanOut:
+def plan_out(plan: JobPlan, spoken: Words | None = None) -> models.PlanOut:
+    """Return a plan as it is shown; what it says of its steps in the reader's language."""
     return models.PlanOut(
         job=plan.job,
         parameters=dict(plan.parameters),
-        steps=list(_planned(plan, "", 0)),
+        steps=list(_planned(plan, "", 0, spoken or words(SOURCE))),
         concurrency=plan.concurrency,
         locks=list(plan.locks),
         problems=list(plan.problems),
     )
 
 
-def _planned(plan: JobPlan, before: str, level: int) -> Iterator[models.PlannedStepOut]:
+def _summary(kind: str, summary: str, spoken: Words) -> str:
+    """Return what a step does. A command is no sentence, and only its verb is ours."""
+    if kind == "map" and (match := _MAPPED.fullmatch(summary)):
+        inner = _summary("exec", match[1], spoken)
+        return spoken.say("{0}, for {1}, {2} at the same time", inner, spoken.tell(match[2]), match[3])
+    verb, _, command = summary.partition(" ")
+    return spoken.say("run {0}", command) if kind in ("exec", "map") and verb == "run" else spoken.tell(summary)
+
+
+def _planned(plan: JobPlan, before: str, level: int, spoken: Words) -> Iterator[models.PlannedStepOut]:
+    tell = spoken.tell
     for step in plan.steps:
         change = step.change or Change(summary="")
-        items = [f"{at}: {one.summary}" for at, one in enumerate(step.items)]
-        more = [f"and {step.more} more"] if step.more else []
+        items = [f"{at}: {_summary(step.kind, one.summary, spoken)}" for at, one in enumerate(step.items)]
+        more = [tell(f"and {step.more} more")] if step.more else []
         yield models.PlannedStepOut(
             name=before + step.name,
             kind=step.kind,
             needs=[before + need for need in step.needs],
             level=level + step.level,
             runs=step.runs,
-            why=step.why,
+            why=tell(step.why),
             always=step.always,
-            summary=change.summary,
-            details=[*change.details, *items, *more],
+            summary=_summary(step.kind, change.summary, spoken),
+            details=[*map(tell, change.details), *items, *more],
             undo=change.undo,
             destructive=change.destructive,
             unknown=step.unknown,
-            problem=step.problem,
+            problem=tell(step.problem),
         )
         if step.calls is not None:
-            yield from _planned(step.calls, f"{before}{step.name} › ", level + step.level)
+            yield from _planned(step.calls, f"{before}{step.name} › ", level + step.level, spoken)
 
 
 @post(
@@ -141,7 +156,8 @@ def _planned(plan: JobPlan, before: str, level: int) -> Iterator[models.PlannedS
 )
 async def plan_job(ctx: Ctx, name: NameParam, data: JSONBody[models.PlanIn]) -> models.PlanOut:
     job = find_job(ctx, segment(name))
-    return plan_out(ctx.services.plan(StartRun(job=job.name, parameters=data.parameters, actor=ctx.actor)))
+    wanted = StartRun(job=job.name, parameters=data.parameters, actor=ctx.actor)
+    return plan_out(ctx.services.plan(wanted), ctx.words)
 
 
 @post(
@@ -162,6 +178,8 @@ async def start_job(
 ) -> Response[models.RunOut]:
     job = find_job(ctx, segment(name))
     ctx.require("job", "run", job.labels)
+    # The run carries its own, too: nobody puts one under the eyes of others, or out of those of its own team.
+    ctx.require("job", "run", {**job.labels, **data.labels})
     started = await ctx.services.runs.start(
         StartRun(
             job=job.name,

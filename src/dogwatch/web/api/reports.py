@@ -20,11 +20,14 @@ from dogwatch.web import listing
 from dogwatch.web.api.models import refusals
 from dogwatch.web.context import Ctx, WebContext
 from dogwatch.web.permissions import may
-from dogwatch.words import Language
+from dogwatch.words import SOURCE, Language
 
 _LONGEST_S = 400 * 86_400.0
 _LONGEST_DAILY_S = 31 * 86_400.0
 Since = Annotated[str, QueryParameter(max_length=20, description="How far back, as in 30d")]
+# What a file in UTF-8 may begin with.
+_MARK = "\ufeff"
+Named = Annotated[Language | None, QueryParameter(description="Of what is text in it, for people: en or zh")]
 Spoken = Annotated[Language, QueryParameter(description="Of what is text in it: en or zh")]
 Month = Annotated[str, QueryParameter(max_length=7, description="A month instead, as in 2026-10, in UTC")]
 Filter = Annotated[str, QueryParameter(max_length=500, description="As the overview's filter: shop group:web")]
@@ -132,10 +135,12 @@ async def report_availability(ctx: Ctx, since: Since = "30d", month: Month = "",
 
 @get("/api/v1/reports/availability.csv", opt=may("probe"), include_in_schema=False)
 async def report_availability_csv(
-    ctx: Ctx, since: Since = "30d", month: Month = "", q: Filter = "", language: Spoken = "en"
+    ctx: Ctx, since: Since = "30d", month: Month = "", q: Filter = "", language: Named = None
 ) -> Response[bytes]:
     since_s, until_s = period_of(since, month, ctx.services.clock.now_s())
-    body = csv_of(await availability_of(ctx, q, since_s, until_s), language).encode("utf-8", "replace")
+    text = csv_of(await availability_of(ctx, q, since_s, until_s), language or SOURCE)
+    # Pages name a language, for people: spreadsheets take a file without the mark for one of old Windows.
+    body = f"{_MARK if language else ''}{text}".encode("utf-8", "replace")
     headers = {"Content-Disposition": f'attachment; filename="availability-{month or "report"}.csv"'}
     return Response(body, media_type="text/csv; charset=utf-8", headers=headers)
 

@@ -1,7 +1,7 @@
 // Pause, resume, run: forms that post to the API and say how it went.
 import { refresh } from "./live.js";
 import { duration } from "./times.js";
-import { t } from "./words.js";
+import { reasonOf, t } from "./words.js";
 
 export function toast(text, bad = false) {
   const box = document.getElementById("toasts");
@@ -33,7 +33,7 @@ async function act(form) {
     const body = await answer.json();
     if (!answer.ok) throw new Error([body.detail, body.hint].filter(Boolean).join(". "));
     if ("success" in body) {
-      toast(body.success ? t("Passed in {0}", duration(body.duration_s)) : t("Failed: {0} in {1}", body.message || body.reason, duration(body.duration_s)), !body.success);
+      toast(body.success ? t("Passed in {0}", duration(body.duration_s)) : t("Failed: {0} in {1}", body.message || reasonOf(body.reason), duration(body.duration_s)), !body.success);
     } else {
       toast(form.dataset.action);
       toggled(body);

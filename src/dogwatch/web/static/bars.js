@@ -1,6 +1,6 @@
 // Heartbeat bars: drawn as bars.py draws them, with a tip for each bar by mouse, touch and arrow keys.
 import { clock, duration } from "./times.js";
-import { t } from "./words.js";
+import { reasonOf, t } from "./words.js";
 
 const SLOT = 6;
 const SHAPES = {
@@ -55,7 +55,7 @@ function show(bars, index) {
   const tip = document.getElementById("tip");
   if (!entry) { tip.hidden = true; return; }
   const [time, ms, name, reason] = entry;
-  tip.textContent = `${clock(time)} · ${WORDS[name]}${reason ? `: ${reason}` : ""} · ${duration(ms / 1000)}`;
+  tip.textContent = `${clock(time)} · ${WORDS[name]}${reason ? `: ${reasonOf(reason)}` : ""} · ${duration(ms / 1000)}`;
   tip.hidden = false;
   const box = bars.querySelector("svg").getBoundingClientRect();
   const count = slots(bars);

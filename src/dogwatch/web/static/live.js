@@ -108,6 +108,15 @@ function catchUpSoon() {
   crowdTimer ||= setTimeout(() => { crowdTimer = 0; catchUp(); }, 2000);
 }
 
+// The configuration has changed: other targets may be on the board. What is typed, focused and open stays.
+function freshBoard() {
+  const swap = { target: "#board", select: "#board", swap: "outerMorph" };
+  window.htmx.ajax("GET", location.pathname + location.search, swap).then(() => {
+    document.dispatchEvent(new Event("dogwatch:fresh"));
+    connect(); // it may have become one of many
+  });
+}
+
 function onResult(result) {
   const place = row(result.target);
   if (place) {
@@ -173,8 +182,8 @@ function connect() {
   source.addEventListener("transition", heard(onTransition));
   source.addEventListener("sample", heard(() => { soon("hosts"); soon("host-now"); }));
   source.addEventListener("reload", heard((record) => {
-    if (record?.outcome === "applied" && document.getElementById("board")) location.reload();
-    else soon("now");
+    if (record?.outcome === "applied" && document.getElementById("board")) freshBoard();
+    soon("now");
   }));
   source.addEventListener("finding", heard(() => soon("now")));
   source.addEventListener("run", heard(() => RUNS.forEach(soon)));

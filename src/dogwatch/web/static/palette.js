@@ -1,8 +1,8 @@
 // The command palette (Ctrl-K, ?) and the keys that go to pages: "g o", "g j"… Pages are those of the navigation.
 import { t } from "./words.js";
 
-const LETTERS = { "/": "o", "/incidents": "i", "/reports/availability": "y", "/logs": "l", "/compare": "v", "/fleet": "f", "/jobs": "j", "/runs": "r", "/schedules": "s", "/workers": "k", "/webhooks": "w", "/deliveries": "d", "/outbox": "m", "/users": "u", "/audit": "a", "/settings": "p", "/settings/configuration": "c" };
-const BELOW = { "/": [["/compare", t("Compare")]], "/incidents": [["/rules", t("Rules")], ["/maintenance", t("Maintenance")]], "/webhooks": [["/deliveries", t("Deliveries")]], "/settings": [["/settings/configuration", t("Configuration")]] };
+const LETTERS = { "/": "o", "/incidents": "i", "/reports/availability": "y", "/logs": "l", "/compare": "v", "/fleet": "f", "/jobs": "j", "/runs": "r", "/schedules": "s", "/workers": "k", "/webhooks": "w", "/deliveries": "d", "/outbox": "m", "/users": "u", "/audit": "a", "/settings": "p", "/settings/configuration": "c", "/reports/daily": "b", "/tokens": "t", "/rules": "e", "/maintenance": "n" };
+const BELOW = { "/": [["/compare", t("Compare")]], "/incidents": [["/rules", t("Rules")], ["/maintenance", t("Maintenance")]], "/webhooks": [["/deliveries", t("Deliveries")]], "/reports/availability": [["/reports/daily", t("Daily inspection")]], "/fleet": [["/fleet/plans", t("Planned changes")]], "/settings": [["/settings/configuration", t("Configuration")], ["/tokens", t("API tokens")]] };
 const CHORD_MS = 1200;
 const PAUSE_MS = 120;
 
@@ -102,7 +102,7 @@ function open() {
   told = element("p", "", "unseen");
   told.setAttribute("role", "status");
   const keys = element("p", "", "keys muted");
-  for (const [key, what] of [["Ctrl K", t("or")], ["?", t("this")], ["/", t("filter")], ["g o", t("overview")], ["g i", t("incidents")], ["g r", t("runs")], ["g s", t("schedules")], ["Esc", t("close")]]) {
+  for (const [key, what] of [["?", t("this, as Ctrl K")], ["/", t("filter")], ["g o", t("overview")], ["g i", t("incidents")], ["g r", t("runs")], ["g s", t("schedules")], ["Esc", t("close")]]) {
     const one = element("span", "");
     one.append(element("kbd", key), ` ${what}`);
     keys.append(one);

@@ -63,7 +63,7 @@ export function showTimes(root = document) {
 function showTime(element) {
   const seconds = Number(element.dataset.t);
   const { relative: isRelative, span: isSpan, until: lead } = element.dataset;
-  const text = element.dataset.dated !== undefined ? whole.format(new Date(seconds * 1000)) : lead !== undefined ? until(seconds, lead) : isSpan !== undefined ? t("for {0}", span(seconds)) : isRelative !== undefined ? ago(seconds) : clock(seconds);
+  const text = element.dataset.dated !== undefined ? whole.format(new Date(seconds * 1000)) : lead !== undefined ? until(seconds, lead) : isSpan === "bare" ? span(seconds) : isSpan !== undefined ? t("for {0}", span(seconds)) : isRelative !== undefined ? ago(seconds) : clock(seconds);
   if (element.textContent !== text) element.textContent = text;
   if (!element.title) element.title = full.format(new Date(seconds * 1000));
 }
@@ -80,6 +80,11 @@ export function startTimes() {
     if (turn % 10 === 0) showTimes();
     else for (const one of document.querySelectorAll("time[data-until]")) showTime(one);
   }, 1000);
+  // On paper "3 min ago" says nothing.
+  addEventListener("beforeprint", () => {
+    for (const one of document.querySelectorAll("time[data-relative], time[data-until]")) one.textContent = whole.format(new Date(one.dataset.t * 1000));
+  });
+  addEventListener("afterprint", () => showTimes());
   document.addEventListener("htmx:after:swap", () => showTimes());
   document.addEventListener("dogwatch:fresh", () => showTimes());
 }

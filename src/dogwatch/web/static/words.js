@@ -8,4 +8,7 @@ export function t(text, ...values) {
 // A word of a fixed vocabulary (a state); what is none of it stays as it is.
 export const word = (text) => known[text] ?? text;
 
+// A failed attempt's reason in words; reasons.py has them.
+export const reasonOf = (reason) => known[`reason:${reason}`] ?? reason;
+
 export const locale = document.documentElement.lang === "en" ? undefined : document.documentElement.lang;
