@@ -10,7 +10,8 @@ CODE = """
 import sys
 from dogwatch.cli.logs import load_logs
 spec, _folder = load_logs((sys.argv[1],))
-print(len(spec.sources), *sorted(name for name in ("dogwatch.probes", "dogwatch.rules", "polars") if name in sys.modules))
+heavy = ("dogwatch.probes", "dogwatch.rules", "polars")
+print(len(spec.sources), *(name for name in heavy if name in sys.modules))
 """
 LOGS = "logs:\n  sources: [{name: a, file: {paths: [/l/*.log]}}]\n  sinks: [{name: o, stdout: {}}]\n"
 

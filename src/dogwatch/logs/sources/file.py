@@ -27,7 +27,7 @@ from dogwatch.logs.tail.notices import Notices
 from dogwatch.logs.tail.stream import Piece
 
 # From one look at files that grow to the next.
-_BUSY_S = 0.14
+_BUSY_S = 0.11
 _TOGETHER_BYTES = 64 * 1024
 # Where the system tells of changes, so many times as rarely without being told.
 _SELDOM = 10
