@@ -214,6 +214,12 @@ class FakeHooks:
                 )
         raise NotFound(f"'{delivery_id}': no delivery has this id")
 
+    async def endpoint(self, name: str) -> EndpointView:
+        for one in self._endpoints:
+            if one.name == name:
+                return one
+        raise NotFound(f"no endpoint is called '{name}'")
+
     async def replay(self, delivery_id: str, actor: Actor, *, force: bool = False) -> Delivery:
         self.calls.append(("replay", delivery_id, str(actor), force))
         one = (await self.delivery(delivery_id)).delivery

@@ -244,6 +244,12 @@ def worker(api: Api) -> str:
     return str(wait_until(lambda: api.get("/api/v1/workers")["items"], what="a worker")[0]["worker_id"])
 
 
+def another(api: Api, path: str) -> str:
+    """Return the same order about another run."""
+    parts = path.split("/")
+    return "/".join([*parts[:-2], run("quick", "succeeded")(api), parts[-1]])
+
+
 class Row(msgspec.Struct, frozen=True):
     """prepare: makes what is changed and returns its name. shown: an address whose tag is that of what is changed."""
 
@@ -251,6 +257,8 @@ class Row(msgspec.Struct, frozen=True):
     body: Mapping[str, Any] | None = None
     keyed: bool = False
     secret: bool = False
+    # With the key of a keyed start: (address, body) of something else.
+    otherwise: Callable[[Api, str], tuple[str, Mapping[str, Any]]] = lambda _api, path: (path, {"labels": {"a": "b"}})
 
 
 PLAYBOOK = b"hosts: all\noperations: [{command: {run: 'true', always: true}}]\n"
@@ -281,7 +289,9 @@ ROWS = {
     "POST /api/v1/runs/{run_id:str}/decide": Row(run("asked", "running"), {"step": "gate", "approve": True}),
     "POST /api/v1/runs/{run_id:str}/pause": Row(run("asked", "running"), {"reason": "wait"}),
     "POST /api/v1/runs/{run_id:str}/resume": Row(paused, {}),
-    "POST /api/v1/runs/{run_id:str}/rerun": Row(run("quick", "succeeded"), {}, keyed=True),
+    "POST /api/v1/runs/{run_id:str}/rerun": Row(
+        run("quick", "succeeded"), {}, keyed=True, otherwise=lambda api, path: (another(api, path), {})
+    ),
     "POST /api/v1/schedules/{name:str}/pause": Row(lambda _api: "nightly", {"reason": "wait"}),
     "POST /api/v1/schedules/{name:str}/resume": Row(held, {}),
     "POST /api/v1/schedules/{name:str}/run": Row(lambda _api: "nightly", {}),
@@ -316,6 +326,24 @@ def test_every_change_has_a_row() -> None:
         if method in handler.http_methods and changes(handler)
     }
     assert known == ROWS.keys() | NOT_KEPT.keys()
+
+
+def test_the_description_tells_of_keys_and_tags() -> None:
+    """Every change of the OpenAPI document takes both headers, and says how it refuses."""
+    web: Any = create_web(FakeProgram().services)
+    document = web.description()
+    kept = {name.replace(":str}", "}").replace(":int}", "}") for name in ROWS.keys() | NOT_KEPT.keys()}
+    told = set()
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            headers = {one["name"] for one in operation.get("parameters", ()) if one["in"] == "header"}
+            if {"Idempotency-Key", "If-Match"} <= headers:
+                told.add(f"{method.upper()} {path}")
+                assert {"409", "412", "422"} <= operation["responses"].keys(), (method, path)
+            elif method != "get":
+                # Computations, and logging in: nothing is changed by them that was seen before.
+                assert path.rpartition("/")[2] in ("plan", "preview", "verify", "login"), (method, path)
+    assert told == kept
 
 
 def an_administrator(daemon: Daemon) -> str:
@@ -387,6 +415,12 @@ def test_a_change_is_made_once_to_what_was_seen_and_never_without_its_event(api:
         assert (again.status, "is not kept" in again.content.decode()) == (409, True)  # type: ignore[attr-defined]
     elif row.keyed:
         assert again.status == 200
+        assert json.loads(again.content)["run_id"] == json.loads(first.content)["run_id"]  # type: ignore[attr-defined]
+        assert api.events() == done
+        otherwise = row.otherwise(api, path)
+        done = api.events()
+        other = api.call(method, *otherwise, **key)
+        assert (other.status, json.loads(other.content)["code"]) == (422, "usage"), other.content  # type: ignore[attr-defined]
     else:
         assert (again.status, again.content) == (first.status, first.content)  # type: ignore[attr-defined]
         assert again.headers["idempotency-replayed"] == "true"

@@ -15,13 +15,40 @@ import msgspec
 
 from dogwatch.cli.contexts import load_contexts
 from dogwatch.daemon.paths import admin_socket, default_data_dir
-from dogwatch.errors import Conflict, DogwatchError, NotAllowed, NotFound, Unreachable, UsageError
+from dogwatch.errors import (
+    Conflict,
+    DogwatchError,
+    NotAllowed,
+    NotFound,
+    PartlyDone,
+    PermanentError,
+    StoreLocked,
+    StoreNewer,
+    TransientError,
+    Unreachable,
+    UsageError,
+)
 
 DEFAULT_SERVER = "http://127.0.0.1:8410"
 _BY_CODE: dict[str, type[DogwatchError]] = {
-    **{error.code: error for error in (NotFound, Conflict, NotAllowed, Unreachable, UsageError)},
-    # What is wrong with a configuration that was sent.
+    **{
+        error.code: error
+        for error in (
+            UsageError,
+            PartlyDone,
+            NotFound,
+            Conflict,
+            StoreLocked,
+            StoreNewer,
+            NotAllowed,
+            Unreachable,
+            TransientError,
+            PermanentError,
+        )
+    },
+    # What is wrong with a configuration, or with a search of logs, that was sent.
     "config": UsageError,
+    "query": UsageError,
 }
 F = TypeVar("F", bound=Callable[..., Any])
 

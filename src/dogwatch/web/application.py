@@ -18,7 +18,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from dogwatch.access.conditions import Overtaken
 from dogwatch.access.identity import Identity, anonymous
 from dogwatch.app import Services
-from dogwatch.errors import DogwatchError
+from dogwatch.errors import DogwatchError, UsageError
 from dogwatch.web import problems
 from dogwatch.web.access_pages import ACCESS
 from dogwatch.web.ack import ACK_HANDLERS
@@ -76,6 +76,16 @@ PAGES: tuple[Pages, ...] = (
 )
 # What programs ask for is never answered with a page, even in a browser.
 _PROGRAMS = ("/api/", "/ping/", "/hooks/", "/badge", "/group-badge", "/metrics", "/probe", "/static/")
+
+
+class ReadRequest(Request[Any, Any, Any]):
+    """A request whose body may be no text at all: that is the caller's mistake, and Litestar takes it for ours."""
+
+    async def json(self) -> Any:
+        try:
+            return await super().json()
+        except UnicodeDecodeError:
+            raise UsageError("the body is not UTF-8", hint="send JSON as UTF-8") from None
 
 
 class WebApplication:
@@ -146,6 +156,7 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
             render_plugins=[JsonRenderPlugin(path="/openapi.json")],
             openapi_router=Router("/api/v1", route_handlers=[], opt=PUBLIC, include_in_schema=False),
         ),
+        request_class=ReadRequest,
         response_class=SafeResponse,
         logging_config=None,
         debug=False,

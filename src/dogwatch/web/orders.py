@@ -27,7 +27,7 @@ from dogwatch.store.database import Database
 from dogwatch.web.api.models import refusals
 from dogwatch.web.guard import Message, Receive, Scope, Send
 from dogwatch.web.permissions import IDENTITY, Gate
-from dogwatch.web.problems import WebRefusal
+from dogwatch.web.problems import WebRefusal, used_otherwise
 from dogwatch.web.tags import fits, tag
 
 log = logging.getLogger(__name__)
@@ -194,7 +194,7 @@ async def _shown(scope: Scope, path: str) -> tuple[int, str]:
 async def _again(known: repeats.Repeat, send: Send) -> None:
     """Answer as the first time. Raises: Conflict, WebRefusal."""
     if not known.same:
-        raise WebRefusal(422, "this Idempotency-Key was used for something else", hint="use a new key for each change")
+        raise used_otherwise()
     if known.status == 0:
         if known.age_s < _UNDER_WAY_S:
             raise Conflict("the first request with this Idempotency-Key is under way", hint="ask again in a moment")

@@ -108,3 +108,8 @@ class WebRefusal(DogwatchError):
     def __init__(self, status: int, message: str, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.status = status
+
+
+def used_otherwise() -> WebRefusal:
+    """Return what an idempotency key is refused with that stands for something else."""
+    return WebRefusal(422, "this Idempotency-Key was used for something else", hint="use a new key for each change")

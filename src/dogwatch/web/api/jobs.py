@@ -13,6 +13,7 @@ from litestar.params import HeaderParameter, JSONBody, QueryParameter
 
 from dogwatch.core.component import nearest
 from dogwatch.engine.action import Change
+from dogwatch.engine.masks import MASK
 from dogwatch.engine.plan import JobPlan
 from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.values import Run, RunFilter, StartRun
@@ -23,6 +24,7 @@ from dogwatch.web.api.models import Limit, NameParam, refusals
 from dogwatch.web.context import Ctx, WebContext, segment
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.permissions import may
+from dogwatch.web.problems import used_otherwise
 from dogwatch.words import SOURCE, Words, words
 
 # What the step `map` would do: what each item does, for how many.
@@ -160,6 +162,21 @@ async def plan_job(ctx: Ctx, name: NameParam, data: JSONBody[models.PlanIn]) -> 
     return plan_out(ctx.services.plan(wanted), ctx.words)
 
 
+def _is_of(run: Run, wanted: StartRun, plan: JobPlan) -> bool:
+    """Return whether a run that is there under a key is what was asked for.
+
+    What the job itself gives it may have changed since; a reason is not kept once the run has one of its own.
+    """
+    asked = {name: value for name, value in plan.parameters.items() if name in wanted.parameters}
+    return (
+        # What is masked cannot be compared.
+        all(run.parameters.get(name) == value or MASK in str(run.parameters.get(name)) for name, value in asked.items())
+        and all(run.labels.get(name) == value for name, value in wanted.labels.items())
+        and wanted.priority in (None, run.priority)
+        and wanted.due_s in (None, run.due_s)
+    )
+
+
 @post(
     "/api/v1/jobs/{name:str}/runs",
     opt=may("job", "run", keyed=True),
@@ -180,18 +197,19 @@ async def start_job(
     ctx.require("job", "run", job.labels)
     # The run carries its own, too: nobody puts one under the eyes of others, or out of those of its own team.
     ctx.require("job", "run", {**job.labels, **data.labels})
-    started = await ctx.services.runs.start(
-        StartRun(
-            job=job.name,
-            parameters=data.parameters,
-            actor=ctx.actor,
-            key=key or "",
-            due_s=data.due_s,
-            priority=data.priority,
-            reason=data.reason,
-            labels=data.labels,
-        )
+    wanted = StartRun(
+        job=job.name,
+        parameters=data.parameters,
+        actor=ctx.actor,
+        key=key or "",
+        due_s=data.due_s,
+        priority=data.priority,
+        reason=data.reason,
+        labels=data.labels,
     )
+    started = await ctx.services.runs.start(wanted)
+    if not started.created and not _is_of(started.run, wanted, ctx.services.plan(wanted)):
+        raise used_otherwise()
     return SafeResponse(
         models.run_out(started.run),
         status_code=201 if started.created else 200,

@@ -19,6 +19,7 @@ from dogwatch.web.context import Ctx, WebContext, segment
 from dogwatch.web.encoding import SafeResponse, encode_json
 from dogwatch.web.events import EventStreamResponse
 from dogwatch.web.permissions import may
+from dogwatch.web.problems import used_otherwise
 from dogwatch.web.run_streams import RunStream, output_frames, whole_frames
 from dogwatch.web.tags import tag
 
@@ -144,6 +145,8 @@ async def rerun_run(
 ) -> Response[models.RunOut]:
     run = await _found(ctx, run_id, "run")
     started = await ctx.services.runs.rerun(run.run_id, ctx.actor, failed_only=data.failed_only, key=key or "")
+    if not started.created and started.run.rerun_of != run.run_id:
+        raise used_otherwise()
     return _document(started.run, 201 if started.created else 200)
 
 
