@@ -20,16 +20,16 @@ EXPORTERS: Mapping[str, str] = {
     "json, filter, add, redact to file": _FILE,
     "nginx to json file": _FILE,
     "json, filter, add, redact to otlp": "otlphttp: {endpoint: 'http://127.0.0.1:%(port)s'}",
-    "json, filter, add, redact to kafka": "kafka: {brokers: ['%(broker)s'], topic: %(topic)s, protocol_version: 2.0.0, "
+    "json, filter, add, redact to kafka": "kafka: {brokers: ['%(broker)s'], topic: %(topic)s, protocol_version: 2.1.0, "
     "encoding: raw, producer: {compression: zstd, max_message_bytes: 10000000}}",
 }
-_PROCESSORS = """  filter: {logs: {log_record: ['attributes["level"] == "debug"']}}
+_PROCESSORS = """  filter: {logs: {log_record: ['body["level"] == "debug"']}}
   transform:
     log_statements:
       - context: log
         statements:
-          - set(attributes["env"], "prod")
-          - replace_pattern(attributes["user"], "%(email)s", "***")
+          - set(body["env"], "prod")
+          - replace_pattern(body["user"], "%(email)s", "***")
 """
 
 
@@ -37,15 +37,13 @@ def configuration(job: str, values: Mapping[str, object]) -> str:
     """Return the text of its configuration."""
     exporter = EXPORTERS[job] % values
     changes = job.startswith("json")
-    operators = "[{type: json_parser}]" if changes else "[]"
+    # Into the body: else each record would have its line a second time.
+    operators = "[{type: json_parser, parse_to: body}]" if changes else "[]"
     if job.startswith("nginx"):
-        operators = f"[{{type: regex_parser, regex: '{_NGINX}'}}]"
+        operators = f"[{{type: regex_parser, parse_to: body, regex: '{_NGINX}'}}]"
     processors = "  batch: {send_batch_size: 8192, timeout: 200ms}\n"
     if changes:
         processors += _PROCESSORS % {"email": _EMAIL}
-    if job.endswith("kafka"):
-        # A message for each record, of which it sends the body alone.
-        processors += "          - set(body, attributes)\n"
     names = "[filter, transform, batch]" if changes else "[batch]"
     return (
         f"receivers: {{filelog: {{include: ['{values['source']}'], start_at: beginning, operators: {operators}}}}}\n"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
 
-from dogwatch.app import open_app
+from dogwatch.app import Services, open_app
 from dogwatch.cli.main import cli
 from dogwatch.config.build import Catalog
 from dogwatch.config.load import Loader
@@ -27,9 +30,11 @@ from dogwatch.probes.kinds import PROBES
 from dogwatch.probes.kinds.http import HttpProbe
 from dogwatch.probes.probe import REASONS, Probe
 from dogwatch.probes.spec import COMMON_VARIABLES
+from dogwatch.web.application import create_web
 from dogwatch.web.meter import Meter
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
+LISTS = Path(__file__).parent.parent / "src" / "dogwatch" / "cli" / "lists.json"
 HEAD = "<!-- Written by `make docs` from the program; edit the docstrings instead. -->\n\n"
 
 
@@ -91,6 +96,22 @@ def probe_kinds(catalog: Catalog) -> Iterator[str]:
             yield from table(["metric", "from", "meaning"], named)
 
 
+@asynccontextmanager
+async def opened() -> AsyncIterator[Services]:
+    """Open the program over an empty folder; nothing of it runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Override(("store", "path"), str(Path(folder) / "docs.sqlite"), "--data")
+        loader = Loader([], SECTIONS, environ={}, overrides=[path])
+        clock = ManualClock()
+        app = await open_app(loader.load(), clock=clock, spawn=lambda name, work: asyncio.create_task(work, name=name))
+        try:
+            yield app.services(Reloader(loader, app.parts, clock=clock, bus=app.bus))
+        finally:
+            for part in reversed(app.parts):
+                await part.stop()
+            await app.close()
+
+
 async def families() -> dict[str, tuple[str, str]]:
     """Return name → (type, help) of everything that `/metrics` can show."""
     found: dict[str, tuple[str, str]] = {}
@@ -99,18 +120,8 @@ async def families() -> dict[str, tuple[str, str]]:
     for collector in COLLECTORS:
         found.update({metric.name: (metric.kind, metric.help) for metric in collector.metrics})
     found.update({family.name: (family.kind, family.help) for family in Meter().families()})
-    with tempfile.TemporaryDirectory() as folder:
-        path = Override(("store", "path"), str(Path(folder) / "docs.sqlite"), "--data")
-        loader = Loader([], SECTIONS, environ={}, overrides=[path])
-        clock = ManualClock()
-        app = await open_app(loader.load(), clock=clock, spawn=lambda name, work: asyncio.create_task(work, name=name))
-        try:
-            reloader = Reloader(loader, app.parts, clock=clock, bus=app.bus)
-            found.update({f.name: (f.kind, f.help) for f in app.services(reloader).metrics()})
-        finally:
-            for part in reversed(app.parts):
-                await part.stop()
-            await app.close()
+    async with opened() as services:
+        found.update({f.name: (f.kind, f.help) for f in services.metrics()})
     return found
 
 
@@ -150,8 +161,58 @@ def operations() -> Iterator[str]:
         yield from table(["key", "default", "meaning"], rows)
 
 
-def pages() -> dict[str, str]:
-    """Return file name → content."""
+async def description() -> dict[str, Any]:
+    """Return the OpenAPI description of the API."""
+    async with opened() as services:
+        return create_web(services).description()
+
+
+def words_of(schema: Any) -> list[str]:
+    """Return the words that a filter takes, none where it takes any."""
+    if isinstance(schema, Mapping):
+        found = schema.get("enum") or [one for value in schema.values() for one in words_of(value)]
+        return [str(one) for one in found if one]
+    return [word for one in schema for word in words_of(one)] if isinstance(schema, list) else []
+
+
+def is_array(schema: Mapping[str, Any]) -> bool:
+    return schema.get("type") == "array" or any(is_array(one) for one in schema.get("oneOf", ()))
+
+
+def resolved(document: Mapping[str, Any], schema: Any) -> Any:
+    """Return a schema with what its references name in their place."""
+    if isinstance(schema, list):
+        return [resolved(document, one) for one in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    if "$ref" in schema:
+        return resolved(document, document["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
+    return {name: resolved(document, one) for name, one in schema.items()}
+
+
+def lists() -> str:
+    """Return the filters of every list of the API, as the command line has them for flags."""
+    document = asyncio.run(description())
+    found = {}
+    for path, methods in document["paths"].items():
+        given = [one for one in methods.get("get", {}).get("parameters", ()) if one["in"] == "query"]
+        if not {"cursor", "limit"} <= {one["name"] for one in given}:
+            continue
+        found[path] = [
+            {
+                "name": one["name"],
+                "help": one.get("description", ""),
+                "many": is_array(one["schema"]),
+                "choices": words_of(resolved(document, one["schema"])),
+            }
+            for one in given
+            if one["name"] not in ("cursor", "limit")
+        ]
+    return json.dumps(found, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def pages() -> dict[Path, str]:
+    """Return file → content."""
     catalog = Catalog(SECTIONS)
     parts = {
         "settings.md": settings(catalog),
@@ -160,18 +221,19 @@ def pages() -> dict[str, str]:
         "operations.md": operations(),
         "cli.md": iter(["# Commands\n", *command_pages(cli, "dogwatch")]),
     }
-    return {name: HEAD + "\n".join(lines).rstrip() + "\n" for name, lines in parts.items()}
+    return {FOLDER / name: HEAD + "\n".join(lines).rstrip() + "\n" for name, lines in parts.items()}
 
 
 def main() -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
     stale = []
-    for name, content in pages().items():
-        path = FOLDER / name
-        if not path.exists() or path.read_text() != content:
-            stale.append(name)
-            if "--check" not in sys.argv:
-                path.write_text(content)
+    # The lists first: commands are made of them.
+    for make in (lambda: {LISTS: lists()}, pages):
+        for path, content in make().items():
+            if not path.exists() or path.read_text() != content:
+                stale.append(path.name)
+                if "--check" not in sys.argv:
+                    path.write_text(content)
     if "--check" in sys.argv and stale:
         print(f"out of date: {', '.join(stale)}; run `make docs`")
         return 1

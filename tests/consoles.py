@@ -23,6 +23,8 @@ from dogwatch.notify.section import NOTIFY
 from dogwatch.notify.tables import notify_tables
 from dogwatch.rules.planned.part import MaintenancePart, once
 from dogwatch.rules.planned.tables import maintenance_tables
+from dogwatch.rules.quorum.part import LocationsPart
+from dogwatch.rules.quorum.spec import Locations, Quorum
 from dogwatch.rules.remedy.tables import remedy_tables
 from dogwatch.rules.spec import RuleSpec
 from dogwatch.rules.tables import incident_tables
@@ -98,6 +100,12 @@ PUBLIC = StatusOptions(
 )
 
 
+PLACES = Locations(
+    name="berlin",
+    quorum=tuple(Quorum(target=name, locations=("berlin", "oslo", "rome"), down=2) for name in ("shop", "blog")),
+)
+
+
 def _never_spawned(_name: str, coroutine: Any) -> Any:
     raise AssertionError("nothing of this runs by itself here")
 
@@ -162,6 +170,10 @@ async def console(
     program.services.maintenance = maintenance = MaintenancePart(
         database, program.store, clock=clock, spawn=_never_spawned
     )
+    program.services.locations = LocationsPart(
+        database, clock=clock, spawn=_never_spawned, targets=program.watch.targets
+    )
+    program.services.locations.options = PLACES
     program.services.status = StatusPart(
         Around(
             database=database,

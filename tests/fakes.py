@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from dogwatch.app import Readiness, Services
-from dogwatch.config.status import STEPS, ReloadRecord, ReloadStep
+from dogwatch.config.status import STEPS, Difference, ReloadPlan, ReloadRecord, ReloadStep
 from dogwatch.core.bus import Bus
 from dogwatch.core.clock import Clock, ManualClock
 from dogwatch.core.component import nearest
@@ -30,6 +30,8 @@ from dogwatch.store.protocol import (
     ResultRow,
     SeriesPoints,
     TargetState,
+    TransitionFilter,
+    TransitionPage,
     rows_of,
 )
 from dogwatch.store.successes import Successes
@@ -403,7 +405,7 @@ class FakeStore:
         return [
             Failure(
                 target=target,
-                time_s=self._clock.now_s() - 60 * back,
+                time_s=(one.last_time_s or 0.0) - 60 * back,
                 reason="status",
                 message=one.last_message,
                 headers=(("content-type", "text/html"), ("server", "nginx"), ("x-request-id", f"4f2a{back}")),
@@ -416,8 +418,13 @@ class FakeStore:
     async def transitions(
         self, target: str | None = None, *, since_s: float = 0.0, limit: int = 100
     ) -> Sequence[Transition]:
-        views = self._watch.targets() if target is None else [one for one in [self._known(target)] if one]
-        found = [
+        wanted = TransitionFilter(targets=None if target is None else [target], since_s=since_s)
+        return (await self.find_transitions(wanted, limit=limit)).items
+
+    async def find_transitions(
+        self, wanted: TransitionFilter, *, limit: int, before: int | None = None
+    ) -> TransitionPage:
+        made = [
             Transition(
                 target=one.name,
                 time_s=one.since_s,
@@ -425,10 +432,13 @@ class FakeStore:
                 after=Status[one.status.upper()],
                 reason=one.last_message or "2 successes in a row",
             )
-            for one in views
-            if one.since_s >= since_s
+            for one in self._watch.targets()
+            if self._known(one.name)
         ]
-        return sorted(found, key=lambda one: -one.time_s)[:limit]
+        numbered = [one for one in enumerate(sorted(made, key=lambda one: one.time_s)) if wanted.matches(one[1])][::-1]
+        rest = [one for one in numbered if before is None or one[0] < before]
+        following = rest[limit - 1][0] if len(rest) > limit else None
+        return TransitionPage(items=[one for _, one in rest[:limit]], total=len(numbered), before=following)
 
     async def availability(
         self, targets: Sequence[str], *, since_s: float, until_s: float, planned: Planned | None = None
@@ -521,6 +531,21 @@ class FakeReload:
 
     def history(self) -> Sequence[ReloadRecord]:
         return self._records
+
+    async def plan(self) -> ReloadPlan:
+        found = [
+            Difference(section="probes", name="<b>new</b>", what="added"),
+            Difference(section="rules", name="slow", what="changed", keys=("when", "for")),
+            Difference(section="schedules", name="nightly", what="removed"),
+        ]
+        return ReloadPlan(
+            outcome="fails" if self.problems else "applies",
+            differences=found,
+            total=len(found),
+            counts={one.section: {"added": 0, "changed": 0, "removed": 0, one.what: 1} for one in found},
+            problems=self.problems,
+            files=("dogwatch.yaml",),
+        )
 
     async def reload(self, trigger: str) -> ReloadRecord:
         record = self._record(self._records[0].number + 1, trigger)

@@ -190,6 +190,7 @@ class FakeHooks:
         limit: int = 50,
         cursor: str = "",
         among: Sequence[str] | None = None,
+        count: bool = False,
     ) -> Page[Delivery]:
         found = [
             one
@@ -199,7 +200,8 @@ class FakeHooks:
             and (among is None or one.endpoint in among)
         ]
         start = int(cursor) if cursor.isdigit() else 0
-        return Page(items=found[start : start + limit], cursor=str(start + limit) if start + limit < len(found) else "")
+        following = str(start + limit) if start + limit < len(found) else ""
+        return Page(items=found[start : start + limit], cursor=following, total=len(found) if count else None)
 
     async def delivery(self, delivery_id: str) -> DeliveryDetail:
         for one in self.deliveries_kept:
@@ -264,7 +266,7 @@ class FakeOutbox:
         ]
 
     async def find(
-        self, *, destination: str = "", state: str = "", limit: int = 50, cursor: str = ""
+        self, *, destination: str = "", state: str = "", limit: int = 50, cursor: str = "", count: bool = False
     ) -> Page[OutboxRow]:
         found = [
             one
@@ -272,7 +274,8 @@ class FakeOutbox:
             if (not destination or one.destination == destination) and (not state or one.state == state)
         ]
         start = int(cursor) if cursor.isdigit() else 0
-        return Page(items=found[start : start + limit], cursor=str(start + limit) if start + limit < len(found) else "")
+        following = str(start + limit) if start + limit < len(found) else ""
+        return Page(items=found[start : start + limit], cursor=following, total=len(found) if count else None)
 
     async def show(self, message_id: str) -> OutboxRow:
         for one in self.rows:

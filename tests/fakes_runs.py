@@ -284,7 +284,11 @@ class FakeRuns:
             raise UsageError("the cursor is not one of ours")
         start = int(wanted.cursor or 0)
         more = start + wanted.limit < len(found)
-        return Page(items=found[start : start + wanted.limit], cursor=str(start + wanted.limit) if more else "")
+        return Page(
+            items=found[start : start + wanted.limit],
+            cursor=str(start + wanted.limit) if more else "",
+            total=len(found) if wanted.count else None,
+        )
 
     async def show(self, run_id: str) -> Run:
         self._raise()

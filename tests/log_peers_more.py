@@ -88,7 +88,35 @@ class Gateway(Peer):
     def command(self) -> Sequence[str]:
         who = ("--access", self.access, "--secret", self.secret)
         place = ("posix", "--sidecar", str(self.folder / "about"), str(self.folder / "data"))
-        return (self._binary, *who, "--port", f"127.0.0.1:{self.port}", "--quiet", *place)
+        names = ("--virtual-domain", f"localhost:{self.port}")
+        return (self._binary, *who, "--port", f"127.0.0.1:{self.port}", *names, "--quiet", *place)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+class Minio(Peer):
+    """MinIO: one process over one folder."""
+
+    access, secret = "tests-access", "tests-secret"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._binary = _built("minio-20260212")
+
+    def command(self) -> Sequence[str]:
+        return (self._binary, "server", "--quiet", "--address", f"127.0.0.1:{self.port}", str(self.folder / "data"))
+
+    def environment(self) -> dict[str, str]:
+        who = {"MINIO_ROOT_USER": self.access, "MINIO_ROOT_PASSWORD": self.secret}
+        return {**os.environ, **who, "MINIO_DOMAIN": "localhost", "MINIO_BROWSER": "off", "HOME": str(self.folder)}
+
+    def ready(self) -> bool:
+        try:
+            return fetch(f"{self.url}/minio/health/ready") == b""
+        except OSError:
+            return False
 
     @property
     def url(self) -> str:
@@ -116,9 +144,9 @@ class Loki(Peer):
             f"common:\n  instance_addr: 127.0.0.1\n  path_prefix: {folder}\n  replication_factor: 1\n"
             "  ring: {kvstore: {store: inmemory}}\n"
             f"  storage: {{filesystem: {{chunks_directory: {folder}/chunks, rules_directory: {folder}/rules}}}}\n"
-            "ingester: {lifecycler: {min_ready_duration: 0s}}\n"
-            # Else lines of more than three hours ago are not found before their chunk is full.
-            "querier: {query_ingesters_within: 0s}\n"
+            # Without end, and in this place: as one process, Loki sets two and a half hours here, which go before
+            # `query_ingesters_within`, and lines that are older are not found until their chunk is written out.
+            "ingester: {lifecycler: {min_ready_duration: 0s}, query_store_max_look_back_period: -1ns}\n"
             "schema_config: {configs: [{from: 2020-10-24, store: tsdb, object_store: filesystem, schema: v13, "
             "index: {prefix: index_, period: 24h}}]}\n"
             "frontend: {max_outstanding_per_tenant: 4096}\n"

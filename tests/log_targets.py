@@ -179,21 +179,24 @@ class NatsTarget(Target):
         return self._found
 
     async def _fetch(self) -> None:
+        """Read on to what is the newest now, each message once: nothing is acknowledged, so nothing comes again."""
         from nats.aio.client import Client
-        from nats.errors import TimeoutError as NothingThere
+        from nats.js.api import ConsumerConfig, DeliverPolicy
 
         client = Client()
         await client.connect(self._url, allow_reconnect=False, connect_timeout=30)
         try:
-            subscription = await client.jetstream(timeout=30).pull_subscribe(self._name, durable="d")
-            try:
-                while messages := await subscription.fetch(5000, timeout=0.3):
-                    for one in messages:
-                        assert one.headers is not None
-                        self._found.append((one.headers["Nats-Msg-Id"], json.loads(one.data)["message"]))
-                        await one.ack()
-            except NothingThere:
-                pass
+            context = client.jetstream(timeout=30)
+            newest = (await context.stream_info(self._name)).state.last_seq
+            if newest == len(self._found):
+                return
+            config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=len(self._found) + 1)
+            subscription = await context.subscribe(self._name, config=config, ordered_consumer=True)
+            while len(self._found) < newest:
+                one = await subscription.next_msg(timeout=30)
+                assert one.headers is not None
+                self._found.append((one.headers["Nats-Msg-Id"], json.loads(one.data)["message"]))
+                assert one.metadata.sequence.stream == len(self._found)
         finally:
             await client.close()
 

@@ -14,7 +14,7 @@ from dogwatch.access.service import Access
 from dogwatch.config.part import Configuration, Part
 from dogwatch.config.reload import Reloader
 from dogwatch.config.show import Row, rows
-from dogwatch.config.status import ReloadControl
+from dogwatch.config.status import ReloadControl, ReloadRecord
 from dogwatch.core.bus import Bus
 from dogwatch.core.clock import Clock
 from dogwatch.core.metrics import Family, series
@@ -151,6 +151,8 @@ class App:
         self.clock = clock
         # How people reach the console, for messages; whoever serves it says so.
         self.address: Callable[[], str] = lambda: ""
+        # How reloads ended, for reports; whoever reloads says so.
+        self.reloads: Callable[[], Sequence[ReloadRecord]] = tuple
         self.bus = bus
         self.store = store
         self.env = env
@@ -270,6 +272,7 @@ class App:
 
     def services(self, reload: Reloader) -> Services:
         """Return what web and admin socket work with."""
+        self.reloads = reload.history
         return Services(
             version=__version__,
             clock=self.clock,
@@ -320,6 +323,7 @@ class App:
             windows=self.maintenance.windows,
             runs=self.engine.runs,
             outbox=self.notify,
+            reloads=self.reloads,
             findings=lambda: [msgspec.to_builtins(finding) for finding in self.self_watch.findings()],
             changes=changes_in(self.database),
         )

@@ -46,7 +46,7 @@ class Problem:
     """One mistake in a configuration.
 
     path: `probes[3].hots`, or "" for the whole file. file and line: where it was written ("" and 0 where it came
-    from nowhere, line counts from 1). hint: "did you mean 'host'?", or "".
+    from nowhere, line counts from 1). hint: "did you mean 'host'?", or "". restart: right, but only from a restart on.
     """
 
     message: str
@@ -54,6 +54,7 @@ class Problem:
     file: str = ""
     line: int = 0
     hint: str = ""
+    restart: bool = False
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}: " if self.line else f"{self.file}: " if self.file else ""

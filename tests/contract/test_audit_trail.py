@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import socketserver
 import threading
@@ -430,6 +431,14 @@ class Receiver(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         server.got.append(({name.lower(): text for name, text in self.headers.items()}, body))
         self.send_response(server.status)
+        if server.status == 302:
+            self.send_header("location", "/elsewhere")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        server: Any = self.server
+        server.got.append(({name.lower(): text for name, text in self.headers.items()}, b""))
+        self.send_response(200)
         self.end_headers()
 
     def log_message(self, *_args: object) -> None:
@@ -513,3 +522,46 @@ def test_syslog(scheme: str, tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(TransientError, match="cannot append"):
         FileExporter(path=str(tmp_path / "no" / "such")).send([b"x"], timeout_s=1)
+
+
+def test_a_file_goes_on_where_a_full_disk_stopped_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is nearly full takes a part: the rest is written, not forgotten."""
+    whole = os.write
+    with monkeypatch.context() as patched:
+        patched.setattr("os.write", lambda descriptor, data: whole(descriptor, bytes(data)[:7]))
+        FileExporter(path=str(tmp_path / "heads")).send([b'{"number":1}', b'{"number":2}'], timeout_s=1)
+    assert (tmp_path / "heads").read_bytes() == b'{"number":1}\n{"number":2}\n'
+
+
+def test_a_webhook_that_leads_elsewhere_has_taken_nothing(receiver: Any) -> None:
+    """The page at the other end of a redirection answers 200 to anything, and would be given our headers."""
+    receiver.status = 302
+    url = f"http://127.0.0.1:{receiver.server_port}/audit"
+    hook = WebhookExporter(url=url, headers={"authorization": "Bearer of-the-siem"})
+    with pytest.raises(PermanentError, match="answered 302"):
+        hook.send([b"{}"], timeout_s=5)
+    assert len(receiver.got) == 1
+
+
+HEAD = '{"kind":"head","number":7,"digest":"ab","time_s":1.0,"signer":"cd","signature":"ef"}'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        HEAD,
+        f"Nov 21 18:00:00 watch-1 dogwatch[4711]: {HEAD}",
+        f"2026-11-21T18:00:00.000000+01:00 watch-1 dogwatch[4711] {HEAD}",
+        f"<110>1 2026-11-21T18:00:00+01:00 watch-1 dogwatch 4711 audit - {HEAD}",
+    ],
+)
+def test_heads_are_read_as_syslog_servers_write_them(line: str) -> None:
+    others = 'Nov 21 17:59:59 watch-1 cron[9]: (root) CMD (x)\nNov 21 18:00:01 watch-1 dogwatch[1]: {"cut": "in the mid'
+    text = f"{others}\n{line}\n" if line != HEAD else f"{line}\n"
+    assert [(head.number, head.origin) for head in read_heads(text, "log")] == [(7, "log")]
+
+
+@pytest.mark.parametrize("text", ["not a head", '{"number":', f"x {HEAD[:40]}", "Nov 21 cron[9]: nothing of ours"])
+def test_a_file_without_heads_is_said_to_have_none(text: str) -> None:
+    with pytest.raises(PermanentError, match="log:1 is not a head"):
+        read_heads(text, "log")

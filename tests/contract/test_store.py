@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from dogwatch.core.clock import ManualClock
 from dogwatch.core.values import Status, Transition
 from dogwatch.store.limits import StoreLimits
 from dogwatch.store.memory import MemoryStore
-from dogwatch.store.protocol import Failure, Ping, ResultRow, Store, TargetState
+from dogwatch.store.protocol import Failure, Ping, ResultRow, Store, TargetState, TransitionFilter
 from dogwatch.store.sqlite import open_store
 
 HOUR_S = 3600.0
@@ -219,6 +220,41 @@ async def test_transitions_are_newest_first(store: Store, clock: ManualClock) ->
     assert list(await store.transitions("shop")) == [made[2], made[0]]
     assert list(await store.transitions(limit=1)) == [made[2]]
     assert list(await store.transitions(since_s=made[1].time_s)) == [made[2], made[1]]
+
+
+async def test_transitions_are_found_a_page_at_a_time(store: Store, clock: ManualClock) -> None:
+    made = []
+    for number in range(7):
+        made.append(
+            await change(store, clock, Status.UP, (Status.DOWN, Status.DEGRADED)[number % 2], f"größe-{number % 3}")
+        )
+        clock.advance(60)
+    newest = made[::-1]
+
+    async def found(limit: int, **wanted: Any) -> tuple[list[Transition], int]:
+        """Walk through all pages; everything is found once, whatever is added meanwhile."""
+        items: list[Transition] = []
+        before: int | None = None
+        while True:
+            page = await store.find_transitions(TransitionFilter(**wanted), limit=limit, before=before)
+            assert len(page.items) <= limit
+            items += page.items
+            if page.before is None:
+                return items, page.total
+            before = page.before
+
+    for limit in (1, 2, 7, 100):
+        assert await found(limit) == (newest, 7)
+    assert await found(2, targets=["größe-1"]) == ([one for one in newest if one.target == "größe-1"], 2)
+    assert await found(2, targets=[]) == ([], 0)
+    assert await found(2, after=[Status.DEGRADED]) == ([one for one in newest if one.after == Status.DEGRADED], 3)
+    assert await found(3, words=["größe", "-2"]) == ([one for one in newest if one.target == "größe-2"], 2)
+    assert await found(3, words=["%"]) == ([], 0)
+    assert await found(2, since_s=made[2].time_s, until_s=made[5].time_s) == (made[2:5][::-1], 3)
+    first = await store.find_transitions(TransitionFilter(), limit=3)
+    await change(store, clock, Status.UP, Status.DOWN, "later")
+    rest = await store.find_transitions(TransitionFilter(), limit=10, before=first.before)
+    assert [*first.items, *rest.items] == newest
 
 
 async def test_transitions_at_once_are_all_kept(store: Store, clock: ManualClock) -> None:

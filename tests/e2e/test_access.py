@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import getpass
+import http.client
 import json
 import os
 import re
 import ssl
 import subprocess
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -161,6 +164,60 @@ def test_beyond_loopback_the_terminal_shows_a_link(tmp_path: Path) -> None:
         # Who is on the machine need no link.
         assert run(daemon, "user", "add", "root", "--role", "admin", stdin=PASSWORD + "\n").returncode == 0
         assert run(daemon, "probe", "list").returncode == 0
+    finally:
+        daemon.close()
+
+
+def setting_up(daemon: Daemon, link: str, name: str = "root") -> int:
+    """Fill in the form of a set-up link, as a browser that has just come does, and return the status."""
+    path = "/" + link.split("/", 3)[3]
+    with closing(http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=30)) as connection:
+        connection.request("GET", path)
+        page = connection.getresponse()
+        text = page.read().decode()
+        if page.status != 200:
+            return page.status
+        token = re.search(r'name="form_token" value="([^"]+)"', text)
+        assert token
+        fields = {"form_token": token[1], "code": path.partition("code=")[2], "name": name, "password": PASSWORD}
+        cookie = str(page.headers["set-cookie"]).split(";")[0]
+        sent = {"cookie": cookie, "content-type": "application/x-www-form-urlencoded"}
+        connection.request("POST", "/setup", urllib.parse.urlencode(fields), sent)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+
+
+def test_a_set_up_link_is_for_one_start_and_one_user(tmp_path: Path) -> None:
+    """A link that somebody else has seen, or that was left in a log, is worth nothing after a restart, or once used."""
+    daemon = Daemon(tmp_path, CONFIG)
+    daemon.up_command = lambda: daemon.command(  # type: ignore[method-assign]
+        "up", "--config", str(daemon.config), "--data", str(daemon.data), "--listen", f"0.0.0.0:{daemon.port}"
+    )
+
+    def links() -> list[str]:
+        return re.findall(r"Set up\s+(http\S+/setup\?code=\S+)", daemon.output())
+
+    try:
+        daemon.start()
+        (first,) = wait_until(links, what="the link")
+        # Nothing is open without it, and no name or password is there from the start.
+        for name, password in (("admin", "admin"), ("root", "root"), ("admin", ""), ("dogwatch", "dogwatch")):
+            body = json.dumps({"name": name, "password": password}).encode()
+            assert daemon.request("POST", "/api/v1/login", body)[0] in (400, 403)
+        daemon.stop()
+        daemon.start()
+        second = wait_until(lambda: links()[1:], what="another link")[0]
+        assert second != first
+        assert setting_up(daemon, first) == 403
+        assert setting_up(daemon, second.rpartition("=")[0] + "=guessed") == 403
+        assert setting_up(daemon, second) == 303
+        assert setting_up(daemon, second, "other") == 303, "to the login: there is a user"
+        listed = json.loads(run(daemon, "user", "list", "--json").stdout)
+        assert [one["name"] for one in listed] == ["root"]
+        daemon.stop()
+        daemon.start()
+        assert len(links()) == 2, "no link where there is a user"
     finally:
         daemon.close()
 

@@ -202,7 +202,7 @@ def test_hostile_targets_end_by_their_limits_and_disturb_nobody(tmp_path: Path) 
                 assert view["last_reason"] in reasons, (name, view["last_reason"], view["last_message"])
                 assert view["last_message"], name
                 assert view["last_duration_s"] < TIMEOUT_S + 1.0, (name, view["last_duration_s"])
-                kept = daemon.get(f"/api/v1/targets/{name}/failures?limit=1")[0]
+                kept = daemon.get(f"/api/v1/targets/{name}/failures?limit=1")["items"][0]
                 assert len(kept["body"]) <= 16 * 1024 + 100, name
             assert_neighbours_unaffected(daemon, settled)
             assert most_mib < 160, f"{most_mib:.0f} MiB resident"

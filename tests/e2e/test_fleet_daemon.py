@@ -112,7 +112,7 @@ def test_a_rerun_of_a_job_repeats_only_the_hosts_that_did_not_succeed(daemon: Da
     assert daemon.run("run", "rerun", "--failed", "--wait", run).returncode == 0
     assert (daemon.folder / "sweep").read_text().count("x") == lines + len(failed)
     new = json.loads(daemon.run("run", "list", "--json").stdout)[0]["run_id"]
-    steps = daemon.get(f"/api/v1/runs/{new}/steps")
+    steps = daemon.get(f"/api/v1/runs/{new}/steps")["items"]
     assert steps[0]["outputs"]["counts"] == {"succeeded": 4}
 
 

@@ -115,7 +115,7 @@ def in_state(daemon: Daemon, run_id: str, state: str, **more: Any) -> Any:
 
 def step_in(daemon: Daemon, run_id: str, name: str, state: str) -> Any:
     def there() -> Any:
-        steps = {step["name"]: step for step in daemon.get(f"/api/v1/runs/{run_id}/steps")}
+        steps = {step["name"]: step for step in daemon.get(f"/api/v1/runs/{run_id}/steps")["items"]}
         return steps[name] if steps[name]["state"] == state else None
 
     return wait_until(there, what=f"step {name} {state}")
@@ -199,7 +199,7 @@ def test_cancel_ends_what_runs(daemon: Daemon) -> None:
 
 
 def state_of(daemon: Daemon, run_id: str, step: str) -> str:
-    steps = {one["name"]: one["state"] for one in daemon.get(f"/api/v1/runs/{run_id}/steps")}
+    steps = {one["name"]: one["state"] for one in daemon.get(f"/api/v1/runs/{run_id}/steps")["items"]}
     return str(steps[step])
 
 
@@ -243,7 +243,7 @@ def test_pause_and_resume(daemon: Daemon) -> None:
     in_state(daemon, run_id, "paused")
     daemon.run("run", "approve", run_id)
     time.sleep(0.5)
-    steps = {step["name"]: step["state"] for step in daemon.get(f"/api/v1/runs/{run_id}/steps")}
+    steps = {step["name"]: step["state"] for step in daemon.get(f"/api/v1/runs/{run_id}/steps")["items"]}
     assert steps["roll-out"] == "pending"
     assert daemon.run("run", "resume", run_id).returncode == 0
     in_state(daemon, run_id, "succeeded")

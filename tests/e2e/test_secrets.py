@@ -7,7 +7,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
@@ -22,7 +22,10 @@ from dogwatch.web.permissions import routes
 PLANTED = {
     name: f"{name}-K7q{number}xW9vPz"
     for number, name in enumerate(
-        ("environment", "file", "header", "basic", "hook", "channel", "parameter", "password", "payload")
+        (
+            *("environment", "file", "header", "basic", "hook", "channel", "parameter", "password", "payload"),
+            *("item", "part", "variable", "sink", "collector"),
+        )
     )
 }
 CONFIG = """
@@ -47,6 +50,33 @@ jobs:
     steps:
       - name: show
         exec: "echo param {{{{ params.token }}}} {{{{ secrets.kept }}}}; echo {{{{ secrets.kept }}}} >&2; exit 3"
+  - name: spread
+    parameters:
+      hosts: {{type: list, secret: true}}
+    secrets: {{both: "{part}"}}
+    steps:
+      - name: each
+        map:
+          over: "{{{{ params.hosts }}}}"
+          on_error: collect
+          exec: "echo item {{{{ item }}}}; sleep 1; exit 3"
+      - name: split
+        always: true
+        map:
+          over: "{{{{ [secrets.both] }}}}"
+          on_error: collect
+          exec: "echo part {{{{ item }}}}; sleep 1; exit 3"
+traces: {{url: "http://127.0.0.1:{port}", headers: {{X-Api-Key: "{collector}"}}}}
+fleet:
+  hosts:
+    box1: {{connection: local, vars: {{dogwatch_state: {folder}/state}}}}
+logs:
+  sources:
+    - {{name: app, file: {{paths: [{folder}/app.log]}}}}
+  routes: [{{from: [app], to: [away]}}]
+  sinks:
+    - name: away
+      http: {{url: "http://127.0.0.1:{port}/sink", headers: {{Authorization: "Bearer {sink}"}}}}
 hooks:
   - {{name: incoming, job: deploy, token: {{secrets: ["{hook}"]}}, parameters: {{token: payload.token}}}}
 notify:
@@ -57,13 +87,14 @@ notify:
 
 
 @contextmanager
-def refusing() -> Iterator[int]:
-    """Serve what echoes the request's own headers in its refusals, as careless servers do."""
+def refusing(heard: list[tuple[str, bytes]]) -> Iterator[int]:
+    """Serve what echoes the request's own headers in its refusals, as careless servers do. heard: is given bodies."""
 
     class Careless(BaseHTTPRequestHandler):
         def answer(self) -> None:
+            heard.append((f"sent to {self.path}", self.rfile.read(int(self.headers.get("content-length") or 0))))
             body = f"no: {dict(self.headers)}".encode()
-            self.send_response(500)
+            self.send_response(400 if self.path == "/sink" else 500)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -122,9 +153,10 @@ def used(daemon: Daemon, api: Api) -> dict[str, str]:
     api.ask("POST", "/api/v1/users", made, idempotency_key="one")
     api.call("POST", "/api/v1/users", made)
     api.call("POST", "/api/v1/users", {**made, "roles": 5})
+    spread_and_planned(daemon, api)
     wait_until(lambda: api.get(f"/api/v1/runs/{run}")["state"] == "failed", what="the run's end")
     wait_until(lambda: api.get("/api/v1/incidents")["items"], what="an incident")
-    wait_until(lambda: api.get("/api/v1/targets/inside/failures"), what="a failure")
+    wait_until(lambda: api.get("/api/v1/targets/inside/failures")["items"], what="a failure")
     message = wait_until(lambda: api.get("/api/v1/outbox")["items"], what="a message")[0]["message_id"]
     delivery = api.get("/api/v1/deliveries")["items"][0]["delivery_id"]
     replayed = api.ask("POST", f"/api/v1/deliveries/{delivery}/replay")["run_id"]
@@ -142,6 +174,54 @@ def used(daemon: Daemon, api: Api) -> dict[str, str]:
         "{number:int}": "1",
         "{subject:str}": "shop",
     }
+
+
+def spread_and_planned(daemon: Daemon, api: Api) -> None:
+    """Run over lists of secrets, killed in the middle; plan with a variable whose name says what it is."""
+    body = {"parameters": {"hosts": [PLANTED["item"], f"other-{PLANTED['item']}"]}}
+    spread = api.ask("POST", "/api/v1/jobs/spread/runs", body)["run_id"]
+    wait_until(lambda: len(api.get(f"/api/v1/runs/{spread}/steps")) > 2, what="the map")
+    daemon.process.kill()  # type: ignore[union-attr]
+    daemon.process.wait()  # type: ignore[union-attr]
+    daemon.start()
+    wait_until(lambda: api.get(f"/api/v1/runs/{spread}")["state"] == "failed", within_s=90, what="the end of the map")
+    said = api.call("GET", f"/api/v1/runs/{spread}/output").content  # type: ignore[attr-defined]
+    assert said.count(b"item ***") >= 2, said
+    assert said.count(b"part ***") >= 1, said
+    again = api.ask("POST", f"/api/v1/runs/{spread}/rerun", {"failed_only": True})["run_id"]
+    wait_until(lambda: api.get(f"/api/v1/runs/{again}")["state"] == "failed", within_s=90, what="the end of the rerun")
+    playbook = b"hosts: all\noperations: [{file: {path: '{{ place }}', content: 'is {{ db_password }}'}}]\n"
+    given = {"db_password": PLANTED["variable"], "place": str(daemon.folder / "made")}
+    files = {"p.yaml": base64.b64encode(playbook).decode()}
+    plan = api.ask("POST", "/api/v1/fleet/plans", {"main": "p.yaml", "files": files, "vars": given})["plan"]
+    wait_until(lambda: api.get(f"/api/v1/fleet/plans/{plan}")["state"] != "planning", what="the plan")
+    shown = api.call("GET", f"/api/v1/fleet/plans/{plan}/hosts").content  # type: ignore[attr-defined]
+    assert b"is ***" in shown, shown
+    run = api.ask("POST", f"/api/v1/fleet/plans/{plan}/apply", {})["run_id"]
+    wait_until(lambda: api.get(f"/api/v1/runs/{run}")["ended_s"], what="the apply")
+    assert (daemon.folder / "made").read_text() == f"is {PLANTED['variable']}"
+
+
+@contextmanager
+def command_lines(seen: list[tuple[str, bytes]]) -> Iterator[None]:
+    """Look at the command lines of all processes all the time: everybody on the machine may."""
+    stop = threading.Event()
+    lines: set[bytes] = set()
+
+    def look() -> None:
+        while not stop.wait(0.02):
+            for process in Path("/proc").glob("[0-9]*"):
+                with suppress(OSError):
+                    lines.add((process / "cmdline").read_bytes())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        seen += [(f"the command line {line[:200]!r}", line) for line in lines]
 
 
 def said_by_commands(daemon: Daemon, run: str, delivery: str) -> Iterator[tuple[str, bytes]]:
@@ -170,7 +250,8 @@ def said_by_commands(daemon: Daemon, run: str, delivery: str) -> Iterator[tuple[
 def test_no_secret_is_kept_logged_shown_or_told(tmp_path: Path) -> None:
     (tmp_path / "planted").write_text(PLANTED["file"])
     places: list[tuple[str, bytes]] = []
-    with refusing() as port:
+    (tmp_path / "app.log").write_text("a plain line\n")
+    with refusing(places) as port, command_lines(places):
         config = CONFIG.format(port=port, folder=tmp_path, **PLANTED)
         env = {"PLANTED_ENVIRONMENT": PLANTED["environment"]}
         with running(tmp_path, config, env=env) as daemon:

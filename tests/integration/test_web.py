@@ -112,7 +112,7 @@ async def test_history_has_phases_and_bounds(client: httpx.AsyncClient) -> None:
 async def test_results_go_back_in_time(client: httpx.AsyncClient) -> None:
     first = (await client.get("/api/v1/targets/shop/results", params={"limit": 3})).json()
     second = (
-        await client.get("/api/v1/targets/shop/results", params={"limit": 3, "before_s": first["next_before_s"]})
+        await client.get("/api/v1/targets/shop/results", params={"limit": 3, "cursor": first["next_cursor"]})
     ).json()
     times = [one["time_s"] for one in first["items"] + second["items"]]
     assert times == sorted(times, reverse=True)
@@ -120,7 +120,7 @@ async def test_results_go_back_in_time(client: httpx.AsyncClient) -> None:
 
 
 async def test_failures_carry_their_evidence(client: httpx.AsyncClient) -> None:
-    body = (await client.get("/api/v1/targets/shop%2Fcheckout/failures")).json()
+    body = (await client.get("/api/v1/targets/shop%2Fcheckout/failures")).json()["items"]
     assert body[0]["headers"][0] == {"name": "content-type", "value": "text/html"}
     assert "<script>" in body[0]["body"]
 

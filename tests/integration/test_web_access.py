@@ -356,7 +356,7 @@ async def test_what_may_not_be_seen_is_in_no_list_and_no_count(web: Site, sam: h
     assert status["wrong"] == []
     assert status["hosts"] == 0
     assert (await sam.get("/api/v1/targets?q=db")).json()["total"] == 0
-    assert {one["target"] for one in (await sam.get("/api/v1/transitions")).json()} <= {"shop", "login"}
+    assert {one["target"] for one in (await sam.get("/api/v1/transitions")).json()["items"]} <= {"shop", "login"}
     assert (await sam.get("/api/v1/hosts")).json()["items"] == []
 
 
@@ -404,6 +404,45 @@ async def test_events_tell_of_what_may_be_seen(web: Site, sam: httpx.AsyncClient
                 seen.append(json.loads(line.removeprefix("data: "))["target"])
                 break
     assert seen == ["shop"]
+
+
+async def test_a_stream_ends_with_the_token_that_opened_it(web: Site) -> None:
+    rosa = await web.browser("rosa")
+    made = (await rosa.post("/api/v1/tokens", json={"name": "live", "roles": ["viewer"]})).json()
+    other = await web.client(token=await web.token("viewer"))
+    live = await web.client(token=made["secret"])
+    async with live.stream("GET", "/api/v1/events") as stream, other.stream("GET", "/api/v1/events") as stays:
+        lines, more = stream.aiter_lines(), stays.aiter_lines()
+        assert await anext(lines)
+        assert await anext(more)
+        assert (await rosa.post(f"/api/v1/tokens/{made['token']['id']}/revoke")).status_code == 200
+        async with asyncio.timeout(60):
+            async for _line in lines:
+                pass  # until the server ends it, with its next beat
+            async for line in more:
+                if line == "event: beat":
+                    break
+        web.program.publish_result("shop")
+        async with asyncio.timeout(60):
+            async for line in more:
+                if line == "event: result":
+                    break
+    assert (await live.get("/api/v1/me")).status_code == 401
+
+
+async def test_whoever_is_limited_to_labels_has_no_tokens_but_their_own(tmp_path: Path) -> None:
+    """Tokens have no labels: a role for all nouns of one label is about none of others'."""
+    roles = {"all-of-shop": (Rule(nouns=("*",), verbs=("*",), labels=SHOP),)}
+    async with site(tmp_path, AccessOptions(roles=roles)) as one:
+        await one.user("rosa", "admin")
+        await one.user("sam", "all-of-shop")
+        rosa, sam = await one.browser("rosa"), await one.browser("sam")
+        made = (await rosa.post("/api/v1/tokens", json={"name": "deploy"})).json()["token"]["id"]
+        assert (await sam.get("/api/v1/tokens")).json()["items"] == []
+        assert (await sam.get(f"/api/v1/tokens/{made}")).status_code == 404
+        assert "deploy" not in (await sam.get("/tokens", headers={"accept": "text/html"})).text
+        assert (await sam.post(f"/api/v1/tokens/{made}/revoke")).status_code == 404
+        assert "deploy" in (await rosa.get("/tokens", headers={"accept": "text/html"})).text
 
 
 async def test_rights_are_about_the_thing_too(web: Site, sam: httpx.AsyncClient) -> None:

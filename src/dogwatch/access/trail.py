@@ -11,7 +11,7 @@ from dogwatch.access.audit import AuditEvent, record
 from dogwatch.access.chain import Head, Verdict
 from dogwatch.access.heads import heads_after, keep_head, links_after, sign_head, tail, verification
 from dogwatch.access.keys import Signer
-from dogwatch.store.database import Database, Row, Tx, Value
+from dogwatch.store.database import Database, Row, Tx, Value, counted_rows
 
 _AT_ONCE = 1000
 Sees = Callable[[Mapping[str, str]], bool]
@@ -96,6 +96,12 @@ def find(wanted: AuditFilter, limit: int, sees: Sees | None = None) -> Callable[
         return found[:limit]
 
     return work
+
+
+def total(wanted: AuditFilter) -> Callable[[Tx], int]:
+    """Return work that counts the events that match, on all pages."""
+    where, values = _where(msgspec.structs.replace(wanted, before=None))
+    return lambda tx: counted_rows(tx, "audit_events", where, **values)
 
 
 async def lines(database: Database, wanted: AuditFilter, sees: Sees | None = None) -> AsyncIterator[bytes]:

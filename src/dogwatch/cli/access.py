@@ -9,6 +9,7 @@ from urllib.parse import quote
 import click
 
 from dogwatch.cli.client import Client, json_option, server_option
+from dogwatch.cli.listing import Wanted, list_options
 from dogwatch.cli.login import ask_password
 from dogwatch.cli.output import ago, one_line, print_json, print_table
 from dogwatch.core.units import parse_duration
@@ -60,22 +61,24 @@ def _print_users(users: list[dict[str, Any]]) -> None:
 
 
 @user.command("list")
+@list_options("/api/v1/users")
 @server_option
 @json_option
-def user_list(client: Client, as_json: bool) -> None:
+def user_list(client: Client, wanted: Wanted, as_json: bool) -> None:
     """List the users.
 
     \b
     Example:
       dogwatch user list
     """
-    users = client.all("/api/v1/users")
+    users = wanted.items(client)
     if as_json:
         print_json(users)
     elif users:
         _print_users(users)
     else:
-        click.echo("There are no users: whoever is on the daemon's machine may do everything.")
+        none = "There are no users: whoever is on the daemon's machine may do everything."
+        click.echo("No user matches." if wanted else none)
 
 
 @user.command("show")
@@ -218,21 +221,22 @@ def token() -> None:
 
 
 @token.command("list")
+@list_options("/api/v1/tokens")
 @server_option
 @json_option
-def token_list(client: Client, as_json: bool) -> None:
+def token_list(client: Client, wanted: Wanted, as_json: bool) -> None:
     """List your tokens; all of them, if you may see them.
 
     \b
     Example:
       dogwatch token list
     """
-    tokens = client.all("/api/v1/tokens")
+    tokens = wanted.items(client)
     if as_json:
         print_json(tokens)
         return
     if not tokens:
-        click.echo("There are no tokens.")
+        click.echo("No token matches." if wanted else "There are no tokens.")
         return
     rows = [
         [
@@ -320,16 +324,17 @@ def role() -> None:
 
 
 @role.command("list")
+@list_options("/api/v1/roles")
 @server_option
 @json_option
-def role_list(client: Client, as_json: bool) -> None:
+def role_list(client: Client, wanted: Wanted, as_json: bool) -> None:
     """List the roles, built in and of the configuration.
 
     \b
     Example:
       dogwatch role list
     """
-    found = client.all("/api/v1/roles")
+    found = wanted.items(client)
     if as_json:
         known = client.get("/api/v1/roles", limit=1)
         print_json({"roles": found, "nouns": known["nouns"], "verbs": known["verbs"]})

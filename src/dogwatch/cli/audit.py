@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import click
 
 from dogwatch.cli.client import Client, json_option, server_option
+from dogwatch.cli.listing import Wanted, list_options
 from dogwatch.cli.output import one_line, print_json, print_table
-from dogwatch.core.units import parse_duration
-from dogwatch.errors import DogwatchError, UsageError
+from dogwatch.errors import DogwatchError
+
+_OUTCOMES = ("done", "refused", "failed", "begun")
 
 
 @click.group()
@@ -24,13 +25,6 @@ def audit() -> None:
       dogwatch audit list --since 1d
       dogwatch audit verify --heads /mnt/elsewhere/heads.jsonl
     """
-
-
-def _since(text: str | None) -> float | None:
-    try:
-        return None if text is None else time.time() - parse_duration(text)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
 
 
 def _print(items: list[dict[str, Any]]) -> None:
@@ -56,62 +50,45 @@ def _print(items: list[dict[str, Any]]) -> None:
     print_table(["NO.", "WHEN", "WHO", "FROM", "DID", "ON", "OUTCOME", "WHY"], rows, cut=(5, 7))
 
 
-def _show(client: Client, as_json: bool, limit: int, **wanted: object) -> None:
-    items = client.get("/api/v1/audit", limit=min(limit, 500), **wanted)["items"]
+def _show(client: Client, wanted: Wanted, as_json: bool, **more: object) -> None:
+    items = wanted.items(client, **more)
     if as_json:
         print_json(items)
     elif items:
         _print(items)
+        wanted.further(items)
     else:
         click.echo("No event matches.")
 
 
 @audit.command("list")
-@click.option("--actor", help="Who: user:ann, or the beginning, user:.")
-@click.option("--verb", help="What was done: pause, create, login…")
-@click.option("--noun", help="On what kind of thing: probe, user, token…")
-@click.option("--name", help="On which one.")
-@click.option("--outcome", type=click.Choice(["done", "refused", "failed", "begun"]), help="How it ended.")
-@click.option("--since", metavar="TIME", help="Not older than this: 1h, 7d.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 500), help="Events at most.")
+@list_options("/api/v1/audit", limit=50, choices={"outcome": _OUTCOMES})
 @server_option
 @json_option
-def list_(
-    client: Client,
-    actor: str | None,
-    verb: str | None,
-    noun: str | None,
-    name: str | None,
-    outcome: str | None,
-    since: str | None,
-    limit: int,
-    as_json: bool,
-) -> None:
+def list_(client: Client, wanted: Wanted, as_json: bool) -> None:
     """List events, newest first.
 
     \b
     Examples:
       dogwatch audit list --actor user:ann --since 7d
-      dogwatch audit list --outcome refused
+      dogwatch audit list --outcome refused --limit 0 --json
     """
-    wanted = {"actor": actor, "verb": verb, "noun": noun, "name": name, "outcome": outcome, "since_s": _since(since)}
-    _show(client, as_json, limit, **wanted)
+    _show(client, wanted, as_json)
 
 
 @audit.command()
 @click.argument("text")
-@click.option("--since", metavar="TIME", help="Not older than this: 1h, 7d.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 500), help="Events at most.")
+@list_options("/api/v1/audit", limit=50, choices={"outcome": _OUTCOMES}, without=("text",))
 @server_option
 @json_option
-def search(client: Client, text: str, since: str | None, limit: int, as_json: bool) -> None:
+def search(client: Client, text: str, wanted: Wanted, as_json: bool) -> None:
     """Find events with a text anywhere in them.
 
     \b
     Example:
       dogwatch audit search 192.0.2.7
     """
-    _show(client, as_json, limit, text=text, since_s=_since(since))
+    _show(client, wanted, as_json, text=text)
 
 
 @audit.command()
@@ -152,10 +129,10 @@ def _heads_of(file: str) -> list[dict[str, Any]]:
 
 
 @audit.command()
-@click.option("--since", metavar="TIME", help="Not older than this: 30d.")
+@list_options("/api/v1/audit", choices={"outcome": _OUTCOMES}, without=("limit",))
 @click.option("-o", "--output", type=click.File("wb"), help="File to write; the output else.")
 @server_option
-def export(client: Client, since: str | None, output: Any) -> None:
+def export(client: Client, wanted: Wanted, output: Any) -> None:
     """Write events as JSON Lines, newest first.
 
     \b
@@ -163,7 +140,7 @@ def export(client: Client, since: str | None, output: Any) -> None:
       dogwatch audit export --since 30d -o audit.jsonl
     """
     to = output or sys.stdout.buffer
-    for line in client.lines("/api/v1/audit/export", since_s=_since(since)):
+    for line in client.lines("/api/v1/audit/export", **wanted.given):
         to.write(line)
     to.flush()
 

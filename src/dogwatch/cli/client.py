@@ -55,16 +55,20 @@ class Client:
         pairs = urlencode({key: value for key, value in query.items() if value is not None}, doseq=True)
         return self._call("GET", f"{path}?{pairs}" if pairs else path)
 
-    def all(self, path: str, **query: object) -> list[Any]:
-        """Return every item of a listing that comes in pages."""
-        items: list[Any] = []
-        cursor = None
+    def each(self, path: str, *, most: int = 0, page: int = 500, **query: object) -> Iterator[Any]:
+        """Yield the items of a list, asking for as many pages as are used. most: so many of them, 0 for all."""
+        cursor, given = None, 0
         while True:
-            page = self.get(path, limit=500, cursor=cursor, **query)
-            items += page["items"]
-            cursor = page.get("next_cursor")
-            if not cursor:
-                return items
+            found = self.get(path, limit=min(page, most - given) if most else page, cursor=cursor, **query)
+            yield from found["items"]
+            given += len(found["items"])
+            cursor = found["next_cursor"]
+            if not cursor or (most and given >= most):
+                return
+
+    def all(self, path: str, **query: Any) -> list[Any]:
+        """Return every item of a list."""
+        return list(self.each(path, **query))
 
     def post(self, path: str, body: Mapping[str, object] | None = None, *, key: str = "") -> Any:
         """Return the decoded answer of a change. key: with the same one, the same change is made only once."""
@@ -154,10 +158,16 @@ class Client:
         return self._decode(response.status, response.reason, content)
 
     def _unreachable(self, error: Exception) -> Unreachable:
-        return Unreachable(
-            f"cannot reach the daemon at {self.server}: {_why(error)}",
-            hint="start it with 'dogwatch up', or name another with --server",
-        )
+        hint = "start it with 'dogwatch up', or name another with --server"
+        # The ssl module is loaded only where it is used.
+        if type(error).__name__ == "SSLCertVerificationError":
+            why = getattr(error, "verify_message", "") or _why(error)
+            vouching = f" by {self._ca}" if self._ca else ""
+            text = f"the certificate of {self.server} is not vouched for{vouching}: {why}"
+            return Unreachable(text, hint="say who vouches for it: --ca FILE of 'dogwatch context add' and 'login'")
+        if isinstance(error, http.client.BadStatusLine | http.client.RemoteDisconnected):
+            hint = "does it speak TLS? Write the address with https://" if self._parts.scheme == "http" else hint
+        return Unreachable(f"cannot reach the daemon at {self.server}: {_why(error)}", hint=hint)
 
     def _asked(
         self,
@@ -268,6 +278,22 @@ def client_of(server: str | None, context: str | None) -> Client:
     return Client(known.server, token=token or known.token, ca=known.ca, cert=cert, key=key)
 
 
+def chosen(server: str | None, context: str | None) -> tuple[str | None, str | None]:
+    """Return the server or the context that is meant: what flags say wins over what the environment says.
+
+    Raises: UsageError where both are said at once.
+    """
+    from click.core import ParameterSource
+
+    asked = click.get_current_context()
+    flags = [asked.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in ("server", "context")]
+    if all(flags):
+        raise UsageError("--server and --context are both given", hint="a context has its server: say one of them")
+    if flags[1]:
+        return None, context
+    return server, None if server else context
+
+
 def server_option(function: F) -> F:
     """Add `--server` and `--context`, and pass a Client as `client`."""
 
@@ -280,7 +306,7 @@ def server_option(function: F) -> F:
     @click.option("--context", envvar="DOGWATCH_CONTEXT", metavar="NAME", help="The context to use, once.")
     @functools.wraps(function)
     def wrapped(*args: Any, server: str | None, context: str | None, **kwargs: Any) -> Any:
-        return function(*args, client=client_of(server, context), **kwargs)
+        return function(*args, client=client_of(*chosen(server, context)), **kwargs)
 
     return wrapped  # type: ignore[return-value]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from dogwatch.errors import DogwatchError, NotFound
+from dogwatch.errors import Conflict, DogwatchError, NotFound
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,3 +77,19 @@ def save_contexts(environ: Mapping[str, str], contexts: Contexts) -> Path:
 
 def with_context(contexts: Contexts, name: str, context: Context) -> Contexts:
     return Contexts(current=name, contexts={**contexts.contexts, name: context})
+
+
+def without_context(contexts: Contexts, name: str) -> Contexts:
+    """Raises: NotFound."""
+    contexts.get(name)
+    left = {key: one for key, one in contexts.contexts.items() if key != name}
+    return Contexts(current="" if contexts.current == name else contexts.current, contexts=left)
+
+
+def renamed_context(contexts: Contexts, name: str, new: str) -> Contexts:
+    """Raises: NotFound, Conflict for a name that another has."""
+    contexts.get(name)
+    if new in contexts.contexts and new != name:
+        raise Conflict(f"there is a context '{new}' already", hint=f"forget it first: dogwatch context remove {new}")
+    kept = {new if key == name else key: one for key, one in contexts.contexts.items()}
+    return Contexts(current=new if contexts.current == name else contexts.current, contexts=kept)

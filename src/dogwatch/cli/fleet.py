@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from dogwatch.cli.client import client_of
 from dogwatch.cli.fleet_carry import Deed, go_on, on_hosts
 from dogwatch.cli.fleet_common import (
     chosen_hosts,
@@ -24,8 +25,12 @@ from dogwatch.cli.fleet_files import copy, fetch
 from dogwatch.cli.fleet_inspect import inspect
 from dogwatch.cli.fleet_plans import apply_, drift, facts, plan_, plans
 from dogwatch.cli.fleet_runs import runs
+from dogwatch.cli.listing import Wanted, list_options
 from dogwatch.cli.output import one_line, print_json, print_table
 from dogwatch.errors import Problem, UsageError
+
+if TYPE_CHECKING:
+    from dogwatch.fleet.inventory.inventory import Inventory
 
 _MASK = "(hidden)"
 
@@ -47,48 +52,67 @@ def fleet() -> None:
 
 @fleet.command("list")
 @click.option("-t", "--targets", multiple=True, metavar="EXPR", help="Only these hosts.")
+@list_options("/api/v1/fleet/hosts", without=("targets",))
 @config_option
 @inventory_option
+@click.option("--server", metavar="URL", help="Those of this daemon's inventory.")
+@click.option("--context", metavar="NAME", help="Those of the daemon of this context.")
 @json_option
-def list_(targets: tuple[str, ...], paths: tuple[str, ...], sources: tuple[str, ...], as_json: bool) -> None:
+def list_(
+    targets: tuple[str, ...],
+    wanted: Wanted,
+    paths: tuple[str, ...],
+    sources: tuple[str, ...],
+    server: str | None,
+    context: str | None,
+    as_json: bool,
+) -> None:
     """List hosts with their groups and labels.
 
     \b
     Examples:
       dogwatch fleet list
       dogwatch fleet list -i hosts.ini -t 'web*,!web07' --json
+      dogwatch fleet list --server https://watch.example --search team=shop
     """
-    inventory = inventory_of(paths, sources)
-    hosts = chosen_hosts(inventory, targets) if targets else list(inventory.hosts)
-    rows = []
-    for host in hosts:
-        groups = [name for name in inventory.groups_of(host) if name not in ("all", "ungrouped")]
-        address = inventory.variable(host, "ansible_host")
-        rows.append((host, str(address or host), groups, inventory.labels(host)))
+    if server or context:
+        hosts = wanted.items(client_of(server, context), targets=",".join(targets))
+    else:
+        hosts = _matching(inventory_of(paths, sources), targets, wanted)
     if as_json:
-        print_json(
-            [
-                {"host": host, "address": address, "groups": groups, "labels": labels}
-                for host, address, groups, labels in rows
-            ]
-        )
+        print_json(hosts)
         return
-    if not rows:
-        click.echo("The inventory is empty.")
+    if not hosts:
+        click.echo("No host matches." if wanted or targets else "The inventory is empty.")
         return
     print_table(
         ("HOST", "ADDRESS", "GROUPS", "LABELS"),
         [
             (
-                host,
-                "-" if address == host else one_line(address),
-                ", ".join(groups) or "-",
-                one_line(", ".join(f"{name}={value}" for name, value in labels.items())) or "-",
+                one["host"],
+                "-" if one["address"] == one["host"] else one_line(one["address"]),
+                ", ".join(one["groups"]) or "-",
+                one_line(", ".join(f"{name}={value}" for name, value in one["labels"].items())) or "-",
             )
-            for host, address, groups, labels in rows
+            for one in hosts
         ],
         cut=(3, 2),
     )
+    wanted.further(hosts)
+
+
+def _matching(inventory: Inventory, targets: Sequence[str], wanted: Wanted) -> list[dict[str, Any]]:
+    """Return the hosts of this machine's inventory, as the API lists those of a daemon."""
+    word = str(wanted.given.get("q", "")).strip().lower()
+    found = []
+    for host in chosen_hosts(inventory, targets) if targets else inventory.hosts:
+        labels = inventory.labels(host)
+        text = " ".join((host, *inventory.groups_of(host), *(f"{key}={value}" for key, value in labels.items())))
+        if word in text.lower():
+            groups = [name for name in inventory.groups_of(host) if name not in ("all", "ungrouped")]
+            address = str(inventory.variable(host, "ansible_host") or host)
+            found.append({"host": host, "address": address, "groups": groups, "labels": labels})
+    return found[: wanted.limit or None]
 
 
 @fleet.command()

@@ -35,6 +35,7 @@ from dogwatch.cli.fleet_plans_output import (
     tell_origin,
     tell_plan,
 )
+from dogwatch.cli.listing import list_options
 from dogwatch.cli.output import print_json
 from dogwatch.errors import Conflict, NotFound, UsageError
 
@@ -275,7 +276,7 @@ def _only(plan: Plan, inventory: Inventory, targets: tuple[str, ...]) -> frozens
 @click.command("plans")
 @click.argument("plan", required=False, metavar="[PLAN]")
 @click.option("--drift", is_flag=True, help="Tell which hosts are not as the playbooks say, by the newest looks.")
-@click.option("--limit", default=30, show_default=True, type=click.IntRange(1, 2000), help="Plans at most.")
+@list_options("/api/v1/fleet/plans", limit=30)
 @click.option("--no-diff", is_flag=True, help="Leave the diffs out.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--server", envvar="DOGWATCH_SERVER", metavar="URL", help="The daemon that keeps them.")

@@ -12,6 +12,7 @@ import click
 
 from dogwatch.cli.client import Client, client_of
 from dogwatch.cli.fleet_remote import wait_run
+from dogwatch.cli.listing import Wanted
 from dogwatch.cli.output import ago, one_line, print_json, print_table
 from dogwatch.errors import DogwatchError, UsageError
 
@@ -152,11 +153,7 @@ def _path(plan: str) -> str:
 
 
 def _hosts(client: Client, plan: str) -> Iterator[Mapping[str, Any]]:
-    after: int | None = -1
-    while after is not None:
-        page = client.get(f"{_path(plan)}/hosts", after=after, limit=_PAGE)
-        yield from page["items"]
-        after = page["next_after"]
+    yield from client.each(f"{_path(plan)}/hosts", page=_PAGE)
 
 
 def plan_of(client: Client, row: Mapping[str, Any]) -> Plan:
@@ -253,17 +250,17 @@ def tell_plans(options: Mapping[str, Any]) -> int:
     if options["drift"]:
         return _tell_drift(client, options["as_json"])
     if options["plan"] is None:
-        return _list(client, options["limit"], options["as_json"])
+        return _list(client, options["wanted"], options["as_json"])
     return _show(client, options)
 
 
-def _list(client: Client, limit: int, as_json: bool) -> int:
-    found = client.get(_PLANS, limit=min(limit, 500))["items"]
+def _list(client: Client, wanted: Wanted, as_json: bool) -> int:
+    found = wanted.items(client)
     if as_json:
         print_json(found)
         return 0
     if not found:
-        click.echo("There is no plan yet.")
+        click.echo("No plan matches." if wanted else "There is no plan yet.")
         return 0
     rows = [
         (
@@ -278,6 +275,7 @@ def _list(client: Client, limit: int, as_json: bool) -> int:
         for one in found
     ]
     print_table(("STATE", "PLAN", "KIND", "WHEN", "HOSTS", "CHANGE", "PLAYBOOK"), rows, cut=(6,))
+    wanted.further(found)
     return 0
 
 

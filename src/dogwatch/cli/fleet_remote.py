@@ -14,6 +14,7 @@ import msgspec
 
 from dogwatch.cli.client import Client, client_of
 from dogwatch.cli.following import PATIENCE_S, run_path
+from dogwatch.cli.listing import Wanted
 from dogwatch.cli.output import one_line
 from dogwatch.errors import DogwatchError, NotFound, Unreachable, UsageError
 
@@ -206,22 +207,18 @@ def _line(client: Client, run: Mapping[str, Any], name: str) -> str:
 def _hosts(client: Client, run: str) -> Iterator[Kept]:
     from dogwatch.fleet.book.values import Kept
 
-    after: int | None = -1
-    while after is not None:
-        page = client.get(f"{_path(run)}/hosts", after=after, limit=_PAGE)
-        for one in page["items"]:
-            yield Kept(
-                host=one["host"],
-                place=one["place"],
-                state=one["state"],
-                attempt=one["attempt"],
-                batch=one["batch"],
-                labels={},
-                result=_result(one),
-                begun_s=one["begun_s"],
-                ended_s=one["ended_s"],
-            )
-        after = page["next_after"]
+    for one in client.each(f"{_path(run)}/hosts", page=_PAGE):
+        yield Kept(
+            host=one["host"],
+            place=one["place"],
+            state=one["state"],
+            attempt=one["attempt"],
+            batch=one["batch"],
+            labels={},
+            result=_result(one),
+            begun_s=one["begun_s"],
+            ended_s=one["ended_s"],
+        )
 
 
 def _result(one: Mapping[str, Any]) -> HostResult | None:
@@ -248,18 +245,10 @@ def results_of(options: Mapping[str, Any], run: str) -> tuple[str, str, list[Hos
     return row["run"], row["what"], [one.result for one in _hosts(client, row["run"]) if one.result is not None]
 
 
-def list_remote(server: str | None, context: str | None, *, limit: int, as_json: bool) -> int:
+def list_remote(server: str | None, context: str | None, wanted: Wanted, *, as_json: bool) -> int:
     from dogwatch.cli.fleet_runs import tell_runs
 
-    client = client_of(server, context)
-    items: list[dict[str, Any]] = []
-    cursor: str | None = None
-    while len(items) < limit:
-        page = client.get("/api/v1/fleet/runs", limit=min(500, limit - len(items)), cursor=cursor)
-        items += page["items"]
-        cursor = page["next_cursor"]
-        if not cursor:
-            break
+    items = wanted.items(client_of(server, context))
     return tell_runs([_known(one) for one in items], as_json=as_json)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dogwatch.cli.listing import Wanted, list_options
 from dogwatch.cli.output import ago, one_line, print_json, print_table
 
 if TYPE_CHECKING:
@@ -19,12 +20,12 @@ _COLOURS = {"succeeded": "green", "running": "blue", "stopped": "yellow", "cance
 
 @click.command()
 @click.argument("run_id", required=False, metavar="[RUN]")
-@click.option("--limit", default=30, show_default=True, type=click.IntRange(1, 2000), help="Runs at most.")
+@list_options("/api/v1/fleet/runs", limit=30)
 @click.option("--diff", is_flag=True, help="Show how other hosts' output differs from that of most.")
 @click.option("--server", metavar="URL", help="Those of this daemon, not of this machine.")
 @click.option("--context", metavar="NAME", help="Those of the daemon of this context.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def runs(run_id: str | None, limit: int, diff: bool, server: str | None, context: str | None, as_json: bool) -> int:
+def runs(run_id: str | None, wanted: Wanted, diff: bool, server: str | None, context: str | None, as_json: bool) -> int:
     """List what was run over the fleet, or show one run with all of its hosts.
 
     \b
@@ -36,14 +37,14 @@ def runs(run_id: str | None, limit: int, diff: bool, server: str | None, context
         from dogwatch.cli.fleet_remote import list_remote, show_remote
 
         if run_id is None:
-            return list_remote(server, context, limit=limit, as_json=as_json)
+            return list_remote(server, context, wanted, as_json=as_json)
         return show_remote(server, context, run_id, diff=diff, as_json=as_json)
     if run_id is None:
-        return _list(limit, as_json)
+        return _list(wanted, as_json)
     return _show(run_id, diff=diff, as_json=as_json)
 
 
-def _list(limit: int, as_json: bool) -> int:
+def _list(wanted: Wanted, as_json: bool) -> int:
     from dogwatch.errors import NotFound
     from dogwatch.fleet.book.own import is_held, own_book
 
@@ -51,7 +52,7 @@ def _list(limit: int, as_json: bool) -> int:
         from dogwatch.cli.fleet_carry import data_folder
 
         async with own_book(data_folder(), make=False) as book:
-            found, _ = await book.find(limit=limit)
+            found, _ = await book.find(limit=wanted.limit or 1_000_000, run_id=wanted.given.get("of", ""))
             return [plain_run(row, alive=is_held(book.folder, row.key)) for row in found]
 
     try:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import click
 
 from dogwatch.cli.client import Client, json_option, server_option
+from dogwatch.cli.listing import Wanted, list_options
 from dogwatch.cli.output import ago, indented, one_line, print_json, print_table
 from dogwatch.core.units import format_size
 
@@ -27,18 +28,22 @@ def hook() -> None:
 
 
 @hook.command("list")
+@list_options("/api/v1/hooks")
 @server_option
 @json_option
-def list_(client: Client, as_json: bool) -> None:
+def list_(client: Client, wanted: Wanted, as_json: bool) -> None:
     """List endpoints with what became of their requests.
 
     \b
     Example:
       dogwatch hook list
     """
-    views = client.all("/api/v1/hooks")
+    views = wanted.items(client)
     if as_json:
         print_json(views)
+        return
+    if not views:
+        click.echo("No endpoint matches." if wanted else "No webhooks are configured.")
         return
     rows = [
         (
@@ -87,21 +92,22 @@ def show(client: Client, name: str, as_json: bool) -> None:
 
 
 @hook.command()
-@click.option("--endpoint", default="", help="Of this endpoint only.")
-@click.option("--state", type=click.Choice(["accepted", "ignored", "refused"]), help="In this state only.")
-@click.option("--last", default=20, show_default=True, type=click.IntRange(1, 500), help="How many to show.")
+@list_options("/api/v1/deliveries", limit=20, also={"limit": ("--last",)})
 @server_option
 @json_option
-def deliveries(client: Client, endpoint: str, state: str | None, last: int, as_json: bool) -> None:
+def deliveries(client: Client, wanted: Wanted, as_json: bool) -> None:
     """List deliveries, newest first. With an id, see 'dogwatch hook delivery'.
 
     \b
     Example:
       dogwatch hook deliveries --state refused
     """
-    items = client.get("/api/v1/deliveries", endpoint=endpoint or None, state=state, limit=last)["items"]
+    items = wanted.items(client)
     if as_json:
         print_json(items)
+        return
+    if not items:
+        click.echo("No delivery matches." if wanted else "Nothing has come in yet.")
         return
     rows = [
         (
@@ -115,6 +121,7 @@ def deliveries(client: Client, endpoint: str, state: str | None, last: int, as_j
         for one in items
     ]
     print_table(("DELIVERY", "ENDPOINT", "STATE", "CAME", "EVENT", "RUN OR REASON"), rows, cut=(5, 4))
+    wanted.further(items)
 
 
 @hook.command()

@@ -4,23 +4,74 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
 import click
 import msgspec
 
 from dogwatch.cli.client import Client, json_option, server_option
-from dogwatch.cli.output import print_json
+from dogwatch.cli.listing import Wanted, list_options
+from dogwatch.cli.output import one_line, print_json, print_table
+from dogwatch.core.units import format_duration
 
 
 @click.group()
 def host() -> None:
-    """Show hosts as their collectors see them.
+    """List hosts and show them as their collectors see them.
 
     \b
-    Example:
-      dogwatch host show
+    Examples:
+      dogwatch host list
+      dogwatch host show web-1
     """
+
+
+@host.command("list")
+@list_options("/api/v1/hosts")
+@server_option
+@json_option
+def list_(client: Client, wanted: Wanted, as_json: bool) -> None:
+    """List hosts: how busy each is, and its fullest disk.
+
+    \b
+    Examples:
+      dogwatch host list
+      dogwatch host list --search web --json
+    """
+    items = wanted.items(client)
+    if as_json:
+        print_json(items)
+        return
+    if not items:
+        click.echo("No host matches." if wanted else "No host is watched.")
+        return
+    print_table(
+        ["HOST", "CPU", "LOAD", "MEMORY", "FULLEST DISK", "UP"],
+        [
+            [
+                one_line(one["name"]),
+                _share(one["cpu_ratio"]),
+                "-" if one["load1"] is None else f"{one['load1']:.2f}",
+                _share(one["memory_used_ratio"]),
+                _fullest(one["filesystems"]),
+                "-" if one["uptime_s"] is None else format_duration(round(one["uptime_s"])),
+            ]
+            for one in items
+        ],
+        cut=(0, 4),
+    )
+    wanted.further(items)
+
+
+def _share(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.0%}"
+
+
+def _fullest(filesystems: Sequence[Mapping[str, Any]]) -> str:
+    fullest = max(filesystems, key=lambda one: one["used_ratio"] or 0.0, default=None)
+    return "-" if fullest is None else f"{_share(fullest['used_ratio'])} {one_line(fullest['mountpoint'])}"
 
 
 @host.command()

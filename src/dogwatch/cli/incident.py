@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from dogwatch.cli.client import Client, json_option, server_option
+from dogwatch.cli.listing import Wanted, list_options
 from dogwatch.cli.output import ago, indented, one_line, print_json, print_table
 from dogwatch.core.units import format_duration
 from dogwatch.errors import UsageError
@@ -46,25 +47,23 @@ def incident() -> None:
 
 @incident.command("list")
 @click.option("--all", "every", is_flag=True, help="Also those that are over.")
-@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 500), help="Rows at most.")
+@list_options("/api/v1/incidents", limit=100)
 @server_option
 @json_option
-def list_(client: Client, every: bool, limit: int, as_json: bool) -> None:
-    """List incidents, the newest first.
+def list_(client: Client, every: bool, wanted: Wanted, as_json: bool) -> None:
+    """List incidents, the newest first: those that are not over, unless --all or --state says more.
 
     \b
     Examples:
-      dogwatch incident list
-      dogwatch incident list --all --json
+      dogwatch incident list --severity error
+      dogwatch incident list --all --search team=shop --json
     """
-    states = [""] if every else ["open", "acknowledged"]
-    items = [item for state in states for item in client.get("/api/v1/incidents", state=state, limit=limit)["items"]]
-    items = sorted(items, key=lambda item: -item["number"])[:limit]
+    items = wanted.items(client, state="" if every else "active")
     if as_json:
         print_json(items)
         return
     if not items:
-        click.echo("No incidents." if every else "No incident is open.")
+        click.echo("No incident matches." if wanted else "No incidents." if every else "No incident is open.")
         return
     print_table(
         ["#", "STATE", "SEVERITY", "CAUSE", "EXPLAINS", "SINCE", "WHAT"],
@@ -82,6 +81,7 @@ def list_(client: Client, every: bool, limit: int, as_json: bool) -> None:
         ],
         cut=(3, 6),
     )
+    wanted.further(items)
 
 
 @incident.command()
@@ -235,21 +235,22 @@ def silence(
 
 
 @incident.command()
+@list_options("/api/v1/silences")
 @server_option
 @json_option
-def silences(client: Client, as_json: bool) -> None:
+def silences(client: Client, wanted: Wanted, as_json: bool) -> None:
     """List the silences that are on.
 
     \b
     Example:
-      dogwatch incident silences
+      dogwatch incident silences --search ann
     """
-    items = client.all("/api/v1/silences")
+    items = wanted.items(client)
     if as_json:
         print_json(items)
         return
     if not items:
-        click.echo("Nothing is silenced.")
+        click.echo("No silence matches." if wanted else "Nothing is silenced.")
         return
     print_table(
         ["SILENCE", "UNTIL", "WHAT", "BY", "REASON"],

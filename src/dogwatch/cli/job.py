@@ -12,6 +12,7 @@ import msgspec
 
 from dogwatch.cli.client import Client, json_option, server_option
 from dogwatch.cli.following import took
+from dogwatch.cli.listing import Wanted, list_options
 from dogwatch.cli.names import complete_jobs
 from dogwatch.cli.output import ago, indented, one_line, print_json, print_table, status_text, until
 from dogwatch.cli.runs import started
@@ -47,22 +48,22 @@ def job_path(name: str) -> str:
 
 
 @job.command("list")
-@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Only jobs with this label.")
+@list_options("/api/v1/jobs")
 @server_option
 @json_option
-def list_(client: Client, labels: tuple[str, ...], as_json: bool) -> None:
+def list_(client: Client, wanted: Wanted, as_json: bool) -> None:
     """List the configured jobs, and how each ran last.
 
     \b
     Example:
       dogwatch job list --label team=shop
     """
-    items = client.all("/api/v1/jobs", label=labels)
+    items = wanted.items(client)
     if as_json:
         print_json(items)
         return
     if not items:
-        click.echo("No jobs match." if labels else "No jobs are configured. 'jobs:' in the configuration adds some.")
+        click.echo("No jobs match." if wanted else "No jobs are configured. 'jobs:' in the configuration adds some.")
         return
     print_table(
         ["LAST", "JOB", "RAN", "TOOK", "NEXT", "ABOUT"],

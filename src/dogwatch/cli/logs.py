@@ -21,7 +21,6 @@ from dogwatch.cli.output import counted, print_json, width
 from dogwatch.config.load import Loader
 from dogwatch.core.component import nearest
 from dogwatch.daemon.paths import default_data_dir
-from dogwatch.daemon.sections import SECTIONS
 from dogwatch.errors import ConfigError, NotFound, UsageError
 from dogwatch.logs.section import LOGS, LogsSpec
 
@@ -58,13 +57,20 @@ logs.add_command(query)
 
 
 def _loader(paths: Sequence[str]) -> Loader:
+    from dogwatch.daemon.sections import SECTIONS
+
     environ = dict(os.environ)
     return Loader(find_paths(paths, environ), SECTIONS, environ=environ)
 
 
 def load_logs(paths: Sequence[str]) -> tuple[LogsSpec, Path]:
     """Return the `logs:` section and the agent's folder."""
-    spec: LogsSpec = _loader(paths).load().get(LOGS)
+    environ = dict(os.environ)
+    try:
+        # An agent alone has nothing else in its configuration: what the other sections are made of stays unloaded.
+        spec: LogsSpec = Loader(find_paths(paths, environ), (LOGS,), environ=environ).load().get(LOGS)
+    except ConfigError:
+        spec = _loader(paths).load().get(LOGS)
     return spec, Path(spec.folder or Path(default_data_dir(dict(os.environ))) / "logs")
 
 

@@ -103,6 +103,7 @@ def query(
         limits = Limits(memory_bytes=parse_size(memory), threads=threads, time_s=parse_duration(time_limit))
     except ValueError as error:
         raise UsageError(str(error)) from None
+    store = LogStore(where, limits, expected=not folder)
     since_us = 0 if every or trace or run_id else since
     if until is not None and until <= since_us:
         raise UsageError("--until is not after --since", hint="--since is an hour ago unless you give it")
@@ -118,8 +119,8 @@ def query(
     )
     try:
         if follow:
-            return _follow(LogStore(where, limits), where, asked, as_json=as_json)
-        answer = LogStore(where, limits).run(asked)
+            return _follow(store, where, asked, as_json=as_json)
+        answer = store.run(asked)
     except QueryError as error:
         raise _pointed(error, asked.condition) from None
     if group or buckets:

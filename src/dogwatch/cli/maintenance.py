@@ -9,6 +9,7 @@ import click
 
 from dogwatch.cli.client import Client, json_option, server_option
 from dogwatch.cli.incident import clock_time
+from dogwatch.cli.listing import Wanted, list_options
 from dogwatch.cli.output import one_line, print_json, print_table
 from dogwatch.errors import UsageError
 
@@ -29,21 +30,22 @@ def maintenance() -> None:
 
 @maintenance.command("list")
 @click.option("--all", "every", is_flag=True, help="Also those that are over.")
+@list_options("/api/v1/maintenance")
 @server_option
 @json_option
-def list_(client: Client, every: bool, as_json: bool) -> None:
-    """List windows: what is on, and what comes next.
+def list_(client: Client, every: bool, wanted: Wanted, as_json: bool) -> None:
+    """List windows: what is on, and what comes next; --all or --state says more.
 
     \b
     Example:
       dogwatch maintenance list --all
     """
-    items = [item for item in client.all("/api/v1/maintenance") if every or item["state"] != "over"]
+    items = wanted.items(client, state=() if every else ("on", "next"))
     if as_json:
         print_json(items)
         return
     if not items:
-        click.echo("No maintenance is on or planned.")
+        click.echo("No window matches." if wanted else "No maintenance is on or planned.")
         return
     print_table(
         ["ID", "STATE", "NAME", "OVER", "WHEN", "BY"],

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import click
 
 from dogwatch.cli.client import Client, json_option, server_option
+from dogwatch.cli.listing import Wanted, list_options
 from dogwatch.cli.output import ago, one_line, print_json, print_table
 
 _COLOURS = {"delivered": "green", "dead": "red", "sending": "yellow"}
@@ -29,18 +30,21 @@ def notify() -> None:
 
 
 @notify.command("list")
+@list_options("/api/v1/notify")
 @server_option
 @json_option
-def list_(client: Client, as_json: bool) -> int:
+def list_(client: Client, wanted: Wanted, as_json: bool) -> int:
     """List destinations. Exits with 1 while one of them is not reached.
 
     \b
     Example:
       dogwatch notify list
     """
-    views = client.all("/api/v1/notify")
+    views = wanted.items(client)
     if as_json:
         print_json(views)
+    elif not views:
+        click.echo("No destination matches." if wanted else "No destinations are configured.")
     else:
         rows = [
             (
@@ -128,21 +132,22 @@ def preview(client: Client, name: str, title: str, text: str, kind: str, severit
 
 
 @notify.command()
-@click.option("--to", "destination", default="", help="To this destination only.")
-@click.option("--state", type=click.Choice(["queued", "sending", "delivered", "dead"]), help="In this state only.")
-@click.option("--last", default=20, show_default=True, type=click.IntRange(1, 500), help="How many to show.")
+@list_options("/api/v1/outbox", limit=20, also={"limit": ("--last",), "destination": ("--to",)})
 @server_option
 @json_option
-def outbox(client: Client, destination: str, state: str | None, last: int, as_json: bool) -> None:
+def outbox(client: Client, wanted: Wanted, as_json: bool) -> None:
     """List messages, newest first.
 
     \b
     Example:
-      dogwatch notify outbox --state dead
+      dogwatch notify outbox --state dead --to ops
     """
-    items = client.get("/api/v1/outbox", destination=destination or None, state=state, limit=last)["items"]
+    items = wanted.items(client)
     if as_json:
         print_json(items)
+        return
+    if not items:
+        click.echo("No message matches." if wanted else "Nothing was sent yet.")
         return
     rows = [
         (
@@ -157,6 +162,7 @@ def outbox(client: Client, destination: str, state: str | None, last: int, as_js
     ]
     below = [one["reason"] if one["state"] != "delivered" else "" for one in items]
     print_table(("MESSAGE", "TO", "STATE", "MADE", "TRIES", "TITLE"), rows, cut=(5,), below=below)
+    wanted.further(items)
 
 
 @notify.command()

@@ -8,10 +8,13 @@ from typing import Any
 import click
 
 from dogwatch.cli.client import Client, json_option, server_option, target_path
+from dogwatch.cli.listing import Wanted, list_options
 from dogwatch.cli.names import complete_names
 from dogwatch.cli.output import ago, indented, milliseconds, one_line, print_json, print_table, status_text
 from dogwatch.cli.run import run
 from dogwatch.core.units import format_duration
+
+_STATUSES = ("up", "degraded", "down", "pending", "paused", "maintenance")
 
 
 @click.group()
@@ -26,25 +29,23 @@ def probe() -> None:
 
 
 @probe.command("list")
-@click.option("--group", help="Only targets of this group.")
-@click.option("--status", "only", help="Only targets in this status: up, down, degraded, pending, paused.")
-@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Only targets with this label.")
+@list_options("/api/v1/targets", choices={"status": _STATUSES})
 @server_option
 @json_option
-def list_(client: Client, group: str | None, only: str | None, labels: tuple[str, ...], as_json: bool) -> None:
+def list_(client: Client, wanted: Wanted, as_json: bool) -> None:
     """List the configured probes and how they are.
 
     \b
     Examples:
-      dogwatch probe list --status down
-      dogwatch probe list --label team=shop --json
+      dogwatch probe list --status down --status degraded
+      dogwatch probe list --label team=shop --search checkout --json
     """
-    items = client.all("/api/v1/targets", group=group, status=only, label=labels)
+    items = wanted.items(client)
     if as_json:
         print_json(items)
         return
     if not items:
-        click.echo("No probes match." if group or only or labels else "No probes are configured.")
+        click.echo("No probes match." if wanted else "No probes are configured.")
         return
     print_table(
         ["STATUS", "TARGET", "KIND", "EVERY", "LAST", "TOOK", "ADDRESS"],
@@ -62,6 +63,7 @@ def list_(client: Client, group: str | None, only: str | None, labels: tuple[str
         ],
         cut=(1, 6),
     )
+    wanted.further(items)
 
 
 @probe.command()
@@ -77,7 +79,7 @@ def show(client: Client, name: str, as_json: bool) -> None:
     """
     target = client.get(target_path(name))
     results = client.get(f"{target_path(name)}/results", limit=10)["items"]
-    failures = client.get(f"{target_path(name)}/failures", limit=3)
+    failures = client.get(f"{target_path(name)}/failures", limit=3)["items"]
     if as_json:
         print_json({"target": target, "results": results, "failures": failures})
         return
@@ -101,6 +103,42 @@ def show(client: Client, name: str, as_json: bool) -> None:
                 for row in results
             ],
         )
+
+
+@probe.command()
+@list_options("/api/v1/transitions", limit=50, choices={"status": _STATUSES}, complete={"target": complete_names})
+@server_option
+@json_option
+def transitions(client: Client, wanted: Wanted, as_json: bool) -> None:
+    """List changes of status, newest first.
+
+    \b
+    Examples:
+      dogwatch probe transitions --since 1d --status down
+      dogwatch probe transitions --target shop --limit 0 --json
+    """
+    items = wanted.items(client)
+    if as_json:
+        print_json(items)
+        return
+    if not items:
+        click.echo("No change matches." if wanted else "No status has changed yet.")
+        return
+    print_table(
+        ["WHEN", "TARGET", "FROM", "TO", "WHY"],
+        [
+            [
+                ago(one["time_s"]),
+                one["target"],
+                one["before"],
+                status_text(one["after"]),
+                one_line(one["reason"]),
+            ]
+            for one in items
+        ],
+        cut=(1, 4),
+    )
+    wanted.further(items)
 
 
 @probe.command()

@@ -9,6 +9,7 @@ import click
 
 from dogwatch.cli.backtest import line, read_rules, seconds
 from dogwatch.cli.client import Client, json_option, server_option
+from dogwatch.cli.listing import Wanted, list_options
 from dogwatch.cli.output import one_line, print_json, print_table
 from dogwatch.core.units import format_duration
 from dogwatch.errors import ConfigError
@@ -28,21 +29,23 @@ def rule() -> None:
 
 
 @rule.command("list")
+@list_options("/api/v1/rules")
 @server_option
 @json_option
-def list_(client: Client, as_json: bool) -> None:
+def list_(client: Client, wanted: Wanted, as_json: bool) -> None:
     """List the rules in force, and how many of their alerts are out.
 
     \b
     Example:
-      dogwatch rule list
+      dogwatch rule list --search disk
     """
-    items = client.all("/api/v1/rules")
+    items = wanted.items(client)
     if as_json:
         print_json(items)
         return
     if not items:
-        click.echo("No rules are configured; the thresholds of probes are always on.")
+        none = "No rules are configured; the thresholds of probes are always on."
+        click.echo("No rule matches." if wanted else none)
         return
     print_table(
         ["RULE", "FIRING", "SEVERITY", "FOR", "WHEN"],

@@ -23,6 +23,7 @@ from dogwatch.cli.following import (
     step_text,
     took,
 )
+from dogwatch.cli.listing import Wanted, list_options
 from dogwatch.cli.names import complete_jobs, complete_runs
 from dogwatch.cli.output import ago, indented, one_line, print_json, print_table, status_text, waits_text
 from dogwatch.errors import UsageError
@@ -45,52 +46,23 @@ def run() -> None:
 
 
 @run.command("list")
-@click.option("--job", shell_complete=complete_jobs, help="Only runs of this job.")
-@click.option(
-    "--state", "states", multiple=True, type=click.Choice(_STATES), help="Only in this state; open: not ended."
-)
-@click.option("--trigger", help="Only started so: manual, schedule, webhook, rule, run.")
-@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Only with this label.")
-@click.option("--limit", default=30, show_default=True, type=click.IntRange(1, 100_000), help="Runs at most.")
+@list_options("/api/v1/runs", limit=30, choices={"state": _STATES}, complete={"job": complete_jobs})
 @server_option
 @json_option
-def list_(
-    client: Client,
-    job: str | None,
-    states: tuple[str, ...],
-    trigger: str | None,
-    labels: tuple[str, ...],
-    limit: int,
-    as_json: bool,
-) -> None:
+def list_(client: Client, wanted: Wanted, as_json: bool) -> None:
     """List runs, newest first.
 
     \b
     Examples:
-      dogwatch run list --job deploy --state failed
+      dogwatch run list --job deploy --state failed --since 7d
       dogwatch run list --state open --label team=shop --json
     """
-    items: list[Any] = []
-    cursor: str | None = None
-    while len(items) < limit:
-        page = client.get(
-            "/api/v1/runs",
-            job=job,
-            state=states,
-            trigger=trigger,
-            label=labels,
-            limit=min(500, limit - len(items)),
-            cursor=cursor,
-        )
-        items += page["items"]
-        cursor = page["next_cursor"]
-        if not cursor:
-            break
+    items = wanted.items(client)
     if as_json:
         print_json(items)
         return
     if not items:
-        click.echo("No runs match." if job or states or trigger or labels else "Nothing has run yet.")
+        click.echo("No runs match." if wanted else "Nothing has run yet.")
         return
     print_table(
         ["STATE", "RUN", "JOB", "CREATED", "TOOK", "WHY"],
@@ -107,8 +79,7 @@ def list_(
         ],
         cut=(2, 5),
     )
-    if cursor:
-        click.echo(f"… and older ones; --limit {limit * 2} shows more")
+    wanted.further(items)
 
 
 def _why(one: Mapping[str, Any]) -> str:
@@ -135,7 +106,7 @@ def show(client: Client, run_id: str, as_json: bool) -> None:
       dogwatch run show 0199f3
     """
     found = client.get(run_path(run_id))
-    steps = client.get(f"{run_path(found['run_id'])}/steps")
+    steps = client.all(f"{run_path(found['run_id'])}/steps")
     from dogwatch.cli.fleet_remote import hosts_of_run, print_hosts
 
     fleet = hosts_of_run(client, found["run_id"]) if any(step["kind"] == "ssh" for step in steps) else []
@@ -218,7 +189,7 @@ def _live_pieces(client: Client, run_id: str, step: str) -> Any:
 
 def _ended(client: Client, found: Mapping[str, Any], *, as_json: bool) -> int:
     """Tell how a run ended, and return the exit code."""
-    steps = client.get(f"{run_path(found['run_id'])}/steps")
+    steps = client.all(f"{run_path(found['run_id'])}/steps")
     if as_json:
         print_json({"run": found, "steps": steps})
     else:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import click
 
 from dogwatch.cli.client import DEFAULT_SERVER, Client, json_option, server_option
+from dogwatch.cli.listing import Wanted, list_options
 from dogwatch.cli.output import ago, indented, one_line, print_json, print_table, until
 from dogwatch.core.units import parse_duration
 from dogwatch.errors import DogwatchError, NotFound, UsageError
@@ -70,11 +71,10 @@ def schedule() -> None:
 
 
 @schedule.command("list")
-@click.option("--job", help="Only schedules of this job.")
-@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Only schedules with this label.")
+@list_options("/api/v1/schedules")
 @server_option
 @json_option
-def list_(client: Client, job: str | None, labels: tuple[str, ...], as_json: bool) -> None:
+def list_(client: Client, wanted: Wanted, as_json: bool) -> None:
     """List the schedules: when they fired last and fire next.
 
     \b
@@ -82,12 +82,12 @@ def list_(client: Client, job: str | None, labels: tuple[str, ...], as_json: boo
       dogwatch schedule list --job backup
       dogwatch schedule list --label team=shop --json
     """
-    items = client.all("/api/v1/schedules", job=job, label=labels)
+    items = wanted.items(client)
     if as_json:
         print_json(items)
         return
     if not items:
-        click.echo("No schedules match." if job or labels else "No schedules are configured.")
+        click.echo("No schedules match." if wanted else "No schedules are configured.")
         return
     print_table(
         ["STATE", "SCHEDULE", "JOB", "WHEN", "NEXT", "LAST", "BECAME"],

@@ -64,6 +64,7 @@ def up(
       dogwatch up -c /etc/dogwatch --data /var/lib/dogwatch --listen :8410
     """
     from dogwatch.daemon import compiled
+    from dogwatch.daemon.cores import no_core_dumps
     from dogwatch.daemon.descriptors import raise_limit
     from dogwatch.daemon.logs import start_logging
 
@@ -79,6 +80,7 @@ def up(
     _make_folder(folder)
     start_logging(log_level, log_format)
     raise_limit()
+    no_core_dumps()
     return _run(loader, loaded, folder, grace)
 
 

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import click
 
 from dogwatch.cli.client import Client, json_option, server_option
+from dogwatch.cli.listing import Wanted, list_options
 from dogwatch.cli.logging import log_options
 from dogwatch.cli.names import complete_workers
 from dogwatch.cli.output import ago, one_line, print_json, print_table, status_text
@@ -25,21 +26,22 @@ def worker() -> None:
 
 
 @worker.command("list")
+@list_options("/api/v1/workers")
 @server_option
 @json_option
-def list_(client: Client, as_json: bool) -> None:
+def list_(client: Client, wanted: Wanted, as_json: bool) -> None:
     """List the processes that execute runs.
 
     \b
     Example:
-      dogwatch worker list
+      dogwatch worker list --search draining
     """
-    items = client.all("/api/v1/workers")
+    items = wanted.items(client)
     if as_json:
         print_json(items)
         return
     if not items:
-        click.echo("No worker is registered.")
+        click.echo("No worker matches." if wanted else "No worker is registered.")
         return
     print_table(
         ["STATE", "WORKER", "HOST", "BUSY", "HEARTBEAT", "LABELS"],

@@ -11,6 +11,7 @@ from dogwatch.cli.config import find_paths, parse_settings
 from dogwatch.config.load import Loader
 from dogwatch.config.overrides import RESERVED, Override
 from dogwatch.core.clock import SystemClock
+from dogwatch.daemon.cores import no_core_dumps
 from dogwatch.daemon.logs import start_logging
 from dogwatch.daemon.paths import default_data_dir
 from dogwatch.daemon.sections import SECTIONS
@@ -45,6 +46,7 @@ def start(
         raise DogwatchError(f"cannot make the data folder {folder}: {error.strerror}", hint="--data") from None
     loaded = loader.load()
     start_logging(log_level, log_format)
+    no_core_dumps()
     process = WorkerProcess(loader, folder, clock=SystemClock())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(process.run(loaded))

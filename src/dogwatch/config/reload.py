@@ -15,7 +15,8 @@ from dogwatch.config.changes import changes
 from dogwatch.config.inotify import Inotify
 from dogwatch.config.load import Loaded, Loader
 from dogwatch.config.part import Part, Prepared
-from dogwatch.config.status import ReloadRecord
+from dogwatch.config.planning import planned
+from dogwatch.config.status import ReloadPlan, ReloadRecord
 from dogwatch.config.trace import History, Trace
 from dogwatch.config.watch import Timing, Watcher, follow
 from dogwatch.core.bus import Bus
@@ -117,6 +118,10 @@ class Reloader:
         may have read the files before they changed. A caller that is cancelled leaves the reload running.
         """
         return await self._ask(trigger, self._clock.monotonic_s())
+
+    async def plan(self) -> ReloadPlan:
+        """Read, validate and build as a reload does, undo all of it, and return what a reload would do."""
+        return await planned(self._loader, self._lane, self._parts, self.current, timeout_s=self._deadlines.load_s)
 
     async def watch(self, *, timing: Timing | None = None, make: Callable[[], Inotify] = Inotify) -> None:
         """Reload on every change of the files, until cancelled. To be run as a supervised task."""

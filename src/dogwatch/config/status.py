@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -34,6 +34,35 @@ class ReloadRecord(msgspec.Struct, frozen=True, kw_only=True):
     changed: Sequence[str] = ()
 
 
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of a section that would be another. name: "" for a section that is one value.
+
+    keys: of a changed one, which of its keys differ; never what they hold, which may be secret.
+    """
+
+    section: str
+    name: str
+    what: Literal["added", "changed", "removed"]
+    keys: Sequence[str] = ()
+
+
+class ReloadPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reload would do now. Nothing is done.
+
+    outcome: unchanged, applies, or fails: then everything stays as it is. differences: bounded; total: how many there
+    are. counts: section → added, changed, removed. problems: why it would fail, one line each. restart: those of them
+    that only a restart puts in force. files: what was read.
+    """
+
+    outcome: Literal["unchanged", "applies", "fails"]
+    differences: Sequence[Difference] = ()
+    total: int = 0
+    counts: Mapping[str, Mapping[str, int]] = {}
+    problems: Sequence[str] = ()
+    restart: Sequence[str] = ()
+    files: Sequence[str] = ()
+
+
 class ReloadControl(Protocol):
     def history(self) -> Sequence[ReloadRecord]:
         """Return the newest reloads, newest first, bounded. A failed one stands until another is applied."""
@@ -41,4 +70,8 @@ class ReloadControl(Protocol):
 
     async def reload(self, trigger: str) -> ReloadRecord:
         """Reload now and return how it ended; a bad configuration is a record, not an exception."""
+        ...
+
+    async def plan(self) -> ReloadPlan:
+        """Return what a reload would do now, as far as it can be told without doing it."""
         ...

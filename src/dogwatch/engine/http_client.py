@@ -99,9 +99,11 @@ class HttpClient:
             return [str(ipaddress.ip_address(host.partition("%")[0]))]
         except ValueError:
             pass
+        # Names below localhost are of this machine, whoever answers for names (RFC 6761, 6.3).
+        known = "localhost" if host.rstrip(".").endswith(".localhost") else host
         try:
             found = await self._loop.run_in_executor(
-                self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                self._threads, lambda: socket.getaddrinfo(known, port, type=socket.SOCK_STREAM)
             )
         except (OSError, UnicodeError) as error:
             raise HttpFailed(f"cannot resolve {host}: {getattr(error, 'strerror', None) or error}") from None

@@ -158,7 +158,9 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which runs to list, newest first. cursor: from the page before. labels: all of them must match."""
+    """Which runs to list, newest first. cursor: from the page before. labels: all of them must match. count: say how
+    many match on all pages.
+    """
 
     job: str = ""
     states: tuple[RunState, ...] = ()
@@ -168,13 +170,15 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
     since_s: float | None = None
     limit: int = 50
     cursor: str = ""
+    count: bool = False
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """Some of a list. cursor: asks for what follows; "" at the end."""
+    """Some of a list. cursor: asks for what follows; "" at the end. total: on all pages, None where not counted."""
 
     items: Sequence[T]
     cursor: str = ""
+    total: int | None = None
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from dogwatch.logs.rows import Encoded, Rows
 
 
+# The count of a block whose lines were not counted.
+UNCOUNTED = -1
+
+
 class Position(msgspec.Struct, frozen=True, array_like=True):
     """Where to go on in a stream. offset: bytes from its beginning. token: what proves or names the place.
 
@@ -28,7 +32,8 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
 
     source: its name in the configuration. stream: the identity of what was read; with the offset and a checksum of the
     line it makes a record's id. path: for people. begin, end: offsets in the stream. starts: the offset of each line,
-    or None where a line's offset is `begin` and its place in `data`. count: lines. joined: whether
+    or None where a line's offset is `begin` and its place in `data`. count: lines, or UNCOUNTED on the way to
+    transforms, which come to know it. joined: whether
     a line stands for several, with multiline.INNER in place of their newlines. made: what transforms made of it;
     then `data` holds nothing.
     """

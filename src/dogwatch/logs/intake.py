@@ -49,6 +49,7 @@ class SourceIntake:
         self._outlets = {lane: outlets[lane] for lane in self.lanes}
         self._routing = routing
         self._heavy = routing.changes(source)
+        self.wants_counts = not self._heavy
         self._checkpoint = checkpoint
         self._room = asyncio.Event()
         self._full: set[str] = set()
@@ -96,16 +97,12 @@ class SourceIntake:
     async def _hand_out(
         self, blocks: Sequence[Block], wanted: tuple[str, ...], tickets: Mapping[str, Ticket | None]
     ) -> None:
-        lines = size = 0
-        for block in blocks:
-            lines += block.count
-            size += len(block.data)
-        self.counts["lines"] += lines
-        self.counts["bytes"] += size
+        self.counts["bytes"] += sum([len(block.data) for block in blocks])
         if self._heavy:
-            found = await self.thread(lambda: self._routing.apply(blocks, wanted))
+            found, lines = await self.thread(lambda: self._routing.apply(blocks, wanted))
         else:
-            found = self._routing.apply(blocks, wanted)
+            found, lines = self._routing.apply(blocks, wanted)
+        self.counts["lines"] += lines
         if len(wanted) == 1:
             await self._outlets[wanted[0]].put(found[wanted[0]], tickets[wanted[0]])
             return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dogwatch.config.part import Configuration, Prepared
 from dogwatch.core.metrics import Family, series
 from dogwatch.logs.place import store_folder
-from dogwatch.logs.reader import LogReader
+from dogwatch.logs.reader import LogReader, Trouble
 from dogwatch.logs.section import LOGS, LogsSpec
 from dogwatch.logs.transform import EVENTS, EVENTS_HELP
 
@@ -32,6 +32,7 @@ class LogsPart:
         self.reader = LogReader(
             lambda: store_folder(self.spec, Path(self.spec.folder) if self.spec.folder else self._folder),
             lambda: {one.name: one.labels for one in self.spec.sources},
+            troubles=self.troubles,
         )
 
     def prepare(self, configuration: Configuration) -> Prepared:
@@ -52,6 +53,21 @@ class LogsPart:
     def status(self) -> tuple[list[SourceStatus], list[SinkStatus]]:
         """Return how every source and every sink does."""
         return ([], []) if self.agent is None else self.agent.status()
+
+    def troubles(self) -> list[Trouble]:
+        """Return what keeps sources from reading and sinks from writing now."""
+        sources, sinks = self.status()
+        labels = {one.name: one.labels for one in self.spec.sources}
+        found = [
+            Trouble(kind="source", name=one.name, text=one.failing, labels=labels.get(one.name, {}))
+            for one in sources
+            if one.failing
+        ]
+        return found + [
+            Trouble(kind="sink", name=one.name, text=one.failing, waiting_bytes=one.waiting_bytes)
+            for one in sinks
+            if one.failing
+        ]
 
     def metrics(self) -> Iterator[Family]:
         """Yield what the exposition shows of the agent."""

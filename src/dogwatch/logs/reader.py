@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+import msgspec
 
 from dogwatch.errors import NotFound
 from dogwatch.logs.store.layout import Index
@@ -16,11 +18,25 @@ _POLL_S = 0.5
 _MOST_TOGETHER = 200
 
 
+class Trouble(msgspec.Struct, frozen=True, kw_only=True):
+    """What keeps a source from reading or a sink from writing. waiting_bytes: for a sink. labels: of a source."""
+
+    kind: Literal["source", "sink"]
+    name: str
+    text: str
+    waiting_bytes: int = 0
+    labels: Mapping[str, str] = {}
+
+
 class Logs(Protocol):
     """What pages and the API see of the logs."""
 
     async def sources(self) -> Mapping[str, Mapping[str, str]]:
         """Return every source that is configured or in the store, with its labels."""
+        ...
+
+    async def troubles(self) -> Sequence[Trouble]:
+        """Return what the agent of this daemon suffers from now."""
         ...
 
     async def run(self, query: Query) -> Answer:
@@ -40,9 +56,11 @@ class LogReader:
         folder: Callable[[], Path | None],
         configured: Callable[[], Mapping[str, Mapping[str, str]]],
         limits: Limits | None = None,
+        troubles: Callable[[], Sequence[Trouble]] = tuple,
     ) -> None:
         self._folder = folder
         self._configured = configured
+        self._troubles = troubles
         self._limits = limits or Limits(time_s=10.0)
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._store: tuple[Path, LogStore, Index] | None = None
@@ -52,7 +70,7 @@ class LogReader:
         if folder is None:
             raise NotFound("no log store is configured", hint="a sink `store: {}` in `logs.sinks` makes one")
         if self._store is None or self._store[0] != folder:
-            self._store = (folder, LogStore(folder, self._limits), Index(folder))
+            self._store = (folder, LogStore(folder, self._limits, expected=True), Index(folder))
         return self._store
 
     async def sources(self) -> Mapping[str, Mapping[str, str]]:
@@ -60,6 +78,9 @@ class LogReader:
         contents = await asyncio.to_thread(index.contents)
         stored = {one.meta.source: dict[str, str]() for one in contents.segments}
         return {**stored, **self._configured()}
+
+    async def troubles(self) -> Sequence[Trouble]:
+        return self._troubles()
 
     async def run(self, query: Query) -> Answer:
         _folder, store, _index = self._opened()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from dogwatch.core.metrics import Family
-from dogwatch.logs.block import Block
+from dogwatch.logs.block import UNCOUNTED, Block
 from dogwatch.logs.records import json_lines
 from dogwatch.logs.rows import Encoded
 from dogwatch.logs.section import LogsSpec, Route
@@ -18,7 +18,7 @@ from dogwatch.logs.steps import Steps
 from dogwatch.logs.transform import Step
 from dogwatch.logs.transforms.metric import MetricStep
 
-_PART_BYTES = 128 * 1024
+_PART_BYTES = 256 * 1024
 
 
 class Path:
@@ -36,23 +36,32 @@ class Path:
         return self._compiled.apply(block) if self.steps else block
 
     def encoded(self, block: Block) -> Block:
-        """Do the same for sinks that want nothing but JSON lines.
+        """Do the same for sinks that want nothing but JSON lines. What it returns knows how many lines there were.
 
         They are made here and now, and of a large block in parts: when the sink writes, or once a whole block is read,
         the first records would long have left the processor's cache.
         """
         if not self._compiled.by_rows_alone(block):
-            return self.apply(block)
-        texts, count = [], 0
+            return self.apply(counted(block))
+        texts, count, taken = [], 0, 0
         for part in _parts(block):
             if self._splice is not None and (lines := self._splice.apply(part)) is not None:
                 texts.append(lines[0])
                 count += lines[1]
+                taken += lines[2]
                 continue
+            taken += counted(part).count
             changed = self._compiled.apply(part)
             texts.append(json_lines(changed))
             count += changed.rows
-        return msgspec.structs.replace(block, made=Encoded(b"".join(texts), count), data=b"")
+        return msgspec.structs.replace(block, made=Encoded(b"".join(texts), count), data=b"", count=taken)
+
+
+def counted(block: Block) -> Block:
+    """Return the block with the number of its lines."""
+    if block.count != UNCOUNTED:
+        return block
+    return msgspec.structs.replace(block, count=block.data.count(b"\n"))
 
 
 def _parts(block: Block) -> Iterator[Block]:
@@ -66,7 +75,7 @@ def _parts(block: Block) -> Iterator[Block]:
         end = data.rfind(b"\n", at, at + _PART_BYTES) + 1 or data.find(b"\n", at) + 1
         part = data[at:end]
         # How many lines that are is counted when they are cut: looking for each newline twice would cost much.
-        yield msgspec.structs.replace(block, data=part, begin=block.begin + at, end=block.begin + end, count=0)
+        yield msgspec.structs.replace(block, data=part, begin=block.begin + at, end=block.begin + end, count=UNCOUNTED)
         at = end
 
 
@@ -96,25 +105,28 @@ class Routing:
     def changes(self, source: str) -> bool:
         return any(path.steps for path in self._paths if source in path.sources)
 
-    def apply(self, blocks: Sequence[Block], lanes: Iterable[str]) -> dict[str, list[Block]]:
-        """Return what each lane is to be given of one source's blocks; a route's steps run once for all its sinks.
+    def apply(self, blocks: Sequence[Block], lanes: Iterable[str]) -> tuple[dict[str, list[Block]], int]:
+        """Return what each lane is to be given of one source's blocks, and how many lines they have.
 
-        Heavy: for a thread.
+        A route's steps run once for all its sinks. Heavy: for a thread.
         """
+        count = sum(block.count for block in blocks) if all(block.count != UNCOUNTED for block in blocks) else UNCOUNTED
         found: dict[str, list[Block]] = {lane: [] for lane in lanes}
         for path in self._paths:
             wanted = [lane for lane in found if lane in path.sinks]
             if not wanted or blocks[0].source not in path.sources:
                 continue
             if not path.steps:
-                changed: Iterable[Block] = blocks
+                blocks = changed = list(map(counted, blocks))
+                count = sum(block.count for block in blocks)
             elif self._takes_json.issuperset(wanted):
                 changed = [path.encoded(block) for block in blocks]
+                count = sum(block.count for block in changed)
             else:
                 changed = [path.apply(block) for block in blocks]
             for lane in wanted:
                 found[lane] += changed
-        return found
+        return found, sum(counted(block).count for block in blocks) if count == UNCOUNTED else count
 
     def families(self) -> Iterator[Family]:
         """Yield the metrics that steps make; those of one name together, with the first one's help."""

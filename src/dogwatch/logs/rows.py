@@ -28,7 +28,6 @@ MAX_NAMES = 500
 MAX_DEPTH = 128
 ABSENT = msgspec.UNSET
 _ODD_NAME = re.compile(r'["\\\x00-\x1f\ud800-\udfff]')
-_ONE = 1
 _FIRST, _LAST = itemgetter(0), itemgetter(-1)
 _OPENING, _CLOSING = {ord("{")}, {ord("}")}
 _BRACKET = re.compile(rb"[\[\]{}]")
@@ -284,9 +283,7 @@ class Unread:
             list(block.starts)
             if block.starts is not None
             # One more for each newline.
-            else list(accumulate(map(_ONE.__add__, sizes[:-1]), initial=block.begin))
-            if sizes
-            else []
+            else list(accumulate([size + 1 for size in sizes], initial=block.begin))[:-1]
         )
 
     @property

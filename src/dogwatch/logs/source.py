@@ -26,6 +26,11 @@ class Intake(Protocol):
     @property
     def clock(self) -> Clock: ...
 
+    @property
+    def wants_counts(self) -> bool:
+        """Whether blocks must come with the number of their lines; otherwise it is found out on the way."""
+        ...
+
     def ready(self) -> frozenset[str]:
         """Return the lanes that have room now."""
         ...

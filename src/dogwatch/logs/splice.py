@@ -144,8 +144,8 @@ class Splice:
             found.append((step, touch))
         return cls(found) if found else None
 
-    def apply(self, block: Block) -> tuple[bytes, int] | None:
-        """Return JSON lines and how many they are; None where the block must go another way.
+    def apply(self, block: Block) -> tuple[bytes, int, int] | None:
+        """Return JSON lines, how many they are and of how many; None where the block must go another way.
 
         After misses it is tried ever more seldom: lines that are otherwise mostly stay so.
         """
@@ -157,7 +157,7 @@ class Splice:
         self._misses = 0 if found is not None else self._misses + 1
         return found
 
-    def _apply(self, block: Block) -> tuple[bytes, int] | None:
+    def _apply(self, block: Block) -> tuple[bytes, int, int] | None:
         data = block.data
         if block.joined or block.starts is not None or b"\r" in data or not _sound(data):
             return None
@@ -191,7 +191,7 @@ class Splice:
             for step, before in zip(self._judges, counted, strict=True):
                 step.counts.update(before)
             return None
-        return lines, len(rows)
+        return lines, len(rows), len(items)
 
     def _glimpses(self, unread: Unread) -> list[Any] | None:
         if unread.deep or not unread.objects:

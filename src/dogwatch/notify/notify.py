@@ -188,10 +188,10 @@ class Notify:
         return found
 
     async def find(
-        self, *, destination: str = "", state: str = "", limit: int = 50, cursor: str = ""
+        self, *, destination: str = "", state: str = "", limit: int = 50, cursor: str = "", count: bool = False
     ) -> Page[OutboxRow]:
         return await self._database.read(
-            lambda tx: outbox.find(tx, destination=destination, state=state, limit=limit, cursor=cursor)
+            lambda tx: outbox.find(tx, destination=destination, state=state, limit=limit, cursor=cursor, count=count)
         )
 
     async def show(self, message_id: str) -> OutboxRow:

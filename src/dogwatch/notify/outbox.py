@@ -15,7 +15,7 @@ from dogwatch.engine.values import Page
 from dogwatch.errors import NotFound
 from dogwatch.notify.ids import Ids
 from dogwatch.notify.message import Enqueued, Message, MessageState, OutboxRow
-from dogwatch.store.database import Row, Tx, pages
+from dogwatch.store.database import Row, Tx, counted_rows, pages
 
 TOPIC = "outbox"
 _COLUMNS = "message_id, destination, body, state, attempts, failures, created_s, since_s, due_s, ended_s, reason"
@@ -260,20 +260,23 @@ def show(tx: Tx, message_id: str) -> OutboxRow:
     return _row(rows[0])
 
 
-def find(tx: Tx, *, destination: str = "", state: str = "", limit: int = 50, cursor: str = "") -> Page[OutboxRow]:
-    """Return messages, newest first."""
+def find(
+    tx: Tx, *, destination: str = "", state: str = "", limit: int = 50, cursor: str = "", count: bool = False
+) -> Page[OutboxRow]:
+    """Return messages, newest first. count: say how many there are on all pages."""
+    where = "(:destination = '' OR destination = :destination) AND (:state = '' OR state = :state)"
+    values = {"destination": clean(destination), "state": clean(state)}
     rows = tx.rows(
-        f"SELECT {_COLUMNS} FROM outbox WHERE (:destination = '' OR destination = :destination)"  # noqa: S608
-        " AND (:state = '' OR state = :state) AND (:cursor = '' OR message_id < :cursor)"
-        " ORDER BY message_id DESC LIMIT :limit",
-        destination=clean(destination),
-        state=clean(state),
+        f"SELECT {_COLUMNS} FROM outbox WHERE {where}"  # noqa: S608
+        " AND (:cursor = '' OR message_id < :cursor) ORDER BY message_id DESC LIMIT :limit",
+        **values,
         cursor=clean(cursor),
         limit=limit + 1,
     )
     chosen, more = pages(rows, limit)
     items = [_row(row) for row in chosen]
-    return Page(items=items, cursor=items[-1].message_id if more else "")
+    total = counted_rows(tx, "outbox", where, **values) if count else None
+    return Page(items=items, cursor=items[-1].message_id if more else "", total=total)
 
 
 def counts(tx: Tx) -> dict[tuple[str, str], int]:

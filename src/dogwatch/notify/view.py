@@ -65,7 +65,7 @@ class Outbox(Protocol):
     async def destinations(self) -> Sequence[DestinationView]: ...
 
     async def find(
-        self, *, destination: str = "", state: str = "", limit: int = 50, cursor: str = ""
+        self, *, destination: str = "", state: str = "", limit: int = 50, cursor: str = "", count: bool = False
     ) -> Page[OutboxRow]: ...
 
     async def show(self, message_id: str) -> OutboxRow:

@@ -373,8 +373,12 @@ class Incidents:
 
     # -- IncidentsView --------------------------------------------------------------------------------------------
 
-    async def find(self, *, state: str = "", limit: int = 50, before: int | None = None) -> Page[Incident]:
-        return await self._around.database.read(lambda tx: records.find(tx, state=state, limit=limit, before=before))
+    async def find(
+        self, *, state: str = "", limit: int = 50, before: int | None = None, count: bool = False
+    ) -> Page[Incident]:
+        return await self._around.database.read(
+            lambda tx: records.find(tx, state=state, limit=limit, before=before, count=count)
+        )
 
     async def show(self, number: int) -> Incident:
         return await self._around.database.read(lambda tx: records.show(tx, number))

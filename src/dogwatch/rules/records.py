@@ -20,7 +20,7 @@ from dogwatch.rules.incident import Decisions, Incident, Note, Notice, Silence, 
 from dogwatch.rules.notices import message_of
 from dogwatch.rules.remedy.values import Life, Memory, Use
 from dogwatch.rules.watcher import Key
-from dogwatch.store.database import Tx, pages
+from dogwatch.store.database import Tx, counted_rows, pages
 
 TOPIC = "incidents"
 _BATCH = 1000
@@ -230,18 +230,22 @@ def _timeline(tx: Tx, notes: Sequence[Note]) -> None:
         )
 
 
-def find(tx: Tx, *, state: str = "", limit: int = 50, before: int | None = None) -> Page[Incident]:
-    """Return incidents, the newest first. state: open, acknowledged, resolved, merged, or "" for all."""
+def find(tx: Tx, *, state: str = "", limit: int = 50, before: int | None = None, count: bool = False) -> Page[Incident]:
+    """Return incidents, the newest first. state: active (not over), open, acknowledged, resolved, merged, or "".
+
+    count: say how many there are on all pages.
+    """
+    where = "(:state = '' OR state = :state OR (:state = 'active' AND state IN ('open', 'acknowledged')))"
     rows = tx.rows(
-        "SELECT body, number FROM incidents WHERE (:state = '' OR state = :state) AND number < :before"
-        " ORDER BY number DESC LIMIT :limit",
+        f"SELECT body, number FROM incidents WHERE {where} AND number < :before ORDER BY number DESC LIMIT :limit",  # noqa: S608
         state=state,
         before=before if before is not None else 2**62,
         limit=limit + 1,
     )
     shown, more = pages(rows, limit)
     items = [msgspec.json.decode(str(body), type=Incident) for body, _number in shown]
-    return Page(items=items, cursor=str(shown[-1][1]) if more else "")
+    total = counted_rows(tx, "incidents", where, state=state) if count else None
+    return Page(items=items, cursor=str(shown[-1][1]) if more else "", total=total)
 
 
 def show(tx: Tx, number: int) -> Incident:

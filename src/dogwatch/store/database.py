@@ -21,6 +21,7 @@ T = TypeVar("T")
 # What a column can hold, both ways.
 Value = str | int | float | bytes | bool | None
 Row = tuple[Value, ...]
+MOST_COUNTED = 1_000_000
 
 
 class Tables(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,3 +142,10 @@ class Database(Protocol):
 def pages(rows: Sequence[Row], limit: int) -> tuple[Sequence[Row], bool]:
     """Return the rows of one page out of `limit + 1` that were asked for, and whether there are more."""
     return rows[:limit], len(rows) > limit
+
+
+def counted_rows(tx: Tx, table: str, where: str, **values: Value) -> int:
+    """Return how many rows of a table match, at most MOST_COUNTED: what is shown must not cost a look at everything."""
+    query = f"SELECT COUNT(*) FROM (SELECT 1 FROM {table} WHERE {where} LIMIT {MOST_COUNTED}) AS found"  # noqa: S608
+    row = tx.one(query, **values)
+    return int(row[0] or 0) if row is not None else 0

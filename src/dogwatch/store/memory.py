@@ -21,6 +21,8 @@ from dogwatch.store.protocol import (
     ResultRow,
     SeriesPoints,
     TargetState,
+    TransitionFilter,
+    TransitionPage,
     rows_of,
 )
 from dogwatch.store.raw import RawResults, RawSamples
@@ -44,6 +46,7 @@ class MemoryStore:
         self._failures: dict[str, deque[Failure]] = {}
         self._pings: dict[str, deque[Ping]] = {}
         self._transitions: deque[Transition] = deque(maxlen=100_000)
+        self._transitions_ever = 0
         self._documents: dict[str, bytes] = {}
 
     @property
@@ -75,6 +78,7 @@ class MemoryStore:
 
     async def commit_transition(self, transition: Transition, state: TargetState) -> None:
         self._transitions.append(transition)
+        self._transitions_ever += 1
         self._states[state.target] = state
 
     async def commit_ping(self, ping: Ping) -> None:
@@ -119,6 +123,15 @@ class MemoryStore:
         return [one for one in reversed(self._transitions) if target in (None, one.target) and one.time_s >= since_s][
             : max(0, limit)
         ]
+
+    async def find_transitions(
+        self, wanted: TransitionFilter, *, limit: int, before: int | None = None
+    ) -> TransitionPage:
+        first = self._transitions_ever - len(self._transitions)
+        found = [(first + at, one) for at, one in enumerate(self._transitions) if wanted.matches(one)]
+        rest = [one for one in reversed(found) if before is None or one[0] < before]
+        following = rest[limit - 1][0] if len(rest) > limit else None
+        return TransitionPage(items=[one for _at, one in rest[:limit]], total=len(found), before=following)
 
     async def availability(
         self, targets: Sequence[str], *, since_s: float, until_s: float, planned: Planned | None = None

@@ -50,7 +50,10 @@ class StorePart:
         options = configuration.get(STORE)
         if Path(options.path).absolute() != self._path.absolute():
             problem = Problem(
-                f"cannot change from {self._path} to {options.path} while running", "store.path", hint="restart"
+                f"cannot change from {self._path} to {options.path} while running",
+                "store.path",
+                hint="restart",
+                restart=True,
             )
             raise ConfigError([problem])
         return _Change(self._store, options.limits())

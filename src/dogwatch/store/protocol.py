@@ -112,6 +112,37 @@ class Availability(msgspec.Struct, frozen=True, kw_only=True):
     incidents: int
 
 
+class TransitionFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which changes of status. targets: None for all. after: what they led to, empty for anything.
+
+    words: in lower case, all of them in the target's name or the reason. until_s: exclusive, None for open.
+    """
+
+    targets: Sequence[str] | None = None
+    after: Sequence[Status] = ()
+    words: Sequence[str] = ()
+    since_s: float = 0.0
+    until_s: float | None = None
+
+    def matches(self, one: Transition) -> bool:
+        if self.targets is not None and one.target not in self.targets:
+            return False
+        if (self.after and one.after not in self.after) or one.time_s < self.since_s:
+            return False
+        if self.until_s is not None and one.time_s >= self.until_s:
+            return False
+        text = f"{one.target}\n{one.reason}".lower()
+        return all(word in text for word in self.words)
+
+
+class TransitionPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Newest first. total: matches on all pages. before: what the next page is asked for with, None on the last."""
+
+    items: Sequence[Transition]
+    total: int
+    before: int | None = None
+
+
 # Target → stretches of planned work, (begin, end).
 Planned = Mapping[str, Sequence[tuple[float, float]]]
 
@@ -200,6 +231,12 @@ class Store(Protocol):
         self, target: str | None = None, *, since_s: float = 0.0, limit: int = 100
     ) -> Sequence[Transition]:
         """Return transitions, newest first."""
+        ...
+
+    async def find_transitions(
+        self, wanted: TransitionFilter, *, limit: int, before: int | None = None
+    ) -> TransitionPage:
+        """Return a page of the transitions that match. before: of the page before."""
         ...
 
     async def availability(

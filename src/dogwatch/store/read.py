@@ -24,7 +24,17 @@ from dogwatch.store.buckets import (
     width_s,
 )
 from dogwatch.store.columns import ResultColumns, SampleColumns
-from dogwatch.store.protocol import Availability, Failure, Ping, Planned, Point, ResultRow, TargetState
+from dogwatch.store.protocol import (
+    Availability,
+    Failure,
+    Ping,
+    Planned,
+    Point,
+    ResultRow,
+    TargetState,
+    TransitionFilter,
+    TransitionPage,
+)
 from dogwatch.store.tails import Piece
 from dogwatch.store.write import RESULT_BUCKET, SAMPLE_BUCKET, read_bucket
 
@@ -274,6 +284,47 @@ def transitions(connection: sqlite3.Connection, target: str | None, since_s: flo
             _TRANSITION + "target = ? AND time_s >= ? ORDER BY id DESC LIMIT ?", (target, since_s, limit)
         )
     return [_transition(row) for row in rows]
+
+
+def find_transitions(
+    connection: sqlite3.Connection, wanted: TransitionFilter, limit: int, before: int | None
+) -> TransitionPage:
+    """Return a page of transitions by arrival, newest first. before: a number that all of the page are below."""
+    where, values = _conditions(connection, wanted)
+    total = int(connection.execute(f"SELECT count(*) FROM transitions WHERE {where}", values).fetchone()[0])  # noqa: S608
+    below = " AND id < :before" if before is not None else ""
+    rows = connection.execute(
+        f"SELECT target, time_s, before, after, reason, id FROM transitions WHERE {where}{below} "  # noqa: S608
+        "ORDER BY id DESC LIMIT :limit",
+        {**values, "before": before, "limit": limit + 1},
+    ).fetchall()
+    return TransitionPage(
+        items=[_transition(row[:5]) for row in rows[:limit]],
+        total=total,
+        before=rows[limit - 1][5] if len(rows) > limit else None,
+    )
+
+
+def _conditions(connection: sqlite3.Connection, wanted: TransitionFilter) -> tuple[str, dict[str, object]]:
+    """Return what a WHERE says of a filter, and the values it names."""
+    parts = ["time_s >= :since_s"]
+    listed: dict[str, object] = {"since_s": wanted.since_s}
+    if wanted.until_s is not None:
+        parts.append("time_s < :until_s")
+        listed["until_s"] = wanted.until_s
+    if wanted.targets is not None:
+        parts.append("target IN (SELECT value FROM json_each(:targets))")
+        listed["targets"] = msgspec.json.encode(list(wanted.targets)).decode()
+    if wanted.after:
+        parts.append("after IN (SELECT value FROM json_each(:after))")
+        listed["after"] = msgspec.json.encode([int(one) for one in wanted.after]).decode()
+    if wanted.words:
+        # SQLite's own lower() knows ASCII only.
+        connection.create_function("lowered", 1, str.lower, deterministic=True)
+    for at, word in enumerate(wanted.words):
+        parts.append(f"instr(lowered(target || char(10) || reason), :word{at}) > 0")
+        listed[f"word{at}"] = word
+    return " AND ".join(parts), listed
 
 
 def availability(

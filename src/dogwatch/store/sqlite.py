@@ -33,6 +33,8 @@ from dogwatch.store.protocol import (
     ResultRow,
     SeriesPoints,
     TargetState,
+    TransitionFilter,
+    TransitionPage,
 )
 from dogwatch.store.raw import RawResults, RawSamples
 from dogwatch.store.read import OVERALL_PARTS, Period
@@ -347,6 +349,11 @@ class SqliteStore:
         self, target: str | None = None, *, since_s: float = 0.0, limit: int = 100
     ) -> Sequence[Transition]:
         return await self._readers.run(read.transitions, target, since_s, max(0, limit))
+
+    async def find_transitions(
+        self, wanted: TransitionFilter, *, limit: int, before: int | None = None
+    ) -> TransitionPage:
+        return await self._readers.run(read.find_transitions, wanted, max(1, limit), before)
 
     async def availability(
         self, targets: Sequence[str], *, since_s: float, until_s: float, planned: Planned | None = None

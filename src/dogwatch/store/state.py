@@ -120,6 +120,7 @@ class DatabasePart:
                 "cannot change while running",
                 "database.url",
                 hint="move the state, then restart: see docs/guide/runs.md",
+                restart=True,
             )
             raise ConfigError([problem])
         return _Same()

@@ -12,10 +12,9 @@ from litestar.params import QueryParameter
 
 from dogwatch.access import tokens
 from dogwatch.access import users as people
-from dogwatch.access.permissions import visible
-from dogwatch.access.trail import AuditFilter, find
+from dogwatch.access.trail import AuditFilter
 from dogwatch.errors import UsageError
-from dogwatch.web.api.access import anyones_tokens, user_out
+from dogwatch.web.api.access import anyones_tokens, events_of, user_out
 from dogwatch.web.context import Ctx
 from dogwatch.web.contributions import Pages, Place
 from dogwatch.web.permissions import KNOWN, may
@@ -79,10 +78,17 @@ async def audit_page(
     except UsageError as error:
         wanted, mistake = AuditFilter(), str(error)
     wanted = msgspec.structs.replace(wanted, before=before)
-    found = await ctx.access.database.read(find(wanted, _SHOWN + 1, visible(ctx.rights, "audit")))
+    found, total = await events_of(ctx, wanted, _SHOWN + 1)
     shown = found[:_SHOWN]
-    older = urlencode({"q": q, "before": shown[-1].number}) if len(found) > _SHOWN else ""
-    return html_page(ctx, "audit.html", {"entries": shown, "q": q, "older": older, "mistake": mistake}, here="/audit")
+    values = {
+        "entries": shown,
+        "total": total,
+        "q": q,
+        "older": urlencode({"q": q, "before": shown[-1].number}) if len(found) > _SHOWN else "",
+        "newest": urlencode({"q": q}) if before is not None else None,
+        "mistake": mistake,
+    }
+    return html_page(ctx, "audit.html", values, here="/audit")
 
 
 ACCESS = Pages(

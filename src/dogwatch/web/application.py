@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 from litestar import Litestar, Request, Response, Router, get
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException, ValidationException
@@ -79,9 +81,15 @@ _PROGRAMS = ("/api/", "/ping/", "/hooks/", "/badge", "/group-badge", "/metrics",
 class WebApplication:
     """The ASGI application. `context` is for server.py: it ends the live streams when the server stops."""
 
-    def __init__(self, guarded: Guard, context: WebContext) -> None:
+    def __init__(self, guarded: Guard, context: WebContext, described: Callable[[], dict[str, Any]]) -> None:
         self._guarded = guarded
+        self._described = described
         self.context = context
+
+    def description(self) -> dict[str, Any]:
+        """Return the OpenAPI description of the API, as JSON has it."""
+        found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self._described()))
+        return found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._guarded(scope, receive, send)
@@ -144,7 +152,8 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
         request_max_body_size=None,  # the guard's, and heartbeats cut theirs
     )
     declared(inner, gate)
-    return WebApplication(Guard(inner, options, meter, services.access, styles=assets.sheet_digest), context)  # type: ignore[arg-type]
+    guarded = Guard(inner, options, meter, services.access, styles=assets.sheet_digest)  # type: ignore[arg-type]
+    return WebApplication(guarded, context, lambda: inner.openapi_schema.to_schema())  # noqa: PLW0108 made when asked for
 
 
 @get("/static/{version:str}/{name:path}", opt=PUBLIC, include_in_schema=False)

@@ -72,21 +72,22 @@ async def webhooks_fragment(ctx: Ctx) -> Response[bytes]:
 
 
 async def _deliveries_values(ctx: WebContext, asked: Asked) -> dict[str, Any]:
-    mistake, found, following = "", list[Delivery](), ""
+    mistake, found, following, total = "", list[Delivery](), "", None
     names = [one.name for one in await seen_endpoints(ctx)] if ctx.services.hooks is not None else []
     if ctx.services.hooks is not None:
         among = None if ctx.rights.filter("webhook") is everything else names
         try:
             asked.known(_STATES)
             page = await ctx.services.hooks.deliveries(
-                endpoint=asked.of, state=asked.state, limit=_SHOWN, cursor=asked.cursor, among=among
+                endpoint=asked.of, state=asked.state, limit=_SHOWN, cursor=asked.cursor, among=among, count=True
             )
-            found, following = list(page.items), page.cursor
+            found, following, total = list(page.items), page.cursor, page.total
         except UsageError as error:
             mistake = _mistake(error)
     return {
         "asked": asked,
         "deliveries": found,
+        "total": total,
         "older": asked.query(cursor=following) if following else "",
         "newest": asked.query(cursor="") if asked.cursor else None,
         "again": asked.query(),
@@ -131,21 +132,22 @@ async def delivery_page(ctx: Ctx, delivery_id: Segment) -> Response[bytes]:
 
 
 async def _outbox_values(ctx: WebContext, asked: Asked) -> dict[str, Any]:
-    mistake, found, following = "", list[OutboxRow](), ""
+    mistake, found, following, total = "", list[OutboxRow](), "", None
     destinations = await outbox_of(ctx).destinations() if ctx.services.outbox is not None else ()
     if ctx.services.outbox is not None:
         try:
             asked.known(tuple(MessageState))
             page = await ctx.services.outbox.find(
-                destination=asked.of, state=asked.state, limit=_SHOWN, cursor=asked.cursor
+                destination=asked.of, state=asked.state, limit=_SHOWN, cursor=asked.cursor, count=True
             )
-            found, following = list(page.items), page.cursor
+            found, following, total = list(page.items), page.cursor, page.total
         except UsageError as error:
             mistake = _mistake(error)
     return {
         "asked": asked,
         "destinations": destinations,
         "messages": found,
+        "total": total,
         "older": asked.query(cursor=following) if following else "",
         "newest": asked.query(cursor="") if asked.cursor else None,
         "again": asked.query(),

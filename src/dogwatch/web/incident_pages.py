@@ -2,97 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
-import msgspec
 from litestar import Response, get
 from litestar.params import PathParameter, QueryParameter
 
 from dogwatch.errors import NotFound
-from dogwatch.rules.incident import RANK, Incident, Silence
+from dogwatch.rules.incident import RANK, Silence
 from dogwatch.rules.part import Incidents
 from dogwatch.rules.spec import DOWN_RULE
 from dogwatch.web.api.explain import explained_incident
 from dogwatch.web.api.incidents import as_seen, incident_detail
 from dogwatch.web.context import Ctx, WebContext
 from dogwatch.web.contributions import Pages, Place
+from dogwatch.web.incident_list import STATES, Asked, asked_for, seen_incidents
 from dogwatch.web.permissions import may
 from dogwatch.web.rendering import html_page
 
-_SHOWN = 50
-_READ_AT_ONCE = 200
-# Of a list with a filter so many are looked through for one page; the next page goes on from there.
-_LOOKED_AT = 5000
-STATES = ("active", "open", "acknowledged", "resolved", "merged", "all")
 PERIODS = ("1h", "24h", "7d", "30d")
 Text = Annotated[str, QueryParameter(max_length=500)]
 Word = Annotated[str, QueryParameter(max_length=50)]
 State = Annotated[str, QueryParameter(name="state", max_length=50)]
 Before = Annotated[int | None, QueryParameter(ge=1, le=2**53)]
 Number = Annotated[int, PathParameter(ge=1, le=2**53)]
-
-
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """The filter of the list, as its address has it. q: words, and `label=value`."""
-
-    state: str = "active"
-    severity: str = ""
-    q: str = ""
-    before: int | None = None
-
-    def __bool__(self) -> bool:
-        return self.state != "active" or bool(self.severity or self.q)
-
-    def query(self, **changes: Any) -> str:
-        one = msgspec.structs.replace(self, **changes)
-        pairs = [("state", one.state), ("severity", one.severity), ("q", one.q), ("before", one.before or "")]
-        return urlencode([(key, value) for key, value in pairs if value], errors="replace")
-
-    @property
-    def kept_state(self) -> str:
-        """Return the state that the database can look for by itself, "" for none."""
-        return self.state if self.state in ("open", "acknowledged", "resolved", "merged") else ""
-
-    def matches(self, one: Incident) -> bool:
-        if self.state == "active" and one.ended_s is not None:
-            return False
-        if self.severity and RANK[one.severity] < RANK[self.severity]:
-            return False
-        text = f"#{one.number} {one.root} {one.rule} {one.summary} {one.reason} {one.acked_by}".lower()
-        labels = {f"{name}={value}".lower() for name, value in one.labels.items()}
-        return all(word in labels or word in text for word in self.q.lower().split())
-
-
-def asked_for(state: str, severity: str, q: str, before: int | None) -> Asked:
-    """Return the filter; a word that is none of the known ones counts as not given."""
-    return Asked(
-        state=state if state in STATES else "active",
-        severity=severity if severity in RANK else "",
-        q=q,
-        before=before,
-    )
-
-
-async def seen_incidents(
-    incidents: Incidents, asked: Asked, sees: Callable[[Any], bool], limit: int = _SHOWN
-) -> tuple[list[Incident], int | None]:
-    """Return a page of incidents, and the number that the next one comes before (None at the end)."""
-    found: list[Incident] = []
-    before, looked_at = asked.before, 0
-    while looked_at < _LOOKED_AT:
-        page = await incidents.find(state=asked.kept_state, limit=_READ_AT_ONCE, before=before)
-        for one in page.items:
-            if sees(one.labels) and asked.matches(one):
-                if len(found) == limit:
-                    return found, found[-1].number
-                found.append(one)
-        if not page.cursor:
-            return found, None
-        before = int(page.cursor)
-        looked_at += len(page.items)
-    return found, before
 
 
 def _incidents(ctx: WebContext) -> Incidents:
@@ -103,13 +36,14 @@ def _incidents(ctx: WebContext) -> Incidents:
 
 async def _list_values(ctx: WebContext, asked: Asked) -> dict[str, Any]:
     incidents = _incidents(ctx)
-    found, older = await seen_incidents(incidents, asked, ctx.rights.filter("incident"))
+    found = await seen_incidents(ctx, incidents, asked)
     return {
         "asked": asked,
-        "incidents": [as_seen(ctx, one) for one in found],
+        "incidents": [as_seen(ctx, one) for one in found.items],
+        "total": found.total,
         "states": STATES,
         "severities": tuple(RANK),
-        "older": asked.query(before=older) if older is not None else "",
+        "older": asked.query(before=found.older) if found.older is not None else "",
         "newest": asked.query(before=None) if asked.before is not None else "",
         "again": asked.query(),
         "trouble": incidents.trouble,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import msgspec
 from litestar import Response, get
 from litestar.params import QueryParameter
 
+from dogwatch.engine.tracing import trace_of
 from dogwatch.errors import DogwatchError, NotFound
 from dogwatch.logs.reader import Logs
-from dogwatch.logs.store.query import Answer
-from dogwatch.web.api.logs import LogRecord, asked, record_out
-from dogwatch.web.context import Ctx, WebContext
+from dogwatch.logs.store.query import Answer, Query
+from dogwatch.web.api.logs import asked, record_out
+from dogwatch.web.context import Ctx, Segment, WebContext, segment
 from dogwatch.web.contributions import Pages, Place
+from dogwatch.web.log_lines import lines, shown
 from dogwatch.web.permissions import may
 from dogwatch.web.rendering import html_page
 from dogwatch.words import Phrase
@@ -32,7 +34,8 @@ _BUCKETS = 48
 _SHOWN = 100
 _FACETS = ("level", "source", "service")
 _FACET_VALUES = 8
-_LEVELS = {"error": "bad", "fatal": "bad", "critical": "bad", "warn": "warn", "warning": "warn"}
+_RUN_LINES = 100
+_BEFORE_S = 60.0
 Text = Annotated[str, QueryParameter(max_length=500)]
 Where = Annotated[str, QueryParameter(name="where", max_length=4000)]
 Word = Annotated[str, QueryParameter(max_length=100)]
@@ -88,71 +91,27 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
     query: str
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """A record as the list shows it. links: (what, address)."""
-
-    record: LogRecord
-    level: str
-    tone: str
-    message: str
-    rest: list[tuple[str, str]]
-    links: list[tuple[str, str]]
-
-
-def _line(ctx: WebContext, record: LogRecord, asked_for: Asked) -> Line:
-    fields = record.fields
-    level = str(fields.get("level", ""))
-    rest = [(name, _shown(value)) for name, value in fields.items() if name not in ("level", "message")]
-    return Line(
-        record=record,
-        level=level,
-        tone=_LEVELS.get(level.lower(), ""),
-        message=str(fields.get("message", "")),
-        rest=rest,
-        links=_links(ctx, fields, asked_for),
-    )
-
-
-def _shown(value: object) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=str).decode()
-
-
-def _links(ctx: WebContext, fields: Mapping[str, Any], asked_for: Asked) -> list[tuple[str, str]]:
-    """Return where else to look: the trace, the run, the incident, the host."""
-    found = []
-    trace = fields.get("trace_id") or fields.get("traceId")
-    if isinstance(trace, str) and trace.isalnum() and asked_for.trace != trace:
-        found.append(("trace", f"/logs?{urlencode({'trace': trace, 'period': 'all'})}"))
-    run = fields.get("run_id") or fields.get("run")
-    if isinstance(run, str) and run and ctx.may("run"):
-        found.append(("run", f"/runs/{quote(run, safe='')}"))
-    incident = fields.get("incident")
-    if isinstance(incident, int) and incident > 0 and ctx.may("incident"):
-        found.append(("incident", f"/incidents/{incident}"))
-    host = fields.get("host") or fields.get("hostname")
-    if isinstance(host, str) and ctx.may("host") and any(one.name == host for one in ctx.services.hosts.hosts()):
-        found.append(("host", f"/hosts/{quote(host, safe='')}"))
-    return found
-
-
 async def _values(ctx: WebContext, asked_for: Asked) -> dict[str, Any]:
     values: dict[str, Any] = {
         "asked": asked_for,
         "again": asked_for.query(),
         "periods": list(PERIODS_S),
         "sources": [],
+        "troubles": [],
         "lines": [],
         "bars": [],
         "facets": [],
         "answer": None,
         "matched": 0,
         "mistake": "",
+        "mistake_parts": (),
         "absent": False,
     }
     logs = ctx.services.logs
     if logs is None:
         return {**values, "absent": True}
     try:
+        values["troubles"] = await logs.troubles()
         values["sources"] = sorted(await logs.sources())
         await _fill(ctx, logs, asked_for, values)
     except NotFound:
@@ -161,6 +120,9 @@ async def _values(ctx: WebContext, asked_for: Asked) -> dict[str, Any]:
         position = getattr(error, "position", -1)
         at = Phrase("at character {0}", position + 1) if position >= 0 else ""
         values["mistake"], values["mistake_at"] = str(error), at
+        if 0 <= position <= len(asked_for.where):
+            text = asked_for.where
+            values["mistake_parts"] = (text[:position], text[position : position + 1] or " ", text[position + 1 :])
         values["mistake_hint"] = error.hint
     return values
 
@@ -175,24 +137,30 @@ async def _fill(ctx: WebContext, logs: Logs, asked_for: Asked, values: dict[str,
 
     answer = await run(limit=_SHOWN)
     values["answer"] = answer
-    values["lines"] = [_line(ctx, record_out(one), asked_for) for one in reversed(answer.records)]
+    records = [record_out(one) for one in reversed(answer.records)]
+    values["lines"] = await lines(ctx, records, trace=asked_for.trace)
     first_s = begin_s or (answer.records[0]["time_us"] / 1e6 if answer.records else now_s - 3600)
     width_us = max(1000, int(((until_s or now_s) - first_s) * 1e6 / _BUCKETS))
     counts = await run(limit=0, bucket_us=width_us)
     values["matched"] = counts.matched
     values["most"] = max(counts.buckets.values(), default=0)
-    values["bars"] = _bars(counts.buckets, width_us, asked_for)
+    values["bars"] = _bars(counts.buckets, width_us, asked_for, int(begin_s * 1e6), int((until_s or now_s) * 1e6))
+    values["axis"] = (begin_s or first_s, until_s or now_s)
     for name in _FACETS:
         found = await run(limit=0, group=(name,))
-        rows = [(value[0], count) for value, count in found.groups if value[0] is not None][:_FACET_VALUES]
+        rows = [(value[0], count) for value, count in found.groups if count and value[0] is not None][:_FACET_VALUES]
         if len(rows) > 1 or (rows and name != "source"):
-            values["facets"].append((name, [(_shown(value), n, asked_for.narrowed(name, value)) for value, n in rows]))
+            values["facets"].append((name, [(shown(value), n, asked_for.narrowed(name, value)) for value, n in rows]))
 
 
-def _bars(buckets: Mapping[int, int], width_us: int, asked_for: Asked) -> Sequence[Bar]:
+def _bars(buckets: Mapping[int, int], width_us: int, asked_for: Asked, begin_us: int, until_us: int) -> Sequence[Bar]:
+    """Return the columns of the time that was asked for; begin_us: 0 for the first record's."""
     if not buckets:
         return []
     begin, last, most = min(buckets), max(buckets), max(buckets.values())
+    if begin_us:
+        # Silence at either end is something to see, too.
+        begin, last = min(begin, begin_us // width_us * width_us), max(last, (until_us - 1) // width_us * width_us)
     columns = max(1, (last - begin) // width_us + 1)
     return [
         Bar(
@@ -227,4 +195,28 @@ async def logs_page(
     return html_page(ctx, "logs.html", found, here="/logs")
 
 
-LOGS = Pages(handlers=(logs_page,), places=(Place("Logs", "/logs", "log"),))
+@get("/fragments/run/{run_id:str}/logs", opt=may("log"), include_in_schema=False)
+async def run_logs_fragment(ctx: Ctx, run_id: Segment) -> Response[bytes]:
+    """Show what was said under a run's trace, the newest hundred; nothing where no logs are kept."""
+    run = await ctx.services.runs.show(segment(run_id))
+    values = {"run": run, "trace": trace_of(run.run_id), "lines": [], "absent": False, "mistake": ""}
+    try:
+        if ctx.services.logs is None:
+            raise NotFound("this Dogwatch has no logs")
+        own, trace = msgspec.json.encode(run.run_id).decode(), values["trace"]
+        found = await ctx.services.logs.run(
+            Query(
+                condition=f'trace_id == "{trace}" || traceId == "{trace}" || run_id == {own}',
+                since_us=int((run.created_s - _BEFORE_S) * 1e6),
+                limit=_RUN_LINES,
+            )
+        )
+        values["lines"] = await lines(ctx, [record_out(one) for one in found.records], run=run)
+    except NotFound:
+        values["absent"] = True
+    except DogwatchError as error:
+        values["mistake"] = str(error)
+    return html_page(ctx, "run_logs.html", values)
+
+
+LOGS = Pages(handlers=(logs_page, run_logs_fragment), places=(Place("Logs", "/logs", "log"),))

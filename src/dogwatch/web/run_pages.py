@@ -11,7 +11,6 @@ from litestar.params import QueryParameter
 
 from dogwatch.engine.graph_check import needs_of
 from dogwatch.engine.spec import JobSpec
-from dogwatch.engine.tracing import trace_of
 from dogwatch.engine.values import Run, RunFilter, RunState
 from dogwatch.errors import UsageError
 from dogwatch.web import listing, run_view
@@ -100,7 +99,7 @@ async def job_fragment(ctx: Ctx, name: Segment) -> Response[bytes]:
 
 
 async def _runs_values(ctx: WebContext, asked: Asked) -> dict[str, Any]:
-    mistake, runs, following = "", [], ""
+    mistake, runs, following, total = "", [], "", None
     try:
         page = await ctx.services.runs.find(
             RunFilter(
@@ -110,14 +109,16 @@ async def _runs_values(ctx: WebContext, asked: Asked) -> dict[str, Any]:
                 trigger=asked.trigger,
                 limit=_RUNS_SHOWN,
                 cursor=asked.cursor,
+                count=True,
             )
         )
-        runs, following = list(page.items), page.cursor
+        runs, following, total = list(page.items), page.cursor, page.total
     except UsageError as error:
         mistake = f"{error}; {error.hint}" if error.hint else str(error)
     return {
         "asked": asked,
         "runs": runs,
+        "total": total,
         "older": asked.query(cursor=following) if following else "",
         "newest": asked.query(cursor="") if asked.cursor else None,
         "again": asked.query(),
@@ -148,7 +149,6 @@ async def _run_values(ctx: WebContext, run: Run) -> dict[str, Any]:
     children = await ctx.services.runs.find(RunFilter(parent=run.run_id, limit=_RUNS_OF_JOB))
     return {
         "run": run,
-        "trace": trace_of(run.run_id),
         "graph": run_view.graph(steps),
         "bars": run_view.timeline(run, steps[:_STEPS_SHOWN], ctx.services.clock.now_s()),
         "steps_more": max(0, len(steps) - _STEPS_SHOWN),

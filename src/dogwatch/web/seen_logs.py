@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from dogwatch.access.permissions import Filter
-from dogwatch.logs.reader import Logs
+from dogwatch.access.permissions import Filter, everything
+from dogwatch.logs.reader import Logs, Trouble
 from dogwatch.logs.store.query import Answer, Query
 
 
@@ -26,6 +26,14 @@ class SeenLogs:
     async def sources(self) -> Mapping[str, Mapping[str, str]]:
         every = await self._inner.sources()
         return {name: labels for name, labels in every.items() if self._sees(source_labels(name, labels))}
+
+    async def troubles(self) -> Sequence[Trouble]:
+        """Sinks are of all sources: who is limited to some sees none of them."""
+        return [
+            one
+            for one in await self._inner.troubles()
+            if (self._sees(source_labels(one.name, one.labels)) if one.kind == "source" else self._sees is everything)
+        ]
 
     async def _limited(self, query: Query) -> Query:
         seen = await self.sources()

@@ -47,7 +47,8 @@ class SeenRuns:
         cursor = wanted.cursor
         for _ in range(_LOOKED_THROUGH):
             left = wanted.limit - len(found)
-            page = await self._inner.find(msgspec.structs.replace(wanted, cursor=cursor, limit=left))
+            # How many there are would tell of those that are not seen.
+            page = await self._inner.find(msgspec.structs.replace(wanted, cursor=cursor, limit=left, count=False))
             found += [run for run in page.items if self._sees(run.labels)]
             cursor = page.cursor
             if not cursor or len(found) >= wanted.limit:

@@ -17,6 +17,7 @@ from dogwatch.config.show import Row, masked
 from dogwatch.diagnose import fds, tasks
 from dogwatch.engine.schedules.section import secret_parameters
 from dogwatch.web import view
+from dogwatch.web.api.program import reload_plan
 from dogwatch.web.context import Ctx, WebContext
 from dogwatch.web.contributions import Pages, Place
 from dogwatch.web.permissions import may
@@ -24,6 +25,7 @@ from dogwatch.web.rendering import html_page
 from dogwatch.words import Phrase
 
 _KINDS_SHOWN = 20
+_CHANGES_SHOWN = 60
 _RELOADS_SHOWN = 20
 _ROWS_SHOWN = 200
 _CHARS_SHOWN = 400
@@ -85,6 +87,12 @@ async def settings_page(ctx: Ctx) -> Response[bytes]:
 @get("/fragments/settings", opt=may("program"), include_in_schema=False)
 async def settings_fragment(ctx: Ctx) -> Response[bytes]:
     return html_page(ctx, "settings_now.html", _state_values(ctx))
+
+
+@get("/fragments/reload-plan", opt=may("program", whole=True), include_in_schema=False)
+async def reload_plan_fragment(ctx: Ctx) -> Response[bytes]:
+    plan = await reload_plan(ctx)
+    return html_page(ctx, "reload_plan.html", {"plan": plan, "shown": plan.differences[:_CHANGES_SHOWN]})
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,6 +165,6 @@ async def configuration_page(ctx: Ctx, q: Text = "", every: Every = False, start
 
 
 SETTINGS = Pages(
-    handlers=(settings_page, settings_fragment, configuration_page),
+    handlers=(settings_page, settings_fragment, reload_plan_fragment, configuration_page),
     places=(Place("Settings", "/settings", "program"),),
 )

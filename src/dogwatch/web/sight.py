@@ -17,7 +17,7 @@ from dogwatch.access.identity import Identity
 from dogwatch.access.permissions import Filter, Permission, everything
 from dogwatch.access.service import Access
 from dogwatch.app import Services
-from dogwatch.config.status import ReloadControl, ReloadRecord
+from dogwatch.config.status import ReloadControl, ReloadPlan, ReloadRecord
 from dogwatch.core.component import nearest
 from dogwatch.core.metrics import Family
 from dogwatch.core.values import Event, Transition
@@ -26,11 +26,10 @@ from dogwatch.hosts.view import HostsView, HostView
 from dogwatch.probes.probe import ProbeResult
 from dogwatch.probes.view import TargetView, WatchView
 from dogwatch.rules.incident import Note
-from dogwatch.store.protocol import Store
+from dogwatch.store.protocol import Store, TransitionFilter, TransitionPage
 from dogwatch.web.seen_logs import SeenLogs
 from dogwatch.web.seen_runs import SeenRuns, seen_plan, sees_all_runs
 
-_MOST_LOOKED_AT = 10_000
 _INCIDENTS_KNOWN = 10_000
 _RUNS = Permission("run", "read")
 _SEEN = tuple((noun, "read") for noun in ("probe", "host", "log", "program"))
@@ -155,14 +154,15 @@ class SeenStore:
     ) -> Sequence[Transition]:
         if target is not None:
             return await self._inner.transitions(target, since_s=since_s, limit=limit)
-        names = {view.name for view in self._watch.targets()}
-        looked_at = limit
-        while True:
-            found = await self._inner.transitions(since_s=since_s, limit=looked_at)
-            seen = [one for one in found if one.target in names]
-            if len(seen) >= limit or len(found) < looked_at or looked_at >= _MOST_LOOKED_AT:
-                return seen[:limit]
-            looked_at = min(looked_at * 4, _MOST_LOOKED_AT)
+        return (await self.find_transitions(TransitionFilter(since_s=since_s), limit=limit)).items
+
+    async def find_transitions(
+        self, wanted: TransitionFilter, *, limit: int, before: int | None = None
+    ) -> TransitionPage:
+        seen = {view.name for view in self._watch.targets()}
+        among = seen if wanted.targets is None else seen.intersection(wanted.targets)
+        wanted = msgspec.structs.replace(wanted, targets=sorted(among))
+        return await self._inner.find_transitions(wanted, limit=limit, before=before)
 
 
 class SeenReload:
@@ -176,6 +176,9 @@ class SeenReload:
 
     def history(self) -> Sequence[ReloadRecord]:
         return self._inner.history() if self._sees else ()
+
+    async def plan(self) -> ReloadPlan:
+        return await self._inner.plan()
 
     async def reload(self, trigger: str) -> ReloadRecord:
         return await self._access.carry_out(

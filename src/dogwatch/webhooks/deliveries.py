@@ -8,7 +8,7 @@ import msgspec
 
 from dogwatch.engine.values import Page
 from dogwatch.errors import NotFound
-from dogwatch.store.database import Row, Tx, pages
+from dogwatch.store.database import Row, Tx, Value, counted_rows, pages
 from dogwatch.webhooks.delivery import Delivery, DeliveryState
 
 _COLUMNS = (
@@ -134,23 +134,24 @@ def find(
     limit: int = 50,
     cursor: str = "",
     among: Sequence[str] | None = None,
+    count: bool = False,
 ) -> Page[Delivery]:
-    """Return deliveries, newest first. among: of these endpoints only."""
+    """Return deliveries, newest first. among: of these endpoints only. count: say how many there are on all pages."""
     names = {f"name_{number}": name for number, name in enumerate(among or ())}
     within = "" if among is None else f" AND endpoint IN ({', '.join(f':{key}' for key in names) or 'NULL'})"
+    where = f"(:endpoint = '' OR endpoint = :endpoint) AND (:state = '' OR state = :state){within}"
+    values: dict[str, Value] = {**names, "endpoint": clean(endpoint), "state": clean(state)}
     rows = tx.rows(
-        f"SELECT {_COLUMNS} FROM hook_deliveries WHERE (:endpoint = '' OR endpoint = :endpoint)"  # noqa: S608
-        " AND (:state = '' OR state = :state) AND (:cursor = '' OR delivery_id < :cursor)"
-        f"{within} ORDER BY delivery_id DESC LIMIT :limit",
-        **names,
-        endpoint=clean(endpoint),
-        state=clean(state),
+        f"SELECT {_COLUMNS} FROM hook_deliveries WHERE {where}"  # noqa: S608
+        " AND (:cursor = '' OR delivery_id < :cursor) ORDER BY delivery_id DESC LIMIT :limit",
+        **values,
         cursor=clean(cursor),
         limit=limit + 1,
     )
     chosen, more = pages(rows, limit)
     items = [_row(row) for row in chosen]
-    return Page(items=items, cursor=items[-1].delivery_id if more else "")
+    total = counted_rows(tx, "hook_deliveries", where, **values) if count else None
+    return Page(items=items, cursor=items[-1].delivery_id if more else "", total=total)
 
 
 def newest(tx: Tx) -> dict[str, float]:

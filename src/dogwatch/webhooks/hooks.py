@@ -329,10 +329,10 @@ class Hooks:
         limit: int = 50,
         cursor: str = "",
         among: Sequence[str] | None = None,
+        count: bool = False,
     ) -> Page[Delivery]:
-        return await self._database.read(
-            lambda tx: deliveries.find(tx, endpoint=endpoint, state=state, limit=limit, cursor=cursor, among=among)
-        )
+        find = partial(deliveries.find, endpoint=endpoint, state=state, limit=limit, cursor=cursor, among=among)
+        return await self._database.read(lambda tx: find(tx, count=count))
 
     async def delivery(self, delivery_id: str) -> DeliveryDetail:
         one, content = await self._database.read(lambda tx: deliveries.show(tx, delivery_id))

@@ -69,8 +69,9 @@ class HooksView(Protocol):
         limit: int = 50,
         cursor: str = "",
         among: Sequence[str] | None = None,
+        count: bool = False,
     ) -> Page[Delivery]:
-        """among: of these endpoints only; None for all."""
+        """among: of these endpoints only; None for all. count: say how many there are on all pages."""
         ...
 
     async def delivery(self, delivery_id: str) -> DeliveryDetail:

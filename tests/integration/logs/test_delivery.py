@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import os
 import random
 import subprocess
 import time
@@ -315,9 +316,14 @@ async def test_killed_at_ten_instants(
 async def test_killed_at_a_hundred_instants(
     source: str, sink: str, tmp_path: Path, peers: Callable[[type[Peer]], Peer]
 ) -> None:
-    """What passed is not done again until the agent's sources change: a soak goes on where it was ended."""
+    """What passed is not done again until the agent's sources change: a soak goes on where it was ended.
+
+    DOGWATCH_SOAK_KILLS: another number of instants, where a hundred take too long.
+    """
+    kills = int(os.environ.get("DOGWATCH_SOAK_KILLS", "100"))
     book = Book("log-delivery", log_sources())
-    if before := book.passed().get(f"{source}-{sink}"):
+    before = book.passed().get(f"{source}-{sink}")
+    if before and int(str(before["kills"])) >= kills:
         pytest.skip(f"passed at {before['at']}: {before['lines']} lines, {before['twice']} came twice")
-    shown = await _pair(source, sink, 100, 100, tmp_path, peers)
-    book.note(f"{source}-{sink}", kills=100, lines=shown.lines, twice=shown.twice, took_s=round(shown.took_s))
+    shown = await _pair(source, sink, kills, 100, tmp_path, peers)
+    book.note(f"{source}-{sink}", kills=kills, lines=shown.lines, twice=shown.twice, took_s=round(shown.took_s))

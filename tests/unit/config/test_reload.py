@@ -140,6 +140,41 @@ async def test_a_change_is_applied_and_named(world: World) -> None:
     assert all(step.duration_s >= 0 for step in record.steps)
 
 
+async def test_a_plan_tells_what_would_change_and_undoes_what_it_built(world: World) -> None:
+    await world.started()
+    assert (await world.reloader.plan()).outcome == "unchanged"
+    assert world.log == []
+    world.path.write_text("server: {listen: two, workers: 3}\nprobes: [{name: p, icmp: {}}]\n")
+    plan = await world.reloader.plan()
+    assert world.log == ["prepare a", "prepare b", "discard b", "discard a"]
+    assert (plan.outcome, plan.total, plan.problems) == ("applies", 3, [])
+    assert [(one.section, one.name, one.what) for one in plan.differences] == [
+        ("server", "listen", "changed"),
+        ("server", "workers", "added"),
+        ("probes", "p", "added"),
+    ]
+    assert plan.counts["server"] == {"added": 1, "changed": 1, "removed": 0}
+    assert world.reloader.current is not None
+    assert world.reloader.current.get(SERVER).listen == "one"
+    assert len(world.reloader.history()) == 1, "a plan is no reload"
+
+
+async def test_a_plan_that_would_fail_tells_every_complaint(world: World) -> None:
+    await world.started()
+    world.path.write_text("server: {listen: two}\n")
+    world.script.fails[("prepare", "a")] = ConfigError([Problem("is elsewhere", "server.listen", restart=True)])
+    world.script.fails[("prepare", "b")] = DogwatchError("no room", hint="make some")
+    plan = await world.reloader.plan()
+    assert plan.outcome == "fails"
+    assert plan.problems == ["server.listen: is elsewhere", "b: no room; make some"]
+    assert plan.restart == ["server.listen: is elsewhere"]
+    assert [one.name for one in plan.differences] == ["listen"]
+    world.path.write_text("server: {listn: two}\n")
+    assert "unknown option" in (await world.reloader.plan()).problems[0]
+    world.path.unlink()
+    assert (await world.reloader.plan()).outcome == "fails"
+
+
 async def test_the_same_meaning_is_unchanged(world: World) -> None:
     await world.started()
     world.path.write_text("# a comment\nserver:\n  listen: one\n")

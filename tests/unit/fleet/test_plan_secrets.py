@@ -60,6 +60,14 @@ def test_a_secret_that_is_a_word_of_plans(value: str) -> None:
     )
 
 
+def test_what_cannot_be_asked_for_again_stays_in_what_is_done_and_is_not_shown() -> None:
+    kept = sealed(plan_with("hunter22"), {"s": "another secret"}, "salt", ["hunter22"])
+    write = kept.items[0].steps[0]
+    assert isinstance(write, Write)
+    assert (write.title, write.content, kept.items[0].name) == ("write ***", b"a hunter22 b", "use ***")
+    assert kept.secrets == {}
+
+
 def test_old_plans_go(tmp_path: Path) -> None:
     import os
 

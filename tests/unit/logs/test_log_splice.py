@@ -12,10 +12,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dogwatch.logs.block import Block
+from dogwatch.logs.block import UNCOUNTED, Block
 from dogwatch.logs.records import json_lines, records
-from dogwatch.logs.route import Path
-from dogwatch.logs.section import Route
+from dogwatch.logs.route import Path, Routing
+from dogwatch.logs.section import LogsSpec, Route, SinkSpec
+from dogwatch.logs.sinks.stdout import StdoutSink
+from dogwatch.logs.sinks.syslog import SyslogSink
 from dogwatch.logs.transform import Transform
 from dogwatch.logs.transforms.blot import blot_out
 from dogwatch.logs.transforms.change import (
@@ -43,7 +45,7 @@ def path_of(*transforms: Transform) -> Path:
     return Path(Route(from_=("s",), to=("o",), do=transforms))
 
 
-def spliced(path: Path, given: Block) -> tuple[bytes, int] | None:
+def spliced(path: Path, given: Block) -> tuple[bytes, int, int] | None:
     assert path._splice is not None
     return path._splice.apply(given)
 
@@ -127,7 +129,7 @@ def test_spliced_lines_say_what_records_say(plan: int, lines: list[bytes], alone
             assert not any(value for step in fast.steps for value in step.counts.values())
             continue
         found = [json.loads(line) for line in done[0].splitlines()]
-        assert len(found) == done[1]
+        assert (len(found), len(some)) == done[1:]
         if any(map(_beyond, found)):
             continue
         assert repr([sorted(one.items()) for one in found]) == repr(
@@ -190,7 +192,7 @@ def test_access_logs_written_at_once_say_what_records_say(lines: list[str], plan
     found = [json.loads(line) for line in done[0].splitlines()]
     wanted = slowly(slow, block([line.encode() for line in lines]))
     assert found == wanted
-    assert done[1] == len(wanted)
+    assert done[1:] == (len(wanted), len(lines))
     assert [step.counts for step in fast.steps] == [step.counts for step in slow.steps]
 
 
@@ -226,7 +228,7 @@ def test_lines_that_are_otherwise_are_tried_ever_more_seldom() -> None:
     assert path._splice is not None
     original = path._splice._apply
 
-    def counting(given: Block) -> tuple[bytes, int] | None:
+    def counting(given: Block) -> tuple[bytes, int, int] | None:
         nonlocal tried
         tried += 1
         return original(given)
@@ -260,6 +262,24 @@ def test_lines_that_are_otherwise_are_tried_ever_more_seldom() -> None:
 )
 def test_routes_that_need_records_have_no_plan(plan: tuple[Transform, ...]) -> None:
     assert path_of(*plan)._splice is None
+
+
+@pytest.mark.parametrize("to", ["stdout", "syslog", "both"])
+@pytest.mark.parametrize("lines", [[PLAIN, b'{"level":"debug"}'], [PLAIN, b"no json"], [b'{"level":"debug"}']])
+def test_lines_that_nobody_counted_are_counted_on_the_way(lines: list[bytes], to: str) -> None:
+    syslog = SinkSpec(name="syslog", sink=SyslogSink(url="tcp://localhost:1"))
+    stdout = SinkSpec(name="stdout", sink=StdoutSink())
+    routes = [Route(from_=("s",), do=(JsonTransform(), DROP), to=(to,) if to != "both" else ("syslog",))]
+    if to == "both":
+        routes.append(Route(from_=("s",), to=("stdout",)))
+    routing = Routing(LogsSpec(sinks=(syslog, stdout), routes=tuple(routes)))
+    given = block(lines)
+    for some in ([given], [msgspec.structs.replace(given, count=UNCOUNTED), given]):
+        found, count = routing.apply(some, ("syslog", "stdout"))
+        assert count == len(lines) * len(some)
+        assert all(one.rows >= 0 for blocks in found.values() for one in blocks)
+        if to == "both":
+            assert [one.count for one in found["stdout"]] == [len(lines)] * len(some)
 
 
 def test_texts_beside_the_mask_are_json_still() -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from dogwatch.access.permissions import everything
+from dogwatch.logs.reader import Trouble
 from dogwatch.logs.store.query import Answer, Query
 from dogwatch.web.seen_logs import SeenLogs
 
@@ -22,6 +23,13 @@ class Asked:
     async def run(self, query: Query) -> Answer:
         self.queries.append(query)
         return Answer()
+
+    async def troubles(self) -> list[Trouble]:
+        return [
+            Trouble(kind="source", name="shop", text="cannot listen", labels={"team": "a"}),
+            Trouble(kind="source", name="bank", text="cannot listen", labels={"team": "b"}),
+            Trouble(kind="sink", name="archive", text="no space left on device", waiting_bytes=7),
+        ]
 
     async def tail(self, query: Query) -> AsyncIterator[list[dict[str, Any]]]:
         self.queries.append(query)
@@ -53,3 +61,9 @@ async def test_whoever_sees_all_sees_all() -> None:
     inner = Asked()
     await SeenLogs(inner, everything).run(Query())
     assert inner.queries[0].sources == ("shop", "bank", "gone")
+
+
+async def test_troubles_of_sinks_are_for_those_who_see_all() -> None:
+    _inner, logs = seen(team="a")
+    assert [one.name for one in await logs.troubles()] == ["shop"]
+    assert [one.name for one in await SeenLogs(Asked(), everything).troubles()] == ["shop", "bank", "archive"]

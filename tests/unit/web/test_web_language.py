@@ -25,7 +25,7 @@ from dogwatch.rules.incident import RANK
 from dogwatch.rules.reasons import REASONS
 from dogwatch.web import application, hostview, measured, settings_pages
 from dogwatch.web.bundle import said
-from dogwatch.web.incident_pages import STATES
+from dogwatch.web.incident_list import STATES
 from dogwatch.web.marking import SayingEnvironment
 from dogwatch.web.run_view import ICONS
 from dogwatch.webhooks.delivery import DeliveryState

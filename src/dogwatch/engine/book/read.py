@@ -13,7 +13,7 @@ from dogwatch.engine.ledger import StepRow
 from dogwatch.engine.spec import JobSpec
 from dogwatch.engine.values import Page, Run, RunFilter, StepRun, StepState
 from dogwatch.errors import Conflict, NotFound, UsageError
-from dogwatch.store.database import Row, Tx, Value, pages
+from dogwatch.store.database import Row, Tx, Value, counted_rows, pages
 
 MOST_LISTED = 1000
 
@@ -64,7 +64,11 @@ def find(tx: Tx, wanted: RunFilter) -> Page[Run]:
     )
     shown, more = pages(rows, limit)
     items = [run_of(row) for row in shown]
-    return Page(items=items, cursor=f"{items[-1].created_s!r}/{items[-1].run_id}" if more else "")
+    total = None
+    if wanted.count:
+        where, values = _conditions(msgspec.structs.replace(wanted, cursor=""))
+        total = counted_rows(tx, "runs", where.removeprefix("WHERE ") or "1 = 1", **values)
+    return Page(items=items, cursor=f"{items[-1].created_s!r}/{items[-1].run_id}" if more else "", total=total)
 
 
 def _conditions(wanted: RunFilter) -> tuple[str, dict[str, Value]]:

@@ -25,6 +25,7 @@ KEPT_BYTES = 64 * 1024
 JSON_BYTES = 1024 * 1024
 _LINE_CHARS = 300
 _ANSWER = "DOGWATCH_OUTPUT"
+_SCRIPT = "DOGWATCH_SCRIPT"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _TAKEN = frozenset({"stdout", "exit_code", "json", "lines"})
 # A template in a script is quoted for these, and for nothing else.
@@ -146,8 +147,12 @@ class ExecAction(Action, frozen=True, kw_only=True):
             "DOGWATCH_IDEMPOTENCY_KEY": scene.idempotency_key,
             "TRACEPARENT": traceparent(scene.run_id, scene.step, scene.attempt),
         }
+        args = self.command or [*self._interpreter(), self.run]
+        if self.run and self._in_shell() and scene.mask(self.run) != self.run:
+            # Everybody on the machine may read command lines; the environment only whoever runs it.
+            args, about[_SCRIPT] = [*args[:-1], f'eval "unset {_SCRIPT}; ${_SCRIPT}"'], self.run
         return Command(
-            args=self.command or [*self._interpreter(), self.run],
+            args=args,
             env={**self.env, **about},
             cwd=self.cwd,
             stdin=None if self.stdin is None else self.stdin.encode(),
@@ -159,6 +164,14 @@ class ExecAction(Action, frozen=True, kw_only=True):
             grace_s=self.grace,
             answer=_ANSWER,
         )
+
+    def _in_shell(self) -> bool:
+        """Return whether a shell takes the script as its last argument."""
+        words = shlex.split(self.interpreter)
+        if not words:
+            return True
+        program = os.path.basename(words[0])  # noqa: PTH119 no file is meant
+        return program in _SHELLS and words[-1].startswith("-") and words[-1].endswith("c")
 
     def _interpreter(self) -> list[str]:
         if self.interpreter:

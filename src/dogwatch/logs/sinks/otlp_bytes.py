@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from dogwatch.logs.fields import LEVELS, severity_number, times_ns
-from dogwatch.logs.rows import ABSENT, Book, mapping, storable
+from dogwatch.logs.rows import ABSENT, MAX_NAMES, Book, mapping, storable
 from dogwatch.logs.wire import Pieces
 
 _VARINTS = [bytes((number,)) for number in range(128)]
@@ -24,7 +24,8 @@ _TIME, _BODY, _ATTRIBUTE, _OBSERVED, _LOG_RECORD = b"\x09", b"\x2a", b"\x32", b"
 _IDS = (("trace_id", b"\x4a", 16), ("span_id", b"\x52", 8))
 # Before 1970: the protocol cannot say it.
 _UNREAD = -1
-_NAMES, _LEVELS = 32, 1000
+_NAMES, _LEVELS, _REMEMBERED = 32, 1000, 10_000
+_SAMPLE, _FEW = 64, 16
 
 
 def varint(number: int) -> bytes:
@@ -74,24 +75,19 @@ def _utf8(text: str) -> bytes:
 class _Heads(dict[int, bytes]):
     """What stands before a text of each length, in a field that holds nothing but it."""
 
-    def __init__(self, tag: bytes, key: bytes = b"") -> None:
+    def __init__(self, tag: bytes, name: str) -> None:
         self._tag = tag
-        self._key = key
+        self._before = sized(b"\x0a", _utf8(name)) + b"\x12" if name else b""
 
     def __missing__(self, size: int) -> bytes:
         value = b"\x0a" + varint(size)
-        inner = len(value) + size
-        if self._key:
-            before = sized(b"\x0a", self._key) + b"\x12" + varint(inner)
-            head = self._tag + varint(len(before) + inner) + before + value
-        else:
-            head = self._tag + varint(inner) + value
-        self[size] = head
+        inner = self._before + varint(len(value) + size) if self._before else b""
+        self[size] = head = self._tag + varint(len(inner) + len(value) + size) + inner + value
         return head
 
 
-class _Ints(dict[int, bytes]):
-    """Numbers as fields."""
+class _Numbers(dict[int, bytes]):
+    """Whole numbers as fields."""
 
     def __init__(self, tag: bytes, name: str) -> None:
         self._tag = tag
@@ -102,6 +98,14 @@ class _Ints(dict[int, bytes]):
         return found
 
 
+class _Sizes(dict[int, bytes]):
+    """What stands before a record of each size."""
+
+    def __missing__(self, size: int) -> bytes:
+        self[size] = found = _LOG_RECORD + varint(size)
+        return found
+
+
 def _field(tag: bytes, name: str, value: object) -> bytes:
     """Return an attribute, or with no name a value; nothing for what is none."""
     if value is ABSENT or value is None:
@@ -109,19 +113,42 @@ def _field(tag: bytes, name: str, value: object) -> bytes:
     return sized(tag, key_value(name, value) if name else any_value(value))
 
 
-def _column(tag: bytes, name: str, values: Sequence[Any]) -> Iterable[bytes]:
-    """Return the fields of a column."""
+class _Column:
+    """Makes fields of one name. It remembers what it needs for values of the same size, or the same numbers."""
+
+    def __init__(self, tag: bytes, name: str) -> None:
+        self._tag = tag
+        self._name = name
+        self._heads = _Heads(tag, name)
+        self._numbers = _Numbers(tag, name)
+
+    def fields(self, values: Sequence[Any]) -> Iterable[bytes]:
+        if (few := _few_texts(values)) is not None:
+            return map({text: _field(self._tag, self._name, text) for text in few}.__getitem__, values)
+        try:
+            return self.texts(list(map(str.encode, values)))
+        except (TypeError, UnicodeEncodeError):
+            pass  # not only texts, or not all of them can be UTF-8
+        if set(map(type, values)) == {int}:
+            if len(self._numbers) > _REMEMBERED:
+                self._numbers.clear()
+            return map(self._numbers.__getitem__, values)
+        return [_field(self._tag, self._name, value) for value in values]
+
+    def texts(self, values: Sequence[bytes]) -> Iterable[bytes]:
+        if len(self._heads) > _REMEMBERED:
+            self._heads.clear()
+        return map(add, map(self._heads.__getitem__, map(len, values)), values)
+
+
+def _few_texts(values: Sequence[Any]) -> set[str] | None:
+    """Return the different values, where they are texts and few."""
     try:
-        return _texts(tag, name, list(map(str.encode, values)))
-    except (TypeError, UnicodeEncodeError):
-        pass  # not only texts, or not all of them can be UTF-8
-    if set(map(type, values)) == {int}:
-        return map(_Ints(tag, name).__getitem__, values)
-    return [_field(tag, name, value) for value in values]
-
-
-def _texts(tag: bytes, name: str, values: Sequence[bytes]) -> Iterable[bytes]:
-    return map(add, map(_Heads(tag, name.encode()).__getitem__, map(len, values)), values)
+        if len(set(values[:_SAMPLE])) <= _FEW and len(few := set(values)) <= _FEW and set(map(type, few)) == {str}:
+            return few
+    except TypeError:
+        pass  # a list or an object
+    return None
 
 
 class Writer:
@@ -130,6 +157,16 @@ class Writer:
     def __init__(self) -> None:
         self._book = Book()
         self._levels: dict[object, bytes] = {}
+        self._fields: dict[str, _Column] = {}
+        self._bodies = _Column(_BODY, "")
+        self._sizes = _Sizes()
+
+    def _column(self, name: str) -> _Column:
+        if name not in self._fields:
+            if len(self._fields) > MAX_NAMES:
+                self._fields.clear()
+            self._fields[name] = _Column(_ATTRIBUTE, name)
+        return self._fields[name]
 
     def records(self, some: Pieces, path: str, now_ns: int) -> bytes:
         """Return the `log_records` of a ScopeLogs."""
@@ -139,14 +176,18 @@ class Writer:
         if "level" in columns or "severity" in columns:
             before.append(self._severity(columns))
         if body is not None:
-            before.append(_column(_BODY, "", body))
-        uids = _texts(_ATTRIBUTE, "log.record.uid", _unescaped(some.ids))
+            before.append(self._bodies.fields(body))
+        uids = self._column("log.record.uid").texts(_unescaped(some.ids))
         between = [uids, repeat(sized(_ATTRIBUTE, key_value("log.file.path", path)))]
         behind = [found for name, tag, size in _IDS if (found := _trace(columns, name, tag, size)) is not None]
-        between += [_column(_ATTRIBUTE, name, one) for name, one in columns.items() if one.count(ABSENT) < len(one)]
+        between += [self._column(name).fields(one) for name, one in columns.items() if one.count(ABSENT) < len(one)]
         end = repeat(_OBSERVED + struct.pack("<Q", now_ns))
-        rows = zip(*before, *between, *behind, end, strict=False)
-        return b"".join([sized(_LOG_RECORD, row) for row in map(b"".join, rows)])
+        rows = list(map(b"".join, zip(*before, *between, *behind, end, strict=False)))
+        if len(self._sizes) > _REMEMBERED:
+            self._sizes.clear()
+        parts = [b""] * (2 * len(rows))
+        parts[::2], parts[1::2] = map(self._sizes.__getitem__, map(len, rows)), rows
+        return b"".join(parts)
 
     def _columns(self, some: Pieces) -> dict[str, list[Any]]:
         if some.texts is not None:
@@ -204,6 +245,9 @@ class Writer:
     def _known(self, columns: dict[str, list[Any]], name: str) -> list[bytes]:
         """Take the levels that are known out of a column."""
         values = columns[name]
+        if (few := _few_texts(values)) is not None and all(map(self._level, few)):
+            del columns[name]
+            return list(map(self._levels.__getitem__, values))
         found = [self._level(value) if value.__class__ is str else b"" for value in values]
         columns[name] = [ABSENT if known else value for known, value in zip(found, values, strict=True)]
         return found

@@ -18,7 +18,7 @@ from dogwatch.logs.checkpoint import SinkState
 from dogwatch.logs.fields import times_ns
 from dogwatch.logs.records import pieces
 from dogwatch.logs.sink import Tools, Worker
-from dogwatch.logs.sinks.delivery import Delivery, HttpOptions
+from dogwatch.logs.sinks.delivery import Delivery, HttpOptions, Refused, TooLarge, in_parts
 from dogwatch.logs.sinks.file import packer
 from dogwatch.logs.sinks.signature import Credentials, path_of, signed
 from dogwatch.logs.wire import Pieces
@@ -82,12 +82,24 @@ class _S3:
         self._base = f"{scheme}://{place}/"
 
     async def write(self, blocks: Sequence[Block]) -> None:
+        await in_parts(blocks, self._put, self._tools)
+
+    async def _put(self, blocks: Sequence[Block]) -> None:
         for key, body in await self._tools.thread(lambda: self._objects(blocks)):
             url = self._base + path_of(key)
             plain = {"content-type": "application/x-ndjson", **dict(self._options.headers)}
             at = datetime.fromtimestamp(self._now_ns() / _NS, UTC)
             headers = signed("PUT", url, plain, body, self._credentials(), self._options.region, at)
-            await self._delivery.send("PUT", url, list(headers.items()), body)
+            try:
+                await self._delivery.send("PUT", url, list(headers.items()), body)
+            except TooLarge:
+                raise
+            except Refused as error:
+                if "<Code>EntityTooLarge<" in error.said:
+                    raise TooLarge(str(error)) from None
+                # What is in an object is nobody's business: a wrong region, a token that has run out, a clock that is
+                # wrong can be mended.
+                raise TransientError(str(error)) from None
 
     def _objects(self, blocks: Sequence[Block]) -> list[tuple[str, bytes]]:
         now_ns = self._now_ns()

@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from dogwatch.core.units import Seconds
 from dogwatch.errors import UsageError
-from dogwatch.logs.block import Block, Position
+from dogwatch.logs.block import UNCOUNTED, Block, Position
 from dogwatch.logs.multiline import Multiline
 from dogwatch.logs.source import Intake, Source
 from dogwatch.logs.tail.finding import Finder
@@ -27,7 +27,7 @@ from dogwatch.logs.tail.notices import Notices
 from dogwatch.logs.tail.stream import Piece
 
 # From one look at files that grow to the next.
-_BUSY_S = 0.12
+_BUSY_S = 0.11
 _TOGETHER_BYTES = 64 * 1024
 # Where the system tells of changes, so many times as rarely without being told.
 _SELDOM = 10
@@ -90,14 +90,15 @@ class FileSource(Source, frozen=True, kw_only=True):
             multiline=self.multiline,
             **({} if self.multiline is None else {"block_bytes": max(1024 * 1024, 2 * self.multiline.max_size)}),
         )
+        finder = Finder(self.paths, self.exclude)
         follower = Follower(
             follow,
-            Finder(self.paths, self.exclude),
+            finder,
             intake.saved(),
             horizon_s=intake.horizon_s(),
             generations=intake.generations(),
         )
-        await _Running(self, follower, intake).run()
+        await _Running(self, follower, finder, intake).run()
 
 
 class _Running:
@@ -107,8 +108,9 @@ class _Running:
     without being told, only seldom: what changes elsewhere (a network, the target of a link) is found so.
     """
 
-    def __init__(self, options: FileSource, follower: Follower, intake: Intake) -> None:
+    def __init__(self, options: FileSource, follower: Follower, finder: Finder, intake: Intake) -> None:
         self._options = options
+        self._finder = finder
         self._follower = follower
         self._intake = intake
         self._known: set[str] = set()
@@ -240,7 +242,7 @@ class _Running:
             begin=piece.begin,
             end=piece.after.offset,
             data=piece.data,
-            count=piece.data.count(b"\n"),
+            count=piece.data.count(b"\n") if self._intake.wants_counts else UNCOUNTED,
             starts=piece.starts,
             joined=piece.joined,
         )
@@ -269,7 +271,7 @@ class _Running:
         if self._notices is None:
             return
         try:
-            self._notices.watch({Path(folder) for folder in self._follower.folders()})
+            self._notices.watch({Path(folder) for folder in self._finder.folders()})
         except OSError:
             # No more watches: looking at sizes every `poll` goes on.
             self._notices.close()

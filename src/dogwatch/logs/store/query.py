@@ -156,10 +156,14 @@ def _collect(value: object, found: set[str]) -> None:
 
 
 class LogStore:
-    """Reads one store's folder. One query at a time in a thread; several may be under way."""
+    """Reads one store's folder. One query at a time in a thread; several may be under way.
 
-    def __init__(self, folder: Path, limits: Limits | None = None) -> None:
+    expected: whether a configuration names it; then it is empty, and not absent, until something has come.
+    """
+
+    def __init__(self, folder: Path, limits: Limits | None = None, *, expected: bool = False) -> None:
         self._folder = folder
+        self._expected = expected
         self._limits = limits or Limits()
         self._index = Index(folder)
         self._listing = threading.Lock()
@@ -169,7 +173,7 @@ class LogStore:
 
         Raises: QueryError, TooLong, NotFound where there is no store.
         """
-        if not self._folder.is_dir():
+        if not self._expected and not self._folder.is_dir():
             raise NotFound(
                 f"there is no log store in {self._folder}", hint="a sink `store: {}` in the configuration makes one"
             )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,18 +13,16 @@ import msgspec
 
 from dogwatch.errors import PermanentError
 from dogwatch.logs.block import Position
+from dogwatch.logs.tail.done import Done
 from dogwatch.logs.tail.finding import Finder, Found, is_closed
 from dogwatch.logs.tail.follow import Follow
-from dogwatch.logs.tail.identity import MARK_BYTES, Identity, Readable, Saved, identify, mark
+from dogwatch.logs.tail.identity import MARK_BYTES, SURE_BYTES, Identity, Readable, Saved, identify, mark
 from dogwatch.logs.tail.lines import Text
 from dogwatch.logs.tail.opening import Opener
-from dogwatch.logs.tail.stream import Piece, Reach, Rewritten, Stream, last_line
+from dogwatch.logs.tail.short import Short
+from dogwatch.logs.tail.stream import Piece, Reach, Rewritten, Stream, end_of, last_line
 
 _log = logging.getLogger(__name__)
-_COPY_BYTES = 64 * 1024
-_DONE = 1000
-# Below so much of a mark, files that begin with the same line may not be told apart.
-_SURE_BYTES = 1024
 _HOMELESS_S = 10.0
 
 
@@ -56,13 +56,15 @@ class Follower:
         self._parked: dict[str, Saved] = {one.stream: one for one in saved if not one.done}
         # Their files are not where they were; they are looked for until `_HOMELESS_S` after the first time.
         self._homeless: dict[str, tuple[Saved, float]] = {}
-        self._done: dict[str, Saved] = {one.stream: one for one in saved if one.done}
+        self._done = Done(one for one in saved if one.done)
         # How many files were met that begin with a line of this (length, checksum).
         self._beginnings: Counter[tuple[int, int]] = Counter(one.identity.beginning for one in saved)
         # Compressed files that are new and perhaps being written: size at the last search, and when they were written.
         self._growing: dict[tuple[int, int], tuple[int, float]] = {}
         self._first = horizon_s is None
+        self._searched_s = -math.inf
         self._unborn: set[tuple[int, int]] = set()
+        self._short = Short()
         self._ignored: dict[tuple[int, int], float] = {}
         # None while it is not known; it is asked of every file that there is.
         self._taken: set[tuple[int, int]] | None = None
@@ -72,8 +74,9 @@ class Follower:
         # A stream's name must be on disk before a record carries it: only so is it found again in a copy.
         self.must_save = False
         self._finished: list[str] = []
-        # Parked because nothing was left to read.
+        # Parked because nothing was left to read; homeless because their files were truncated under our eyes.
         self._read_whole: set[str] = set()
+        self._cut: set[str] = set()
         for one in self._parked.values():
             finder.remember(one.path)
 
@@ -82,15 +85,20 @@ class Follower:
     def search(self, now_s: float, wall_s: float) -> None:
         """Look which files there are: new ones, rotated ones, and those that are gone."""
         self._look_for_truncations(now_s)
+        back_s = wall_s - (now_s - self._searched_s)
+        if self.horizon_s is not None and -math.inf < back_s < self.horizon_s - 1.0:
+            # The clock was set back since: no file is older for that, nor after a crash.
+            self.horizon_s, self.must_save = back_s, True
+        self._searched_s = now_s
         found = self._finder.find()
-        names: dict[tuple[int, int], Found] = {}
-        for one in found:
-            names.setdefault(one.place, one)
+        names = {one.place: one for one in reversed(found)}
         self._mark_gone(names, now_s)
         if self._parked:
-            self._resume(found, now_s)
+            self._resume(names, now_s)
         if self._homeless:
             self._house(found, now_s)
+        for identity, path, file in self._short.gone(names):
+            self._begin(identity, path, file, now_s, skip=False).gone = True
         for one in found:
             if one.named:
                 self._take_named(one, now_s)
@@ -127,21 +135,22 @@ class Follower:
     def _is_taken(self, one: Found) -> bool:
         """Return whether a stream that is followed or parked has this place."""
         if self._taken is None:
-            parked = ((saved.identity.device, saved.identity.inode) for saved in self._parked.values())
+            parked = (saved.place for saved in self._parked.values())
             self._taken = {*(stream.place for stream in self.streams.values()), *parked}
         return one.place in self._taken
 
-    def _resume(self, found: Sequence[Found], now_s: float) -> None:
+    def _resume(self, names: Mapping[tuple[int, int], Found], now_s: float) -> None:
         """Open the files of parked streams again where they are."""
-        by_place = {one.place: one for one in found}
         for saved in list(self._parked.values()):
-            one = by_place.get((saved.identity.device, saved.identity.inode))
+            one = names.get(saved.place)
             if one is not None and self._reopen(saved, one, now_s):
                 continue
             if one is None or not self._is_idle(saved, one):
                 del self._parked[saved.stream]
                 self._taken = None
-                self._homeless[saved.stream] = (saved, now_s)
+                # Where its place holds something else: truncated perhaps, and perhaps copied before.
+                cut_s = 0.0 if one is None else one.modified_s
+                self._homeless[saved.stream] = (msgspec.structs.replace(saved, cut_s=cut_s), now_s)
 
     def _is_idle(self, saved: Saved, one: Found) -> bool:
         # Shorter than it was seen: its inode is another file's now. The size of a compressed one says nothing.
@@ -150,7 +159,7 @@ class Follower:
 
     def _reopen(self, saved: Saved, one: Found, now_s: float) -> bool:
         """Return whether nothing more need be done for it at this place."""
-        if self._is_idle(saved, one) and self._missing_lanes(saved) == ():
+        if self._is_idle(saved, one) and saved.lanes.keys() >= set(self._follow.lanes):
             return True
         file = self._opener.open(one)
         if file is None:
@@ -175,10 +184,18 @@ class Follower:
                     # Said at the search; from now on the time counts anew.
                     self._homeless[saved.stream] = (saved, now_s)
                     continue
-                self.counts["vanished"] += 1
-                self._finished.append(saved.stream)
-                _log.warning("%s is gone; what was not read of it by %s is lost", saved.path, self._follow.source)
+                self._give_up(saved)
             self._homeless.pop(saved.stream, None)
+
+    def _give_up(self, saved: Saved) -> None:
+        cut = saved.stream in self._cut
+        if cut and not saved.behind:
+            self._finish(saved)
+        else:
+            self.counts["lost_bytes" if cut else "vanished"] += saved.behind if cut else 1
+            self._finished.append(saved.stream)
+            _log.warning("%s is gone; what was not read of it by %s is lost", saved.path, self._follow.source)
+        self._cut.discard(saved.stream)
 
     def _house_one(self, saved: Saved, found: Sequence[Found], now_s: float) -> bool:
         folder = os.path.dirname(saved.path)  # noqa: PTH120
@@ -190,49 +207,45 @@ class Follower:
             if file is None:
                 continue
             try:
-                same = saved.reaches(file) and not (one.packed and self._is_done(file))
-                same = same and not self._is_copy(file, saved.identity)
+                same = self._goes_on_in(saved, one, file) and not (one.packed and self._done.knows(file))
+                same = same and not self._is_copy(file, saved.identity, one, now_s)
             except PermanentError as error:
                 _log.warning("%s", error)
                 same = False
             if same:
-                stream = self._adopt(saved, one.path, file, now_s)
-                # A copy, or the compressed form: what is found here is what was lost sight of there.
-                stream.identity = msgspec.structs.replace(saved.identity, device=one.device, inode=one.inode)
-                self._taken = None
-                self.counts["recovered"] += 1
+                self._recover(saved, one, file, now_s)
                 return True
             file.close()
         return False
 
-    def _is_done(self, file: Readable) -> bool:
-        """Return whether a compressed file is one that was read whole before."""
-        whole = mark(file, file.size())
-        return any(
-            (one.mark.size, one.mark.length, one.mark.crc) == (whole.size, whole.length, whole.crc)
-            and whole.tail.endswith(one.mark.tail)
-            for one in self._done.values()
-        )
+    def _goes_on_in(self, saved: Saved, one: Found, file: Readable) -> bool:
+        return saved.reaches(file) or (not one.named and saved.was_copied_to(file, one.modified_s))
+
+    def _recover(self, saved: Saved, one: Found, file: Readable, now_s: float) -> Stream:
+        """A copy, or the compressed form: what is found here is what was lost sight of there."""
+        stream = self._adopt(saved, one.path, file, now_s)
+        stream.identity = msgspec.structs.replace(saved.identity, device=one.device, inode=one.inode)
+        self._taken = None
+        self.counts["recovered"] += 1
+        return stream
 
     def _finish(self, saved: Saved) -> None:
         """Forget a stream that was read whole, but for what its compressed form is known by."""
         self._finished.append(saved.stream)
-        self._done[saved.stream] = msgspec.structs.replace(saved, lanes={}, done=True)
-        if len(self._done) > _DONE:
-            del self._done[next(iter(self._done))]
-
-    def _missing_lanes(self, saved: Saved) -> tuple[str, ...]:
-        return tuple(lane for lane in self._follow.lanes if lane not in saved.lanes)
+        self._done.add(saved)
 
     def _adopt(self, saved: Saved, path: str, file: Readable, now_s: float) -> Stream:
         self._parked.pop(saved.stream, None)
         self._homeless.pop(saved.stream, None)
         self._read_whole.discard(saved.stream)
+        self._cut.discard(saved.stream)
         lanes = {}
         for lane in self._follow.lanes:
             position = saved.lanes.get(lane)
             if position is None:
                 position = Position() if self._follow.start == "beginning" else last_line(file, self._text)
+            elif saved.cut_s and position.offset > file.size():
+                position = end_of(file)
             lanes[lane] = Reach(position.offset, bytes.fromhex(position.token))
         stream = self._add(Stream(saved.stream, saved.identity, path, file, lanes), now_s)
         stream.noted_bytes = min(stream.mark.size, saved.mark.size)
@@ -253,15 +266,15 @@ class Follower:
     def _take_named(self, one: Found, now_s: float) -> None:
         if self._is_taken(one):
             return
-        file = self._opener.open(one)
+        file = self._short.take(one.place) or self._opener.open(one)
         if file is None:
             return
         identity = identify(file, *one.place)
         if identity is None:
             self._unborn.add(one.place)
-            file.close()
+            self._short.keep(one.place, one.path, file)
             return
-        if not self._first and self._finder.looks_rotated(one.path) and self._is_copy(file, identity):
+        if not self._first and self._finder.looks_rotated(one.path) and self._is_copy(file, identity, one, now_s):
             file.close()
             return
         skip = self._first and self._follow.start == "end" and one.place not in self._unborn
@@ -276,6 +289,7 @@ class Follower:
         seen_bytes, _modified_s = self._growing.get(one.place, (-1, 0.0))
         old = seen_bytes < 0 and (self.horizon_s is None or one.modified_s < self.horizon_s - 1.0)
         if old or self._ignored.get(one.place) == one.size:
+            self._ignored[one.place] = one.size
             return
         if one.packed and seen_bytes != one.size:
             self._growing[one.place] = (one.size, one.modified_s)
@@ -292,7 +306,7 @@ class Follower:
                 self._growing[one.place] = (one.size, one.modified_s)
                 file.close()
                 return
-            known = identity is None or self._is_copy(file, identity) or (one.packed and self._is_known(file))
+            known = identity is None or self._is_known(file, identity, one, now_s)
         except PermanentError as error:
             _log.warning("%s", error)
             identity, known = None, True
@@ -302,29 +316,37 @@ class Follower:
             return
         self._begin(identity, one.path, file, now_s, skip=False).gone = True
 
-    def _is_known(self, file: Readable) -> bool:
-        """Return whether a compressed file is a form of one that was read, or that is not open now."""
-        return self._is_done(file) or any(
+    def _is_known(self, file: Readable, identity: Identity, one: Found, now_s: float) -> bool:
+        """Return whether a file is a copy, or a compressed form of one that was read, or that is not open now."""
+        if self._is_copy(file, identity, one, now_s):
+            return True
+        return one.packed and (self._done.knows(file) or self._is_parked(file))
+
+    def _is_parked(self, file: Readable) -> bool:
+        return any(
             saved.mark.size == file.size() if saved.stream in self._read_whole else True
             for saved in self._parked.values()
             if saved.reaches(file)
         )
 
-    def _is_copy(self, file: Readable, identity: Identity) -> bool:
+    def _is_copy(self, file: Readable, identity: Identity, one: Found, now_s: float) -> bool:
         """Return whether a file begins as one that we follow: copy-truncate makes such."""
-        for stream in self.streams.values():
+        for stream in list(self.streams.values()):
             if stream.identity.beginning != identity.beginning:
                 continue
-            if stream.file.size() < stream.seen_bytes:
-                # Truncated, and not noticed yet: the next sweep goes on in the copy.
-                return stream.saved("").reaches(file)
-            head = file.pread(_COPY_BYTES, 0)
-            if stream.file.pread(len(head), 0) == head:
+            if stream.is_rewritten():
+                # Not noticed yet, perhaps because it has grown again: this may be where the rest of it is.
+                self._rewritten(stream, now_s)
+                if self._is_taken(one):
+                    return True
+                continue
+            if stream.begins_as(file):
                 return True
         return False
 
     def _begin(self, identity: Identity, path: str, file: Readable, now_s: float, *, skip: bool) -> Stream:
         self._beginnings[identity.beginning] += 1
+        self._short.drop(identity.device, identity.inode)
         key = identity.key()
         generation = self.generations.pop(key, -1) + 1
         self.generations[key] = generation
@@ -344,9 +366,8 @@ class Follower:
         for _ in range(len(self._order)):
             if left <= 0 or not self._order:
                 break
-            name = self._order.popleft()
-            self._order.append(name)
-            stream = self.streams[name]
+            self._order.rotate(-1)
+            stream = self.streams[self._order[-1]]
             for piece in self._read(stream, ready, now_s):
                 pieces.append(piece)
                 left -= len(piece.data)
@@ -382,7 +403,7 @@ class Follower:
 
     def _remark(self, stream: Stream) -> None:
         stream.remark()
-        unsure = stream.noted_bytes < _SURE_BYTES and stream.mark.size > stream.noted_bytes
+        unsure = stream.noted_bytes < SURE_BYTES and stream.mark.size > stream.noted_bytes
         if unsure and self._beginnings[stream.identity.beginning] > 1:
             # Before more of it is delivered: only by what comes next it can be told from those that begin alike.
             stream.noted_bytes = stream.mark.size
@@ -401,45 +422,43 @@ class Follower:
     def _rewritten(self, stream: Stream, now_s: float) -> None:
         """The file was truncated: what is in it now is another stream; what was not read may be in a copy."""
         self.counts["truncated"] += 1
-        saved = stream.saved(self._follow.source)
-        behind = max(0, stream.seen_bytes - min(reach.offset for reach in stream.lanes.values()))
+        # As files are timed, not as we are: a copy was made before.
+        saved = msgspec.structs.replace(stream.saved(self._follow.source), cut_s=stream.modified_s())
+        file = stream.opened_again()
         self._drop(stream)
         _log.info("%s was truncated", stream.path)
         self._finder.remember(stream.path)
-        copies = [one for one in self._finder.find() if not one.named and one.place != stream.place]
-        if not self._from_copy(saved, copies, now_s):
-            self.counts["lost_bytes"] += behind
-            if behind:
-                self._finished.append(saved.stream)
+        if not self._from_copy(saved, now_s):
+            self._cut.add(saved.stream)
+            if saved.mark.size >= SURE_BYTES:
+                # Its copy may be on its way to being compressed.
+                self._homeless[saved.stream] = (saved, now_s)
             else:
-                self._finish(saved)
-        self._take_after_truncation(stream, now_s)
+                self._give_up(saved)
+        # By what is open: its name may belong to another file by now, or be gone.
+        identity = identify(file, *stream.place)
+        if identity is None:
+            self._unborn.add(stream.place)
+            self._short.keep(stream.place, stream.path, file)
+        else:
+            self._begin(identity, stream.path, file, now_s, skip=False)
 
-    def _from_copy(self, saved: Saved, copies: Iterable[Found], now_s: float) -> bool:
+    def _from_copy(self, saved: Saved, now_s: float) -> bool:
         # The newest first: older rotations may begin alike.
-        for one in sorted(copies, key=lambda found: -found.modified_s):
-            if self._is_taken(one):
+        for one in sorted(self._finder.find(), key=lambda found: -found.modified_s):
+            if one.named or one.place == saved.place or self._is_taken(one):
                 continue
-            fresh = self.horizon_s is None or one.modified_s >= self.horizon_s - 1.0
+            sure = not one.packed and saved.mark.size >= SURE_BYTES
+            fresh = sure or self.horizon_s is None or one.modified_s >= self.horizon_s - 1.0
             file = self._opener.open(one) if fresh else None
             if file is None:
                 continue
-            if saved.reaches(file):
-                stream = self._adopt(saved, one.path, file, now_s)
-                stream.identity = msgspec.structs.replace(saved.identity, device=one.device, inode=one.inode)
-                self._taken = None
-                stream.gone = True
-                self.counts["recovered"] += 1
-                return True
+            with contextlib.suppress(PermanentError):  # half compressed: the next search looks again
+                if self._goes_on_in(saved, one, file):
+                    self._recover(saved, one, file, now_s).gone = True
+                    return True
             file.close()
         return False
-
-    def _take_after_truncation(self, old: Stream, now_s: float) -> None:
-        """The next search would find it too, but only by its name; it may have been renamed meanwhile."""
-        self._unborn.add(old.place)
-        for one in self._finder.find():
-            if one.place == old.place and one.named:
-                self._take_named(one, now_s)
 
     # -- ending
 
@@ -473,11 +492,9 @@ class Follower:
 
     def parked(self) -> Sequence[Saved]:
         """Return the streams that have no open file, for the checkpoint."""
-        return (*self._parked.values(), *(saved for saved, _since_s in self._homeless.values()), *self._done.values())
-
-    def folders(self) -> set[str]:
-        return self._finder.folders()
+        return (*self._parked.values(), *(saved for saved, _since_s in self._homeless.values()), *self._done)
 
     def close(self) -> None:
+        self._short.close()
         for stream in list(self.streams.values()):
             self._drop(stream)

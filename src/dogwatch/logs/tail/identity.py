@@ -14,6 +14,8 @@ from dogwatch.logs.block import Position
 FIRST_BYTES = 256
 TAIL_BYTES = 64
 MARK_BYTES = 4096
+# Below so much of a mark, files that begin with the same line may not be told apart.
+SURE_BYTES = 1024
 
 
 class Readable(Protocol):
@@ -32,6 +34,12 @@ class Plain:
     def __init__(self, path: str) -> None:
         # O_NONBLOCK: a fifo that took a log's name must not hold us.
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+
+    def again(self) -> Plain:
+        """Return the same file, open a second time."""
+        other = Plain.__new__(Plain)
+        other.fd = os.dup(self.fd)
+        return other
 
     def pread(self, size: int, offset: int) -> bytes:
         return os.pread(self.fd, size, offset)
@@ -80,12 +88,14 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
     """What was seen of a file, whether or not it was read: what tells files apart that begin alike.
 
     size: how long it was. length, crc: of its beginning, at most 4 KiB. tail: the last bytes before size, in hex.
+    first: checksum of its first KiB, 0 where it has not so much: a copy may be shorter than `length`.
     """
 
     size: int = 0
     length: int = 0
     crc: int = 0
     tail: str = ""
+    first: int = 0
 
     def holds(self, file: Readable) -> bool:
         """Return whether a file has what was seen; it may have more."""
@@ -95,19 +105,28 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
         head = file.pread(self.length, 0)
         return len(head) == self.length and zlib.crc32(head) == self.crc
 
+    def begins_surely(self, file: Readable) -> bool:
+        """Return whether a file that may be shorter begins so, as far as is enough to tell it from others."""
+        head = file.pread(SURE_BYTES, 0)
+        sure = self.length >= SURE_BYTES == len(head) and zlib.crc32(head) == self.first
+        return sure and (file.size() < self.length or self.begins(file))
+
 
 def mark(file: Readable, size: int) -> Mark:
     """Return the mark of a file that is so long. Where it was cut meanwhile, of what is left."""
     head = file.pread(min(size, MARK_BYTES), 0)
     start = max(0, size - TAIL_BYTES)
     tail = head[start:] if size <= len(head) else file.pread(size - start, start)
-    return Mark(start + len(tail), len(head), zlib.crc32(head), tail.hex())
+    first = zlib.crc32(head[:SURE_BYTES])
+    crc = zlib.crc32(head[SURE_BYTES:], first)
+    return Mark(start + len(tail), len(head), crc, tail.hex(), first if len(head) >= SURE_BYTES else 0)
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
     """What a checkpoint says of a stream. lanes: sink → where to go on for it. mark: what was seen of it.
 
     done: it was read whole and its file is gone; kept, so that its compressed form is known for what it is.
+    cut_s: what its file's time was when it was found truncated, 0 if it was not: a copy of it is not younger.
     """
 
     source: str
@@ -117,6 +136,16 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     lanes: Mapping[str, Position]
     mark: Mark = Mark()
     done: bool = False
+    cut_s: float = 0.0
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return (self.identity.device, self.identity.inode)
+
+    @property
+    def behind(self) -> int:
+        """Return how many bytes were seen of it that some lane has not read."""
+        return max(0, self.mark.size - min((one.offset for one in self.lanes.values()), default=self.mark.size))
 
     def reaches(self, file: Readable) -> bool:
         """Return whether a file is this stream: its beginning, and at each place what was seen before it."""
@@ -124,6 +153,18 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
             return False
         places = {*self.lanes.values(), Position(self.mark.size, self.mark.tail)}
         # Rising, because what is compressed is read forwards.
+        return all(proved(file, place) for place in sorted(places, key=lambda one: one.offset))
+
+    def was_copied_to(self, file: Readable, modified_s: float) -> bool:
+        """Return whether a file is a copy of this stream that was made before the last of it was seen: shorter, and
+        no younger than the truncation. What comes after the copy's end nobody has but those who read it before.
+        """
+        if not self.cut_s or modified_s > self.cut_s or file.size() >= self.mark.size:
+            return False
+        if not self.identity.same_beginning(file) or not self.mark.begins_surely(file):
+            return False
+        size = file.size()
+        places = [one for one in self.lanes.values() if one.offset <= size]
         return all(proved(file, place) for place in sorted(places, key=lambda one: one.offset))
 
 

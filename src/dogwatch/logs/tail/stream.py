@@ -9,10 +9,21 @@ import msgspec
 
 from dogwatch.logs.block import Position
 from dogwatch.logs.multiline import Joined, Joiner
-from dogwatch.logs.tail.identity import MARK_BYTES, TAIL_BYTES, Identity, Mark, Plain, Readable, Saved, mark
+from dogwatch.logs.tail.identity import (
+    MARK_BYTES,
+    SURE_BYTES,
+    TAIL_BYTES,
+    Identity,
+    Mark,
+    Plain,
+    Readable,
+    Saved,
+    mark,
+)
 from dogwatch.logs.tail.lines import Text
 
 _SCAN_BYTES = 1024 * 1024
+_COPY_BYTES = 64 * 1024
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +82,20 @@ class Stream:
     def unlinked(self) -> bool:
         return isinstance(self.file, Plain) and os.fstat(self.file.fd).st_nlink == 0
 
+    def begins_as(self, file: Readable) -> bool:
+        """Return whether another file is the beginning of this one, as far as is looked."""
+        head = file.pread(_COPY_BYTES, 0)
+        return self.file.pread(len(head), 0) == head
+
+    def opened_again(self) -> Plain:
+        """Return its file once more, whatever its name is now."""
+        assert isinstance(self.file, Plain), "what is compressed is not written to"
+        return self.file.again()
+
+    def modified_s(self) -> float:
+        """Return its file's time, 0 where it has none."""
+        return os.fstat(self.file.fd).st_mtime if isinstance(self.file, Plain) else 0.0
+
     def read_to_end(self) -> bool:
         """Return whether every lane has read all that there is; only then may the file be closed."""
         return all(reach.offset >= self.seen_bytes for reach in self.lanes.values())
@@ -92,9 +117,16 @@ class Stream:
                 # A read that was borne out ended where the file does: its last bytes are at hand.
                 for reach in self.lanes.values():
                     if reach.offset == self.seen_bytes and len(reach.tail) == TAIL_BYTES:
-                        self.mark = Mark(self.seen_bytes, MARK_BYTES, self.mark.crc, reach.tail.hex())
+                        self.mark = Mark(self.seen_bytes, MARK_BYTES, self.mark.crc, reach.tail.hex(), self.mark.first)
                         return
             self.mark = mark(self.file, self.seen_bytes)
+
+    def is_rewritten(self) -> bool:
+        """Return whether what was seen of it is not there any more, also where it has grown past it since."""
+        if self.packed:
+            return False
+        sure = self.mark.size >= SURE_BYTES
+        return self.file.size() < self.seen_bytes or (sure and not self.saved("").reaches(self.file))
 
     def look(self, now_s: float) -> None:
         """Take note of its size. Raises: Rewritten if it is shorter than what was read."""
@@ -263,3 +295,10 @@ def last_line(file: Readable, text: Text) -> Position:
             return Position(end, tail.hex())
         at = start
     return Position()
+
+
+def end_of(file: Readable) -> Position:
+    """Return the place after all that is in a file."""
+    size = file.size()
+    start = max(0, size - TAIL_BYTES)
+    return Position(size, file.pread(size - start, start).hex())

@@ -14,21 +14,27 @@ from litestar.response import Stream
 from dogwatch.access import tokens, users
 from dogwatch.access.chain import Head, Verdict
 from dogwatch.access.heads import newest_heads
-from dogwatch.access.permissions import NOUNS, VERBS, Permission, Rule, allows, visible
+from dogwatch.access.permissions import NOUNS, VERBS, Permission, Rule, allows, everything, visible
 from dogwatch.access.tokens import Token
-from dogwatch.access.trail import AuditFilter, Entry, find, lines
+from dogwatch.access.trail import AuditFilter, Entry, find, lines, total
 from dogwatch.access.users import User
 from dogwatch.errors import NotFound, UsageError
 from dogwatch.web.api.models import Handled, Limit, refusals
-from dogwatch.web.api.paging import Listed, Page
+from dogwatch.web.api.paging import Cursor, Listed, Page, counted, numbered
 from dogwatch.web.context import Ctx, WebContext, segment
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.permissions import KNOWN, KNOWN_SECRET, may
 from dogwatch.web.tags import steady
 
-Text = Annotated[str, QueryParameter(max_length=500)]
+Who = Annotated[str, QueryParameter(max_length=500, description="Who: `user:ann`, or the beginning, `user:`")]
+Verb = Annotated[str, QueryParameter(max_length=500, description="What was done: pause, create, login…")]
+Noun = Annotated[str, QueryParameter(max_length=500, description="On what kind of thing: probe, user, token…")]
+Thing = Annotated[str, QueryParameter(max_length=500, description="On which one")]
+Outcome = Annotated[str, QueryParameter(max_length=500, description="How it ended: done, refused, failed, begun")]
+Anywhere = Annotated[str, QueryParameter(max_length=500, description="Anywhere in the event")]
 Name = Annotated[str, PathParameter(max_length=200)]
-Epoch = Annotated[float | None, QueryParameter(ge=0, le=1e11)]
+Since = Annotated[float | None, QueryParameter(ge=0, le=1e11, description="Not older than this")]
+Until = Annotated[float | None, QueryParameter(ge=0, le=1e11, description="Older than this")]
 _Password = Annotated[str, msgspec.Meta(max_length=1000)]
 _Roles = Annotated[list[str], msgspec.Meta(max_length=50)]
 
@@ -302,24 +308,27 @@ async def list_roles(ctx: Ctx, paging: Page) -> RolesOut:
 
 
 class AuditPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Newest first. next_before: give it as before for the older ones; null at the end."""
+    """Newest first. total: matches on all pages, at most 1,000,000; null for whoever may see only some. next_cursor: ""
+    on the last page.
+    """
 
     items: list[Entry]
-    next_before: int | None = None
+    total: int | None = None
+    next_cursor: str = ""
 
 
 @get("/api/v1/audit", opt=may("audit"), summary="Search the audit trail", responses=refusals(401, 403))
 async def list_audit(
     ctx: Ctx,
-    actor: Text = "",
-    verb: Text = "",
-    noun: Text = "",
-    name: Text = "",
-    outcome: Text = "",
-    text: Text = "",
-    since_s: Epoch = None,
-    until_s: Epoch = None,
-    before: Annotated[int | None, QueryParameter(ge=1, le=2**53)] = None,
+    actor: Who = "",
+    verb: Verb = "",
+    noun: Noun = "",
+    name: Thing = "",
+    outcome: Outcome = "",
+    text: Anywhere = "",
+    since_s: Since = None,
+    until_s: Until = None,
+    cursor: Cursor = "",
     limit: Limit = 100,
 ) -> AuditPage:
     wanted = AuditFilter(
@@ -331,11 +340,19 @@ async def list_audit(
         text=text,
         since_s=since_s,
         until_s=until_s,
-        before=before,
+        before=counted("audit", cursor),
     )
-    found = await ctx.access.database.read(find(wanted, limit + 1, visible(ctx.rights, "audit")))
+    found, matching = await events_of(ctx, wanted, limit + 1)
     more = len(found) > limit
-    return AuditPage(items=found[:limit], next_before=found[limit - 1].number if more else None)
+    following = numbered("audit", found[limit - 1].number if more else None)
+    return AuditPage(items=found[:limit], total=matching, next_cursor=following)
+
+
+async def events_of(ctx: WebContext, wanted: AuditFilter, limit: int) -> tuple[list[Entry], int | None]:
+    """Return events that the one who asks may see, newest first, and how many match where all may be seen."""
+    sees = visible(ctx.rights, "audit")
+    search, count = find(wanted, limit, sees), total(wanted)
+    return await ctx.access.database.read(lambda tx: (search(tx), count(tx) if sees is everything else None))
 
 
 @get(
@@ -349,14 +366,14 @@ async def list_audit(
 )
 async def export_audit(
     ctx: Ctx,
-    actor: Text = "",
-    verb: Text = "",
-    noun: Text = "",
-    name: Text = "",
-    outcome: Text = "",
-    text: Text = "",
-    since_s: Epoch = None,
-    until_s: Epoch = None,
+    actor: Who = "",
+    verb: Verb = "",
+    noun: Noun = "",
+    name: Thing = "",
+    outcome: Outcome = "",
+    text: Anywhere = "",
+    since_s: Since = None,
+    until_s: Until = None,
 ) -> Stream:
     wanted = AuditFilter(
         actor=actor, verb=verb, noun=noun, name=name, outcome=outcome, text=text, since_s=since_s, until_s=until_s

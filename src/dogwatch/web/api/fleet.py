@@ -28,7 +28,7 @@ from dogwatch.fleet.part import FleetPart
 from dogwatch.fleet.targets import choose
 from dogwatch.web.api import run_models
 from dogwatch.web.api.models import Limit, refusals
-from dogwatch.web.api.paging import opened, page_of, sealed
+from dogwatch.web.api.paging import counted, numbered, opened, page_of, sealed
 from dogwatch.web.context import Ctx, WebContext, segment
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.permissions import may
@@ -104,8 +104,10 @@ class FleetResultOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FleetResultPage(msgspec.Struct, frozen=True, kw_only=True):
+    """In order. next_cursor: "" on the last page."""
+
     items: list[FleetResultOut]
-    next_after: int | None
+    next_cursor: str = ""
 
 
 class FleetRunIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -286,8 +288,10 @@ async def hosts_out(ctx: WebContext, inventory: Inventory, names: Sequence[str])
 @get("/api/v1/fleet/hosts", opt=may("fleet"), summary="Hosts of the inventory", responses=refusals(404, 409, 503))
 async def list_hosts(
     ctx: Ctx,
-    targets: Annotated[str, QueryParameter(max_length=2000, description="A target expression")] = "",
-    q: Annotated[str, QueryParameter(max_length=500, description="In name, groups or labels")] = "",
+    targets: Annotated[
+        str, QueryParameter(max_length=2000, description="Chosen by this expression, as in web*,!web07")
+    ] = "",
+    q: Annotated[str, QueryParameter(max_length=500, description="Text in the name, groups or labels")] = "",
     cursor: run_models.Cursor = "",
     limit: Limit = 100,
 ) -> FleetHostPage:
@@ -300,7 +304,7 @@ async def list_hosts(
 @get("/api/v1/fleet/runs", opt=may("fleet"), summary="Fleet runs, newest first", responses=refusals(404, 503))
 async def list_fleet_runs(
     ctx: Ctx,
-    of: Annotated[str, QueryParameter(max_length=200, description="Steps of this run only")] = "",
+    of: Annotated[str, QueryParameter(max_length=200, description="Steps of this run")] = "",
     cursor: run_models.Cursor = "",
     limit: Limit = 50,
 ) -> FleetRunPage:
@@ -328,13 +332,14 @@ async def show_fleet_run(ctx: Ctx, run_id: RunIdParam) -> FleetRunOut:
 async def fleet_run_hosts(
     ctx: Ctx,
     run_id: RunIdParam,
-    after: Annotated[int, QueryParameter(ge=-1, le=2**31, description="Hosts behind this place")] = -1,
+    cursor: run_models.Cursor = "",
     limit: Limit = 200,
 ) -> FleetResultPage:
     row = await found_run(ctx, run_id)
-    kept = await book_of(ctx).hosts(row.key, after=after, limit=limit)
-    following = kept[-1].place if len(kept) == limit else None
-    return FleetResultPage(items=[result_out(one) for one in seen_hosts(ctx, kept)], next_after=following)
+    after = counted("fleet-hosts", cursor)
+    kept = await book_of(ctx).hosts(row.key, after=-1 if after is None else after, limit=limit)
+    following = numbered("fleet-hosts", kept[-1].place if len(kept) == limit else None)
+    return FleetResultPage(items=[result_out(one) for one in seen_hosts(ctx, kept)], next_cursor=following)
 
 
 @post(

@@ -86,8 +86,10 @@ class FleetPlanHostOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FleetPlanHostPage(msgspec.Struct, frozen=True, kw_only=True):
+    """In order. next_cursor: "" on the last page."""
+
     items: list[FleetPlanHostOut]
-    next_after: int | None
+    next_cursor: str = ""
 
 
 class FleetPlanIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

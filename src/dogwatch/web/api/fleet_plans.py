@@ -43,7 +43,7 @@ from dogwatch.web.api.fleet_plan_models import (
     PlaybookOut,
 )
 from dogwatch.web.api.models import Limit, refusals
-from dogwatch.web.api.paging import Listed, Page, opened, sealed
+from dogwatch.web.api.paging import Listed, Page, counted, numbered, opened, sealed
 from dogwatch.web.context import Ctx, WebContext, segment
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.permissions import may
@@ -181,8 +181,10 @@ async def list_playbooks(ctx: Ctx, paging: Page) -> Listed[PlaybookOut]:
 @get("/api/v1/fleet/plans", opt=may("fleet"), summary="Plans, newest first", responses=refusals(404, 503))
 async def list_plans(
     ctx: Ctx,
-    kind: Annotated[str, QueryParameter(pattern="^(plan|drift)?$", description="plan, or drift")] = "",
-    playbook: Annotated[str, QueryParameter(max_length=200, description="Of this playbook only")] = "",
+    kind: Annotated[
+        str, QueryParameter(pattern="^(plan|drift)?$", description="Only plans, or only looks for drift: plan or drift")
+    ] = "",
+    playbook: Annotated[str, QueryParameter(max_length=200, description="Of this playbook")] = "",
     cursor: run_models.Cursor = "",
     limit: Limit = 50,
 ) -> FleetPlanPage:
@@ -211,15 +213,16 @@ async def show_plan(ctx: Ctx, plan_id: PlanId) -> FleetPlanOut:
 async def plan_hosts(
     ctx: Ctx,
     plan_id: PlanId,
-    after: Annotated[int, QueryParameter(ge=-1, le=2**31, description="Hosts behind this place")] = -1,
+    cursor: run_models.Cursor = "",
     limit: Limit = 100,
 ) -> FleetPlanHostPage:
     row = await found_plan(ctx, plan_id)
-    kept = await desk_of(ctx).hosts(row.plan_id, after=after, limit=limit)
-    following = kept[-1].place if len(kept) == limit else None
+    after = counted("fleet-plan-hosts", cursor)
+    kept = await desk_of(ctx).hosts(row.plan_id, after=-1 if after is None else after, limit=limit)
+    following = numbered("fleet-plan-hosts", kept[-1].place if len(kept) == limit else None)
     seen = seen_plan_hosts(ctx, kept)
     texts = await desk_of(ctx).texts(row.plan_id, [one.shown for one in seen])
-    return FleetPlanHostPage(items=[host_out(one, texts) for one in seen], next_after=following)
+    return FleetPlanHostPage(items=[host_out(one, texts) for one in seen], next_cursor=following)
 
 
 @post(

@@ -11,7 +11,7 @@ from litestar.params import PathParameter, QueryParameter
 from dogwatch.access.permissions import everything
 from dogwatch.errors import NotFound
 from dogwatch.web.api.models import Limit, NameParam, refusals
-from dogwatch.web.api.paging import Listed, Page, opened, sealed
+from dogwatch.web.api.paging import Cursor, Listed, Page, opened, sealed
 from dogwatch.web.context import Ctx, WebContext, segment
 from dogwatch.web.permissions import may
 from dogwatch.webhooks.delivery import Delivery, DeliveryDetail, DeliveryState, EndpointView
@@ -21,9 +21,10 @@ DeliveryId = Annotated[str, PathParameter(max_length=100, description="Id, or a 
 
 
 class DeliveryPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Newest first. next_cursor: "" on the last page."""
+    """Newest first. total: matches on all pages, at most 1,000,000. next_cursor: "" on the last page."""
 
     items: list[Delivery]
+    total: int
     next_cursor: str = ""
 
 
@@ -72,11 +73,9 @@ async def show_hook(ctx: Ctx, name: NameParam) -> EndpointView:
 @get("/api/v1/deliveries", opt=may("webhook"), summary="Deliveries, newest first", responses=refusals(404, 503))
 async def list_deliveries(
     ctx: Ctx,
-    endpoint: Annotated[str, QueryParameter(max_length=200)] = "",
-    outcome: Annotated[
-        DeliveryState | None, QueryParameter(name="state", description="accepted, ignored, refused")
-    ] = None,
-    cursor: Annotated[str, QueryParameter(max_length=500)] = "",
+    endpoint: Annotated[str, QueryParameter(max_length=200, description="Of this endpoint")] = "",
+    outcome: Annotated[DeliveryState | None, QueryParameter(name="state", description="In this state")] = None,
+    cursor: Cursor = "",
     limit: Limit = 50,
 ) -> DeliveryPage:
     names = None
@@ -88,8 +87,9 @@ async def list_deliveries(
         limit=limit,
         cursor=opened("deliveries", cursor),
         among=names,
+        count=True,
     )
-    return DeliveryPage(items=list(page.items), next_cursor=sealed("deliveries", page.cursor))
+    return DeliveryPage(items=list(page.items), total=page.total or 0, next_cursor=sealed("deliveries", page.cursor))
 
 
 @get(

@@ -15,8 +15,9 @@ from dogwatch.rules.incident import Incident, Note, Silence
 from dogwatch.rules.part import Incidents
 from dogwatch.rules.spec import Rule
 from dogwatch.web.api.models import Limit, refusals
-from dogwatch.web.api.paging import Listed, Page
+from dogwatch.web.api.paging import Cursor, Listed, Page, counted, numbered
 from dogwatch.web.context import Ctx, WebContext
+from dogwatch.web.incident_list import Asked, seen_incidents
 from dogwatch.web.permissions import may
 
 _TEXT = 2000
@@ -51,9 +52,12 @@ class IncidentOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IncidentPage(msgspec.Struct, frozen=True, kw_only=True):
-    """next_cursor: "" on the last. A page can hold fewer than were asked for."""
+    """total: matches on all pages, at most 1,000,000; null for whoever may see only some, and of words and severities.
+    next_cursor: "" on the last. A page can hold fewer than were asked for.
+    """
 
     items: list[IncidentOut]
+    total: int | None = None
     next_cursor: str = ""
 
 
@@ -215,19 +219,23 @@ def _rule_out(rule: Rule, firing: int) -> RuleOut:
 @get("/api/v1/incidents", opt=may("incident"), summary="Incidents, the newest first", responses=refusals(404, 503))
 async def list_incidents(
     ctx: Ctx,
+    q: Annotated[str, QueryParameter(max_length=500, description="Words, and labels as `team=shop`")] = "",
     which: Annotated[
-        Literal["", "open", "acknowledged", "resolved", "merged"],
-        QueryParameter(name="state", description="Only these"),
+        Literal["", "active", "open", "acknowledged", "resolved", "merged"],
+        QueryParameter(name="state", description="In this state; active: not over"),
     ] = "",
-    cursor: Annotated[str, QueryParameter(max_length=20)] = "",
+    severity: Annotated[
+        Literal["", "info", "warning", "error", "critical"], QueryParameter(description="At least this severe")
+    ] = "",
+    cursor: Cursor = "",
     limit: Limit = 100,
 ) -> IncidentPage:
-    if cursor and not (cursor.isascii() and cursor.isdecimal()):
-        raise UsageError(f"'{cursor}' is no cursor of this list", hint="begin without one")
-    page = await incidents_of(ctx).find(state=which, limit=limit, before=int(cursor[:18]) if cursor else None)
-    sees = ctx.rights.filter("incident")
+    asked = Asked(state=which or "all", severity=severity, q=q, before=counted("incidents", cursor))
+    found = await seen_incidents(ctx, incidents_of(ctx), asked, limit)
     return IncidentPage(
-        items=[incident_out(as_seen(ctx, one)) for one in page.items if sees(one.labels)], next_cursor=page.cursor
+        items=[incident_out(as_seen(ctx, one)) for one in found.items],
+        total=found.total,
+        next_cursor=numbered("incidents", found.older),
     )
 
 

@@ -79,7 +79,7 @@ def next_fires(ctx: WebContext, names: Collection[str]) -> dict[str, float]:
 @get("/api/v1/jobs", opt=may("job"), summary="Jobs, by name", responses=refusals(503))
 async def list_jobs(
     ctx: Ctx,
-    q: Annotated[str, QueryParameter(max_length=500, description="Words")] = "",
+    q: Annotated[str, QueryParameter(max_length=500, description="Words that it must hold")] = "",
     label: models.LabelQuery = None,
     cursor: models.Cursor = "",
     limit: Limit = 100,

@@ -11,7 +11,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import QueryParameter
 
 from dogwatch.errors import NotFound, UsageError
-from dogwatch.logs.reader import Logs
+from dogwatch.logs.reader import Logs, Trouble
 from dogwatch.logs.store.query import Query
 from dogwatch.web.api.models import refusals
 from dogwatch.web.context import Ctx, WebContext
@@ -105,6 +105,11 @@ def asked(where: str, text: str, since: float, until: float, trace: str, source:
     )
 
 
+@get("/api/v1/logs/troubles", opt=may("log"), summary="What keeps log sources and sinks from working now")
+async def list_troubles(ctx: Ctx) -> list[Trouble]:
+    return list(await ctx.services.logs.troubles()) if ctx.services.logs is not None else []
+
+
 @get("/api/v1/logs", opt=may("log"), summary="Log records, the newest", responses=refusals(404, 503))
 async def list_logs(
     ctx: Ctx,
@@ -177,4 +182,4 @@ async def tail_logs(
     return EventStreamResponse(RunStream(ctx, frames))
 
 
-LOG_HANDLERS = (list_logs, count_logs, tail_logs)
+LOG_HANDLERS = (list_logs, list_troubles, count_logs, tail_logs)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import get, post
-from litestar.params import JSONBody, PathParameter
+from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from dogwatch.core.units import parse_duration
 from dogwatch.errors import NotFound, UsageError
@@ -145,9 +145,17 @@ def spec_of(data: MaintenanceIn, now_s: float) -> MaintenanceSpec:
     summary="Maintenance windows and freezes: the configuration's, then those that people made",
     responses=refusals(404, 503),
 )
-async def list_maintenance(ctx: Ctx, paging: Page) -> Listed[MaintenanceOut]:
+async def list_maintenance(
+    ctx: Ctx,
+    paging: Page,
+    which: Annotated[
+        list[Literal["on", "next", "over"]] | None,
+        QueryParameter(name="state", max_items=3, description="On, coming next, or over"),
+    ] = None,
+) -> Listed[MaintenanceOut]:
     sees = ctx.rights.filter("incident")
-    seen = (_out(one) for one in _part(ctx).windows() if sees(one.spec.match))
+    windows = (one for one in _part(ctx).windows() if not which or one.state in which)
+    seen = (_out(one) for one in windows if sees(one.spec.match))
     return paging.page(seen, lambda one: one.window_id)
 
 

@@ -149,10 +149,10 @@ def result_out(row: ResultRow) -> ResultOut:
 
 
 class ResultPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Newest first. next_before_s: give it as before_s for the older ones; null at the end."""
+    """Newest first. next_cursor: "" on the last page."""
 
     items: list[ResultOut]
-    next_before_s: float | None = None
+    next_cursor: str = ""
 
 
 class PointOut(msgspec.Struct, frozen=True, kw_only=True):

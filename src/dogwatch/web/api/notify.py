@@ -12,7 +12,7 @@ from dogwatch.errors import NotFound
 from dogwatch.notify.message import Enqueued, Message, MessageState, OutboxRow, Severity
 from dogwatch.notify.view import DestinationView, Outbox, Preview
 from dogwatch.web.api.models import Limit, NameParam, refusals
-from dogwatch.web.api.paging import Listed, Page, opened, sealed
+from dogwatch.web.api.paging import Cursor, Listed, Page, opened, sealed
 from dogwatch.web.context import Ctx, WebContext, segment
 from dogwatch.web.permissions import may
 
@@ -20,9 +20,10 @@ MessageId = Annotated[str, PathParameter(max_length=100, description="Id, or a b
 
 
 class OutboxPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Newest first. next_cursor: "" on the last page."""
+    """Newest first. total: matches on all pages, at most 1,000,000. next_cursor: "" on the last page."""
 
     items: list[OutboxRow]
+    total: int
     next_cursor: str = ""
 
 
@@ -102,15 +103,19 @@ async def redeliver_dead(ctx: Ctx, name: NameParam) -> Redelivered:
 @get("/api/v1/outbox", opt=may("notification"), summary="Messages, newest first", responses=refusals(403, 404, 503))
 async def list_outbox(
     ctx: Ctx,
-    destination: Annotated[str, QueryParameter(max_length=200)] = "",
-    wanted: Annotated[MessageState | None, QueryParameter(name="state")] = None,
-    cursor: Annotated[str, QueryParameter(max_length=500)] = "",
+    destination: Annotated[str, QueryParameter(max_length=200, description="To this destination")] = "",
+    wanted: Annotated[MessageState | None, QueryParameter(name="state", description="In this state")] = None,
+    cursor: Cursor = "",
     limit: Limit = 50,
 ) -> OutboxPage:
     page = await outbox_of(ctx).find(
-        destination=destination, state=wanted.value if wanted else "", limit=limit, cursor=opened("outbox", cursor)
+        destination=destination,
+        state=wanted.value if wanted else "",
+        limit=limit,
+        cursor=opened("outbox", cursor),
+        count=True,
     )
-    return OutboxPage(items=list(page.items), next_cursor=sealed("outbox", page.cursor))
+    return OutboxPage(items=list(page.items), total=page.total or 0, next_cursor=sealed("outbox", page.cursor))
 
 
 @get(

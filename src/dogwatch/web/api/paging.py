@@ -20,6 +20,7 @@ from dogwatch.web.api.models import Limit
 
 T = TypeVar("T")
 _KEPT = 2000
+Cursor = Annotated[str, QueryParameter(max_length=_KEPT, description="next_cursor of the page before")]
 
 
 class Listed(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
@@ -87,6 +88,19 @@ def opened(kind: str, given: str) -> str:
     return cursor
 
 
+def counted(kind: str, given: str) -> int | None:
+    """Return the number in a cursor whose list is numbered; None where it begins. Raises: UsageError."""
+    cursor = opened(kind, given)
+    if cursor and not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 19):
+        raise UsageError("the cursor is not one of this list", hint="take next_cursor of the page before")
+    return int(cursor) if cursor else None
+
+
+def numbered(kind: str, number: int | None) -> str:
+    """Return the cursor of a list that is numbered, "" for None."""
+    return "" if number is None else sealed(kind, str(number))
+
+
 def _holds(row: object, words: Sequence[str]) -> bool:
     text = "\n".join(_texts(msgspec.to_builtins(row, str_keys=True))).lower()
     return all(word in text for word in words)
@@ -108,7 +122,7 @@ def _texts(value: Any) -> Iterable[str]:
 
 def paging(
     q: Annotated[str, QueryParameter(max_length=500, description="Words that it must hold")] = "",
-    cursor: Annotated[str, QueryParameter(max_length=_KEPT, description="next_cursor of the page before")] = "",
+    cursor: Cursor = "",
     limit: Limit = 100,
 ) -> Wanted:
     """Provided to every handler that asks for `paging`."""

@@ -9,12 +9,12 @@ from litestar import get, post
 from litestar.openapi import ResponseSpec
 from litestar.params import QueryParameter
 
-from dogwatch.config.status import ReloadRecord
-from dogwatch.errors import UsageError
+from dogwatch.config.status import ReloadPlan, ReloadRecord
+from dogwatch.errors import TransientError, UsageError
 from dogwatch.web import listing
 from dogwatch.web.api.models import refusals
 from dogwatch.web.api.paging import Listed, Page
-from dogwatch.web.context import Ctx
+from dogwatch.web.context import Ctx, WebContext
 from dogwatch.web.events import TOPICS, EventStream, EventStreamResponse
 from dogwatch.web.permissions import KNOWN, may
 
@@ -106,6 +106,24 @@ async def reload_now(ctx: Ctx) -> ReloadRecord:
 
 
 @get(
+    "/api/v1/reload/plan",
+    opt=may("program", whole=True),
+    summary="What a reload would do now; nothing is done",
+    responses=refusals(403, 503),
+)
+async def plan_reload(ctx: Ctx) -> ReloadPlan:
+    return await reload_plan(ctx)
+
+
+async def reload_plan(ctx: WebContext) -> ReloadPlan:
+    """Raises: TransientError where the files cannot be read in time."""
+    try:
+        return await ctx.services.reload.plan()
+    except TimeoutError as error:
+        raise TransientError(f"what a reload would do is not known in time: {error}") from error
+
+
+@get(
     "/api/v1/events",
     opt=KNOWN,
     summary="Live events (server-sent events)",
@@ -133,5 +151,6 @@ PROGRAM_HANDLERS = (
     list_reloads,
     list_findings,
     reload_now,
+    plan_reload,
     live_events,
 )

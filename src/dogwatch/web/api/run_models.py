@@ -98,9 +98,12 @@ def run_out(run: Run) -> RunOut:
 
 
 class RunPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Newest first. next_cursor: "" on the last page."""
+    """Newest first. total: matches on all pages, at most 1,000,000; null for whoever may see only some. next_cursor: ""
+    on the last page.
+    """
 
     items: list[RunOut]
+    total: int | None = None
     next_cursor: str = ""
 
 

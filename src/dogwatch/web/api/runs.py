@@ -14,6 +14,7 @@ from dogwatch.engine.values import Run, RunFilter
 from dogwatch.web.api import run_models as models
 from dogwatch.web.api.jobs import IdempotencyKey
 from dogwatch.web.api.models import Limit, refusals
+from dogwatch.web.api.paging import Listed, Page
 from dogwatch.web.context import Ctx, WebContext, segment
 from dogwatch.web.encoding import SafeResponse, encode_json
 from dogwatch.web.events import EventStreamResponse
@@ -45,15 +46,17 @@ async def _found(ctx: WebContext, run_id: str, verb: str = "read") -> Run:
 @get("/api/v1/runs", opt=may("run"), summary="Runs, newest first", responses=refusals(503))
 async def list_runs(
     ctx: Ctx,
-    job: Annotated[str, QueryParameter(max_length=500)] = "",
+    job: Annotated[str, QueryParameter(max_length=500, description="Of this job")] = "",
     states: Annotated[
         list[str] | None,
-        QueryParameter(name="state", max_items=20, description="One of these; `open`: all that have not ended"),
+        QueryParameter(name="state", max_items=20, description="In this state; `open`: not ended"),
     ] = None,
-    trigger: Annotated[str, QueryParameter(max_length=100, description="manual, schedule, webhook, rule, run")] = "",
+    trigger: Annotated[
+        str, QueryParameter(max_length=100, description="Started so: manual, schedule, webhook, rule, run")
+    ] = "",
     parent: Annotated[str, QueryParameter(max_length=200, description="Started by this run")] = "",
     label: models.LabelQuery = None,
-    since_s: Annotated[float | None, QueryParameter(ge=0, le=1e11)] = None,
+    since_s: Annotated[float | None, QueryParameter(ge=0, le=1e11, description="Not older than this")] = None,
     cursor: models.Cursor = "",
     limit: Limit = 50,
 ) -> models.RunPage:
@@ -67,9 +70,10 @@ async def list_runs(
             since_s=since_s,
             limit=limit,
             cursor=cursor,
+            count=True,
         )
     )
-    return models.RunPage(items=[models.run_out(run) for run in page.items], next_cursor=page.cursor)
+    return models.RunPage(items=[models.run_out(run) for run in page.items], total=page.total, next_cursor=page.cursor)
 
 
 @get("/api/v1/runs/{run_id:str}", opt=may("run"), summary="One run", responses=refusals(404, 503))
@@ -78,9 +82,9 @@ async def show_run(ctx: Ctx, run_id: models.RunIdParam) -> Response[models.RunOu
 
 
 @get("/api/v1/runs/{run_id:str}/steps", opt=may("run"), summary="Its steps, in order", responses=refusals(404, 503))
-async def run_steps(ctx: Ctx, run_id: models.RunIdParam) -> list[models.StepOut]:
+async def run_steps(ctx: Ctx, run_id: models.RunIdParam, paging: Page) -> Listed[models.StepOut]:
     run = await _found(ctx, run_id)
-    return [models.step_out(step) for step in await ctx.services.runs.steps(run.run_id)]
+    return paging.page(map(models.step_out, await ctx.services.runs.steps(run.run_id)), lambda one: one.name)
 
 
 def _order(verb: str, permission: str, summary: str, does: Order) -> HTTPRouteHandler:

@@ -170,8 +170,8 @@ def _place(cursor: str, names: list[str]) -> int:
 )
 async def list_schedules(
     ctx: Ctx,
-    job: Annotated[str, QueryParameter(max_length=200, description="Only those of this job")] = "",
-    label: Annotated[list[str] | None, QueryParameter(max_items=20, description="`team=shop`")] = None,
+    job: Annotated[str, QueryParameter(max_length=200, description="Of this job")] = "",
+    label: Annotated[list[str] | None, QueryParameter(max_items=20, description="`team=shop`; all must match")] = None,
     cursor: Annotated[str, QueryParameter(max_length=500)] = "",
     limit: Limit = 100,
 ) -> SchedulePage:

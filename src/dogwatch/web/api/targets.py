@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from litestar import Response, get, post
 from litestar.params import QueryParameter
 
+from dogwatch.core.values import Status
+from dogwatch.errors import UsageError
+from dogwatch.store.protocol import TransitionFilter
 from dogwatch.web import listing
 from dogwatch.web.api import models
 from dogwatch.web.api.models import Handled, Limit, NameParam, Range, refusals
-from dogwatch.web.context import AVAILABILITY_PERIODS, Ctx, segment
+from dogwatch.web.api.paging import Cursor, Listed, Page, counted, numbered, opened, sealed
+from dogwatch.web.context import AVAILABILITY_PERIODS, Ctx, WebContext, segment
 from dogwatch.web.encoding import SafeResponse
 from dogwatch.web.permissions import may
 from dogwatch.web.tags import steady
 
-Epoch = Annotated[float, QueryParameter(ge=0, le=1e11)]
+Epoch = Annotated[float, QueryParameter(ge=0, le=1e11, description="Not older than this")]
+Words = Annotated[str, QueryParameter(max_length=500, description="Words that the name or the reason must hold")]
+After = Annotated[
+    list[str] | None, QueryParameter(max_items=20, description="To one of these: up, down, degraded, paused…")
+]
+# More than are kept of any target.
+_FAILURES = 100_000
 # What every check changes.
 _MOVING = ("last_time_s", "last_success", "last_duration_s", "last_phases", "lateness_s", "next_s", "values")
-EpochOrNone = Annotated[float | None, QueryParameter(ge=0, le=1e11)]
+EpochOrNone = Annotated[float | None, QueryParameter(ge=0, le=1e11, description="Older than this")]
+SinceOrNone = Annotated[float | None, QueryParameter(ge=0, le=1e11, description="Not older than this")]
 
 
 @get("/api/v1/targets", opt=may("probe"), summary="Targets, in configuration order", responses=refusals())
@@ -27,10 +39,10 @@ async def list_targets(
     q: Annotated[
         str, QueryParameter(max_length=500, description="Words, `status:down`, `group:web`, `label:a=b`")
     ] = "",
-    status: Annotated[list[str] | None, QueryParameter(max_items=20)] = None,
-    group: Annotated[list[str] | None, QueryParameter(max_items=100)] = None,
-    label: Annotated[list[str] | None, QueryParameter(max_items=20, description="`team=shop`")] = None,
-    cursor: Annotated[str, QueryParameter(max_length=2000)] = "",
+    status: Annotated[list[str] | None, QueryParameter(max_items=20, description="In this status")] = None,
+    group: Annotated[list[str] | None, QueryParameter(max_items=100, description="Of this group")] = None,
+    label: Annotated[list[str] | None, QueryParameter(max_items=20, description="`team=shop`; all must match")] = None,
+    cursor: Cursor = "",
     limit: Limit = 100,
 ) -> models.TargetPage:
     wanted = listing.parse_filter(q, groups=group or (), statuses=status or (), labels=label or ())
@@ -55,7 +67,7 @@ async def target_history(
     ctx: Ctx,
     name: NameParam,
     range_: Annotated[Range | None, QueryParameter(name="range")] = None,
-    since_s: EpochOrNone = None,
+    since_s: SinceOrNone = None,
     until_s: EpochOrNone = None,
     points: Annotated[int, QueryParameter(ge=1, le=1000)] = 300,
 ) -> models.HistoryOut:
@@ -69,25 +81,32 @@ async def target_history(
 
 @get("/api/v1/targets/{name:str}/results", opt=may("probe"), summary="Results, newest first", responses=refusals(404))
 async def target_results(
-    ctx: Ctx, name: NameParam, before_s: EpochOrNone = None, limit: Limit = 100
+    ctx: Ctx, name: NameParam, until_s: EpochOrNone = None, cursor: Cursor = "", limit: Limit = 100
 ) -> models.ResultPage:
     known = ctx.services.watch.target(segment(name)).name
+    before_s = _time(opened("results", cursor)) if cursor else until_s
     rows = await ctx.services.store.results(known, limit=limit, before_s=before_s)
-    return models.ResultPage(
-        items=[models.result_out(row) for row in rows],
-        next_before_s=rows[-1].time_s if len(rows) == limit else None,
-    )
+    following = sealed("results", repr(rows[-1].time_s)) if len(rows) == limit else ""
+    return models.ResultPage(items=[models.result_out(row) for row in rows], next_cursor=following)
+
+
+def _time(cursor: str) -> float:
+    try:
+        return float(cursor)
+    except ValueError:
+        raise UsageError("the cursor is not one of this list", hint="take next_cursor of the page before") from None
 
 
 @get(
     "/api/v1/targets/{name:str}/failures",
     opt=may("probe"),
-    summary="Failures with their evidence",
+    summary="Failures with their evidence, newest first",
     responses=refusals(404),
 )
-async def target_failures(ctx: Ctx, name: NameParam, limit: Limit = 20) -> list[models.FailureOut]:
+async def target_failures(ctx: Ctx, name: NameParam, paging: Page) -> Listed[models.FailureOut]:
     known = ctx.services.watch.target(segment(name)).name
-    return [models.failure_out(failure) for failure in await ctx.services.store.failures(known, limit=limit)]
+    found = await ctx.services.store.failures(known, limit=_FAILURES)
+    return paging.page(map(models.failure_out, found), lambda one: f"{one.time_s!r} {one.reason}")
 
 
 @get(
@@ -97,11 +116,39 @@ async def target_failures(ctx: Ctx, name: NameParam, limit: Limit = 20) -> list[
     responses=refusals(404),
 )
 async def target_transitions(
-    ctx: Ctx, name: NameParam, since_s: Epoch = 0.0, limit: Limit = 100
-) -> list[models.TransitionOut]:
+    ctx: Ctx,
+    name: NameParam,
+    q: Words = "",
+    status: After = None,
+    since_s: Epoch = 0.0,
+    until_s: EpochOrNone = None,
+    cursor: Cursor = "",
+    limit: Limit = 100,
+) -> Listed[models.TransitionOut]:
     known = ctx.services.watch.target(segment(name)).name
-    found = await ctx.services.store.transitions(known, since_s=since_s, limit=limit)
-    return [models.transition_out(one) for one in found]
+    wanted = TransitionFilter(
+        targets=[known], after=_statuses(status), words=q.lower().split(), since_s=since_s, until_s=until_s
+    )
+    return await _transitions(ctx, wanted, cursor, limit)
+
+
+async def _transitions(
+    ctx: WebContext, wanted: TransitionFilter, cursor: str, limit: int
+) -> Listed[models.TransitionOut]:
+    before = counted("transitions", cursor)
+    page = await ctx.services.store.find_transitions(wanted, limit=limit, before=before)
+    return Listed(
+        items=[models.transition_out(one) for one in page.items],
+        total=page.total,
+        next_cursor=numbered("transitions", page.before),
+    )
+
+
+def _statuses(words: Sequence[str] | None) -> list[Status]:
+    for word in words or ():
+        if word not in listing.STATUS_WORDS:
+            raise UsageError(f"unknown status '{word}'", hint=f"known: {', '.join(listing.STATUS_WORDS)}")
+    return [Status[word.upper()] for word in words or ()]
 
 
 @get(
@@ -126,8 +173,20 @@ async def target_availability(ctx: Ctx, name: NameParam) -> models.AvailabilityO
     summary="Changes of status of all targets, newest first",
     responses=refusals(),
 )
-async def all_transitions(ctx: Ctx, since_s: Epoch = 0.0, limit: Limit = 100) -> list[models.TransitionOut]:
-    return [models.transition_out(one) for one in await ctx.services.store.transitions(since_s=since_s, limit=limit)]
+async def all_transitions(
+    ctx: Ctx,
+    q: Words = "",
+    target: Annotated[list[str] | None, QueryParameter(max_items=100, description="Of these targets")] = None,
+    status: After = None,
+    since_s: Epoch = 0.0,
+    until_s: EpochOrNone = None,
+    cursor: Cursor = "",
+    limit: Limit = 100,
+) -> Listed[models.TransitionOut]:
+    wanted = TransitionFilter(
+        targets=target, after=_statuses(status), words=q.lower().split(), since_s=since_s, until_s=until_s
+    )
+    return await _transitions(ctx, wanted, cursor, limit)
 
 
 def _asked_of(verb: str, permission: str) -> Handled:

@@ -1,6 +1,7 @@
 // Live tail of the logs page: records by server-sent events, the newest above.
 import { clock } from "./times.js";
 import { t } from "./words.js";
+import { plain } from "./plain.js";
 
 const MOST = 500;
 const TONES = { error: "bad", fatal: "bad", critical: "bad", warn: "warn", warning: "warn" };
@@ -22,7 +23,7 @@ function row(record) {
   const box = document.createElement("details");
   box.className = `log fresh ${TONES[String(level).toLowerCase()] ?? ""}`;
   const head = document.createElement("summary");
-  const text = message || Object.entries(rest).map(([name, value]) => `${name}=${shown(value)}`).join(" ");
+  const text = plain(String(message)) || Object.entries(rest).map(([name, value]) => `${name}=${shown(value)}`).join(" ");
   head.append(part("at", clock(record.time_s)), " ", part("level", level), " ", part("of", record.source), " ");
   head.append(part("text", text));
   const list = document.createElement("dl");

@@ -4,11 +4,11 @@ import { toast } from "./actions.js";
 import { ask, confirmForm, idempotencyKey, post } from "./ask.js";
 import { clock } from "./times.js";
 import { t } from "./words.js";
+import { plain } from "./plain.js";
 
 const MOST_LINES = 5000;
 const AT_ONCE_MS = 400;
-// Colours and cursor movements of programs: a page is no terminal.
-const ESCAPES = /\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])/g;
+const LOGS_AFTER_MS = [1500, 6000];
 
 let box;
 let source = null;
@@ -38,7 +38,7 @@ function add(chunk, text) {
   if (before === chunk.step) mark.classList.add("same");
   mark.title = clock(chunk.time_s);
   const body = document.createElement("span");
-  body.textContent = text.replace(ESCAPES, "").replace(/\r+$/, "").replace(/^.*\r/, "");
+  body.textContent = plain(text).replace(/\r+$/, "").replace(/^.*\r/, "");
   line.append(mark, body);
   line.hidden = !wanted(line);
   fresh.push(line);
@@ -89,12 +89,13 @@ function filter() {
 
 let waiting = 0;
 function moved() {
-  waiting ||= setTimeout(() => { waiting = 0; refresh("run-now"); }, AT_ONCE_MS);
+  waiting ||= setTimeout(() => { waiting = 0; refresh("run-now"); refresh("run-logs"); }, AT_ONCE_MS);
 }
 
 function connect(address) {
   source = new EventSource(`${address}?after=${after}`);
   let first = attempts === 0;
+  const open = document.querySelector("#run-head[data-open]");
   source.addEventListener("output", (event) => { spoke(); take(JSON.parse(event.data)); });
   // The first of them say what the page shows already.
   const change = () => { if (!first) moved(); };
@@ -106,6 +107,8 @@ function connect(address) {
     clearTimeout(waiting);
     waiting = 0;
     refresh("run-now");
+    // What it said last is on its way into the store for a moment.
+    if (open) for (const after_ms of LOGS_AFTER_MS) setTimeout(() => refresh("run-logs"), after_ms);
   });
   source.onopen = () => { attempts = Math.min(attempts, 1); };
   const again = () => {
@@ -144,6 +147,7 @@ function startOutput() {
   box = document.getElementById("o-lines");
   tell();
   connect(section.dataset.output);
+  refresh("run-logs");
   addEventListener("pagehide", () => source?.close());
   document.getElementById("o-step").addEventListener("change", filter);
   document.getElementById("o-search").addEventListener("input", filter);
