@@ -202,7 +202,7 @@ SHORT: dict[str, tuple[Any, str]] = {
     "exec": (["/bin/check", "--password=x"], "/bin/check"),
     "docker": ("web", "web"),
     "remote": ("web01", "web01"),
-    "heartbeat": ("1d", "heartbeat"),
+    "heartbeat": ("1d", "every 1d, grace 1h"),
 }
 
 

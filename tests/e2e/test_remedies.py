@@ -157,7 +157,8 @@ def test_a_server_that_dies_is_restarted_and_all_of_it_is_explained(tmp_path: Pa
         told = daemon.run("explain", "1", "--evidence")
         assert told.returncode == 0, told.stderr
         for text in (
-            "shop is down: refused", "restart the shop", "budget probe:shop: 4 of 4 in 1h", "panic: out of shirts",
+            "shop is down: connection refused",
+            "restart the shop", "budget probe:shop: 4 of 4 in 1h", "panic: out of shirts",
             "DB_PASSWORD=***", "version ", "== descriptors", "no-such.service",
         ):  # fmt: skip
             assert text in told.stdout, told.stdout
