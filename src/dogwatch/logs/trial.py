@@ -80,12 +80,16 @@ def shown(found: Iterable[Tried]) -> Iterator[str]:
             route = one.route
             yield f"route {route}, to {', '.join(one.to)}"
         yield from (f"  {_printable(line)}" for line in one.line.split("\n"))
+        before: dict[str, object] | None = None
         for step in one.steps:
             if step.record is None:
                 yield f"    {step.step}: dropped"
                 continue
             note = f"  ({'; '.join(step.notes)})" if step.notes else ""
-            yield f"    {step.step}: {msgspec.json.encode(step.record, enc_hook=str).decode()}{note}"
+            # What a step changes is found more easily where nothing is said twice.
+            now = msgspec.json.encode(step.record, enc_hook=str).decode() if step.record != before else "as it was"
+            yield f"    {step.step}: {now}{note}"
+            before = step.record
 
 
 def _printable(text: str) -> str:
