@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.integration.logs.test_real_sinks import LINES, block, deliver, letters
 from tests.log_peers import Peer, running, unique
@@ -79,6 +80,21 @@ async def test_a_backlog_behind_newer_lines_of_its_stream(loki: Loki, tmp_path: 
     await deliver(sink, tmp_path, block(*new, columns=True))
     await deliver(sink, tmp_path, block(*old, columns=True))
     assert sorted(numbers(loki, env)) == [*range(10), *range(100, 150)]
+    assert not (tmp_path / "dead").exists()
+
+
+async def test_what_one_stream_is_refused_is_heard_beside_another_that_is_taken(loki: Loki, tmp_path: Path) -> None:
+    """Of several streams in one push its ingester tells of the last one alone, and forgets the lines of the others."""
+    env = unique("env")
+    sink = LokiSink(url=loki.url, labels={"env": env})
+    new = [json.dumps({"timestamp": at(1), "n": number}) for number in range(10)]
+    old = [json.dumps({"timestamp": at(3 * 3600 - number), "n": 100 + number}) for number in range(50)]
+    await deliver(sink, tmp_path, block(*new, columns=True))
+    other = [
+        msgspec.structs.replace(block(f'{{"n": {200 + one}}}', columns=True), path=f"/l/{one}") for one in range(3)
+    ]
+    await deliver(sink, tmp_path, other[0], block(*old, columns=True), *other[1:])
+    assert sorted(numbers(loki, env)) == [*range(10), *range(100, 150), *range(200, 203)]
     assert not (tmp_path / "dead").exists()
 
 

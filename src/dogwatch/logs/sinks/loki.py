@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import msgspec
 
+from dogwatch.core.fanout import all_or_first_error
 from dogwatch.logs.block import Block
 from dogwatch.logs.checkpoint import SinkState
 from dogwatch.logs.fields import times_ns
@@ -28,6 +29,7 @@ _NS = 1_000_000_000
 # So many requests find out which records of a batch are refused; then the rest of it is given up as a whole.
 _SEARCHES = 64
 _TIMES_CHANGED = 3
+_AT_ONCE = 8
 Labels = tuple[tuple[str, str], ...]
 
 
@@ -113,7 +115,16 @@ class _Loki:
 
     async def write(self, blocks: Sequence[Block]) -> None:
         lines = await self._tools.thread(lambda: self._lines(blocks, self._now_ns()))
-        await self._deliver(lines, [_SEARCHES], blocks)
+        if not lines.ids:
+            return
+        streams = list(lines.streams().values())
+        searches = [_SEARCHES]
+
+        async def push(index: int) -> None:
+            await self._deliver(streams[index], searches, blocks)
+
+        # Each by itself: of several in one push Loki's ingester refuses lines and tells it of the last stream alone.
+        await all_or_first_error(push, range(len(streams)), limit=_AT_ONCE)
 
     async def _deliver(self, lines: _Lines, searches: list[int], blocks: Sequence[Block]) -> None:
         """Push lines. Of what is refused in part Loki has taken the rest, and does not say which it is: half by half

@@ -164,11 +164,12 @@ class Follower:
         file = self._opener.open(one)
         if file is None:
             return True  # not allowed now: it stays parked
-        if not saved.reaches(file):
-            file.close()
-            return False
-        self._adopt(saved, one.path, file, now_s)
-        return True
+        with contextlib.suppress(PermanentError):  # half of a compressed one, in the place of what is looked for
+            if saved.reaches(file):
+                self._adopt(saved, one.path, file, now_s)
+                return True
+        file.close()
+        return False
 
     def _house(self, found: Sequence[Found], now_s: float) -> None:
         """Look for files that were moved, copied or compressed; those first of which most is known."""
