@@ -37,6 +37,8 @@ async def test_open_incidents_come_first(page: Page, web: Console) -> None:
     await expect(lines).to_have_count(2)
     await expect(lines.nth(1)).to_contain_text("db is down: timeout")
     await expect(lines.nth(1)).to_contain_text("explains 1 more")
+    # What an incident tells of is not told a second time; what none tells of is.
+    await expect(page.locator("section[aria-labelledby=wrong-now] .head a")).to_have_text(["shop/checkout", "blog"])
     # Without a reload: what was resolved is gone.
     await web.watched.part.order(2, "resolve", web.access_actor, text="by mail")
     await expect(lines).to_have_count(1)

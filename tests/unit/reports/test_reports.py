@@ -7,6 +7,7 @@ import io
 import re
 import unicodedata
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from dogwatch.reports.action import ReportAction
 from dogwatch.reports.availability import availability_report, csv_of
 from dogwatch.reports.inspection import Sources, inspect, text_of
 from dogwatch.reports.part import Reports
+from dogwatch.rules.incident import Incident
 from dogwatch.store.protocol import Availability
 from dogwatch.words import Language
 
@@ -124,6 +126,36 @@ async def test_an_inspection_names_what_needs_a_person() -> None:
     text = text_of(found, "https://watch.example/")
     assert "[error] shop/checkout is down" in text
     assert "https://watch.example/targets/shop%2Fcheckout" in text
+
+
+async def test_what_an_incident_tells_is_told_once() -> None:
+    program = FakeProgram()
+    now_s = program.clock.now_s()
+    one = Incident(
+        number=7,
+        root="shop/checkout",
+        rule="target-down",
+        summary="shop/checkout is down",
+        severity="error",
+        opened_s=now_s,
+        began_s=now_s,
+    )
+    found = await inspect(
+        msgspec.structs.replace(sources(program), incidents=Found([one])),  # type: ignore[arg-type]
+        since_s=now_s - DAY_S,
+    )
+    said = [str(line) for line in found.person]
+    assert [line for line in said if "shop/checkout" in line] == ["nobody has taken incident #7: shop/checkout is down"]
+
+
+class Found:
+    """Incidents that are a list."""
+
+    def __init__(self, items: list[Incident]) -> None:
+        self.items = items
+
+    async def find(self, **_wanted: object) -> Found:
+        return self
 
 
 async def test_a_step_sends_it_once() -> None:

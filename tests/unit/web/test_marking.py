@@ -17,6 +17,7 @@ GERMAN = {
     "Write it into {0}.": "Schreib es in {0}.",
     "Drain {0}": "{0} leeren",
     "Food & wine": "Essen & Wein",
+    "It stops.&#10;At once.": "Es hält an.&#10;Sofort & ganz.",
 }
 
 
@@ -45,6 +46,8 @@ def drawn(source: str, **values: object) -> tuple[str, list[str]]:
         ("<td>{{ 'never' if n else 'x' }}</td>", "<td>nie</td>"),
         ("<p>Write it into <code>never</code>.</p>", "<p>Schreib es in <code>never</code>.</p>"),
         ('<form data-confirm="Drain {{ evil }}">', '<form data-confirm="&lt;b&gt; leeren">'),
+        # What an attribute writes as an entity stays one.
+        ('<form data-effect="It stops.&#10;At once.">', '<form data-effect="Es hält an.&#10;Sofort &amp; ganz.">'),
         ("<pre>Search</pre><script>Search</script>", "<pre>Search</pre><script>Search</script>"),
         ("<p>Food &amp; wine</p>", "<p>Essen &amp; Wein</p>"),
         ("<p>{% if n %}Search{% else %}{{ n }}{% endif %} · Search</p>", "<p>Suche · Suche</p>"),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from tests.fakes import few
+from tests.fakes import FakeProgram, few
 
 from dogwatch.diagnose.finding import Evidence, Finding
+from dogwatch.engine.values import RunState
+from dogwatch.errors import UsageError
 from dogwatch.store.protocol import SeriesPoints
 from dogwatch.web import hostview, view
+from dogwatch.web.access_pages import parse_search
 from dogwatch.web.listing import STATUS_WORDS
 from dogwatch.web.measured import measured, shown
+from dogwatch.web.run_view import shown_state
 
 
 def test_finding_in_words() -> None:
@@ -134,3 +138,29 @@ def test_keys_are_ids_whatever_the_name() -> None:
     keys = {view.key(name) for name in ("a", "a b", "a/b", "\ud800", "größe")}
     assert len(keys) == 5
     assert all(key.isalnum() for key in keys)
+
+
+def test_what_an_event_changed_is_told_as_json_and_what_is_empty_is_not() -> None:
+    after = {"name": "freeze", "targets": [], "dry": False, "over": {"team": "shop"}, "why": "", "by": None}
+    assert view.changes(after) == [("name", "freeze"), ("dry", "false"), ("over", '{"team":"shop"}')]
+    # Where there was something before, nothing is news.
+    assert view.changes({"roles": []}, {"roles": ["viewer"]}) == [("roles", "[]")]
+    assert view.changes(None) == []
+
+
+def test_the_audit_trail_is_searched_by_values_with_spaces() -> None:
+    found = parse_search('verb:"roll back" actor:"system:reload by file" two words noun:fleet')
+    assert (found.verb, found.actor, found.noun, found.text) == (
+        "roll back", "system:reload by file", "fleet", "two words"
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="has no value"):
+        parse_search("verb:")
+
+
+def test_a_run_that_only_waits_is_called_so() -> None:
+    runs = FakeProgram().runs
+    going = runs.put("1")
+    assert shown_state(going) == "running"
+    assert shown_state(msgspec.structs.replace(going, waiting_for="approval of ship")) == "waiting"
+    ended = runs.put("2", state=RunState.SUCCEEDED)
+    assert shown_state(msgspec.structs.replace(ended, waiting_for="approval of ship")) == "succeeded"
