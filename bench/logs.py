@@ -146,7 +146,8 @@ def _job(
                 (one.cpu_s() / gibibytes[name] for name, one in found.items() if name in programs), default=math.inf
             ):
                 continue
-            runs.small.append(measure(agent, job, small, server, programs, 1))
+            if number < 2:
+                runs.small.append(measure(agent, job, small, server, programs, 1))
             runs.large.append(measure(agent, job, sources[counts[agent]], server, programs, 1000))
             cost = f"{runs.cpu_s() / gibibytes[agent]:.2f} s of CPU per GiB, {runs.large[-1]['rss_mib']:.0f} MiB"
             _say(f"{job}, round {number + 1} of {rounds}: {agent} {cost}")
