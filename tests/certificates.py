@@ -26,6 +26,7 @@ class Authority:
         folder.mkdir(parents=True, exist_ok=True)
         self.ca.cert_pem.write_to_path(folder / "ca.pem")
         self._revoked: list[int] = []
+        self._lists = 0
 
     def issue(self, name: str, *identities: str, days: int = 1, begun: int = 1) -> tuple[Path, Path]:
         """Return the files of a new certificate and its key. days: until it is over, which may be past."""
@@ -50,7 +51,9 @@ class Authority:
             found = x509.load_pem_x509_certificate((self.folder / f"{name}.pem").read_bytes())
             self._revoked.append(found.serial_number)
         made = x509.CertificateRevocationListBuilder().issuer_name(authority.subject)
-        made = made.last_update(now() - 10 * _DAY).next_update(now() + days * _DAY)
+        # Of two lists OpenSSL takes the newer one; authorities make no two in one second.
+        self._lists += 1
+        made = made.last_update(now() - (10 - 0.1 * self._lists) * _DAY).next_update(now() + days * _DAY)
         for serial in self._revoked:
             one = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now() - _DAY).build()
             made = made.add_revoked_certificate(one)

@@ -392,7 +392,8 @@ def test_what_is_counted_is_mine(world: World) -> None:
     counted = mine.get("/api/v1/logs/counts?group=source")
     assert (counted["matched"], [one["values"] for one in counted["groups"]]) == (3, [{"source": "app"}])
     for one in mine.get("/api/v1/incidents")["items"]:
-        assert one["explains"] == len(mine.get(f"/api/v1/incidents/{one['number']}")["explains"]) - 1
+        held = mine.get(f"/api/v1/incidents/{one['number']}")["explains"]
+        assert one["explains"] == max(0, len(held) - 1), one
     assert mine.get("/api/v1/tokens")["total"] == 1
     report = mine.get("/api/v1/reports/availability")
     assert len(report["targets"]) == 3
