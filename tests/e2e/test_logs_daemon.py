@@ -174,7 +174,7 @@ async def test_what_does_not_work_is_said_on_the_page(browser: Browser, tmp_path
     config = configured(tmp_path, free_port(), mode="plan").replace("      store: {}\n", "      store: {}\n" + sinks)
     (tmp_path / "app.log").write_text("one\n")
     with running(tmp_path, config) as daemon:
-        (said,) = wait_until(lambda: daemon.get("/api/v1/logs/troubles"), what="the sink's failure")
+        (said,) = wait_until(lambda: daemon.get("/api/v1/logs/troubles")["items"], what="the sink's failure")
         assert (said["kind"], said["name"]) == ("sink", "archive")
         async with opened(browser, daemon, "/logs") as page:
             await expect(page.locator(".banner")).to_contain_text("archive: no such file or directory")

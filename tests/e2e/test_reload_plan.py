@@ -65,11 +65,17 @@ def refused(daemon: Daemon) -> int:
     return sum(one["outcome"] == "failed" for one in daemon.get("/api/v1/reloads")["items"])
 
 
+def noted(daemon: Daemon) -> int:
+    return int(daemon.get("/api/v1/audit?verb=reload")["total"])
+
+
 def write(daemon: Daemon, text: str) -> None:
     """Write a configuration that cannot be put in force, and wait until that was tried."""
-    before = refused(daemon)
+    before = refused(daemon), noted(daemon)
     daemon.config.write_text(text)
-    wait_until(lambda: refused(daemon) > before, what="the refusal")
+    wait_until(lambda: refused(daemon) > before[0], what="the refusal")
+    # It is in the trail a moment after it has ended.
+    wait_until(lambda: noted(daemon) > before[1], what="its audit event")
 
 
 def test_nothing_would_change(daemon: Daemon) -> None:

@@ -21,6 +21,7 @@ SHOWN_ELSEWHERE = {
     "/api/v1/fleet/plans/{plan_id}/hosts": "fleet plans PLAN",
     "/api/v1/fleet/playbooks": "config show",
     "/api/v1/fleet/runs/{run_id}/hosts": "fleet runs RUN",
+    "/api/v1/logs/troubles": "the console's page of logs; for programs",
     "/api/v1/locations": "the console's incidents; what places report to each other",
     "/api/v1/runs/{run_id}/steps": "run show",
     "/api/v1/schedules/{name}/fires": "schedule show",

@@ -14,6 +14,7 @@ from dogwatch.errors import NotFound, UsageError
 from dogwatch.logs.reader import Logs, Trouble
 from dogwatch.logs.store.query import Query
 from dogwatch.web.api.models import refusals
+from dogwatch.web.api.paging import Listed, Page
 from dogwatch.web.context import Ctx, WebContext
 from dogwatch.web.events import EventStreamResponse
 from dogwatch.web.permissions import may
@@ -105,9 +106,15 @@ def asked(where: str, text: str, since: float, until: float, trace: str, source:
     )
 
 
-@get("/api/v1/logs/troubles", opt=may("log"), summary="What keeps log sources and sinks from working now")
-async def list_troubles(ctx: Ctx) -> list[Trouble]:
-    return list(await ctx.services.logs.troubles()) if ctx.services.logs is not None else []
+@get(
+    "/api/v1/logs/troubles",
+    opt=may("log"),
+    summary="What keeps log sources and sinks from working now",
+    responses=refusals(),
+)
+async def list_troubles(ctx: Ctx, paging: Page) -> Listed[Trouble]:
+    found = await ctx.services.logs.troubles() if ctx.services.logs is not None else ()
+    return paging.page(found, lambda one: f"{one.kind} {one.name}")
 
 
 @get("/api/v1/logs", opt=may("log"), summary="Log records, the newest", responses=refusals(404, 503))
