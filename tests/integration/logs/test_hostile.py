@@ -220,25 +220,32 @@ class Jumping(SystemClock):
 
 @pytest.mark.parametrize("shift_s", [-86400.0, 86400.0])
 async def test_the_clock_jumps(shift_s: float, tmp_path: Path) -> None:
+    """By which files are timed, too: what was made and rotated between two searches is new by its time alone."""
     clock = Jumping()
     out = tmp_path / "out.log"
     source = tmp_path / "in" / "a.log"
     config = configured(tmp_path)
-    source.write_text("one\n")
+
+    def write(text: str) -> None:
+        with source.open("a") as file:
+            file.write(text)
+        os.utime(source, (clock.now_s(), clock.now_s()))
+
+    write("one\n")
     async with running(config, tmp_path / "state", clock):
         await until(lambda: len(lines(out)) == 1)
+        # All at once, so that nobody looks meanwhile.
         clock.shift_s = shift_s
-        await asyncio.sleep(0.2)
-        with source.open("a") as file:
-            file.write("two\n")
+        write("two\n")
+        source.rename(tmp_path / "in" / "a.log.2")
+        write("three\n")
         source.rename(tmp_path / "in" / "a.log.1")
-        source.write_text("three\n")
-        await until(lambda: len(lines(out)) == 3)
-    async with running(config, tmp_path / "state", clock):
-        with source.open("a") as file:
-            file.write("four\n")
+        write("four\n")
         await until(lambda: len(lines(out)) == 4)
-    assert lines(out) == [b"one", b"two", b"three", b"four"]
+    write("five\n")
+    async with running(config, tmp_path / "state", clock):
+        await until(lambda: len(lines(out)) == 5)
+    assert sorted(lines(out)) == [b"five", b"four", b"one", b"three", b"two"]
 
 
 async def test_a_file_is_deleted_while_it_is_read(tmp_path: Path) -> None:
@@ -256,19 +263,43 @@ async def test_a_file_is_deleted_while_it_is_read(tmp_path: Path) -> None:
     assert lines(out)[-1] == b"late 49999"
 
 
-async def test_an_inode_is_used_again_at_once(tmp_path: Path) -> None:
+def is_open(path: Path) -> bool:
+    """Return whether this process has a deleted file open."""
+    found = set()
+    for one in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(one))  # noqa: PTH115
+    return f"{path} (deleted)" in found
+
+
+@pytest.mark.parametrize("down", [False, True])
+async def test_an_inode_is_used_again_at_once(down: bool, tmp_path: Path) -> None:
     """Made, written and deleted again and again: the file system gives the same inode to the next one."""
     out = tmp_path / "out.log"
-    config = configured(tmp_path)
-    source = tmp_path / "in" / "a.log"
+    source = f"file: {{paths: [{tmp_path}/in/*.log], start: beginning, search: 50ms, poll: 50ms, quiet: 100ms}}"
+    config = configured(tmp_path, source=source)
+    path = tmp_path / "in" / "a.log"
     inodes = []
-    async with running(config, tmp_path / "state"):
+
+    async def one(number: int) -> None:
+        path.write_text(f"header\nline {number}\n")
+        inodes.append(path.stat().st_ino)
+        await until(lambda: b"line %d" % number in lines(out))
+
+    if down:
         for number in range(12):
-            source.write_text(f"header\nline {number}\n")
-            inodes.append(source.stat().st_ino)
-            await until(lambda number=number: b"line %d" % number in lines(out))  # type: ignore[misc]
-            source.unlink()
+            async with running(config, tmp_path / "state"):
+                await one(number)
+            path.unlink()
+    else:
+        async with running(config, tmp_path / "state"):
+            for number in range(12):
+                await one(number)
+                path.unlink()
+                await until(lambda: not is_open(path))
     assert [one for one in lines(out) if one != b"header"] == [b"line %d" % number for number in range(12)]
+    if len(set(inodes)) == 12:
+        pytest.skip("this file system uses no inode again")
 
 
 async def test_copy_truncate_loses_only_what_nobody_can_read(tmp_path: Path) -> None:

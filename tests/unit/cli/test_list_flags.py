@@ -12,6 +12,7 @@ from tests.fakes import FakeProgram
 
 from dogwatch.cli.listing import FILE, Filter, filters_of
 from dogwatch.cli.main import cli, main
+from dogwatch.cli.output import print_table
 from dogwatch.web.application import create_web
 
 # Lists that a command shows together with what they belong to, and lists for programs.
@@ -96,3 +97,20 @@ def test_flags_read_as_people_type_them() -> None:
 def test_a_time_that_is_none_is_a_mistake(given: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", "list", "--since", given]) == 2
     assert "neither a duration" in capsys.readouterr().err
+
+
+WIDE = ["shop", "https://shop.example/" + "x" * 300]
+
+
+def test_what_is_piped_is_never_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    print_table(["TARGET", "ADDRESS"], [WIDE], cut=(1,))
+    assert WIDE[1] in capsys.readouterr().out
+
+
+def test_on_a_screen_a_table_fits_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table(["TARGET", "ADDRESS"], [WIDE], cut=(1,))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) == 80
+    assert lines[1].endswith("…")
