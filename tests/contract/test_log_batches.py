@@ -62,7 +62,7 @@ async def test_documents_have_their_time_or_that_of_sending(whole: bool, tmp_pat
 async def test_lines_go_to_the_streams_of_their_labels(whole: bool, tmp_path: Path) -> None:
     lines = [TIMED, b'{"level":"warn","n":2}', b'{"n":3}', TIMED, b'{"level":5,"message":"only"}', b'{"message":"x"}']
     requests = await sent(LokiSink, tmp_path, made(*lines, whole=whole), block(b"plain"), by=("level",), ids=False)
-    streams = json.loads(body(requests[0]))["streams"]
+    streams = [stream for request in requests for stream in json.loads(body(request))["streams"]]
     found = {one["stream"].get("level"): [value[1] for value in one["values"]] for one in streams}
     assert [json.loads(line)["n"] for line in found["info"]] == [1, 1]
     assert [json.loads(line)["n"] for line in found["warn"]] == [2]
