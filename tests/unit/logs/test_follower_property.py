@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.log_rotations import World
 
 from dogwatch.logs.block import Block, record_id
+from dogwatch.logs.tail.finding import Found
+from dogwatch.logs.tail.identity import Identity
 
 STEPS = {
     "write": lambda world: world.write(3),
@@ -235,6 +239,35 @@ def test_a_file_of_one_line_without_its_end_that_is_deleted_is_read(folder: Path
         world.path.touch()
         judge(world)
     assert [line for _id, line in world.delivered] == world.written
+
+
+def test_a_compressed_file_in_the_place_of_another_is_not_that_one(folder: Path) -> None:
+    """Only the line with which all begin was seen of the first, when its inode came to a compressed form of another."""
+    world = World(folder, same_first_line=True)
+    world.path.write_bytes(b"# header\n")
+    world.drain()
+    world.checkpoint()
+    world.crash()
+    packed = folder / "app.log.1.gz"
+    packed.write_bytes(gzip.compress(b"# header\nline of another\n"))
+    world.stamp(packed)
+    (saved,) = world.saved
+    world.saved = [msgspec.structs.replace(saved, identity=replaced(saved.identity, packed.stat().st_ino))]
+    world.path.unlink()
+    world.start()
+    assert world.follower is not None
+    world.follower._resume({(saved.identity.device, packed.stat().st_ino): found(packed)}, world.now_s)
+    assert not world.follower.streams
+    world.crash()
+
+
+def replaced(identity: Identity, inode: int) -> Identity:
+    return msgspec.structs.replace(identity, inode=inode)
+
+
+def found(path: Path) -> Found:
+    one = path.stat()
+    return Found(str(path), one.st_dev, one.st_ino, one.st_size, one.st_mtime, named=False)
 
 
 def test_the_judge_sees_a_lost_line(folder: Path) -> None:

@@ -19,6 +19,7 @@ from dogwatch.logs.tail.follow import Follow
 from dogwatch.logs.tail.identity import MARK_BYTES, SURE_BYTES, Identity, Readable, Saved, identify, mark
 from dogwatch.logs.tail.lines import Text
 from dogwatch.logs.tail.opening import Opener
+from dogwatch.logs.tail.packed import SUFFIXES
 from dogwatch.logs.tail.short import Short
 from dogwatch.logs.tail.stream import Piece, Reach, Rewritten, Stream, end_of, last_line
 
@@ -161,6 +162,8 @@ class Follower:
         """Return whether nothing more need be done for it at this place."""
         if self._is_idle(saved, one) and saved.lanes.keys() >= set(self._follow.lanes):
             return True
+        if one.packed and not saved.path.endswith(SUFFIXES):
+            return False  # no file is compressed in its place: the inode is another's now
         file = self._opener.open(one)
         if file is None:
             return True  # not allowed now: it stays parked
