@@ -27,15 +27,18 @@ HOLD = """([held, selected]) => {
     window.scrollTo(0, 120);
     return [getSelection().toString(), scrollY];
 }"""
+AWAIT_FRESH = """() => {
+    window.fresh = new Promise((done) => document.addEventListener('dogwatch:fresh', () => done(0), {once: true}));
+}"""
 HELD = "[document.activeElement.heldSince === true, getSelection().toString(), scrollY]"
 
 
 async def moved(page: Page, program: FakeProgram, topic: str, fragment: str) -> None:
     """Publish something, and wait until a part of the page was drawn anew."""
+    await page.evaluate(AWAIT_FRESH)
     async with page.expect_response(f"**{fragment}*"):
         program.bus.publish(Event(topic=topic, time_s=program.clock.now_s(), data={"host": "watch-1"}))
-    # What came is put in its place in the same turn in which its answer is read; the next frame has it.
-    await page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))")
+    await page.evaluate("window.fresh")
 
 
 async def test_focus_selection_and_place_survive_what_comes(browser: Browser) -> None:

@@ -373,10 +373,9 @@ def test_no_search_finds_the_other_team(world: World) -> None:
         ):
             asked = (f"{WORD}{word}", f"{NOBODY}{word}")
             first, second = (f"{path}?{name}={quote(sign + one)}" for one in asked)
-            found.append(difference(world, first, second, "text/html,application/json", asked))
-            found += world.leaks(
-                first, texts(world.mine.call("GET", first, accept="text/html,application/json")), asked[0]
-            )
+            # A word of the question may be in the answer, alone, too; whatever else is told of them differs.
+            accept = "text/html,application/json"
+            found.append(difference(world, first, second, accept, asked, WORD, NOBODY))
     assert not any(found), "\n".join(filter(None, found))
 
 

@@ -19,9 +19,14 @@ PREFIX = "DOGWATCH_"
 # Names that mean something to the program itself, not to a setting.
 RESERVED = frozenset(
     {
+        "DOGWATCH_CERT",
         "DOGWATCH_COMPILED",
         "DOGWATCH_CONFIG",
+        "DOGWATCH_CONTEXT",
+        "DOGWATCH_CONTEXTS",
         "DOGWATCH_DATA",
+        "DOGWATCH_KEY",
+        "DOGWATCH_MOVE_TO",
         "DOGWATCH_SERVER",
         "DOGWATCH_SOCKET",
         "DOGWATCH_TOKEN",
