@@ -22,9 +22,10 @@ _TOO_LARGE = 413
 
 
 class Refused(PermanentError):
-    """What the other side does not take as it is. said: its whole answer."""
+    """What the other side does not take as it is. said: its whole answer. later_s: what it says of another time."""
 
     said = ""
+    later_s: float | None = None
 
 
 class TooLarge(Refused):
@@ -98,7 +99,7 @@ class Delivery:
         if answer.status >= 500 or answer.status in _LATER or answer.status < 400:
             raise TransientError(message, retry_after_s=retry_after_s(answer, time.time()))
         refused = TooLarge(message) if answer.status == _TOO_LARGE else Refused(message)
-        refused.said = said
+        refused.said, refused.later_s = said, retry_after_s(answer, time.time())
         raise refused
 
 

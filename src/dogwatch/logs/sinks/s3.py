@@ -99,7 +99,7 @@ class _S3:
                     raise TooLarge(str(error)) from None
                 # What is in an object is nobody's business: a wrong region, a token that has run out, a clock that is
                 # wrong can be mended.
-                raise TransientError(str(error)) from None
+                raise TransientError(str(error), retry_after_s=error.later_s) from None
 
     def _objects(self, blocks: Sequence[Block]) -> list[tuple[str, bytes]]:
         now_ns = self._now_ns()
