@@ -189,7 +189,7 @@ class Listener:
 
 def transitions_of(daemon: Daemon, name: str) -> list[Announced]:
     """Return what the API knows of one target, oldest first."""
-    rows = daemon.get(f"/api/v1/targets/{name}/transitions?limit=500")
+    rows = daemon.get(f"/api/v1/targets/{name}/transitions?limit=500")["items"]
     return [(one["target"], one["time_s"], one["before"], one["after"]) for one in reversed(rows)]
 
 
