@@ -24,7 +24,10 @@ from dogwatch.notify import standard
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 EVIL = "<img src=x onerror=alert(1)>"
 ZONE = ZoneInfo("Asia/Kathmandu")  # +05:45: an hour that is nobody's own
+# A busy machine, or a disk that is full, is nothing that somebody should be told of here.
 CONFIG = """
+self_watch: {lag_warn: 1h}
+host: {collectors: {filesystem: {enabled: false}}}
 server: {external_url: "https://watch.example"}
 probes:
   - {name: "EVIL", tcp: "127.0.0.1:1", every: 500ms, timeout: 400ms, failures: 1}
