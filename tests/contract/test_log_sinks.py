@@ -19,6 +19,7 @@ from tests.receiver import Received, receiving
 
 from dogwatch.core.component import Component
 from dogwatch.errors import PermanentError, TransientError
+from dogwatch.logs import frames  # loads polars, which sets a variable of the process once
 from dogwatch.logs.block import Block
 from dogwatch.logs.records import json_lines
 from dogwatch.logs.rows import Encoded
@@ -38,6 +39,7 @@ from dogwatch.logs.tools import SinkTools
 from dogwatch.logs.transforms.change import SetTransform
 from dogwatch.logs.transforms.parse import JsonTransform
 
+assert frames.OFFSET
 HTTP: dict[str, type[Component]] = {"http": HttpSink, "loki": LokiSink, "elasticsearch": ElasticsearchSink}
 # Against real servers in tests/integration/logs/test_real_sinks.py; the store in test_log_store_crash.py beside it.
 REAL = {"clickhouse", "kafka", "nats", "otlp", "s3", "store", "syslog"}
