@@ -10,7 +10,7 @@ import msgspec
 
 from dogwatch.access.actor import Actor
 from dogwatch.engine.action import Action, Change, Outcome, Scene, Wait
-from dogwatch.engine.executor import View
+from dogwatch.engine.executor_tools import View
 from dogwatch.engine.ledger import Advance, Beat, Claimed, Fenced, Order, StepRow, WorkerIdentity
 from dogwatch.engine.spec import JobSpec, StepSpec
 from dogwatch.engine.values import Chunk, Json, Run, RunState, StepState, Trigger

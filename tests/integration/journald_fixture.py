@@ -51,7 +51,8 @@ class Journald:
 
     def _socket(self) -> str:
         assert self._process is not None
-        return f"/proc/{self._process.pid}/root/run/systemd/journal/socket"
+        root = Path("/proc", str(self._process.pid), "root")
+        return str(root / "run/systemd/journal/socket")
 
     def _listens(self) -> bool:
         try:

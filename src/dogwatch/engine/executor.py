@@ -6,17 +6,17 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import msgspec
 
-from dogwatch.core.clock import Clock
 from dogwatch.core.deadline import watch_result, within
 from dogwatch.engine import attempts, control
 from dogwatch.engine.action import Action, Outcome, Wait
+from dogwatch.engine.executor_tools import Tools, View
 from dogwatch.engine.graph import Decision, Plan, Situation, decide
-from dogwatch.engine.ledger import Advance, Claimed, Fenced, Ledger, Order, StepRow
-from dogwatch.engine.scene import Leash, Services, StepScene
+from dogwatch.engine.ledger import Advance, Claimed, Fenced, Order, StepRow
+from dogwatch.engine.scene import Leash, StepScene
 from dogwatch.engine.spec import StepSpec
 from dogwatch.engine.values import Chunk, Json, RunState, StepState
 from dogwatch.engine.writer import Masks, PlainMasks, Writer
@@ -31,39 +31,6 @@ HOLD_S = 2.0
 CANCEL_S = 15.0
 MOST_OUTPUT_BYTES = 256 * 1024
 _TRIES_S = (0.05, 1.0)
-
-
-class View(msgspec.Struct, frozen=True, kw_only=True):
-    """What expressions of a step read. result: of its action, for the step's own outputs."""
-
-    claimed: Claimed
-    rows: Mapping[str, StepRow]
-    row: StepRow
-    result: Mapping[str, Json] | None = None
-
-
-class Language(Protocol):
-    """Fills in templates and evaluates expressions. Raises everywhere: DogwatchError."""
-
-    def fill(self, action: Action, view: View) -> Action: ...
-
-    def holds(self, expression: str, view: View) -> bool: ...
-
-    def value(self, expression: str, view: View) -> Json: ...
-
-    def hides(self, action: Action, claimed: Claimed) -> bool: ...
-
-    def masks(self, claimed: Claimed, items: Iterable[Json] = ()) -> Masks: ...
-
-
-class Tools(msgspec.Struct, frozen=True, kw_only=True):
-    """What every run of a worker is carried out with. held: whether the worker's lease surely lasts."""
-
-    ledger: Ledger
-    language: Language
-    services: Services
-    clock: Clock
-    held: Callable[[], bool] = lambda: True
 
 
 class LeaseLost(Exception):

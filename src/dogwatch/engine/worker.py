@@ -18,7 +18,8 @@ from dogwatch.core.clock import Clock
 from dogwatch.core.deadline import cancel_and_wait
 from dogwatch.core.metrics import Counter, Family
 from dogwatch.core.units import Seconds
-from dogwatch.engine.executor import Execution, Language, Tools
+from dogwatch.engine.executor import Execution
+from dogwatch.engine.executor_tools import Language, Tools
 from dogwatch.engine.ledger import Claimed, Fenced, Ledger, Order, WorkerIdentity
 from dogwatch.engine.scene import Services
 from dogwatch.errors import TransientError, Unreachable

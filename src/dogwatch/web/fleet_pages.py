@@ -14,15 +14,7 @@ from dogwatch.errors import DogwatchError
 from dogwatch.fleet.book.values import OPEN_STATES, FleetRunRow, Kept
 from dogwatch.fleet.inventory.ranges import fold
 from dogwatch.fleet.results import HostResult, gather
-from dogwatch.web.api.fleet import (
-    book_of,
-    found_run,
-    hosts_out,
-    matching_hosts,
-    seen_hosts,
-    seen_inventory,
-    seen_runs,
-)
+from dogwatch.web.api.fleet import book_of, found_run, hosts_out, matching_hosts, seen_hosts, seen_inventory, seen_runs
 from dogwatch.web.context import Ctx, Segment, WebContext
 from dogwatch.web.contributions import Pages, Place
 from dogwatch.web.permissions import may

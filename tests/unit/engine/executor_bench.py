@@ -10,7 +10,8 @@ from tests.engine_fakes import FakeLedger, FakeRun, PlainLanguage
 
 from dogwatch.core.clock import SystemClock
 from dogwatch.engine.action import Outcome, Scene
-from dogwatch.engine.executor import Execution, Tools
+from dogwatch.engine.executor import Execution
+from dogwatch.engine.executor_tools import Tools
 from dogwatch.engine.scene import Services
 from dogwatch.engine.values import StepState
 
