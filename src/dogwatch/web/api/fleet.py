@@ -11,7 +11,6 @@ from typing import Annotated
 import msgspec
 from litestar import Response, get, post
 from litestar.params import JSONBody, PathParameter, QueryParameter
-from msgspec import Meta
 
 from dogwatch.access.permissions import everything
 from dogwatch.core.units import parse_duration, parse_size
@@ -27,7 +26,7 @@ from dogwatch.fleet.inventory.ranges import fold
 from dogwatch.fleet.part import FleetPart
 from dogwatch.fleet.targets import choose
 from dogwatch.web.api import run_models
-from dogwatch.web.api.fleet_models import Text, Words, (
+from dogwatch.web.api.fleet_models import (
     FleetAgainIn,
     FleetFileOut,
     FleetHostOut,
