@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from dogwatch.web.api.fleet import Text, Words
+from dogwatch.web.api.fleet_models import Text, Words
 
 Forks = Annotated[int, Meta(ge=1, le=2000)]
 Reason = Annotated[str, Meta(max_length=2000)]
