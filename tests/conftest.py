@@ -57,6 +57,10 @@ KEPT_FOR_LIFE = ("/dev/urandom", "/dev/random", "/dev/null")
 # pytest-timeout's own watchdog, where it uses a thread.
 OWN_THREADS = ("pytest_timeout*", "pytest-timeout*")
 OWN_ENVIRONMENT = ("PYTEST_CURRENT_TEST", "PYTEST_VERSION")
+# A shell that runs the tests in its background has these ignored, and so would every program that a test starts.
+for number in (signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 WATCHED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 _passed = pytest.StashKey[bool]()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from dogwatch.cli.client import client_of
 from dogwatch.cli.fleet_carry import Deed, go_on, on_hosts
 from dogwatch.cli.fleet_common import (
     chosen_hosts,
@@ -76,6 +75,8 @@ def list_(
       dogwatch fleet list --server https://watch.example --search team=shop
     """
     if server or context:
+        from dogwatch.cli.client import client_of
+
         hosts = wanted.items(client_of(server, context), targets=",".join(targets))
     else:
         hosts = _matching(inventory_of(paths, sources), targets, wanted)

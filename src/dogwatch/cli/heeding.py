@@ -37,7 +37,9 @@ def interrupted() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
         event.set()
 
-    signal.signal(signal.SIGINT, once)
+    # Where it is ignored, as in a shell's background, it stays so.
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, once)
     try:
         yield event
     finally:

@@ -10,13 +10,15 @@ import functools
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 
-from dogwatch.cli.client import Client
 from dogwatch.core.units import parse_duration
+
+if TYPE_CHECKING:
+    from dogwatch.cli.client import Client
 
 F = TypeVar("F", bound=Callable[..., Any])
 # Names that read better on a command line.

@@ -324,6 +324,7 @@ async def test_the_probe_answers_from_the_ledger() -> None:
 def test_ids() -> None:
     assert HeartbeatProbe().ping_id("Nightly Bäckup!") == "nightly-backup"
     assert HeartbeatProbe(id="x-y").ping_id("job") == "x-y"
-    assert HeartbeatProbe(id="x-y").address() == "heartbeat", "the id is not shown"
+    assert "x-y" not in HeartbeatProbe(id="x-y").address(), "the id is not shown"
+    assert HeartbeatProbe(period=90, grace=5).address() == "every 1m30s, grace 5s"
     assert slug("日本") == "heartbeat"
     assert HeartbeatProbe(grace=5).spec().max_runtime_s == 5
