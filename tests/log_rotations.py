@@ -21,12 +21,13 @@ LANE = "out"
 class World:
     """A folder with one log that is rotated, and what a follower delivered of it.
 
-    least_bytes: of a line. at_risk: lines that were in no file any more when they may not have been read. torn: what a
-    copy has of a line that was being written.
+    least_bytes: of a line. names: the pattern that is followed. at_risk: lines that were in no file any more when they
+    may not have been read. torn: what a copy has of a line that was being written.
     """
 
-    def __init__(self, folder: Path, *, same_first_line: bool, least_bytes: int = 0) -> None:
+    def __init__(self, folder: Path, *, same_first_line: bool, least_bytes: int = 0, names: str = "app.log") -> None:
         self.folder = folder
+        self.names = names
         self.least_bytes = least_bytes
         self.at_risk: set[bytes] = set()
         self.torn: set[bytes] = set()
@@ -75,7 +76,7 @@ class World:
         )
         self.follower = Follower(
             follow,
-            Finder([str(self.path)]),
+            Finder([str(self.folder / self.names)]),
             self.saved,
             horizon_s=self.horizon_s,
             generations=self.generations,

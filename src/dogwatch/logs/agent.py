@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import logging
 import os
@@ -356,5 +355,10 @@ async def _cancel(tasks: list[asyncio.Task[None]], before: Callable[[], None] = 
     for task in tasks:
         task.cancel()
     for task in tasks:
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             await task
+        except asyncio.CancelledError:
+            pass
+        except Exception:  # noqa: BLE001
+            # What follows, the last checkpoint above all, must not depend on it.
+            _log.exception("a task of the log agent failed")

@@ -304,8 +304,9 @@ class Outlet:
                 self.failing = ""
                 break
             except PermanentError as error:
-                await self._bury(blocks, str(error))
-                break
+                if await self._buried(blocks, str(error)):
+                    break
+                await self._tools.pause(attempt, None)
             except (TransientError, OSError) as error:
                 self._fail(reason_of(error))
                 self.counts["retries"] += 1
@@ -360,12 +361,19 @@ class Outlet:
         self._room.set()
         self.room_made()
 
-    async def _bury(self, blocks: Sequence[Block], reason: str) -> None:
+    async def _buried(self, blocks: Sequence[Block], reason: str) -> bool:
+        """Return whether they are among the dead letters now; where they cannot be kept, the batch is written again."""
         from dogwatch.logs.records import records
 
         self._fail(reason)
-        found = await self._tools.thread(lambda: [one for block in blocks for one in records(block)])
-        await self._tools.dead(found, reason)
+        try:
+            found = await self._tools.thread(lambda: [one for block in blocks for one in records(block)])
+            await self._tools.dead(found, reason)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the lane must go on
+            self._fail(reason_of(error))
+            self.counts["retries"] += 1
+            return False
+        return True
 
     def _fail(self, message: str) -> None:
         if message != self.failing:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from dogwatch.access.sealing import FileSealer, OldSealer, sealer_of_text
+from dogwatch.engine.book.intents import item_sealed
+from dogwatch.engine.ledger import StepRow
+from dogwatch.engine.values import StepState
 from dogwatch.errors import PermanentError, UsageError
 
 
@@ -54,3 +58,13 @@ def test_a_new_key_opens_what_the_old_one_sealed(tmp_path: Path) -> None:
     assert without.open(sealed) == b"hunter2"
     with pytest.raises(UsageError, match="no key"):
         without.seal(b"new")
+
+
+def test_a_step_about_a_secret_ends_also_where_no_key_seals(tmp_path: Path) -> None:
+    """A worker's own key of old opens what it sealed, and seals nothing."""
+    without = OldSealer(None, FileSealer(tmp_path / "state.key"))
+    going = StepRow(name="each[0]", kind="exec", state=StepState.RUNNING, item="hush", hidden=True)
+    with pytest.raises(UsageError):
+        item_sealed(going, without)
+    ended = item_sealed(msgspec.structs.replace(going, state=StepState.FAILED), without)
+    assert "hush" not in str(ended.item)

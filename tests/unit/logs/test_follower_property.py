@@ -241,6 +241,66 @@ def test_a_file_of_one_line_without_its_end_that_is_deleted_is_read(folder: Path
     assert [line for _id, line in world.delivered] == world.written
 
 
+def test_a_last_line_longer_than_a_block_of_a_deleted_file_is_read_and_the_file_let_go(folder: Path) -> None:
+    world = World(folder, same_first_line=False)
+    world.write(1)
+    with world.path.open("ab") as file:
+        file.write(b"x" * 650)
+    world.search()
+    while world.sweep():
+        pass
+    world.path.unlink()
+    world.search()
+    assert world.follower is not None
+    (stream,) = world.follower.streams.values()
+    for _ in range(6):
+        world.now_s += 70
+        world.sweep()
+        world.search()
+    assert [line for _id, line in world.delivered] == [*world.written, b"x" * 150]
+    assert stream not in world.follower.streams.values()
+    world.follower.close()
+
+
+def test_a_first_line_that_never_ended_is_read_once_its_file_was_renamed(folder: Path) -> None:
+    world = World(folder, same_first_line=False)
+    world.path.write_bytes(b"partial")
+    world.stamp(world.path)
+    world.search()
+    world.pass_time()
+    world.search()
+    world.rename()
+    world.written.append(b"partial")
+    for _ in range(3):
+        world.search()
+        world.pass_time()
+        while world.sweep():
+            pass
+    assert [line for _id, line in world.delivered] == [b"partial"]
+    judge(world)
+
+
+def test_a_copy_that_is_followed_by_name_is_none_when_its_original_is_cut_in_the_same_search(folder: Path) -> None:
+    world = World(folder, same_first_line=False, least_bytes=300, names="app.log*")
+    world.write(12)
+    world.search()
+    while world.sweep():
+        pass
+    world.copy()
+    assert world.follower is not None
+    looked = world.follower._look_for_truncations
+
+    def cut_then(*given: object) -> None:
+        looked(*given)
+        if world.copied:
+            world.truncate()
+
+    world.follower._look_for_truncations = cut_then
+    world.search()
+    judge(world)
+    assert len(world.delivered) == 12
+
+
 def test_a_compressed_file_in_the_place_of_another_is_not_that_one(folder: Path) -> None:
     """Only the line with which all begin was seen of the first, when its inode came to a compressed form of another."""
     world = World(folder, same_first_line=True)

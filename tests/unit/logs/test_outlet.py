@@ -218,6 +218,25 @@ async def test_a_failed_write_comes_again_and_a_refused_one_is_kept(tmp_path: Pa
         assert outlet.failing == "" or outlet.failing == "never"
 
 
+async def test_a_refused_batch_comes_again_until_its_dead_letters_can_be_kept(tmp_path: Path) -> None:
+    dead = tmp_path / "dead"
+    dead.write_text("in the way")
+    async with running(tmp_path) as (outlet, gate, _disk):
+        gate.failures = [PermanentError("never")] * 1_000_000
+        await outlet.put([block(1)], None)
+        gate.open.set()
+        async with asyncio.timeout(60):
+            while not outlet.counts["retries"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            dead.unlink()
+            while not (dead / "out.ndjson").exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        gate.failures.clear()
+        await outlet.put([block(2)], None)
+        await drained(outlet, gate, 1)
+        assert gate.taken == lines(2)
+
+
 @asynccontextmanager
 async def at_once(folder: Path, lanes: int, *, disk_bytes: int = 0) -> AsyncIterator[tuple[Outlet, Doors]]:
     async def save() -> None:

@@ -90,11 +90,18 @@ def item_sealed(step: StepRow, sealer: Sealer | None) -> StepRow:
     """Return a step as it may lie on disk. Raises: UsageError where there is no key for its item."""
     if not step.hidden:
         return step
-    if sealer is None:
+    try:
+        if sealer is None:
+            raise UsageError(
+                f"{step.name} is about a secret, and there is no key to keep it with", hint="set engine.key"
+            )
+        sealed = sealer.seal(text(step.item).encode())
+    except UsageError:
+        # A key of old that only opens seals nothing, either. What has ended needs its item no more.
         if step.state.ended:
             return msgspec.structs.replace(step, item=MASK)
-        raise UsageError(f"{step.name} is about a secret, and there is no key to keep it with", hint="set engine.key")
-    return msgspec.structs.replace(step, item=base64.b64encode(sealer.seal(text(step.item).encode())).decode())
+        raise
+    return msgspec.structs.replace(step, item=base64.b64encode(sealed).decode())
 
 
 def item_opened(step: StepRow, sealer: Sealer | None) -> StepRow:

@@ -15,7 +15,7 @@ from typing import IO, Any, ClassVar, Literal
 import msgspec
 
 from dogwatch.core.retry import backoff
-from dogwatch.errors import TransientError
+from dogwatch.errors import TransientError, reason_of
 from dogwatch.logs.block import Block, Position
 from dogwatch.logs.gathering import BLOCK_BYTES, WAIT_S
 from dogwatch.logs.programs import program
@@ -96,8 +96,9 @@ class _Lane:
                 if not self._cursor and self._options.start == "end":
                     await self._begin_at_end()
                 problem = await self._follow()
-            except TransientError as error:
-                problem = str(error)
+            except (TransientError, OSError) as error:
+                # A full disk or too few descriptors pass, too.
+                problem = reason_of(error)
             attempt = 1 if self._intake.clock.monotonic_s() - began_s > 60 else attempt + 1
             self._intake.trouble(problem)
             await asyncio.sleep(backoff(attempt, base_s=1.0, cap_s=30.0, random=random.random))

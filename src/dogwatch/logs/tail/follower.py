@@ -291,7 +291,8 @@ class Follower:
         if self._first:
             self._ignored[one.place] = one.size
         seen_bytes, _modified_s = self._growing.get(one.place, (-1, 0.0))
-        old = seen_bytes < 0 and (self.horizon_s is None or one.modified_s < self.horizon_s - 1.0)
+        known = seen_bytes >= 0 or one.place in self._short
+        old = not known and (self.horizon_s is None or one.modified_s < self.horizon_s - 1.0)
         if old or self._ignored.get(one.place) == one.size:
             self._ignored[one.place] = one.size
             return
@@ -340,8 +341,9 @@ class Follower:
                 continue
             if stream.is_rewritten():
                 # Not noticed yet, perhaps because it has grown again: this may be where the rest of it is.
+                saved = stream.saved(self._follow.source)
                 self._rewritten(stream, now_s)
-                if self._is_taken(one):
+                if self._is_taken(one) or saved.reaches(file):
                     return True
                 continue
             if stream.begins_as(file):
@@ -393,8 +395,8 @@ class Follower:
                 piece = stream.read(lanes, self._text, follow.block_bytes, follow.line_bytes, self._joiner, now_s)
                 if piece is not None:
                     pieces.append(piece)
-            if not pieces and groups and stream.gone and now_s - stream.grown_s >= self._follow.quiet_s:
-                pieces = self._last_lines(stream, groups.values())
+            if not pieces and stream.gone and now_s - stream.grown_s >= self._follow.quiet_s:
+                pieces = stream.last_lines(ready, self._text, self._follow.line_bytes)
             self._remark(stream)
         except Rewritten:
             self._rewritten(stream, now_s)
@@ -412,16 +414,6 @@ class Follower:
             # Before more of it is delivered: only by what comes next it can be told from those that begin alike.
             stream.noted_bytes = stream.mark.size
             self.must_save = True
-
-    def _last_lines(self, stream: Stream, groups: Iterable[list[str]]) -> list[Piece]:
-        found = []
-        for lanes in groups:
-            for lane in lanes:
-                piece = stream.rest(lane, self._text, self._follow.line_bytes)
-                if piece is not None:
-                    found.append(piece)
-        stream.ended = True
-        return found
 
     def _rewritten(self, stream: Stream, now_s: float) -> None:
         """The file was truncated: what is in it now is another stream; what was not read may be in a copy."""

@@ -17,6 +17,9 @@ class Short:
     def __init__(self) -> None:
         self._kept: dict[Place, tuple[str, Readable]] = {}
 
+    def __contains__(self, place: Place) -> bool:
+        return place in self._kept
+
     def keep(self, place: Place, path: str, file: Readable) -> None:
         if file.size():
             self._kept[place] = (path, file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import msgspec
 
@@ -197,8 +197,13 @@ class Stream:
         starts = tuple(begin + at for at in found.starts)
         return msgspec.structs.replace(piece, data=found.data, starts=starts, joined=found.joined)
 
-    def rest(self, lane: str, text: Text, line_bytes: int) -> Piece | None:
-        """Return the last line of a file that will not grow any more, which has no newline."""
+    def last_lines(self, ready: Container[str], text: Text, line_bytes: int) -> list[Piece]:
+        """Return what is left of a file that will not grow any more: a line without a newline, however long."""
+        lanes = [lane for lane, reach in self.lanes.items() if lane in ready and reach.offset < self.seen_bytes]
+        self.ended = self.ended or bool(lanes)
+        return [piece for piece in (self._rest(lane, text, line_bytes) for lane in lanes) if piece is not None]
+
+    def _rest(self, lane: str, text: Text, line_bytes: int) -> Piece | None:
         reach = self.lanes[lane]
         data = self.file.pread(line_bytes, reach.offset)
         self._prove(reach)
