@@ -78,6 +78,14 @@ async def test_every_host_is_there_from_the_beginning_and_kept_as_it_ends(book: 
     ]
 
 
+async def test_states_are_told_in_order_without_what_hosts_said(book: FleetBook) -> None:
+    key = await book.open(opening("b", "a"))
+    await book.recorder(key, await book.hosts(key), attempt=1).ended(result("a", stdout=b"x" * 1000))
+    shop = {"team": "shop"}
+    assert await book.states(key) == [("b", "waiting", shop), ("a", "succeeded", shop)]
+    assert await book.states(Key("none")) == []
+
+
 async def test_ends_have_their_words(book: FleetBook) -> None:
     ends = [
         ([State.SUCCEEDED, State.SUCCEEDED], "", RunState.SUCCEEDED),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
 from tests.incidents import ANNA, OPTIONS, START, Result, Watched
 
 from dogwatch.access.tables import access_tables
+from dogwatch.core.clock import SystemClock
 from dogwatch.core.values import Event
 from dogwatch.errors import Conflict, NotFound, TransientError
 from dogwatch.notify.tables import notify_tables
@@ -26,6 +28,8 @@ from dogwatch.rules.sight import Sight
 from dogwatch.rules.spec import compile_rule
 from dogwatch.rules.tables import incident_tables
 from dogwatch.rules.topology import Topology
+from dogwatch.store.database import Row, Tx, Value
+from dogwatch.store.state_sqlite import open_sqlite
 
 
 @pytest.fixture
@@ -201,3 +205,38 @@ async def test_old_incidents_are_forgotten(watched: Watched) -> None:
     assert await watched.database.write(lambda tx: records.purge(tx, now_s - 3600)) == 0
     assert await watched.database.write(lambda tx: records.purge(tx, now_s + 1)) == 1
     assert await watched.part.timeline(1) == []
+
+
+class Heard:
+    """Passes queries on, and remembers them."""
+
+    def __init__(self, tx: Tx) -> None:
+        self._tx, self.heard = tx, list[tuple[str, dict[str, Value]]]()
+
+    def rows(self, query: str, **values: Value) -> list[Row]:
+        self.heard.append((query, values))
+        return self._tx.rows(query, **values)
+
+    def one(self, query: str, **values: Value) -> Row | None:
+        self.heard.append((query, values))
+        return self._tx.one(query, **values)
+
+
+@pytest.mark.parametrize("state", ["active", "open", "acknowledged", "resolved", "merged"])
+async def test_incidents_of_a_state_are_found_and_counted_by_an_index(tmp_path: Path, state: str) -> None:
+    database = await open_sqlite(tmp_path / "state.db", [access_tables(), incident_tables()], SystemClock())
+
+    def plans(tx: Tx) -> list[str]:
+        heard = Heard(tx)
+        records.find(cast("Tx", heard), state=state, count=True)
+        return [
+            " ".join(str(row[3]) for row in tx.rows(f"EXPLAIN QUERY PLAN {query}", **values))
+            for query, values in heard.heard
+        ]
+
+    try:
+        found, counted = await database.read(plans)
+    finally:
+        await database.close()
+    assert "INDEX incidents_by_state (state=?" in found
+    assert "INDEX incidents_by_state (state=?" in counted

@@ -8,6 +8,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,27 @@ def test_somebody_else_must_agree(daemon: Daemon) -> None:
     assert fleet(daemon, "apply", third["plan_id"], "--reject", "--comment", "not today", **other).returncode == 0
     rejected = fleet(daemon, "apply", third["plan_id"], **maker)
     assert (rejected.returncode, "was rejected" in rejected.stderr) == (11, True)
+
+
+def test_an_apply_reaches_only_hosts_that_were_checked(daemon: Daemon) -> None:
+    shop = daemon.run("token", "create", "shop", "--role", "operator", "--label", "team=shop").stdout.strip()
+    _, plan = told(daemon, "plan", "site")
+    name = plan["plan_id"]
+    assert [one["host"] for one in plan["hosts"]] == ["box1", "box2", "db1"]
+    # Nothing chosen is all of the plan, hosts that they do not see, too.
+    whole = fleet(daemon, "apply", name, DOGWATCH_TOKEN=shop)
+    assert whole.returncode == 12, whole.stdout
+    hidden = fleet(daemon, "apply", name, "-t", "db1", DOGWATCH_TOKEN=shop)
+    assert (hidden.returncode, "db1" in hidden.stderr) == (2, True)
+    address = f"{daemon.server}/api/v1/fleet/plans/{name}/apply"
+    headers = {"Authorization": f"Bearer {shop}", "Content-Type": "application/json"}
+    asked = urllib.request.Request(address, json.dumps({"targets": "all"}).encode(), headers)
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        assert answer.status == 201
+    wait_until(
+        lambda: daemon.get(f"/api/v1/fleet/plans/{name}")["ended_s"] is not None, within_s=60, what="it was applied"
+    )
+    assert sorted(one for one in ("box1", "box2", "db1") if (daemon.folder / one).exists()) == ["box1", "box2"]
 
 
 def test_kill_9_in_the_middle_of_an_apply(daemon: Daemon) -> None:

@@ -235,7 +235,8 @@ def find(tx: Tx, *, state: str = "", limit: int = 50, before: int | None = None,
 
     count: say how many there are on all pages.
     """
-    where = "(:state = '' OR state = :state OR (:state = 'active' AND state IN ('open', 'acknowledged')))"
+    # One condition each: a planner uses no index for all of them at once.
+    where = {"": "1 = 1", "active": "state IN ('open', 'acknowledged')"}.get(state, "state = :state")
     rows = tx.rows(
         f"SELECT body, number FROM incidents WHERE {where} AND number < :before ORDER BY number DESC LIMIT :limit",  # noqa: S608
         state=state,

@@ -13,7 +13,7 @@ from dogwatch.rules.incident import RANK, Silence
 from dogwatch.rules.part import Incidents
 from dogwatch.rules.spec import DOWN_RULE
 from dogwatch.web.api.explain import explained_incident
-from dogwatch.web.api.incidents import as_seen, incident_detail
+from dogwatch.web.api.incidents import as_seen, incident_detail, seen_counts
 from dogwatch.web.context import Ctx, WebContext
 from dogwatch.web.contributions import Pages, Place
 from dogwatch.web.incident_list import STATES, Asked, asked_for, seen_incidents
@@ -36,10 +36,10 @@ def _incidents(ctx: WebContext) -> Incidents:
 
 async def _list_values(ctx: WebContext, asked: Asked) -> dict[str, Any]:
     incidents = _incidents(ctx)
-    found = await seen_incidents(ctx, incidents, asked)
+    found, counts = await seen_incidents(ctx, incidents, asked), seen_counts(ctx)
     return {
         "asked": asked,
-        "incidents": [as_seen(ctx, one) for one in found.items],
+        "incidents": [as_seen(one, counts) for one in found.items],
         "total": found.total,
         "states": STATES,
         "severities": tuple(RANK),

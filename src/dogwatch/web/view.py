@@ -20,7 +20,7 @@ from dogwatch.rules.reasons import reason_of
 from dogwatch.rules.spec import DOWN_RULE
 from dogwatch.store.protocol import Availability
 from dogwatch.web import bars, hostview, listing
-from dogwatch.web.api.incidents import as_seen
+from dogwatch.web.api.incidents import as_seen, seen_counts
 from dogwatch.web.assets import Assets
 from dogwatch.web.badges import percent
 from dogwatch.web.context import AVAILABILITY_PERIODS, WebContext
@@ -237,7 +237,8 @@ def open_incidents(ctx: WebContext) -> list[Incident]:
     if ctx.services.incidents is None or not ctx.may("incident"):
         return []
     sees = ctx.rights.filter("incident")
-    found = [as_seen(ctx, one) for one in ctx.services.incidents.state.incidents.values() if sees(one.labels)]
+    counts = seen_counts(ctx)
+    found = [as_seen(one, counts) for one in ctx.services.incidents.state.incidents.values() if sees(one.labels)]
     return sorted(found, key=lambda one: (bool(one.acked_by), -RANK[one.severity], -one.number))
 
 

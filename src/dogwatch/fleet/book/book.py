@@ -86,6 +86,10 @@ class FleetBook:
     async def hosts(self, key: Key, *, after: int = -1, limit: int = 1_000_000) -> list[Kept]:
         return await self._database.read(lambda tx: rows.hosts(tx, key, after=after, limit=limit))
 
+    async def states(self, key: Key) -> list[tuple[str, str, Mapping[str, str]]]:
+        """Return each host of a run with its state and labels, in its order, without what it said."""
+        return await self._database.read(lambda tx: rows.states(tx, key))
+
     async def labels(self, keys: Sequence[Key]) -> dict[Key, list[Mapping[str, str]]]:
         """Return which labels the hosts of these runs carry, each set once."""
         return await self._database.read(lambda tx: rows.labels(tx, keys))

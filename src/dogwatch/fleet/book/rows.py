@@ -203,6 +203,12 @@ def hosts(tx: Tx, key: Key, *, after: int = -1, limit: int = 1_000_000) -> list[
     return [_kept_of(row) for row in rows]
 
 
+def states(tx: Tx, key: Key) -> list[tuple[str, str, Mapping[str, str]]]:
+    """Return each host of a run with its state and labels, in its order: what they said may be megabytes."""
+    rows = tx.rows(f"SELECT host, state, labels FROM fleet_results WHERE {_KEY} ORDER BY place", **_named(key))
+    return [(str(host), str(state), msgspec.json.decode(str(text))) for host, state, text in rows]
+
+
 def labels(tx: Tx, keys: Sequence[Key]) -> dict[Key, list[Mapping[str, str]]]:
     """Return which labels the hosts of these runs carry, each set once."""
     found: dict[Key, list[Mapping[str, str]]] = {key: [] for key in keys}

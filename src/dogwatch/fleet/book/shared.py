@@ -59,6 +59,11 @@ class SharedBook(FleetBook):
             return await super().hosts(key, after=after, limit=limit)
         return await self._maybe(lambda book: book.hosts(key, after=after, limit=limit)) or []
 
+    async def states(self, key: Key) -> list[tuple[str, str, Mapping[str, str]]]:
+        if key.step:
+            return await super().states(key)
+        return await self._maybe(lambda book: book.states(key)) or []
+
     async def labels(self, keys: Sequence[Key]) -> dict[Key, list[Mapping[str, str]]]:
         found = await super().labels([key for key in keys if key.step])
         beside = [key for key in keys if not key.step]

@@ -24,6 +24,7 @@ from dogwatch.web.api.incidents import (
     _note_out,
     as_seen,
     incident_out,
+    seen_counts,
 )
 from dogwatch.web.api.models import refusals
 from dogwatch.web.context import Ctx, WebContext
@@ -163,7 +164,7 @@ async def explained_incident(ctx: WebContext, number: int, run: Run | None = Non
     shown = {found.incident.root} | {alert.group for alert in alerts}
     actions = [one for one in found.actions if sees(one.start.labels) or one.start.group == found.incident.root]
     return ExplanationOut(
-        incident=incident_out(as_seen(ctx, found.incident)),
+        incident=incident_out(as_seen(found.incident, seen_counts(ctx))),
         run=_run_out(run) if run is not None else None,
         because=_because(found, actions, limited=limited),
         alerts=[

@@ -93,9 +93,10 @@ async def seen_runs(ctx: WebContext, rows: Sequence[FleetRunRow]) -> list[FleetR
 
 async def _own_part(ctx: WebContext, row: FleetRunRow) -> FleetRunRow:
     """Return a run that was over hosts of others, too, without them. Its reason counts and names them."""
-    kept = seen_hosts(ctx, await book_of(ctx).hosts(row.key))
-    names, counts = [one.host for one in kept], Counter(one.state for one in kept)
-    return msgspec.structs.replace(row, targets=fold(names), hosts=len(kept), counts=counts, reason="")
+    sees = ctx.rights.filter("fleet")
+    kept = [(host, state) for host, state, labels in await book_of(ctx).states(row.key) if sees(labels)]
+    targets, counts = fold(host for host, _ in kept), Counter(state for _, state in kept)
+    return msgspec.structs.replace(row, targets=targets, hosts=len(kept), counts=counts, reason="")
 
 
 async def found_run(ctx: WebContext, given: str) -> FleetRunRow:

@@ -342,7 +342,8 @@ async def apply_plan(ctx: Ctx, plan_id: PlanId, data: JSONBody[FleetApplyIn]) ->
         plan_id=row.plan_id,
         resume=data.resume,
         back=data.back,
-        targets=data.targets,
+        # What was checked is what is done: the run chooses among all hosts, not only those that are seen.
+        targets=fold(one.host for one in hosts) if data.targets else "",
         forks=data.forks,
         batch=data.batch,
         max_fail=data.max_fail,

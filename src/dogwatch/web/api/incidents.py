@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
@@ -153,13 +155,21 @@ async def _found(ctx: WebContext, number: int, verb: str = "read") -> tuple[Inci
     return incidents, incident
 
 
-def as_seen(ctx: WebContext, one: Incident) -> Incident:
-    """Return an incident that does not count what the one who asks may not see."""
+def seen_counts(ctx: WebContext) -> Mapping[int, int] | None:
+    """Return how many alerts of each incident the one who asks may see; None for whoever sees all of them."""
     if not ctx.rights.restricted("incident"):
-        return one
+        return None
     sees = ctx.rights.filter("incident")
-    held = sum(sees(tracked.alert.labels) for tracked in explained(incidents_of(ctx).state, one.number))
-    return msgspec.structs.replace(one, explains=held)
+    alerts = incidents_of(ctx).state.alerts.values()
+    return Counter(one.incident for one in alerts if one.incident and one.counts and sees(one.alert.labels))
+
+
+def as_seen(one: Incident, counts: Mapping[int, int] | None) -> Incident:
+    """Return an incident that does not count what the one who asks may not see. counts: as of `seen_counts`.
+
+    One that is over holds no alert any more: how many there were is told to those only who see all of them.
+    """
+    return one if counts is None else msgspec.structs.replace(one, explains=counts.get(one.number, 0))
 
 
 def incident_out(one: Incident) -> IncidentOut:
@@ -232,8 +242,9 @@ async def list_incidents(
 ) -> IncidentPage:
     asked = Asked(state=which or "all", severity=severity, q=q, before=counted("incidents", cursor))
     found = await seen_incidents(ctx, incidents_of(ctx), asked, limit)
+    counts = seen_counts(ctx)
     return IncidentPage(
-        items=[incident_out(as_seen(ctx, one)) for one in found.items],
+        items=[incident_out(as_seen(one, counts)) for one in found.items],
         total=found.total,
         next_cursor=numbered("incidents", found.older),
     )
@@ -266,7 +277,9 @@ async def incident_detail(ctx: WebContext, number: int) -> IncidentDetail:
         for alert in held
     ]
     return IncidentDetail(
-        incident=incident_out(as_seen(ctx, incident)), explains=alerts, timeline=[_note_out(note) for note in notes]
+        incident=incident_out(as_seen(incident, seen_counts(ctx))),
+        explains=alerts,
+        timeline=[_note_out(note) for note in notes],
     )
 
 
@@ -275,7 +288,8 @@ async def _order(ctx: WebContext, number: int, verb: str, data: TextIn | None) -
     text = data.text if data is not None else ""
     if verb == "comment" and not text.strip():
         raise UsageError("the comment is empty")
-    return incident_out(as_seen(ctx, await incidents.order(number, verb, ctx.actor, text=text)))
+    ordered = await incidents.order(number, verb, ctx.actor, text=text)
+    return incident_out(as_seen(ordered, seen_counts(ctx)))
 
 
 _ORDER = refusals(403, 404, 409, 413, 503)
