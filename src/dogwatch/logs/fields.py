@@ -13,6 +13,8 @@ Record = Mapping[str, object]
 OWN = frozenset({"id", "source", "file"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+# What 64 bits hold, from 1677 to 2262. Other times, as that of a clock that was never set, nobody takes.
+_NS = range(-(2**63), 2**63)
 # Syslog's numbers; OTLP's are in `severity_number`.
 LEVELS: Mapping[str, int] = {
     **dict.fromkeys(("emerg", "emergency", "panic"), 0),
@@ -28,7 +30,9 @@ _OTLP = (21, 19, 18, 17, 13, 10, 9, 5)
 
 
 def time_ns(record: Record, now_ns: int) -> int:
-    """Return the record's `timestamp`, RFC 3339 as the transform of that name writes it, in nanoseconds; else now."""
+    """Return the record's `timestamp`, RFC 3339 as the transform of that name writes it, in nanoseconds; now for one
+    that is none, or beyond what 64 bits hold.
+    """
     text = record.get("timestamp")
     if not isinstance(text, str):
         return now_ns
@@ -37,17 +41,21 @@ def time_ns(record: Record, now_ns: int) -> int:
     except ValueError:
         return now_ns
     since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
+    found = (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
+    return found if found in _NS else now_ns
 
 
 def times_ns(texts: Sequence[object], now_ns: int) -> list[int]:
     """Return the same of many `timestamp`s."""
     try:
         since = map(sub, map(datetime.fromisoformat, texts), repeat(_EPOCH))  # type: ignore[arg-type]
-        return [at * 1000 for at in map(floordiv, since, repeat(_MICROSECOND))]
+        found = [at * 1000 for at in map(floordiv, since, repeat(_MICROSECOND))]
     except (ValueError, TypeError):
         # Of some kind that is judged by itself: none at all, no time, or one without a zone.
         return [time_ns({"timestamp": text}, now_ns) for text in texts]
+    if found and (min(found) not in _NS or max(found) not in _NS):
+        return [at if at in _NS else now_ns for at in found]
+    return found
 
 
 def rfc3339(at_ns: int) -> str:

@@ -32,6 +32,7 @@ _FIRST, _LAST = itemgetter(0), itemgetter(-1)
 _OPENING, _CLOSING = {ord("{")}, {ord("}")}
 _BRACKET = re.compile(rb"[\[\]{}]")
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_MOST_DIGITS = 4000
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
 _GENERIC = msgspec.json.Decoder()
 
@@ -259,12 +260,34 @@ class Encoded:
 
 
 def mapping(line: bytes) -> Any:
-    """Return a line of JSON that is an object."""
+    """Return a line of JSON that is an object, also one that stayed as it was: a number beyond what a double holds is
+    infinite there, and a whole one of very many digits a text.
+
+    Raises: ValueError where it is no JSON.
+    """
     try:
         return _GENERIC.decode(line)
     except msgspec.MsgspecError:
-        # A number beyond what a double holds, in a line that stayed as it was.
-        return json.loads(line)
+        return json.loads(line, parse_int=_number)
+
+
+def _number(digits: str) -> int | str:
+    # Neither Python nor what writes and reads JSON takes more.
+    return int(digits) if len(digits) <= _MOST_DIGITS else digits
+
+
+def once_each(line: bytes) -> bytes:
+    """Return a line of JSON in which each object has a name once, with the last value; the same line where it has."""
+    repeated = False
+
+    def pair(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal repeated
+        found = dict(pairs)
+        repeated = repeated or len(found) < len(pairs)
+        return found
+
+    json.loads(line, object_pairs_hook=pair, parse_int=_number)
+    return _ENCODER.encode(mapping(line)) if repeated else line
 
 
 class Unread:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.integration.logs.test_real_sinks import block, deliver
+from tests.integration.logs.test_real_sinks import block, deliver, letters
 from tests.log_peers import Nats, Peer, running, unique
 
 from dogwatch.errors import TransientError
@@ -66,3 +66,37 @@ async def test_another_stream_than_the_one_meant_takes_nothing(nats: Nats, tmp_p
             await deliver(NatsSink(servers=(nats.url,), subject=name, stream="mine"), tmp_path, block("x"))
         await deliver(NatsSink(servers=(nats.url,), subject=name, stream=name), tmp_path, block("x"))
         assert (await stream.stream_info(name)).state.messages == 1
+
+
+@pytest.mark.parametrize("expected", [False, True])
+async def test_headers_count_as_the_message(nats: Nats, tmp_path: Path, expected: bool) -> None:
+    """A message that is too large with its headers ends the connection, and all that was on it."""
+    name = unique("headers")
+    async with jetstream(nats) as stream:
+        await stream.add_stream(name=name, subjects=[name])
+        most = stream._nc.max_payload
+        sink = NatsSink(servers=(nats.url,), subject=name, format="lines", stream=name if expected else "")
+        headers = f"NATS/1.0\r\nNats-Msg-Id: {block('x' * most).ids()[0]}\r\n\r\n"
+        headers += f"Nats-Expected-Stream: {name}\r\n" if expected else ""
+        fits = most - len(headers)
+        await deliver(sink, tmp_path, block("x" * fits))
+        assert not (tmp_path / "dead").exists()
+        await deliver(sink, tmp_path, block("x" * (fits + 1), "small"))
+        assert (await stream.stream_info(name)).state.messages == 2
+        assert [len(one["record"]["message"]) for one in letters(tmp_path)] == [fits + 1]  # type: ignore[index]
+
+
+async def test_what_is_too_large_for_the_stream_is_apart(nats: Nats, tmp_path: Path) -> None:
+    from nats.js.api import StreamConfig
+
+    name = unique("short")
+    async with jetstream(nats) as stream:
+        await stream.add_stream(StreamConfig(name=name, subjects=[name], max_msg_size=1000))
+        sink = NatsSink(servers=(nats.url,), subject=name)
+        lines = [f"line {at}" for at in range(1500)]
+        lines[3] = lines[1200] = "x" * 2000
+        await deliver(sink, tmp_path, block(*lines))
+        assert (await stream.stream_info(name)).state.messages == len(lines) - 2
+    found = letters(tmp_path)
+    assert [one["record"]["message"] for one in found] == ["x" * 2000] * 2  # type: ignore[index]
+    assert {one["reason"] for one in found} == {"larger than the stream takes"}

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import zstandard
 from tests.log_peers import S3, Clickhouse, Kafka, Nats, Peer, Store, fetch, running, unique
+from tests.unit.logs.test_log_splice import path_of
 
 from dogwatch.errors import TransientError
 from dogwatch.logs import frames  # loads polars, which sets a variable of the process once
 from dogwatch.logs.block import Block
+from dogwatch.logs.records import json_lines
 from dogwatch.logs.sink import Sink
 from dogwatch.logs.sinks.clickhouse import ClickhouseSink
 from dogwatch.logs.sinks.elasticsearch import ElasticsearchSink
@@ -211,6 +213,18 @@ async def test_clickhouse_takes_rows_and_one_that_does_not_fit_is_apart(clickhou
     expected = [f"{ids[n]}\t{n}\t{1795244400 + n}" for n in (0, 1, 2, 4)]
     assert rows.splitlines() == expected
     assert {one["record"]["n"] for one in letters(tmp_path)} == {"no number"}  # type: ignore[index]
+
+
+async def test_clickhouse_takes_a_name_that_is_there_twice(clickhouse: Clickhouse, tmp_path: Path) -> None:
+    table = unique("logs")
+    clickhouse.query(f"CREATE TABLE {table} (id String, n Float64, t String) ENGINE = MergeTree() ORDER BY id")
+    given = block('{"n": 1, "n": 2}', '{"n": 3}', '{"n": "none"}', '{"n": 4, "t": "x", "t": "y"}')
+    spliced = path_of(JsonTransform()).encoded(given)
+    assert b'"n": 1, "n": 2' in json_lines(spliced), "it goes on as it was"
+    await deliver(ClickhouseSink(url=clickhouse.url, table=table, deduplicate=False), tmp_path, spliced)
+    rows = clickhouse.query(f"SELECT n, t FROM {table} ORDER BY n FORMAT TSV")
+    assert rows.splitlines() == ["2\t", "3\t", "4\ty"]
+    assert [one["record"]["n"] for one in letters(tmp_path)] == ["none"]  # type: ignore[index]
 
 
 async def test_clickhouse_without_its_table_is_tried_again(clickhouse: Clickhouse, tmp_path: Path) -> None:

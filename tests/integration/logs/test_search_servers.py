@@ -12,9 +12,12 @@ import pytest
 from tests.integration.logs.test_real_sinks import LINES, block, deliver, letters
 from tests.log_peers import OpenSearch, Peer, Search, running, unique
 from tests.log_peers_more import Elasticsearch
+from tests.unit.logs.test_log_splice import path_of
 
 from dogwatch.errors import TransientError
+from dogwatch.logs.records import json_lines
 from dogwatch.logs.sinks.elasticsearch import ElasticsearchSink
+from dogwatch.logs.transforms.parse import JsonTransform
 
 pytestmark = pytest.mark.allow_leak("fd:anon_inode:*", reason="the runtime of polars lasts as long as the process")
 
@@ -95,3 +98,15 @@ async def test_a_pipeline_that_is_not_there(search: Search, tmp_path: Path) -> N
     sink = ElasticsearchSink(url=search.url, index=unique("logs"), pipeline="none")
     with pytest.raises(TransientError, match="pipeline with id"):
         await deliver(sink, tmp_path, block(*LINES))
+
+
+async def test_a_name_that_is_there_twice_counts_with_its_last_value(search: Search, tmp_path: Path) -> None:
+    index = unique("logs")
+    given = block('{"n": 1, "n": 2}', '{"n": 3}', '{"in": {"a": "x", "a": "y"}}')
+    spliced = path_of(JsonTransform()).encoded(given)
+    assert b'"n": 1, "n": 2' in json_lines(spliced), "it goes on as it was"
+    await deliver(ElasticsearchSink(url=search.url, index=index), tmp_path, spliced)
+    assert not (tmp_path / "dead").exists()
+    found = search.documents(index)
+    assert sorted(one["n"] for one in found if "n" in one) == [2, 3]
+    assert [one["in"] for one in found if "in" in one] == [{"a": "y"}]

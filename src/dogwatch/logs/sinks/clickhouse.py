@@ -13,7 +13,7 @@ from dogwatch.errors import PermanentError, TransientError
 from dogwatch.logs.block import Block
 from dogwatch.logs.checkpoint import SinkState
 from dogwatch.logs.records import json_lines
-from dogwatch.logs.rows import mapping
+from dogwatch.logs.rows import mapping, once_each
 from dogwatch.logs.sink import Tools, Worker
 from dogwatch.logs.sinks.delivery import Delivery, HttpOptions
 
@@ -72,20 +72,27 @@ class _Clickhouse:
     async def write(self, blocks: Sequence[Block]) -> None:
         await self._insert(await self._tools.thread(lambda: b"".join(map(json_lines, blocks))))
 
-    async def _insert(self, lines: bytes) -> None:
-        """Insert them; where one does not fit, both halves by themselves."""
+    async def _insert(self, lines: bytes, *, once: bool = False) -> None:
+        """Insert them; where one does not fit, both halves by themselves.
+
+        once: whether each object has a name only once: ClickHouse refuses others.
+        """
         if not lines:
             return
         try:
             await self._send(lines)
         except PermanentError as error:
+            mended = lines if once else await self._tools.thread(lambda: _once_each(lines))
+            if mended != lines:
+                await self._insert(mended, once=True)
+                return
             found = lines.splitlines(keepends=True)
             if len(found) == 1:
                 await self._tools.dead([mapping(lines)], str(error))
                 return
             middle = len(found) // 2
-            await self._insert(b"".join(found[:middle]))
-            await self._insert(b"".join(found[middle:]))
+            await self._insert(b"".join(found[:middle]), once=True)
+            await self._insert(b"".join(found[middle:]), once=True)
 
     async def _send(self, lines: bytes) -> None:
         body = await self._tools.thread(lambda: self._delivery.pack(lines))
@@ -113,3 +120,7 @@ class _Clickhouse:
 
     async def close(self) -> None:
         """The client belongs to the tools."""
+
+
+def _once_each(lines: bytes) -> bytes:
+    return b"".join(once_each(one) + b"\n" for one in lines.splitlines())

@@ -14,7 +14,7 @@ from dogwatch.logs.block import Block
 from dogwatch.logs.checkpoint import SinkState
 from dogwatch.logs.fields import rfc3339, rfc3339s, times_ns
 from dogwatch.logs.records import pieces
-from dogwatch.logs.rows import ABSENT, mapping
+from dogwatch.logs.rows import ABSENT, mapping, once_each
 from dogwatch.logs.sink import Tools, Worker
 from dogwatch.logs.sinks.delivery import Delivery, HttpOptions, TooLarge
 from dogwatch.logs.wire import joined
@@ -23,6 +23,8 @@ _CREATED_BEFORE = 409
 # What an operator mends: rights, a block on a full disk, an index that is not made by itself.
 _LATER = frozenset({0, 401, 403, 404, 408, 429})
 _NO_PIPELINE = re.compile(r"pipeline with id \[.*\] does not exist")
+# A name that an object has twice: JSON for most, but not for them.
+_REPEATED = "uplicate field"
 _ROUNDS = 5
 _TIME = "@timestamp"
 
@@ -144,6 +146,7 @@ class _Elasticsearch:
         if len(answer.items) != len(sent):
             raise TransientError(f"answered {len(answer.items)} items for {len(sent)}")
         again, why = [], ""
+        mended = []
         dead: dict[str, list[Mapping[str, object]]] = {}
         for one, item in zip(sent, answer.items, strict=True):
             result: Mapping[str, Any] = next(iter(item.values()), {})
@@ -154,8 +157,12 @@ class _Elasticsearch:
             if status in _LATER or status >= 500 or _NO_PIPELINE.search(reason):
                 again.append(one)
                 why = reason
+            elif _REPEATED in str(result.get("error")) and (other := _once_each(one)) != one:
+                mended.append(other)
             else:
                 dead.setdefault(reason, []).append(_document(one))
+        # Before there are dead letters: it may fail, and then all comes again.
+        await self._create(b"".join(mended))
         for text, records in dead.items():
             await self._tools.dead(records, text)
         return b"".join(again), why
@@ -183,6 +190,11 @@ def _count(body: bytes) -> int:
 def _document(item: bytes) -> Mapping[str, object]:
     found: Mapping[str, object] = mapping(item.split(b"\n")[1])
     return found
+
+
+def _once_each(item: bytes) -> bytes:
+    what, document, _end = item.split(b"\n")
+    return b"%b\n%b\n" % (what, once_each(document))
 
 
 def _reason(status: int, result: Mapping[str, Any]) -> str:

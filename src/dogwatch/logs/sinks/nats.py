@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 # Its id and its value.
 Message = tuple[str, bytes]
 _MSG_ID, _EXPECTED = "Nats-Msg-Id", "Nats-Expected-Stream"
+# What stands before and behind the headers and between a name and its value; the server counts it as the message.
+_AROUND, _BETWEEN = len(b"NATS/1.0\r\n\r\n"), len(b": \r\n")
+_OVER_STREAM = 10054
 _AT_ONCE = 1000
 _CLOSE_S = 1.0
 
@@ -129,16 +133,28 @@ class _Nats:
     async def _without_large(self, found: Sequence[Message], blocks: Sequence[Block]) -> None:
         assert self._client is not None
         most = self._client.max_payload
-        large = {name.encode() for name, value in found if len(value) > most}
-        if large:
-            dead = await self._tools.thread(lambda: with_ids(blocks, large))
-            await self._tools.dead(dead, f"larger than the server's {most} bytes")
-            found = [one for one in found if len(one[1]) <= most]
-        for at in range(0, len(found), _AT_ONCE):
-            await self._publish(found[at : at + _AT_ONCE])
+        room = most - _AROUND - len(_MSG_ID) - _BETWEEN
+        if self._options.stream:
+            room -= len(_EXPECTED) + _BETWEEN + len(self._options.stream.encode())
+        fits = [len(name.encode()) + len(value) <= room for name, value in found]
+        small = list(compress(found, fits))
+        large = {name.encode() for (name, _value), fit in zip(found, fits, strict=True) if not fit}
+        over: set[bytes] = set()
+        for at in range(0, len(small), _AT_ONCE):
+            over |= await self._publish(small[at : at + _AT_ONCE])
+        # When all others are taken: a batch that comes again must not make them twice.
+        await self._dead(blocks, large, f"larger than the server's {most} bytes")
+        await self._dead(blocks, over, "larger than the stream takes")
 
-    async def _publish(self, found: Sequence[Message]) -> None:
-        """Publish, and wait for all answers. The library's own way costs several times as much for each message."""
+    async def _dead(self, blocks: Sequence[Block], names: set[bytes], reason: str) -> None:
+        if names:
+            await self._tools.dead(await self._tools.thread(lambda: with_ids(blocks, names)), reason)
+
+    async def _publish(self, found: Sequence[Message]) -> set[bytes]:
+        """Publish, and wait for all answers. The library's own way costs several times as much for each message.
+
+        Return the ids of those that are too large for the stream.
+        """
         from nats.errors import Error
 
         client, answers = self._client, self._answers
@@ -152,9 +168,10 @@ class _Nats:
                 for at, (name, value) in enumerate(found):
                     headers[_MSG_ID] = name
                     await publish(subject, value, f"{answers.prefix}{at}", headers)
-                await answers.all()
+                over = await answers.all()
         except (Error, OSError, TimeoutError) as error:
             raise TransientError(f"not taken: {error or type(error).__name__}") from None
+        return {found[at][0].encode() for at in over}
 
     def state(self) -> SinkState | None:
         return None
@@ -176,11 +193,12 @@ class _Answers:
         self.prefix = f"{inbox}."
         self._left: set[str] = set()
         self._wrong = ""
+        self._over: list[int] = []
         self._done = asyncio.Event()
 
     def expect(self, count: int) -> None:
         self._left = {f"{self.prefix}{at}" for at in range(count)}
-        self._wrong = ""
+        self._wrong, self._over = "", []
         self._done.clear()
 
     async def heard(self, message: Msg) -> None:
@@ -189,16 +207,24 @@ class _Answers:
         self._left.remove(message.subject)
         # What else it may be is an error, or with no data a header that nobody listens.
         if not message.data.startswith(b'{"stream":'):
-            self._wrong = self._wrong or _said(message)
+            said, code = _said(message)
+            if code == _OVER_STREAM:
+                self._over.append(int(message.subject.removeprefix(self.prefix)))
+            else:
+                self._wrong = self._wrong or said
         if self._wrong or not self._left:
             self._done.set()
 
-    async def all(self) -> None:
-        """Return once every message was taken. Raises: TransientError."""
+    async def all(self) -> list[int]:
+        """Return once every message was taken, but for some that the stream never takes: these, by their places.
+
+        Raises: TransientError.
+        """
         if self._left:
             await self._done.wait()
         if self._wrong:
             raise TransientError(f"not taken: {self._wrong}")
+        return self._over
 
 
 class _Error(msgspec.Struct):
@@ -211,17 +237,17 @@ class _Answer(msgspec.Struct):
     stream: str = ""
 
 
-def _said(message: Msg) -> str:
-    """Return what is wrong, "" where nothing is."""
+def _said(message: Msg) -> tuple[str, int]:
+    """Return what is wrong, "" where nothing is, and the server's number of it, 0 where it has none."""
     if not message.data:
-        return "no stream listens to this subject"
+        return "no stream listens to this subject", 0
     try:
         answer = msgspec.json.decode(message.data, type=_Answer)
     except msgspec.MsgspecError:
-        return "it answered something else"
+        return "it answered something else", 0
     if answer.error is not None:
-        return f"{answer.error.description} ({answer.error.err_code})"
-    return "" if answer.stream else "it answered something else"
+        return f"{answer.error.description} ({answer.error.err_code})", answer.error.err_code
+    return "" if answer.stream else "it answered something else", 0
 
 
 async def _close(client: Client) -> None:

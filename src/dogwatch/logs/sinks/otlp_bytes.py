@@ -24,7 +24,7 @@ _TIME, _BODY, _ATTRIBUTE, _OBSERVED, _LOG_RECORD = b"\x09", b"\x2a", b"\x32", b"
 _IDS = (("trace_id", b"\x4a", 16), ("span_id", b"\x52", 8))
 # Before 1970: the protocol cannot say it.
 _UNREAD = -1
-_NAMES, _LEVELS, _REMEMBERED = 32, 1000, 10_000
+_NAMES, _LEVELS, _NUMBERS, _REMEMBERED = 32, 1000, 1000, 10_000
 _SAMPLE, _FEW = 64, 16
 
 
@@ -129,8 +129,9 @@ class _Column:
             return self.texts(list(map(str.encode, values)))
         except (TypeError, UnicodeEncodeError):
             pass  # not only texts, or not all of them can be UTF-8
-        if set(map(type, values)) == {int}:
-            if len(self._numbers) > _REMEMBERED:
+        # Of numbers that are all different none comes again: to remember them would only take memory.
+        if set(map(type, values)) == {int} and len(set(values)) <= _NUMBERS:
+            if len(self._numbers) > _NUMBERS:
                 self._numbers.clear()
             return map(self._numbers.__getitem__, values)
         return [_field(self._tag, self._name, value) for value in values]

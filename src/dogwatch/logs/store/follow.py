@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from dogwatch.logs.store.layout import wals
 from dogwatch.logs.store.values import time_us
+from dogwatch.logs.store.wal import record
 
-_DECODER = msgspec.json.Decoder(dict[str, Any])
 _MOST_BYTES = 4 * 1024 * 1024
 
 
@@ -65,11 +63,9 @@ class Follow:
             if line.startswith(b"#"):
                 self._arrived_us = int(line[1:]) if line[1:].isdigit() else self._arrived_us
                 continue
-            try:
-                record = _DECODER.decode(line)
-            except msgspec.MsgspecError:
-                continue
-            yield {**record, "time_us": time_us(record, self._arrived_us)}
+            found = record(line)
+            if found is not None:
+                yield {**found, "time_us": time_us(found, self._arrived_us)}
 
     def close(self) -> None:
         if self._fd >= 0:

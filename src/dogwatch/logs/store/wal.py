@@ -7,6 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from dogwatch.logs.rows import mapping
+
 _DECODER = msgspec.json.Decoder(dict[str, object])
 _PART_BYTES = 256 * 1024
 Batch = tuple[int, list[dict[str, object]]]
@@ -37,11 +39,14 @@ def read(path: Path) -> Iterator[Batch]:
 def _records(data: bytes) -> list[dict[str, object]]:
     try:
         return _DECODER.decode_lines(data)
-    except msgspec.MsgspecError:
-        found = []
-        for line in data.split(b"\n"):
-            try:
-                found.append(_DECODER.decode(line))
-            except msgspec.MsgspecError:
-                continue
-        return found
+    except ValueError:
+        return [found for line in data.split(b"\n") if (found := record(line)) is not None]
+
+
+def record(line: bytes) -> dict[str, object] | None:
+    """Return the record of a line as it was acknowledged, with whatever numbers; None for one that was torn."""
+    try:
+        found = mapping(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
