@@ -192,8 +192,12 @@ class Rows:
 
     def pack(self) -> bytes:
         """Return it for the disk."""
-        body = [self.offsets, self.crcs, self.mappings()]
-        return msgspec.msgpack.encode(body, enc_hook=str)
+        found = self.mappings()
+        try:
+            return msgspec.msgpack.encode([self.offsets, self.crcs, found], enc_hook=str)
+        except OverflowError:
+            # A whole number of more than 64 bits, which only JSON has.
+            return msgspec.msgpack.encode([self.offsets, self.crcs, _ENCODER.encode(found)])
 
 
 def _assign(items: list[Any], attribute: str, values: Iterable[object]) -> None:
@@ -203,7 +207,7 @@ def _assign(items: list[Any], attribute: str, values: Iterable[object]) -> None:
 
 def unpack(data: bytes) -> Rows:
     offsets, crcs, found = msgspec.msgpack.decode(data)
-    return from_mappings(found, offsets, None, crcs)
+    return from_mappings(_GENERIC.decode(found) if isinstance(found, bytes) else found, offsets, None, crcs)
 
 
 def from_mappings(

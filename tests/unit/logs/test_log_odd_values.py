@@ -18,7 +18,7 @@ from dogwatch.logs import frames  # loads polars, which sets a variable of the p
 from dogwatch.logs.block import Block
 from dogwatch.logs.fields import rfc3339s, time_ns, times_ns
 from dogwatch.logs.records import json_lines, pieces, records
-from dogwatch.logs.rows import mapping, once_each
+from dogwatch.logs.rows import mapping, once_each, unpack
 from dogwatch.logs.sink import Sink
 from dogwatch.logs.sinks.clickhouse import ClickhouseSink
 from dogwatch.logs.sinks.elasticsearch import ElasticsearchSink
@@ -33,6 +33,7 @@ from dogwatch.logs.store.layout import Index, wal_path, wals
 from dogwatch.logs.store.query import LogStore, Query
 from dogwatch.logs.store.wal import header
 from dogwatch.logs.tools import SinkTools
+from dogwatch.logs.transforms.change import SetTransform
 from dogwatch.logs.transforms.parse import JsonTransform
 
 assert frames.OFFSET
@@ -105,6 +106,14 @@ def test_records_with_odd_numbers_can_be_read_and_written(line: bytes) -> None:
     assert pieces(given).columns(("timestamp",))[0][1] == "2026-11-21T07:00:00Z"
     assert b"77777" in line or math.isinf(one["a"]) or one["a"] == 2**70
     assert Writer().records(pieces(given), "/p", NOW_NS)
+
+
+def test_whole_numbers_of_more_than_64_bits_wait_on_the_disk() -> None:
+    lines = [b'{"n":%d,"in":{"a":[-%d]}}' % (2**70, 10**4000), b'{"n":1}']
+    rows = path_of(JsonTransform(), SetTransform(fields={"e": "x"})).apply(block(lines)).plain_rows
+    assert rows is not None
+    assert unpack(rows.pack()).mappings() == rows.mappings()
+    assert rows.mappings()[0]["n"] == 2**70
 
 
 def test_what_is_no_json_is_said_as_such() -> None:
