@@ -71,7 +71,7 @@ async def list_runs(
             since_s=since_s,
             limit=limit,
             cursor=cursor,
-            count=True,
+            count=not (cursor or label),
         )
     )
     return models.RunPage(items=[models.run_out(run) for run in page.items], total=page.total, next_cursor=page.cursor)
