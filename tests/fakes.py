@@ -438,7 +438,8 @@ class FakeStore:
         numbered = [one for one in enumerate(sorted(made, key=lambda one: one.time_s)) if wanted.matches(one[1])][::-1]
         rest = [one for one in numbered if before is None or one[0] < before]
         following = rest[limit - 1][0] if len(rest) > limit else None
-        return TransitionPage(items=[one for _, one in rest[:limit]], total=len(numbered), before=following)
+        total = len(numbered) if before is None and not wanted.words else None
+        return TransitionPage(items=[one for _, one in rest[:limit]], total=total, before=following)
 
     async def availability(
         self, targets: Sequence[str], *, since_s: float, until_s: float, planned: Planned | None = None

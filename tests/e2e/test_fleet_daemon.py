@@ -231,6 +231,24 @@ def test_files_of_others_hosts_are_not_fetched(daemon: Daemon) -> None:
     assert fleet(daemon, "copy", f"{daemon.folder}/secret", "/x", "-t", "db1", DOGWATCH_TOKEN=shop).returncode == 2
 
 
+def test_whoever_is_limited_does_not_choose_hosts_anew(daemon: Daemon) -> None:
+    shop = daemon.run("token", "create", "bot", "--role", "operator", "--label", "team=shop").stdout.strip()
+    # All of its hosts are theirs; by a rerun its expression might take in others.
+    _, done = told(daemon, "run", "test -e nowhere", "-t", "box*")
+    run = done["run"].partition("/")[0]
+    codes = {}
+    for path in (f"runs/{run}/rerun", f"fleet/runs/{run}%2Fhosts/again"):
+        headers = {"Authorization": f"Bearer {shop}", "Content-Type": "application/json"}
+        asked = urllib.request.Request(f"{daemon.server}/api/v1/{path}", b"{}", headers)
+        try:
+            with urllib.request.urlopen(asked, timeout=30) as answer:
+                codes[path.rpartition("/")[2]] = answer.status
+        except urllib.error.HTTPError as refused:
+            codes[path.rpartition("/")[2]] = refused.code
+            refused.close()
+    assert codes == {"rerun": 403, "again": 201}
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [

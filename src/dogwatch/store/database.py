@@ -21,7 +21,8 @@ T = TypeVar("T")
 # What a column can hold, both ways.
 Value = str | int | float | bytes | bool | None
 Row = tuple[Value, ...]
-MOST_COUNTED = 1_000_000
+# More matches than these are not counted: a list says "10,000 or more".
+MOST_COUNTED = 10_000
 
 
 class Tables(msgspec.Struct, frozen=True, kw_only=True):

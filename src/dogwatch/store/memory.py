@@ -11,6 +11,7 @@ from dogwatch.core.metrics import Family
 from dogwatch.core.values import Status, Transition
 from dogwatch.store.availability import account
 from dogwatch.store.columns import ResultColumns, SampleColumns, milliseconds, quantise
+from dogwatch.store.database import MOST_COUNTED
 from dogwatch.store.limits import StoreLimits
 from dogwatch.store.protocol import (
     Availability,
@@ -131,7 +132,8 @@ class MemoryStore:
         found = [(first + at, one) for at, one in enumerate(self._transitions) if wanted.matches(one)]
         rest = [one for one in reversed(found) if before is None or one[0] < before]
         following = rest[limit - 1][0] if len(rest) > limit else None
-        return TransitionPage(items=[one for _at, one in rest[:limit]], total=len(found), before=following)
+        total = min(len(found), MOST_COUNTED) if before is None and not wanted.words else None
+        return TransitionPage(items=[one for _at, one in rest[:limit]], total=total, before=following)
 
     async def availability(
         self, targets: Sequence[str], *, since_s: float, until_s: float, planned: Planned | None = None

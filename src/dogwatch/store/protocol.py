@@ -136,10 +136,12 @@ class TransitionFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TransitionPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Newest first. total: matches on all pages. before: what the next page is asked for with, None on the last."""
+    """Newest first. total: matches on all pages, at most MOST_COUNTED; None behind the first, and for words, which are
+    looked for in each. before: what the next page is asked for with, None on the last.
+    """
 
     items: Sequence[Transition]
-    total: int
+    total: int | None = None
     before: int | None = None
 
 

@@ -24,6 +24,7 @@ from dogwatch.store.buckets import (
     width_s,
 )
 from dogwatch.store.columns import ResultColumns, SampleColumns
+from dogwatch.store.database import MOST_COUNTED
 from dogwatch.store.protocol import (
     Availability,
     Failure,
@@ -291,7 +292,10 @@ def find_transitions(
 ) -> TransitionPage:
     """Return a page of transitions by arrival, newest first. before: a number that all of the page are below."""
     where, values = _conditions(connection, wanted)
-    total = int(connection.execute(f"SELECT count(*) FROM transitions WHERE {where}", values).fetchone()[0])  # noqa: S608
+    total = None
+    if before is None and not wanted.words:
+        counted = f"SELECT count(*) FROM (SELECT 1 FROM transitions WHERE {where} LIMIT {MOST_COUNTED})"  # noqa: S608
+        total = int(connection.execute(counted, values).fetchone()[0])
     below = " AND id < :before" if before is not None else ""
     rows = connection.execute(
         f"SELECT target, time_s, before, after, reason, id FROM transitions WHERE {where}{below} "  # noqa: S608

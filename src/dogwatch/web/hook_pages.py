@@ -79,7 +79,12 @@ async def _deliveries_values(ctx: WebContext, asked: Asked) -> dict[str, Any]:
         try:
             asked.known(_STATES)
             page = await ctx.services.hooks.deliveries(
-                endpoint=asked.of, state=asked.state, limit=_SHOWN, cursor=asked.cursor, among=among, count=True
+                endpoint=asked.of,
+                state=asked.state,
+                limit=_SHOWN,
+                cursor=asked.cursor,
+                among=among,
+                count=not asked.cursor,
             )
             found, following, total = list(page.items), page.cursor, page.total
         except UsageError as error:
@@ -138,7 +143,7 @@ async def _outbox_values(ctx: WebContext, asked: Asked) -> dict[str, Any]:
         try:
             asked.known(tuple(MessageState))
             page = await ctx.services.outbox.find(
-                destination=asked.of, state=asked.state, limit=_SHOWN, cursor=asked.cursor, count=True
+                destination=asked.of, state=asked.state, limit=_SHOWN, cursor=asked.cursor, count=not asked.cursor
             )
             found, following, total = list(page.items), page.cursor, page.total
         except UsageError as error:

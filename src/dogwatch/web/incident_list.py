@@ -59,8 +59,8 @@ def asked_for(state: str, severity: str, q: str, before: int | None) -> Asked:
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """A page. older: the number that the next one comes before, None at the end. total: of all pages; None where each
-    has to be looked at to know it.
+    """A page. older: the number that the next one comes before, None at the end. total: of all pages; None behind the
+    first, and where each incident has to be looked at to know it.
     """
 
     items: list[Incident]
@@ -76,7 +76,8 @@ async def seen_incidents(ctx: WebContext, incidents: Incidents, asked: Asked, li
     before, looked_at, total = asked.before, 0, None
     while looked_at < _LOOKED_AT:
         at_once = limit if whole else _READ_AT_ONCE
-        page = await incidents.find(state=asked.kept_state, limit=at_once, before=before, count=whole and not looked_at)
+        count = whole and asked.before is None and not looked_at
+        page = await incidents.find(state=asked.kept_state, limit=at_once, before=before, count=count)
         total = page.total if page.total is not None else total
         for one in page.items:
             if sees(one.labels) and asked.matches(one):

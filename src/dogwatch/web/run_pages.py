@@ -109,7 +109,7 @@ async def _runs_values(ctx: WebContext, asked: Asked) -> dict[str, Any]:
                 trigger=asked.trigger,
                 limit=_RUNS_SHOWN,
                 cursor=asked.cursor,
-                count=True,
+                count=not (asked.cursor or asked.label),
             )
         )
         runs, following, total = list(page.items), page.cursor, page.total

@@ -110,9 +110,11 @@ class SeenRuns:
     async def resume(self, run_id: str, actor: Actor) -> Run:
         return await self._inner.resume(await self._allowed(run_id, "change"), actor)
 
-    async def rerun(self, run_id: str, actor: Actor, *, failed_only: bool = False, key: str = "") -> Started:
+    async def rerun(
+        self, run_id: str, actor: Actor, *, failed_only: bool = False, key: str = "", again: str = ""
+    ) -> Started:
         known = await self._allowed(run_id, "run")
-        return await self._inner.rerun(known, actor, failed_only=failed_only, key=key)
+        return await self._inner.rerun(known, actor, failed_only=failed_only, key=key, again=again)
 
     async def decide(self, run_id: str, step: str, actor: Actor, *, approve: bool, comment: str = "") -> Run:
         known = await self._allowed(run_id, "approve")

@@ -18,6 +18,7 @@ from dogwatch.probes.view import TargetView
 from dogwatch.rules.incident import RANK, Incident
 from dogwatch.rules.reasons import reason_of
 from dogwatch.rules.spec import DOWN_RULE
+from dogwatch.store.database import MOST_COUNTED
 from dogwatch.store.protocol import Availability
 from dogwatch.web import bars, hostview, listing
 from dogwatch.web.api.incidents import as_seen, seen_counts
@@ -138,6 +139,11 @@ class FindingText(msgspec.Struct, frozen=True, kw_only=True):
 def count(number: int) -> str:
     """Return a number with narrow spaces between thousands."""
     return f"{number:,}".replace(",", "\u202f")
+
+
+def in_all(total: int) -> Phrase:
+    """Return how many a list holds on all its pages, as far as the database counts."""
+    return Phrase("{0} or more in all", count(total)) if total >= MOST_COUNTED else Phrase("{0} in all", count(total))
 
 
 def segment_of(name: str) -> str:
@@ -357,6 +363,7 @@ def _templates(assets: Assets, spoken: Words) -> jinja2.Environment:
         word=lambda status: Status(status).word,
         said=spoken.said,
         number=count,
+        in_all=lambda total: spoken.said(in_all(total)),
         key=key,
         shown_state=shown_state,
         state_icon=lambda state: icon_of(str(state)),

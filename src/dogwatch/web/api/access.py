@@ -308,8 +308,8 @@ async def list_roles(ctx: Ctx, paging: Page) -> RolesOut:
 
 
 class AuditPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Newest first. total: matches on all pages, at most 1,000,000; null for whoever may see only some. next_cursor: ""
-    on the last page.
+    """Newest first. total: matches on all pages, 10000 for 10,000 or more; null behind the first page, for text, and
+    for whoever may see only some. next_cursor: "" on the last page.
     """
 
     items: list[Entry]
@@ -349,10 +349,13 @@ async def list_audit(
 
 
 async def events_of(ctx: WebContext, wanted: AuditFilter, limit: int) -> tuple[list[Entry], int | None]:
-    """Return events that the one who asks may see, newest first, and how many match where all may be seen."""
+    """Return events that the one who asks may see, newest first, and how many match where that is told: on the first
+    page, where all may be seen, and never of text, which is looked for in each event.
+    """
     sees = visible(ctx.rights, "audit")
     search, count = find(wanted, limit, sees), total(wanted)
-    return await ctx.access.database.read(lambda tx: (search(tx), count(tx) if sees is everything else None))
+    counts = sees is everything and wanted.before is None and not wanted.text
+    return await ctx.access.database.read(lambda tx: (search(tx), count(tx) if counts else None))
 
 
 @get(

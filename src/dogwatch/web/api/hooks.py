@@ -21,10 +21,12 @@ DeliveryId = Annotated[str, PathParameter(max_length=100, description="Id, or a 
 
 
 class DeliveryPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Newest first. total: matches on all pages, at most 1,000,000. next_cursor: "" on the last page."""
+    """Newest first. total: matches on all pages, 10000 for 10,000 or more; null behind the first page. next_cursor: ""
+    on the last page.
+    """
 
     items: list[Delivery]
-    total: int
+    total: int | None = None
     next_cursor: str = ""
 
 
@@ -87,9 +89,9 @@ async def list_deliveries(
         limit=limit,
         cursor=opened("deliveries", cursor),
         among=names,
-        count=True,
+        count=not cursor,
     )
-    return DeliveryPage(items=list(page.items), total=page.total or 0, next_cursor=sealed("deliveries", page.cursor))
+    return DeliveryPage(items=list(page.items), total=page.total, next_cursor=sealed("deliveries", page.cursor))
 
 
 @get(

@@ -54,8 +54,8 @@ class IncidentOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IncidentPage(msgspec.Struct, frozen=True, kw_only=True):
-    """total: matches on all pages, at most 1,000,000; null for whoever may see only some, and of words and severities.
-    next_cursor: "" on the last. A page can hold fewer than were asked for.
+    """total: matches on all pages, 10000 for 10,000 or more; null behind the first page, for words and severities, and
+    for whoever may see only some. next_cursor: "" on the last. A page can hold fewer than were asked for.
     """
 
     items: list[IncidentOut]

@@ -230,6 +230,16 @@ class TransitionOut(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class TransitionList(msgspec.Struct, frozen=True, kw_only=True):
+    """Newest first. total: matches on all pages, 10000 for 10,000 or more; null behind the first page, and for words.
+    next_cursor: "" on the last.
+    """
+
+    items: list[TransitionOut]
+    total: int | None = None
+    next_cursor: str = ""
+
+
 def transition_out(transition: Transition) -> TransitionOut:
     return TransitionOut(
         target=transition.target,

@@ -20,10 +20,12 @@ MessageId = Annotated[str, PathParameter(max_length=100, description="Id, or a b
 
 
 class OutboxPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Newest first. total: matches on all pages, at most 1,000,000. next_cursor: "" on the last page."""
+    """Newest first. total: matches on all pages, 10000 for 10,000 or more; null behind the first page. next_cursor: ""
+    on the last page.
+    """
 
     items: list[OutboxRow]
-    total: int
+    total: int | None = None
     next_cursor: str = ""
 
 
@@ -113,9 +115,9 @@ async def list_outbox(
         state=wanted.value if wanted else "",
         limit=limit,
         cursor=opened("outbox", cursor),
-        count=True,
+        count=not cursor,
     )
-    return OutboxPage(items=list(page.items), total=page.total or 0, next_cursor=sealed("outbox", page.cursor))
+    return OutboxPage(items=list(page.items), total=page.total, next_cursor=sealed("outbox", page.cursor))
 
 
 @get(

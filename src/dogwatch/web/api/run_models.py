@@ -98,8 +98,8 @@ def run_out(run: Run) -> RunOut:
 
 
 class RunPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Newest first. total: matches on all pages, at most 1,000,000; null for whoever may see only some. next_cursor: ""
-    on the last page.
+    """Newest first. total: matches on all pages, 10000 for 10,000 or more; null behind the first page, for labels, and
+    for whoever may see only some. next_cursor: "" on the last page.
     """
 
     items: list[RunOut]

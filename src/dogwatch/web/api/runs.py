@@ -11,6 +11,7 @@ from litestar.openapi import ResponseSpec
 from litestar.params import HeaderParameter, JSONBody, QueryParameter
 
 from dogwatch.engine.values import Run, RunFilter
+from dogwatch.fleet.adhoc import APPLY_JOB, JOB, PLAN_JOB
 from dogwatch.web.api import run_models as models
 from dogwatch.web.api.jobs import IdempotencyKey
 from dogwatch.web.api.models import Limit, refusals
@@ -71,7 +72,7 @@ async def list_runs(
             since_s=since_s,
             limit=limit,
             cursor=cursor,
-            count=True,
+            count=not (cursor or label),
         )
     )
     return models.RunPage(items=[models.run_out(run) for run in page.items], total=page.total, next_cursor=page.cursor)
@@ -144,6 +145,9 @@ async def rerun_run(
     key: IdempotencyKey = None,
 ) -> Response[models.RunOut]:
     run = await _found(ctx, run_id, "run")
+    if run.job in (JOB, PLAN_JOB, APPLY_JOB):
+        # Its hosts are chosen anew, among all that there are by then: there are no labels to check yet.
+        ctx.require("fleet", "run", {})
     started = await ctx.services.runs.rerun(run.run_id, ctx.actor, failed_only=data.failed_only, key=key or "")
     if not started.created and started.run.rerun_of != run.run_id:
         raise used_otherwise()

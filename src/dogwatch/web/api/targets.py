@@ -124,7 +124,7 @@ async def target_transitions(
     until_s: EpochOrNone = None,
     cursor: Cursor = "",
     limit: Limit = 100,
-) -> Listed[models.TransitionOut]:
+) -> models.TransitionList:
     known = ctx.services.watch.target(segment(name)).name
     wanted = TransitionFilter(
         targets=[known], after=_statuses(status), words=q.lower().split(), since_s=since_s, until_s=until_s
@@ -132,12 +132,10 @@ async def target_transitions(
     return await _transitions(ctx, wanted, cursor, limit)
 
 
-async def _transitions(
-    ctx: WebContext, wanted: TransitionFilter, cursor: str, limit: int
-) -> Listed[models.TransitionOut]:
+async def _transitions(ctx: WebContext, wanted: TransitionFilter, cursor: str, limit: int) -> models.TransitionList:
     before = counted("transitions", cursor)
     page = await ctx.services.store.find_transitions(wanted, limit=limit, before=before)
-    return Listed(
+    return models.TransitionList(
         items=[models.transition_out(one) for one in page.items],
         total=page.total,
         next_cursor=numbered("transitions", page.before),
@@ -182,7 +180,7 @@ async def all_transitions(
     until_s: EpochOrNone = None,
     cursor: Cursor = "",
     limit: Limit = 100,
-) -> Listed[models.TransitionOut]:
+) -> models.TransitionList:
     wanted = TransitionFilter(
         targets=target, after=_statuses(status), words=q.lower().split(), since_s=since_s, until_s=until_s
     )
