@@ -91,6 +91,19 @@ async def test_lockout(access: Access) -> None:
     assert (await access.authenticate("root", PASSWORD, address="192.0.2.1")).name == "root"
 
 
+async def test_an_office_has_one_address_and_no_more_guesses_than_another(access: Access) -> None:
+    names = [f"u{number}" for number in range(6)]
+    for name in names:
+        await access.add_user(LOCAL, name, PASSWORD, ["admin"])
+        await access.authenticate(name, PASSWORD, address="192.0.2.1")
+    await access.authenticate("u0", PASSWORD, address="192.0.2.1", device="u0's browser")
+    tries = [await _kind(access, name, address="192.0.2.1") for name in names for _ in range(2)]
+    # Two are free for a user here, eight for the address.
+    assert tries == ["NotAllowed"] * 8 + ["TransientError"] * 4
+    assert await _kind(access, "u1", address="192.0.2.2") == "NotAllowed"
+    assert (await access.authenticate("u0", PASSWORD, address="192.0.2.1", device="u0's browser")).name == "u0"
+
+
 async def test_tokens(access: Access) -> None:
     secret, token = await access.add_token(local("me"), "ci", ["viewer"], labels={"team": "shop"}, expires_after_s=3600)
     found = await access.by_token(secret, "192.0.2.9")
@@ -192,9 +205,9 @@ async def test_nobody_is_locked_out_where_they_have_logged_in_before(access: Acc
     assert here == ["NotAllowed", "NotAllowed", "TransientError", "TransientError"]
 
 
-async def _kind(access: Access, name: str, *, device: str) -> str:
+async def _kind(access: Access, name: str, *, device: str = "", address: str = "203.0.113.5") -> str:
     try:
-        await access.authenticate(name, "guess", address="203.0.113.5", device=device)
+        await access.authenticate(name, "guess", address=address, device=device)
     except DogwatchError as error:
         return type(error).__name__
     return "in"

@@ -46,14 +46,22 @@ def keys(name: str, place: Place) -> Sequence[tuple[str, int]]:
     return found
 
 
-def _known_key(tx: Tx, name: str, place: Place) -> str:
-    """Return what is counted alone, where this user has logged in before; "" elsewhere."""
-    for kind, text in (("device", place.device), ("here", place.address)):
+def _counted(tx: Tx, name: str, place: Place) -> Sequence[tuple[str, int]]:
+    """Return what is counted for a place, the user's own first: where this user has logged in before, not what others
+    do elsewhere.
+    """
+
+    def known(kind: str, text: str) -> bool:
         mark = _mark(kind, name, text)
-        if text and tx.one("SELECT 1 FROM places WHERE what = :mark", mark=mark):
-            # By its address a place is counted as a strange one is: somebody else may be there, too.
-            return f"{kind}:{_mark(name, text)}"
-    return ""
+        return bool(text and tx.one("SELECT 1 FROM places WHERE what = :mark", mark=mark))
+
+    if known("device", place.device):
+        return [(f"device:{_mark(name, place.device)}", 1)]
+    found = keys(name, place)
+    if known("here", place.address):
+        # Somebody else may be at this address, too, and try the names of all who are known there.
+        return [one for one in found if not one[0].startswith("user:")]
+    return found
 
 
 def attempt(name: str, place: Place, options: Lockout) -> Callable[[Tx], float]:
@@ -64,8 +72,7 @@ def attempt(name: str, place: Place, options: Lockout) -> Callable[[Tx], float]:
     def work(tx: Tx) -> float:
         tx.lock("lockout")
         counted = []
-        known = _known_key(tx, name, place)
-        for key, times in [(known, 1)] if known else keys(name, place):
+        for key, times in _counted(tx, name, place):
             row = tx.one("SELECT failures, until_s, last_s FROM lockouts WHERE what = :key", key=key)
             if row and float(row[1] or 0) > tx.now_s:
                 return float(row[1] or 0) - tx.now_s
@@ -100,8 +107,7 @@ def succeeded(tx: Tx, name: str, place: Place) -> None:
     """Forget what this user failed at here, and remember the place. Of what is counted for others, too, only this
     attempt is taken back: one good password among many bad ones proves nothing.
     """
-    known = _known_key(tx, name, place)
-    own, *shared = [known] if known else [key for key, _times in keys(name, place)]
+    own, *shared = [key for key, _times in _counted(tx, name, place)]
     tx.run("DELETE FROM lockouts WHERE what = :key", key=own)
     for key in shared:
         tx.run("UPDATE lockouts SET failures = failures - 1, until_s = 0 WHERE what = :key AND failures > 0", key=key)

@@ -138,8 +138,8 @@ class Access(Recorder):
     def roles(self) -> list[Role]:
         return [role for name in self.options.role_names() if (role := self.options.role(name))]
 
-    async def by_token(self, secret: str, address: str) -> Identity | None:
-        """Return who a token stands for, None where it does not hold (any more)."""
+    async def by_token(self, secret: str, address: str, *, counts: bool = True) -> Identity | None:
+        """Return who a token stands for, None where it does not hold (any more). counts: whether it is used by this."""
         digest = digest_of(secret)
         if secret.startswith(LOCAL_PREFIX):
             entry = self._local.get(digest)
@@ -152,7 +152,8 @@ class Access(Recorder):
             if found is None:
                 return None
             self._remember(digest, found)
-        self._used_tokens[found.key] = (self.clock.now_s(), address)
+        if counts:
+            self._used_tokens[found.key] = (self.clock.now_s(), address)
         return _at(found, address)
 
     async def _token_identity(self, digest: str) -> Identity | None:
@@ -213,8 +214,8 @@ class Access(Recorder):
         self._see(actor, roles, groups)
         return Identity(actor=actor, rights=self.rights_of(roles), how="certificate", user=binding.user)
 
-    async def by_session(self, secret: str, address: str) -> Identity | None:
-        """Return who a browser's session stands for."""
+    async def by_session(self, secret: str, address: str, *, counts: bool = True) -> Identity | None:
+        """Return who a browser's session stands for. counts: whether that keeps it from ending unused."""
         digest = digest_of(secret)
         found = self._remembered(digest)
         if found is None:
@@ -222,7 +223,8 @@ class Access(Recorder):
             if found is None:
                 return None
             self._remember(digest, found)
-        self._used_sessions[digest] = self.clock.now_s()
+        if counts:
+            self._used_sessions[digest] = self.clock.now_s()
         return _at(found, address)
 
     async def _session_identity(self, digest: str) -> Identity | None:

@@ -75,9 +75,9 @@ def list_(
       dogwatch fleet list --server https://watch.example --search team=shop
     """
     if server or context:
-        from dogwatch.cli.client import client_of
+        from dogwatch.cli.client import chosen, client_of
 
-        hosts = wanted.items(client_of(server, context), targets=",".join(targets))
+        hosts = wanted.items(client_of(*chosen(server, context)), targets=",".join(targets))
     else:
         hosts = _matching(inventory_of(paths, sources), targets, wanted)
     if as_json:

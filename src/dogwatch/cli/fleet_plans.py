@@ -173,7 +173,7 @@ def _apply(plan: Plan, digest: str, inventory: Inventory, journal: Any, options:
     )
     for play in plan.plays:
         rollout_of(play, more)
-    gate = gate_of(plan, inventory, options["server"])
+    gate = gate_of(plan, inventory, options["server"], options["context"])
     what = "back" if options["roll_back"] else "begun"
     journal.add(
         Line(what=what, apply_id=applying.apply_id, plan=digest, at_s=time.time(), by=whoami())

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import click
 
-from dogwatch.cli.client import Client, client_of
+from dogwatch.cli.client import Client, chosen, client_of
 from dogwatch.cli.fleet_remote import wait_run
 from dogwatch.cli.listing import Wanted
 from dogwatch.cli.output import ago, one_line, print_json, print_table
@@ -48,7 +48,7 @@ def _client(options: Mapping[str, Any]) -> Client:
         if options.get(name):
             hint = "the playbook's become:" if name.startswith("sudo") else "leave it out, or --server"
             raise UsageError(f"{shown} is about this machine; the daemon has its own", hint=hint)
-    return client_of(options["server"], options["context"])
+    return client_of(*chosen(options["server"], options["context"]))
 
 
 def plan_remote(options: Mapping[str, Any], *, drift: bool) -> int:
@@ -246,7 +246,9 @@ def apply_remote(options: Mapping[str, Any]) -> int:
 
 def tell_plans(options: Mapping[str, Any]) -> int:
     """Tell a daemon's plans, one of them, or which hosts wandered."""
-    client = client_of(options["server"], options["context"])
+    if options["drift"] and options["wanted"]:
+        raise UsageError("--drift takes no filters")
+    client = client_of(*chosen(options["server"], options["context"]))
     if options["drift"]:
         return _tell_drift(client, options["as_json"])
     if options["plan"] is None:

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from dogwatch.fleet.sight import Looked
 
 
-def gate_of(plan: Plan, inventory: Inventory, server: str | None) -> Gate | None:
+def gate_of(plan: Plan, inventory: Inventory, server: str | None, context: str | None) -> Gate | None:
     """Return the gate of the plan's probes; None where no play has any. Raises: Unreachable."""
     if not any(play.probes for play in plan.plays):
         return None
-    from dogwatch.cli.client import client_of
+    from dogwatch.cli.client import chosen, client_of
     from dogwatch.fleet.plans.watching import gate_by
     from dogwatch.fleet.sight import Looked
 
-    client = client_of(server, None)
+    client = client_of(*chosen(server, context))
     # Now, before anything is changed: without the daemon no batch could be judged.
     client.get("/api/v1/targets", limit=1)
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import click
 import msgspec
 
-from dogwatch.cli.client import Client, client_of
+from dogwatch.cli.client import Client, chosen, client_of
 from dogwatch.cli.following import PATIENCE_S, run_path
 from dogwatch.cli.listing import Wanted
 from dogwatch.cli.output import one_line
@@ -62,7 +62,7 @@ def client_for(options: Mapping[str, Any]) -> Client:
             raise UsageError(f"{shown} is about this machine; the daemon has its own", hint="leave it out, or --server")
     if not options["targets"]:
         raise UsageError("it is not said on which hosts", hint="-t all for every one; or -t 'web[01-20],!web07'")
-    return client_of(options["server"], options["context"])
+    return client_of(*chosen(options["server"], options["context"]))
 
 
 def start_remote(
@@ -101,7 +101,7 @@ def start_remote(
 
 def again_remote(options: Mapping[str, Any], run: str, *, failed_only: bool) -> int:
     """Go on with a daemon's run, as a new run there."""
-    client = client_of(options["server"], options["context"])
+    client = client_of(*chosen(options["server"], options["context"]))
     found = client.get(_path(run))
     new = client.post(f"{_path(found['run'])}/again", {"what": "failed" if failed_only else "rest"})
     return tell_ended(_followed(client, new, options, step=found["step"]), options)
@@ -240,7 +240,7 @@ def _result(one: Mapping[str, Any]) -> HostResult | None:
 
 def results_of(options: Mapping[str, Any], run: str) -> tuple[str, str, list[HostResult]]:
     """Return a run's name, what it was, and the results that it has."""
-    client = client_of(options["server"], options["context"])
+    client = client_of(*chosen(options["server"], options["context"]))
     row = client.get(_path(run))
     return row["run"], row["what"], [one.result for one in _hosts(client, row["run"]) if one.result is not None]
 
@@ -248,7 +248,7 @@ def results_of(options: Mapping[str, Any], run: str) -> tuple[str, str, list[Hos
 def list_remote(server: str | None, context: str | None, wanted: Wanted, *, as_json: bool) -> int:
     from dogwatch.cli.fleet_runs import tell_runs
 
-    items = wanted.items(client_of(server, context))
+    items = wanted.items(client_of(*chosen(server, context)))
     return tell_runs([_known(one) for one in items], as_json=as_json)
 
 
@@ -260,7 +260,7 @@ def _known(one: Mapping[str, Any]) -> dict[str, Any]:
 def show_remote(server: str | None, context: str | None, run: str, *, diff: bool, as_json: bool) -> int:
     from dogwatch.cli.fleet_runs import tell_run
 
-    client = client_of(server, context)
+    client = client_of(*chosen(server, context))
     row = client.get(_path(run))
     kept: Sequence[Kept] = list(_hosts(client, row["run"]))
     return tell_run(_known(row), kept, diff=diff, as_json=as_json)

@@ -7,8 +7,9 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from dogwatch.config.background import Lane
+from dogwatch.config.background import Lane, no_collection
 from dogwatch.config.changes import differences
+from dogwatch.config.deadlines import Deadlines
 from dogwatch.config.load import Loaded, Loader, Parsed
 from dogwatch.config.part import Part, Prepared
 from dogwatch.config.status import Difference, ReloadPlan
@@ -16,14 +17,32 @@ from dogwatch.errors import ConfigError, DogwatchError, Problem
 
 log = logging.getLogger(__name__)
 
+_Built = list[tuple[Part, Prepared]]
 MAX_DIFFERENCES = 1000
 MAX_PROBLEMS = 200
 
 
 async def planned(
-    loader: Loader, lane: Lane, parts: Sequence[Part], current: Loaded | None, *, timeout_s: float
+    loader: Loader, lane: Lane, parts: Sequence[Part], current: Loaded | None, deadlines: Deadlines
 ) -> ReloadPlan:
     """Return what a reload would do now. current: what is in force. Raises: TimeoutError."""
+    built: _Built = []
+    try:
+        with no_collection():
+            return await _found(loader, lane, parts, current, deadlines, built)
+    finally:
+        await _discard(built, deadlines.stop_s)
+
+
+async def _found(
+    loader: Loader,
+    lane: Lane,
+    parts: Sequence[Part],
+    current: Loaded | None,
+    deadlines: Deadlines,
+    built: _Built,
+) -> ReloadPlan:
+    timeout_s = deadlines.load_s
     try:
         parsed = await lane.run(loader.parse, timeout_s=timeout_s)
     except (OSError, DogwatchError) as error:
@@ -38,28 +57,33 @@ async def planned(
     except ConfigError as error:
         problems = error.problems
     else:
-        problems = await _built(parts, loaded)
+        problems = await _build(parts, loaded, built, deadlines.build_s)
     return _plan(parsed, found, problems)
 
 
-async def _built(parts: Sequence[Part], loaded: Loaded) -> list[Problem]:
-    """Let every part prepare and undo that again, and return their complaints."""
+async def _build(parts: Sequence[Part], loaded: Loaded, built: _Built, timeout_s: float) -> list[Problem]:
+    """Let every part prepare, and return their complaints."""
     problems: list[Problem] = []
-    built: list[tuple[Part, Prepared]] = []
-    try:
-        for part in parts:
-            try:
-                built.append((part, part.prepare(loaded)))
-            except DogwatchError as error:
-                problems += _problems(error, of=part.name)
-            await asyncio.sleep(0)
-    finally:
-        for part, prepared in reversed(built):
-            try:
-                await prepared.discard()
-            except Exception:
-                log.exception("plan of a reload: %s could not undo what it prepared", part.name)
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    for part in parts:
+        if loop.time() - began_s > timeout_s:
+            raise TimeoutError(f"building took longer than {timeout_s:g} s, at {part.name}")
+        try:
+            built.append((part, part.prepare(loaded)))
+        except DogwatchError as error:
+            problems += _problems(error, of=part.name)
+        await asyncio.sleep(0)
     return problems
+
+
+async def _discard(built: _Built, timeout_s: float) -> None:
+    for part, prepared in reversed(built):
+        try:
+            async with asyncio.timeout(timeout_s):
+                await prepared.discard()
+        except Exception:
+            log.exception("plan of a reload: %s could not undo what it prepared", part.name)
 
 
 def _problems(error: Exception, *, of: str = "") -> Sequence[Problem]:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
-
 from dogwatch.config.background import Lane, no_collection
 from dogwatch.config.changes import changes
+from dogwatch.config.deadlines import Deadlines
 from dogwatch.config.inotify import Inotify
 from dogwatch.config.load import Loaded, Loader
 from dogwatch.config.part import Part, Prepared
@@ -29,15 +28,6 @@ log = logging.getLogger(__name__)
 
 REMIND_S = 600.0
 STOPPING = "Dogwatch is stopping"
-
-
-class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
-    """How long each phase of a reload may take in all, seconds. stop_s: also for undoing what was started."""
-
-    load_s: float = 30.0
-    build_s: float = 30.0
-    start_s: float = 30.0
-    stop_s: float = 30.0
 
 
 class _Request:
@@ -76,6 +66,8 @@ class Reloader:
         self._deadlines = deadlines or Deadlines()
         self._history = History()
         self._lane = Lane("config-load")
+        # One at a time, plans too: what a plan undoes must not meet what a reload stops.
+        self._turn = asyncio.Lock()
         self._waiting: _Request | None = None
         self._task: asyncio.Task[None] | None = None
         self._closing = False
@@ -121,7 +113,8 @@ class Reloader:
 
     async def plan(self) -> ReloadPlan:
         """Read, validate and build as a reload does, undo all of it, and return what a reload would do."""
-        return await planned(self._loader, self._lane, self._parts, self.current, timeout_s=self._deadlines.load_s)
+        async with self._turn:
+            return await planned(self._loader, self._lane, self._parts, self.current, self._deadlines)
 
     async def watch(self, *, timing: Timing | None = None, make: Callable[[], Inotify] = Inotify) -> None:
         """Reload on every change of the files, until cancelled. To be run as a supervised task."""
@@ -182,7 +175,8 @@ class Reloader:
         while self._waiting is not None and not self._closing:
             request, self._waiting = self._waiting, None
             try:
-                request.future.set_result(await self._once(request))
+                async with self._turn:
+                    request.future.set_result(await self._once(request))
             finally:
                 self._release(request)
 

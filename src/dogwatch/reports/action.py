@@ -32,8 +32,10 @@ class ReportAction(Action, frozen=True, kw_only=True):
     only_if_needed: bool = False
 
     def plan(self) -> Change:
-        to = f" to {', '.join(self.to)}" if self.to else ""
-        return Change(summary=f"make the {self.which} report of the last {format_duration(self.since)}, send it{to}")
+        since, to = format_duration(self.since), ", ".join(self.to)
+        if to:
+            return Change(summary=f"make the {self.which} report of the last {since}, send it to {to}")
+        return Change(summary=f"make the {self.which} report of the last {since}, send it")
 
     async def apply(self, scene: Scene) -> Outcome | Wait:
         reports = scene.get(Reports)

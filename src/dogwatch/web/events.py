@@ -199,13 +199,18 @@ def _without_crowd(events: list[Event]) -> tuple[list[Event], int]:
 
 
 async def beaten(ctx: WebContext) -> bool:
-    """Wait for the next beat, and return whether the stream may go on: whoever has been logged out since, or may see
-    something else now, asks anew.
-    """
+    """Wait for the next beat, and return whether the stream may go on."""
     await asyncio.sleep(HEARTBEAT_S)
-    again: Any = ctx.asked.scope.get(AGAIN) if ctx.asked is not None else None
-    # This machine's own tokens are for a few minutes, and for commands that may take longer.
-    if again is None or ctx.identity.how == "local":
+    return await goes_on(ctx)
+
+
+async def goes_on(ctx: WebContext) -> bool:
+    """Return whether a stream may go on: whoever was logged out since, or may see something else now, asks anew."""
+    scope: Any = ctx.asked.scope if ctx.asked is not None else {}
+    again: Any = scope.get(AGAIN)
+    # This machine's own tokens are for a few minutes, and for commands that may take longer. Who needed none, before
+    # there were users, is asked.
+    if again is None or (ctx.identity.how == "local" and b"authorization" in dict(scope["headers"])):
         return True
     try:
         now: Identity = await again()

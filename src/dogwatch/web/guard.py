@@ -122,7 +122,7 @@ class Guard:
             await answer.problem(problems.from_error(error))
             return
         if scope["path"].endswith(STREAMS):
-            scope[AGAIN] = partial(self._identity, scope, headers)
+            scope[AGAIN] = partial(self._identity, scope, headers, counts=False)
         now_s = asyncio.get_running_loop().time()
         wait_s = self._rates.wait_s(scope[IDENTITY], scope["path"], now_s, forwarded=_forwarded(headers))
         if wait_s > 0:
@@ -164,12 +164,15 @@ class Guard:
         except DogwatchError as error:
             log.error("a refusal is not in the audit trail: %s", error)
 
-    async def _identity(self, scope: Scope, headers: dict[bytes, bytes]) -> Identity:
-        """Return who asks. Who calls a webhook proves itself to that: its Authorization is none of ours."""
+    async def _identity(self, scope: Scope, headers: dict[bytes, bytes], *, counts: bool = True) -> Identity:
+        """Return who asks. Who calls a webhook proves itself to that: its Authorization is none of ours.
+
+        counts: as of the recogniser.
+        """
         if scope["path"].startswith("/hooks/"):
             client = scope.get("client")
             return anonymous(str(client[0]) if client else "")
-        return await self._recognise(scope, headers, forwarded=_forwarded(headers))
+        return await self._recognise(scope, headers, forwarded=_forwarded(headers), counts=counts)
 
     def _refuse(self, scope: Scope, headers: dict[bytes, bytes]) -> problems.Problem | None:
         # The protocol bounds a head that is still arriving; one that arrived whole is measured here.

@@ -69,7 +69,10 @@ class HttpProtocol(HttpToolsProtocol):
         next one is verified anew.
         """
         idle = not self._answering() and not self._in_body and not self._head_bytes
-        if self._shown.names and (idle or self.scope["path"].endswith(STREAMS)):
+        # Uvicorn makes it when a request begins, and sets the path only when the head is whole.
+        scope: Any = self.scope
+        path = str(scope.get("path", "")) if scope else ""
+        if self._shown.names and (idle or path.endswith(STREAMS)):
             self.transport.close()
 
     # -- parsing -------------------------------------------------------------------------------------------------------

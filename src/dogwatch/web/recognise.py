@@ -23,9 +23,12 @@ class Recogniser:
         self._writes = options.writes
         self._loopback_only = is_loopback(parse_listen(options.listen)[0] or "0.0.0.0")  # noqa: S104 compared, not bound
 
-    async def __call__(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], *, forwarded: bool) -> Identity:
+    async def __call__(
+        self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], *, forwarded: bool, counts: bool = True
+    ) -> Identity:
         """Return who asks. A token or session that does not hold is nobody, whatever else the request carries.
 
+        counts: whether it is used by this; a stream that is open is no sign of its reader.
         Raises: TransientError while the database cannot be asked.
         """
         client = scope.get("client")
@@ -38,10 +41,10 @@ class Recogniser:
             kind, _, secret = authorization.decode("latin-1").partition(" ")
             if kind.lower() != "bearer" or len(secret) > _LONGEST:
                 return anonymous(address)
-            return await access.by_token(secret.strip(), address) or anonymous(address)
+            return await access.by_token(secret.strip(), address, counts=counts) or anonymous(address)
         cookie = session_cookie(headers, secure=scope.get("scheme") == "https")
         if cookie:
-            found = await access.by_session(cookie, address)
+            found = await access.by_session(cookie, address, counts=counts)
             if found is not None:
                 return found
         names = scope.get("state", {}).get(CERTIFICATE, ())

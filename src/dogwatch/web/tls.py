@@ -26,7 +26,7 @@ def tls_context(options: TlsOptions) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # HTTP/1.1 is all that is spoken.
     context.set_alpn_protocols(["http/1.1"])
-    load(context, options)
+    _load(context, options)
     if options.client_ca:
         context.verify_mode = ssl.CERT_REQUIRED if options.client == "required" else ssl.CERT_OPTIONAL
         # A session that is resumed is not verified again (protocol.py looks, where one is all the same).
@@ -37,8 +37,8 @@ def tls_context(options: TlsOptions) -> ssl.SSLContext:
     return context
 
 
-def load(context: ssl.SSLContext, options: TlsOptions) -> None:
-    """Put the files' contents into a context: handshakes from now on use them."""
+def _load(context: ssl.SSLContext, options: TlsOptions) -> None:
+    """Put the files' contents into a new context: to one that is in use they would only be added."""
     what = options.certificate
     try:
         context.load_cert_chain(options.certificate, options.key or None, password=_refuse)
@@ -112,12 +112,18 @@ def _refuse() -> str:
 
 
 class Tls:
-    """The context of a running server. on_trust: called when clients are verified against other files from now on."""
+    """The context of a running server, which gives each handshake the newest one.
 
-    def __init__(self, options: TlsOptions, on_trust: Callable[[], None]) -> None:
+    on_trust: called when clients are verified against other files from now on.
+    """
+
+    def __init__(self, options: TlsOptions, on_trust: Callable[[], None], *, look_s: float = _LOOK_S) -> None:
         self._options = options
         self._on_trust = on_trust
+        self._look_s = look_s
+        self._fresh = tls_context(options)
         self.context = tls_context(options)
+        self.context.sni_callback = self._renew
         self._seen = self._state()
         # What clients showed before was verified against other files.
         self.changed_s = 0.0
@@ -129,11 +135,19 @@ class Tls:
         options = self._options
         return _stats(options.certificate, options.key), _stats(options.client_ca, options.client_crl)
 
+    def _renew(self, channel: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        # OpenSSL asks also where the client names no server. What the old context trusted is gone with it.
+        channel.context = self._fresh
+
     async def keep_fresh(self) -> None:
         """Look at the files every few seconds, until cancelled."""
         while True:
-            await asyncio.sleep(_LOOK_S)
-            self.refresh()
+            await asyncio.sleep(self._look_s)
+            try:
+                self.refresh()
+            except Exception:
+                # Nobody looks after this task: it must not end for good. The next look tries again.
+                log.exception("the new certificate could not be taken over")
 
     def refresh(self) -> bool:
         """Take over files that have changed and belong together; else the old stay in use. Return whether it did."""
@@ -141,8 +155,8 @@ class Tls:
         if state == self._seen:
             return False
         try:
-            tls_context(self._options)  # whole, or not at all: certificate and key are written one after the other
-            load(self.context, self._options)
+            # Whole, or not at all: certificate and key are written one after the other.
+            self._fresh = tls_context(self._options)
         except DogwatchError as error:
             log.warning("the new certificate is not used (yet): %s", error)
             return False

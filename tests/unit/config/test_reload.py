@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 from tests.unit.config.watchlike import CATALOG, SERVER, until
 
+from dogwatch.config.deadlines import Deadlines
 from dogwatch.config.load import Loader
 from dogwatch.config.part import Configuration, Part, Prepared
-from dogwatch.config.reload import STOPPING, Deadlines, Reloader
+from dogwatch.config.reload import STOPPING, Reloader
 from dogwatch.config.status import STEPS, ReloadRecord
 from dogwatch.config.trace import HISTORY, History, Trace
 from dogwatch.core.bus import Bus
@@ -28,6 +30,7 @@ class Script:
 
     def __init__(self) -> None:
         self.log: list[str] = []
+        self.collecting: list[bool] = []
         self.fails: dict[tuple[str, str], Exception] = {}
         self.hang: set[tuple[str, str]] = set()
         self.gate: asyncio.Event | None = None
@@ -70,6 +73,7 @@ class ScriptedPart:
         self.seen: list[str] = []
 
     def prepare(self, configuration: Configuration) -> Prepared:
+        self.script.collecting.append(gc.isenabled())
         self.script.did("prepare", self.name)
         self.seen.append(configuration.get(SERVER).listen)
         return Change(self.script, self.name)
@@ -173,6 +177,34 @@ async def test_a_plan_that_would_fail_tells_every_complaint(world: World) -> Non
     assert "unknown option" in (await world.reloader.plan()).problems[0]
     world.path.unlink()
     assert (await world.reloader.plan()).outcome == "fails"
+
+
+async def test_a_plan_and_a_reload_take_turns(world: World) -> None:
+    await world.started()
+    world.write("two")
+    gate = world.script.gate = asyncio.Event()
+    plan = asyncio.create_task(world.reloader.plan())
+    await until(lambda: "discard b" in world.log)
+    reload = asyncio.create_task(world.reloader.reload("api"))
+    for _ in range(100):  # time for a reload that does not wait
+        await asyncio.sleep(0.001)
+    assert world.log == ["prepare a", "prepare b", "discard b"]
+    gate.set()
+    assert (await plan).outcome == "applies"
+    assert (await reload).outcome == "applied"
+    assert world.log[3:6] == ["discard a", "prepare a", "prepare b"]
+
+
+async def test_a_plan_is_bounded_and_lets_no_collector_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    world = await World(tmp_path, Deadlines(stop_s=0.01)).started()
+    world.write("two")
+    world.script.hang = {("discard", "b")}
+    world.script.collecting.clear()
+    async with asyncio.timeout(60):
+        assert (await world.reloader.plan()).outcome == "applies"
+    assert world.log[-1] == "discard a"
+    assert world.script.collecting == [False, False]
+    assert "could not undo" in caplog.text
 
 
 async def test_the_same_meaning_is_unchanged(world: World) -> None:

@@ -199,6 +199,8 @@ def test_sentences_that_are_recognised_are_still_written(language: str) -> None:
         places = re.findall(r"\{\d+\}", text)
         assert places == [f"{{{at}}}" for at in range(len(places))], text
         assert set(re.findall(r"\{\d+\}", other)) <= set(places), text
+        # Nothing says where the one ends and the other begins.
+        assert "}{" not in text, text
 
 
 def test_a_sentence_of_ours_is_recognised_when_it_is_read() -> None:
@@ -206,6 +208,12 @@ def test_a_sentence_of_ours_is_recognised_when_it_is_read() -> None:
     assert chinese.tell("db is down: timeout; explains 2 more") == "db 故障：超时；另外解释了 2 个"
     assert chinese.said("there is no target 'shop'") == "没有目标“shop”"
     assert chinese.tell("payments is down: unexpected status") == "payments 故障：意外的状态码"
+    assert chinese.tell("exited with status 137") == "以状态 137 退出"
+    assert chinese.tell("exited with status 137, out of memory") == "以状态 137 退出，内存不足"
+    would = "would restart nginx for shop, then up to 2 more (budget all: 3 left)"
+    assert chinese.tell(would) == "会为 shop 执行“restart nginx”，之后最多再执行 2 步（预算 all：剩余 3）"
+    sent = "make the daily report of the last 1d, send it to ops"
+    assert chinese.tell(sent) == "生成最近 1 天 的 daily 报告并发送给 ops"
     late = "should have called 5m ago, grace 1h; last heard of 1h5m ago"
     assert chinese.tell(late) == "应在5 分钟前呼叫，宽限 1 小时；上次呼叫在1 小时 5 分钟前"
     # One sentence in another, each by itself.

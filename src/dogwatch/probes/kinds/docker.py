@@ -155,8 +155,8 @@ class DockerProbe(SteppedProbe, frozen=True, kw_only=True):
 
 def _state_text(item: dict[str, Any]) -> str:
     if item["state"] in ("exited", "dead"):
-        killed = ", out of memory" if item["oom_killed"] else ""
-        return f"exited with status {item['exit_status']}{killed}"
+        status = item["exit_status"]
+        return f"exited with status {status}, out of memory" if item["oom_killed"] else f"exited with status {status}"
     return f"is {item['state'] or 'in no known state'}"
 
 

@@ -35,8 +35,10 @@ def plan(remedy: Remedy, step: Step, alert: Alert, why: str, left: str) -> str:
     if why:
         return f"would {step.says} for {alert.group}, but not now: {why}"
     rest = len(remedy.steps) - 1
-    more = f", then up to {rest} more step{'s' if rest > 1 else ''}" if rest else ""
-    return f"would {step.says} for {alert.group}{more} (budget {remedy.budget.scope}: {left} left)"
+    scope = remedy.budget.scope
+    if rest:
+        return f"would {step.says} for {alert.group}, then up to {rest} more (budget {scope}: {left} left)"
+    return f"would {step.says} for {alert.group} (budget {scope}: {left} left)"
 
 
 def spent(remedy: Remedy, group: str) -> str:
