@@ -24,7 +24,8 @@ def _run(listener: socket.socket, ready: Any, folder: str) -> None:
 
 
 async def _served(listener: socket.socket, ready: Any, folder: Path) -> None:
-    from tests.fakes import FakeProgram, many
+    from tests.fakes import FakeProgram
+    from tests.fakes_watch import many
 
     from dogwatch.access.identity import local
     from dogwatch.access.options import AccessOptions

@@ -197,7 +197,8 @@ def _serve_many(listener: socket.socket, ready: Any) -> None:
     import uvloop
 
     async def served() -> None:
-        from tests.fakes import FakeProgram, many
+        from tests.fakes import FakeProgram
+        from tests.fakes_watch import many
 
         from dogwatch.core.clock import SystemClock
         from dogwatch.web.application import create_web

@@ -8,7 +8,8 @@ import re
 import pytest
 from playwright.async_api import Browser, expect
 from tests.consoles import needs_chromium, opened, violations_in_both_themes
-from tests.fakes import FakeProgram, many, view
+from tests.fakes import FakeProgram
+from tests.fakes_watch import many, view
 from tests.web_server import Running, running
 
 from dogwatch.core.clock import SystemClock

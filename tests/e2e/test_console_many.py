@@ -7,7 +7,8 @@ import time
 import pytest
 from playwright.async_api import Browser, Page, expect
 from tests.consoles import Console, live, needs_chromium, opened
-from tests.fakes import FakeProgram, many
+from tests.fakes import FakeProgram
+from tests.fakes_watch import many
 from tests.web_server import running
 
 from dogwatch.core.clock import SystemClock

@@ -10,7 +10,8 @@ import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
-from tests.fakes import FakeProgram, many, view
+from tests.fakes import FakeProgram
+from tests.fakes_watch import many, view
 from tests.web_server import Running, running
 
 from dogwatch.app import Readiness

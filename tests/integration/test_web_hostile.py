@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from tests.fakes import FakeProgram, view
+from tests.fakes import FakeProgram
+from tests.fakes_watch import view
 from tests.web_server import Running, running
 
 from dogwatch.web.assets import load_assets

@@ -7,7 +7,7 @@ import contextlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fakes import few, many
+from tests.fakes_watch import few, many
 
 from dogwatch.errors import UsageError
 from dogwatch.web import listing

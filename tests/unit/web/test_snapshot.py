@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from tests.fakes import FakeProgram, many
+from tests.fakes import FakeProgram
+from tests.fakes_watch import many
 
 from dogwatch.core.clock import ManualClock
 from dogwatch.probes.view import TargetView

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from tests.fakes import FakeProgram, few
+from tests.fakes import FakeProgram
+from tests.fakes_watch import few
 
 from dogwatch.diagnose.finding import Evidence, Finding
 from dogwatch.engine.values import RunState
