@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 import httpx
@@ -16,18 +15,6 @@ from tests.web_server import Running, running
 
 from dogwatch.app import Readiness
 from dogwatch.errors import TransientError
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Running]:
-    async with running() as one:
-        yield one
-
-
-@pytest.fixture
-async def client(server: Running) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=60) as one:
-        yield one
 
 
 async def test_status_says_what_is_wrong(client: httpx.AsyncClient) -> None:

@@ -5,27 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import msgspec
 import pytest
 from tests.access import LOCAL, PASSWORD, Site, log_in, site
-from tests.web_rights import OPTIONS, label
 
 from dogwatch.access.options import AccessOptions, Lockout, SessionOptions
-
-
-@pytest.fixture
-async def web(tmp_path: Path) -> AsyncIterator[Site]:
-    """A site with three users; `shop` and `login` carry team=till."""
-    async with site(tmp_path, OPTIONS) as one:
-        await one.user("rosa", "admin")
-        await one.user("ann", "operator")
-        await one.user("sam", "shop")
-        label(one, "shop", "login")
-        yield one
 
 
 async def test_on_loopback_without_users_this_machine_may_do_everything(tmp_path: Path) -> None:

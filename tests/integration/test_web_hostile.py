@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 import httpx
@@ -15,18 +14,6 @@ from tests.web_server import Running, running
 from dogwatch.web.assets import load_assets
 
 EVIL = "<script>alert('x')</script>\"'&`{{7*7}}"
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Running]:
-    async with running() as one:
-        yield one
-
-
-@pytest.fixture
-async def client(server: Running) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=60) as one:
-        yield one
 
 
 PAGES = ("/", "/targets/shop", "/nope", "/api/v1/status", "/api/v1/nope", "/metrics", "/badge/shop.svg", "/ping/x")

@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from tests.access import PASSWORD, Site, log_in, site
-from tests.web_rights import OPTIONS, SHOP, label
+from tests.web_rights import SHOP
 
 from dogwatch.access.actor import Actor
 from dogwatch.access.options import AccessOptions
 from dogwatch.access.permissions import Rule
-
-
-@pytest.fixture
-async def web(tmp_path: Path) -> AsyncIterator[Site]:
-    """A site with three users; `shop` and `login` carry team=till."""
-    async with site(tmp_path, OPTIONS) as one:
-        await one.user("rosa", "admin")
-        await one.user("ann", "operator")
-        await one.user("sam", "shop")
-        label(one, "shop", "login")
-        yield one
 
 
 @pytest.fixture

@@ -19,19 +19,6 @@ from dogwatch.probes.view import TargetView
 from dogwatch.web.application import create_web
 from dogwatch.web.server import serve
 
-
-@pytest.fixture
-async def server() -> AsyncIterator[Running]:
-    async with running() as one:
-        yield one
-
-
-@pytest.fixture
-async def client(server: Running) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=60) as one:
-        yield one
-
-
 PING = "/ping/nightly-backup"
 
 

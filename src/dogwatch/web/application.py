@@ -23,6 +23,7 @@ from dogwatch.web import problems
 from dogwatch.web.access_pages import ACCESS
 from dogwatch.web.ack import ACK_HANDLERS
 from dogwatch.web.api import HANDLERS
+from dogwatch.web.api.access import audit_filter
 from dogwatch.web.api.paging import paging
 from dogwatch.web.assets import load_assets
 from dogwatch.web.badges import BADGE_HANDLERS
@@ -144,6 +145,7 @@ def create_web(services: Services, options: WebOptions | None = None, meter: Met
         dependencies={
             "ctx": Provide(seen, sync_to_thread=False),
             "paging": Provide(paging, sync_to_thread=False),
+            "events": Provide(audit_filter, sync_to_thread=False),
         },
         # Not one of Litestar's guards, for each of which it copies the handler, each time.
         before_request=gate.before,

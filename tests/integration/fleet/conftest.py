@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from tests.integration.fleet.planning import Site
 from tests.integration.fleet.servers import USER, Sshd, sshd
 
 from dogwatch.fleet.connections.ssh import SshDialer, SshOptions
@@ -43,3 +44,12 @@ def own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Command lines keep their runs in a folder of the test."""
     monkeypatch.setenv("DOGWATCH_DATA", str(tmp_path / "data"))
     return tmp_path / "data"
+
+
+@pytest.fixture
+def site(tmp_path: Path, server: Sshd, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("DOGWATCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    return Site(tmp_path, server)

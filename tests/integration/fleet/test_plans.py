@@ -13,16 +13,7 @@ from pathlib import Path
 import pytest
 from tests.integration.fleet.operating import tree
 from tests.integration.fleet.planning import Site, code, states, wait_for
-from tests.integration.fleet.servers import USER, Sshd
-
-
-@pytest.fixture
-def site(tmp_path: Path, server: Sshd, monkeypatch: pytest.MonkeyPatch) -> Site:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("DOGWATCH_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    return Site(tmp_path, server)
+from tests.integration.fleet.servers import USER
 
 
 def test_a_plan_is_applied_exactly_and_then_nothing_is_left(site: Site) -> None:

@@ -20,15 +20,6 @@ from tests.integration.fleet.servers import Sshd, sshd
 from dogwatch.errors import DogwatchError
 
 
-@pytest.fixture
-def site(tmp_path: Path, server: Sshd, monkeypatch: pytest.MonkeyPatch) -> Site:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("DOGWATCH_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    return Site(tmp_path, server)
-
-
 def test_mistakes_are_told_all_at_once(site: Site) -> None:
     site.write(
         "hosts: all\nbatches: [50%, 10%]\noperations:\n"

@@ -7,7 +7,6 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -19,14 +18,6 @@ from dogwatch.engine.launch.launcher import Launcher
 from dogwatch.errors import PermanentError, TransientError
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change the user")
-
-
-@pytest.fixture
-async def launcher(tmp_path: Path) -> AsyncIterator[Launcher]:
-    made = Launcher(tmp_path / "guard.lock")
-    await made.open()
-    yield made
-    await made.close()
 
 
 async def test_status_output_and_usage(launcher: Launcher) -> None:

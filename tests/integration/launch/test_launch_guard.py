@@ -6,7 +6,6 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,6 @@ from dogwatch.engine.launch.command import Command
 from dogwatch.engine.launch.launcher import Launcher
 from dogwatch.engine.launch.system import boottime_s
 from dogwatch.errors import TransientError
-
-
-@pytest.fixture
-async def launcher(tmp_path: Path) -> AsyncIterator[Launcher]:
-    made = Launcher(tmp_path / "guard.lock")
-    await made.open()
-    yield made
-    await made.close()
 
 
 async def test_five_hundred_in_a_row_leak_nothing(launcher: Launcher) -> None:

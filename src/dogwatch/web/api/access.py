@@ -7,8 +7,9 @@ from typing import Annotated
 
 import msgspec
 from litestar import Response, delete, get, post
+from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
-from litestar.params import JSONBody, PathParameter, QueryParameter
+from litestar.params import JSONBody, PathParameter, QueryParameter, SkipValidation
 from litestar.response import Stream
 
 from dogwatch.access import tokens, users
@@ -317,9 +318,7 @@ class AuditPage(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str = ""
 
 
-@get("/api/v1/audit", opt=may("audit"), summary="Search the audit trail", responses=refusals(401, 403))
-async def list_audit(
-    ctx: Ctx,
+def audit_filter(
     actor: Who = "",
     verb: Verb = "",
     noun: Noun = "",
@@ -328,20 +327,25 @@ async def list_audit(
     text: Anywhere = "",
     since_s: Since = None,
     until_s: Until = None,
+) -> AuditFilter:
+    """Provided to every handler that asks for `events`."""
+    return AuditFilter(
+        actor=actor, verb=verb, noun=noun, name=name, outcome=outcome, text=text, since_s=since_s, until_s=until_s
+    )
+
+
+# Handlers name this parameter `events`; the application provides it.
+Events = NamedDependency[SkipValidation[AuditFilter]]
+
+
+@get("/api/v1/audit", opt=may("audit"), summary="Search the audit trail", responses=refusals(401, 403))
+async def list_audit(
+    ctx: Ctx,
+    events: Events,
     cursor: Cursor = "",
     limit: Limit = 100,
 ) -> AuditPage:
-    wanted = AuditFilter(
-        actor=actor,
-        verb=verb,
-        noun=noun,
-        name=name,
-        outcome=outcome,
-        text=text,
-        since_s=since_s,
-        until_s=until_s,
-        before=counted("audit", cursor),
-    )
+    wanted = msgspec.structs.replace(events, before=counted("audit", cursor))
     found, matching = await events_of(ctx, wanted, limit + 1)
     more = len(found) > limit
     following = numbered("audit", found[limit - 1].number if more else None)
@@ -369,20 +373,9 @@ async def events_of(ctx: WebContext, wanted: AuditFilter, limit: int) -> tuple[l
 )
 async def export_audit(
     ctx: Ctx,
-    actor: Who = "",
-    verb: Verb = "",
-    noun: Noun = "",
-    name: Thing = "",
-    outcome: Outcome = "",
-    text: Anywhere = "",
-    since_s: Since = None,
-    until_s: Until = None,
+    events: Events,
 ) -> Stream:
-    wanted = AuditFilter(
-        actor=actor, verb=verb, noun=noun, name=name, outcome=outcome, text=text, since_s=since_s, until_s=until_s
-    )
-
-    found = lines(ctx.access.database, wanted, visible(ctx.rights, "audit"))
+    found = lines(ctx.access.database, events, visible(ctx.rights, "audit"))
     # Before the answer begins: what keeps it from being read can still be said.
     first = await anext(found, b"")
 
